@@ -1,0 +1,1 @@
+//! A latch-free ring of log buffers between many writing threads and one file.

@@ -1,0 +1,1 @@
+//! The packed state word of one log buffer: reserve, release, seal, flush, reopen.
