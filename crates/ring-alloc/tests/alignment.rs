@@ -1,0 +1,56 @@
+//! Every buffer is where direct I/O needs it, whatever the size of the arena.
+
+use ring_alloc::{Arena, ArenaError, BLOCK, HugePages};
+
+const HUGE_PAGE: usize = 2 << 20;
+
+#[test]
+fn every_buffer_is_block_aligned_zero_and_apart_from_the_others() {
+    for (count, size) in [(1, BLOCK), (3, BLOCK), (2, 3 * BLOCK), (16, 1 << 20), (5, 5 * BLOCK), (700, BLOCK)] {
+        let arena = Arena::new(count, size).expect("a valid arena");
+        let first = arena.address(0) as usize;
+        for index in 0..count {
+            let address = arena.address(index) as usize;
+            assert_eq!(address % BLOCK, 0);
+            assert_eq!(address, first + index * size);
+        }
+        for buffer in arena.into_buffers() {
+            assert_eq!(buffer.len(), size);
+            assert!(buffer.iter().all(|&byte| byte == 0));
+        }
+    }
+}
+
+#[test]
+fn an_arena_of_a_huge_page_or_more_is_aligned_to_one() {
+    let large = Arena::new(4, 1 << 20).expect("a valid arena");
+    assert_eq!(large.address(0) as usize % HUGE_PAGE, 0);
+    assert_ne!(large.huge_pages(), HugePages::TooSmall);
+    let small = Arena::new(1, HUGE_PAGE - BLOCK).expect("a valid arena");
+    assert_eq!(small.huge_pages(), HugePages::TooSmall);
+}
+
+#[test]
+fn impossible_arenas_are_refused_with_the_reason() {
+    assert_eq!(Arena::new(0, BLOCK).unwrap_err(), ArenaError::NoBuffers);
+    for size in [0, 1, BLOCK - 1, BLOCK + 512] {
+        assert_eq!(Arena::new(2, size).unwrap_err(), ArenaError::BufferSize(size));
+    }
+    let (count, buffer_size) = (usize::MAX / BLOCK, 2 * BLOCK);
+    assert_eq!(Arena::new(count, buffer_size).unwrap_err(), ArenaError::TooLarge { count, buffer_size });
+    assert!(matches!(Arena::new(1 << 40, 1 << 20), Err(ArenaError::Map { .. })));
+}
+
+#[test]
+#[should_panic(expected = "of a buffer of 4096")]
+fn a_range_beyond_its_buffer_is_refused() {
+    let arena = Arena::new(2, BLOCK).expect("a valid arena");
+    // SAFETY: *unwritten*: the arena is this test's alone.
+    let _ = unsafe { arena.bytes(0, 0..BLOCK + 1) };
+}
+
+#[test]
+#[should_panic(expected = "buffer 2 of an arena of 2")]
+fn a_buffer_beyond_the_arena_is_refused() {
+    let _ = Arena::new(2, BLOCK).expect("a valid arena").address(2);
+}
