@@ -1,0 +1,43 @@
+//! Bits and masks of the word, its limits, and the static assertions between them. Nothing else in the crate shifts.
+
+use static_assertions::{const_assert, const_assert_eq};
+
+pub(crate) const SEALED: usize = 1 << 0;
+pub(crate) const FLUSHING: usize = 1 << 1;
+pub(crate) const RESERVED_MASK: usize = 0b11_1111 << 2;
+pub(crate) const WRITER: usize = 1 << 8;
+pub(crate) const WRITERS_SHIFT: u32 = 8;
+pub(crate) const WRITERS_MASK: usize = ((1 << 24) - 1) << WRITERS_SHIFT;
+pub(crate) const OFFSET_SHIFT: u32 = 32;
+pub(crate) const OFFSET_MASK: usize = ((1 << 32) - 1) << OFFSET_SHIFT;
+
+/// `len` bytes, as they are added to the offset.
+pub(crate) const fn bytes(len: u32) -> usize {
+    (len as usize) << OFFSET_SHIFT
+}
+
+/// The largest buffer: 2 GiB.
+pub const MAX_CAPACITY: u32 = 1 << 31;
+
+/// The longest reservation, in bytes, that is added before it is known to fit.
+///
+/// Every thread may have run over the end of a full buffer at once, and the 32-bit offset must not wrap even then. With at most
+/// 2^22 - 1 threads, 512 bytes each and a buffer of at most [`MAX_CAPACITY`] it cannot. Longer reservations go through a
+/// compare-exchange, which never runs over.
+pub const MAX_BLIND_LEN: u32 = 512;
+
+/// Linux gives out thread ids below 2^22.
+pub(crate) const MAX_THREADS: usize = (1 << 22) - 1;
+
+/// With so many writers inside, which only leaked reservations can bring about, a buffer counts as full.
+pub(crate) const CROWDED: u32 = 1 << 23;
+
+const_assert_eq!(usize::BITS, 64);
+
+// The fields tile the word: no gap (first line), no overlap (second).
+const_assert_eq!(OFFSET_MASK ^ WRITERS_MASK ^ RESERVED_MASK ^ FLUSHING ^ SEALED, usize::MAX);
+const_assert_eq!(OFFSET_MASK.count_ones() + WRITERS_MASK.count_ones() + RESERVED_MASK.count_ones() + 2, usize::BITS);
+
+// Neither counter can overflow into its neighbour, whatever all threads add at once.
+const_assert!(MAX_CAPACITY as usize + MAX_THREADS * MAX_BLIND_LEN as usize <= u32::MAX as usize);
+const_assert!(CROWDED as usize + MAX_THREADS < 1 << 24);

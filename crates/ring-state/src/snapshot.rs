@@ -1,0 +1,131 @@
+//! One value of the word, its readers, and the decisions that follow from it. Nothing here is atomic.
+
+use core::fmt;
+
+use crate::layout::{CROWDED, FLUSHING, OFFSET_SHIFT, SEALED, WRITER, WRITERS_MASK, WRITERS_SHIFT, bytes};
+
+/// The word as it was at one moment. It may be out of date when you look at it, but it is consistent in itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Snapshot(pub(crate) usize);
+
+impl Snapshot {
+    /// Bytes handed out. Beyond the capacity, or larger than what was granted, while additions wait to be undone.
+    #[must_use]
+    pub const fn offset(self) -> u32 {
+        (self.0 >> OFFSET_SHIFT) as u32
+    }
+
+    /// Threads inside: writers, and whoever entered.
+    #[must_use]
+    pub const fn writers(self) -> u32 {
+        ((self.0 & WRITERS_MASK) >> WRITERS_SHIFT) as u32
+    }
+
+    /// Whether no reservation succeeds any more in this life. Once true it stays so until the buffer is reopened.
+    #[must_use]
+    pub const fn is_sealed(self) -> bool {
+        self.0 & SEALED != 0
+    }
+
+    /// Whether somebody has taken the flush and not completed it.
+    #[must_use]
+    pub const fn is_flushing(self) -> bool {
+        self.0 & FLUSHING != 0
+    }
+
+    /// Whether the word is exactly "sealed, and all else zero": the only one that can be reopened.
+    #[must_use]
+    pub const fn is_vacant(self) -> bool {
+        self.0 == SEALED
+    }
+
+    /// This word as a proof that the flush can be taken: sealed, nobody inside, some bytes, no flush under way.
+    #[must_use]
+    pub const fn quiet(self) -> Option<Quiet> {
+        if self.is_sealed() && self.writers() == 0 && self.offset() > 0 && !self.is_flushing() {
+            Some(Quiet(self))
+        } else {
+            None
+        }
+    }
+
+    /// What an addition of `len` bytes means when `self` is the word that it was added to.
+    pub(crate) const fn judge(self, len: u32, capacity: u32) -> Judgement {
+        if self.is_sealed() || self.offset() > capacity {
+            Judgement::Late
+        } else if len <= capacity - self.offset() {
+            Judgement::Granted
+        } else {
+            Judgement::Crossed
+        }
+    }
+
+    /// The same before anything was added, with the one more reason to be full: too many writers inside.
+    pub(crate) const fn foresee(self, len: u32, capacity: u32) -> Judgement {
+        match self.judge(len, capacity) {
+            Judgement::Granted if self.writers() >= CROWDED => Judgement::Crossed,
+            judgement => judgement,
+        }
+    }
+
+    /// Whether a thread may enter: this life has not ended, and its bytes are not with the device.
+    pub(crate) const fn admits(self) -> bool {
+        let ended = self.is_sealed() && self.offset() == 0;
+        !ended && !self.is_flushing()
+    }
+
+    /// The word with one more thread inside.
+    pub(crate) const fn entered(self) -> Self {
+        Self(self.0 + WRITER)
+    }
+
+    /// The word with `len` more bytes handed out, to one more writer.
+    pub(crate) const fn granted(self, len: u32) -> Self {
+        Self(self.0 + WRITER + bytes(len))
+    }
+
+    /// The word sealed.
+    pub(crate) const fn sealed(self) -> Self {
+        Self(self.0 | SEALED)
+    }
+
+    /// The word with the flush taken.
+    pub(crate) const fn flushing(self) -> Self {
+        Self(self.0 | FLUSHING)
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("offset", &self.offset())
+            .field("writers", &self.writers())
+            .field("flushing", &self.is_flushing())
+            .field("sealed", &self.is_sealed())
+            .finish()
+    }
+}
+
+/// What an addition means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// It fits: the bytes from the old offset on are the caller's.
+    Granted,
+    /// It is the one that does not fit: the caller seals.
+    Crossed,
+    /// The buffer is sealed, or somebody else has crossed.
+    Late,
+}
+
+/// A word that was seen sealed, with nobody inside, with bytes and without a flush under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quiet(pub(crate) Snapshot);
+
+impl Quiet {
+    /// Bytes in the buffer: all granted ranges together, at least 1.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "a quiet buffer has at least one byte")]
+    pub const fn len(self) -> u32 {
+        self.0.offset()
+    }
+}
