@@ -1,1 +1,41 @@
-fn main() {}
+//! The project's chores, so that a workflow or a person needs one word and nothing to copy: `cargo xtask help`.
+
+mod ci;
+mod loom;
+mod run;
+
+use std::env;
+use std::process::ExitCode;
+
+type Task = fn(&[String]) -> Result<(), String>;
+
+/// Name, what follows it on the command line, what it is for, and the function that does it.
+const TASKS: &[(&str, &str, &str, Task)] = &[
+    ("ci", "", "everything the gate asks for, in order; stops at the first failure", ci::task),
+    ("loom", "[--deep] [filter]", "model-check; --deep lifts the preemption bound, which can take hours", loom::task),
+    ("help", "", "this list", help),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let (name, rest) = arguments.split_first().map_or(("help", &[][..]), |(name, rest)| (name.as_str(), rest));
+    let outcome = match TASKS.iter().find(|(task, ..)| *task == name) {
+        Some((.., task)) => task(rest),
+        None => Err(format!("there is no task `{name}`; `cargo xtask help` lists them")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help(_: &[String]) -> Result<(), String> {
+    println!("cargo xtask <task>\n");
+    for (name, arguments, purpose, _) in TASKS {
+        println!("  {:<24}{purpose}", format!("{name} {arguments}"));
+    }
+    Ok(())
+}

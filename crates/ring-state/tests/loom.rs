@@ -4,8 +4,8 @@
 //! a model that never gets there would pass with any bug.
 #![cfg(loom)]
 
-use std::sync::atomic::AtomicUsize as Count;
-use std::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::AtomicUsize as Count;
+use core::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use loom::cell::UnsafeCell;
@@ -38,7 +38,7 @@ unsafe impl<const N: usize> Sync for Bytes<N> {}
 
 impl<const N: usize> Bytes<N> {
     fn new() -> Self {
-        Self(std::array::from_fn(|_| UnsafeCell::new(0)))
+        Self(core::array::from_fn(|_| UnsafeCell::new(0)))
     }
 
     fn set(&self, index: usize, value: u32) {

@@ -1,0 +1,155 @@
+//! What can go wrong: one small enum per operation.
+
+use ring_alloc::ArenaError;
+use ring_io::{AttachError, DeviceError};
+
+use crate::options::MAX_BUFFERS;
+use crate::rotation::ADDRESS_LIMIT;
+
+/// Why there is no ring.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptionsError {
+    /// Too few buffers: two are the least that can rotate, one without rotation.
+    #[error("capacity {given} is below {least}, the least that works with auto_rotate = {}", *.least == 2)]
+    Capacity {
+        /// Buffers asked for.
+        given: usize,
+        /// The least number of buffers.
+        least: usize,
+    },
+    /// More buffers than a ring can have.
+    #[error("capacity {0} is above {MAX_BUFFERS}, the most buffers of a ring")]
+    TooManyBuffers(usize),
+    /// The buffer size is 0 or not a multiple of 4096.
+    #[error("buffer_size {0} is not a positive multiple of 4096")]
+    BufferSize(usize),
+    /// The buffer size is above 2 GiB.
+    #[error("buffer_size {0} is above 2 GiB")]
+    BufferTooLarge(usize),
+    /// The memory for the buffers cannot be had.
+    #[error("no memory for the buffers: {0}")]
+    Memory(#[source] ArenaError),
+    /// The device cannot serve this ring: it serves another one, or its file cannot hold a log.
+    #[error("{0}")]
+    Device(#[source] AttachError),
+    /// The file has content, and syncing it failed, so that nothing could ever be called durable.
+    #[error("{0}")]
+    Sync(#[source] DeviceError),
+}
+
+/// Why nothing was appended. The log is as it was before the call, except after [`TimedOut`](Self::TimedOut) or
+/// [`Poisoned`](Self::Poisoned) from a durable append, whose bytes are staged and may or may not become durable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The payload has no bytes.
+    #[error("the payload is empty")]
+    Empty,
+    /// The payload is longer than a buffer.
+    #[error("a payload of {len} bytes is longer than a buffer of {max}")]
+    TooLarge {
+        /// Bytes of the payload.
+        len: usize,
+        /// Bytes of a buffer.
+        max: usize,
+    },
+    /// No buffer is free now, and the call does not wait for one; without `auto_flush`: nobody has asked for the flush that
+    /// would free one.
+    #[error("the ring is full")]
+    RingFull,
+    /// Without `auto_rotate`: the current buffer is sealed, and stays current until it is rotated or flushed.
+    #[error("the current buffer is sealed")]
+    Sealed,
+    /// No buffer became free in time.
+    #[error("the ring stayed full until the time was over")]
+    TimedOut,
+    /// The device has failed; the ring takes no more bytes.
+    #[error("the ring is poisoned: {0}")]
+    Poisoned(#[source] RingError),
+}
+
+/// Why the ring could not do, or can no longer do, what it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RingError {
+    /// The device failed. The ring is poisoned.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The log has reached the last address that the ring gives out. The ring is poisoned.
+    #[error("the log has reached its last address, {ADDRESS_LIMIT}")]
+    AddressesExhausted,
+    /// It did not happen in time. It may still happen.
+    #[error("the time was over")]
+    TimedOut,
+    /// The address is beyond the tail of the log: nobody has appended there, and waiting might be for ever.
+    #[error("address {address} is beyond the tail of the log, {tail}")]
+    NotAppended {
+        /// The address that was asked for.
+        address: u64,
+        /// The tail at that moment.
+        tail: u64,
+    },
+    /// A reservation was leaked, so that its buffer can never be written. All below the address is durable.
+    #[error("a leaked reservation holds back the log from address {0} on")]
+    ReservationLeaked(u64),
+    /// The ring is gone, and the buffer was not written before.
+    #[error("the ring was closed before the buffer was written")]
+    Closed,
+}
+
+/// Why [`rotate`](crate::BufferRing::rotate) changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RotateError {
+    /// The next buffer is not free.
+    #[error("the next buffer of the ring is not free")]
+    RingFull,
+    /// The device has failed; the ring takes no more bytes.
+    #[error("the ring is poisoned: {0}")]
+    Poisoned(#[source] RingError),
+}
+
+/// Why bytes could not be read back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The destination is shorter than the extent.
+    #[error("a destination of {len} bytes is shorter than the extent of {extent}")]
+    TooShort {
+        /// Bytes of the destination.
+        len: usize,
+        /// Bytes of the extent.
+        extent: usize,
+    },
+    /// The extent ends beyond the tail of the log.
+    #[error("{extent:?} ends beyond the tail of the log, {tail}")]
+    NotAppended {
+        /// What was asked for.
+        extent: crate::Extent,
+        /// The tail at that moment.
+        tail: u64,
+    },
+    /// Somebody holds a reservation in the same buffer, and nothing will make it go out soon.
+    #[error("a reservation is still held in the same buffer")]
+    Reserved,
+    /// The ring has no device, and the buffer has been recycled.
+    #[error("the bytes at {0} are gone: this ring has no device")]
+    Gone(u64),
+    /// The file ends here, before the extent does: it is shorter than the log.
+    #[error("the file ends at {0}, before the extent does")]
+    Truncated(u64),
+    /// The file could not be read.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+/// A wait whose time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TimedOut;
+
+impl From<TimedOut> for RingError {
+    fn from(_: TimedOut) -> Self {
+        Self::TimedOut
+    }
+}

@@ -1,0 +1,60 @@
+//! Where bytes lie in the log.
+
+use core::fmt;
+use core::ops::Range;
+
+/// A range of bytes in the file, known as soon as it is reserved.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Extent {
+    start: u64,
+    len: usize,
+}
+
+impl Extent {
+    /// The extent of `len` bytes from the absolute file address `start`: one that was stored, and comes back.
+    ///
+    /// # Panics
+    ///
+    /// If the end is beyond `u64::MAX`.
+    #[must_use]
+    pub const fn new(start: u64, len: usize) -> Self {
+        assert!(start.checked_add(len as u64).is_some(), "the extent ends beyond the address space");
+        Self { start, len }
+    }
+
+    /// File address of the first byte.
+    #[must_use]
+    pub const fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bytes. No append gives such an extent.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// File address behind the last byte. Once the durable watermark has reached it, the bytes are on stable storage.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.start + self.len as u64
+    }
+
+    /// The addresses as a range.
+    #[must_use]
+    pub const fn range(&self) -> Range<u64> {
+        self.start..self.end()
+    }
+}
+
+impl fmt::Debug for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Extent({}..{})", self.start, self.end())
+    }
+}

@@ -1,0 +1,90 @@
+//! Manual flushing: a sealed buffer that waits until somebody asks for its flush.
+//!
+//! Without `auto_flush` the sealer does not leave: it deposits its place inside the buffer here. So nobody can see the buffer quiet,
+//! and nobody flushes it. Whoever asks for the flush picks the place up and leaves with it; from there on everything goes as always.
+//!
+//! ```text
+//! open(g) ──seal──▶ held(g) ──request──▶ flushed(g)
+//!    └───request───▶ requested(g) ──seal──▶ flushed(g)
+//! ```
+//!
+//! Every state carries the generation, so that a request for an old life finds nothing to pick up.
+
+use crate::sync::AtomicU64;
+use crate::sync::Ordering::{AcqRel, Acquire, Release};
+
+const OPEN: u64 = 0;
+const REQUESTED: u64 = 1;
+const HELD: u64 = 2;
+const FLUSHED: u64 = 3;
+
+/// The place inside one buffer that its sealer left behind.
+#[derive(Debug)]
+pub(crate) struct Hold(AtomicU64);
+
+impl Hold {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(state(0, FLUSHED)))
+    }
+
+    /// The opener of life `generation` makes it ready.
+    pub(crate) fn open(&self, generation: u64) {
+        self.0.store(state(generation, OPEN), Release);
+    }
+
+    /// The sealer leaves its place here. If the answer is `false`, the flush has been asked for already: the sealer leaves itself.
+    pub(crate) fn deposit(&self, generation: u64) -> bool {
+        self.change(generation, OPEN, HELD) || {
+            let requested = self.change(generation, REQUESTED, FLUSHED);
+            debug_assert!(requested, "two sealers of life {generation}");
+            false
+        }
+    }
+
+    /// Asks for the flush of life `generation`, which is sealed or about to be. If the answer is `true`, the caller has the place
+    /// now, and has to leave the buffer.
+    #[must_use]
+    pub(crate) fn request(&self, generation: u64) -> bool {
+        self.change(generation, HELD, FLUSHED)
+            || (!self.change(generation, OPEN, REQUESTED) && self.change(generation, HELD, FLUSHED))
+    }
+
+    /// Whether life `generation` waits for somebody to ask.
+    pub(crate) fn is_held(&self, generation: u64) -> bool {
+        self.0.load(Acquire) == state(generation, HELD)
+    }
+
+    fn change(&self, generation: u64, from: u64, to: u64) -> bool {
+        let (from, to) = (state(generation, from), state(generation, to));
+        self.0.compare_exchange(from, to, AcqRel, Acquire).is_ok()
+    }
+}
+
+const fn state(generation: u64, phase: u64) -> u64 {
+    generation << 2 | phase
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whichever_comes_second_gets_the_place_and_gets_it_once() {
+        let hold = Hold::new();
+        hold.open(7);
+        assert!(hold.deposit(7) && hold.is_held(7));
+        assert!(hold.request(7) && !hold.request(7) && !hold.is_held(7));
+        hold.open(8);
+        assert!(!hold.request(8) && !hold.request(8));
+        assert!(!hold.deposit(8) && !hold.request(8));
+    }
+
+    #[test]
+    fn a_request_for_an_old_life_finds_nothing() {
+        let hold = Hold::new();
+        hold.open(8);
+        assert!(!hold.request(7));
+        assert!(hold.deposit(8));
+        assert!(!hold.request(7) && hold.is_held(8));
+    }
+}

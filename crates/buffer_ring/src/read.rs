@@ -1,0 +1,126 @@
+//! Reading back: from memory while the buffer is there, else from the file.
+
+use core::hint;
+use std::thread;
+
+use crate::ring::Core;
+use crate::rotation::Life;
+use crate::slot::{Copied, Slot};
+use crate::{Extent, ReadError};
+
+/// How often a reader looks for a moment without writers before it has the buffer sealed.
+const LOOKS: usize = 200;
+
+/// What a slot has to do with an address.
+enum Found {
+    /// The bytes: so many.
+    Bytes(usize),
+    /// The address is in this life, and somebody may be writing there.
+    Writing(Life),
+    /// The life in the slot begins later, at this address.
+    Later(u64),
+    /// Nothing.
+    Nothing,
+}
+
+impl Core {
+    pub(crate) fn read(&self, extent: Extent, target: &mut [u8]) -> Result<usize, ReadError> {
+        let len = target.len();
+        let too_short = ReadError::TooShort { len, extent: extent.len() };
+        let mut rest = target.get_mut(..extent.len()).ok_or(too_short)?;
+        let tail = self.tail();
+        if extent.end() > tail {
+            return Err(ReadError::NotAppended { extent, tail });
+        }
+        let (mut at, mut looks) = (extent.start(), 0);
+        while !rest.is_empty() {
+            match self.find(at, rest) {
+                Found::Bytes(read) => {
+                    rest = &mut rest[read..];
+                    at += read as u64;
+                }
+                Found::Writing(life) => {
+                    looks += 1;
+                    self.await_quiet(life, looks)?;
+                }
+                // Whatever is not in memory has been written.
+                Found::Later(later) => {
+                    let read = usize::try_from(later - at).map_or(rest.len(), |gap| gap.min(rest.len()));
+                    self.read_file(at, &mut rest[..read])?;
+                    rest = &mut rest[read..];
+                    at += read as u64;
+                }
+                Found::Nothing => {
+                    self.read_file(at, rest)?;
+                    break;
+                }
+            }
+        }
+        Ok(extent.len())
+    }
+
+    /// Looks for `at` in all slots. [`Found::Later`] is the nearest life behind it.
+    fn find(&self, at: u64, target: &mut [u8]) -> Found {
+        let mut nearest = Found::Nothing;
+        for slot in &self.slots {
+            match self.look_into(slot, at, target) {
+                Found::Later(base) if matches!(nearest, Found::Later(nearer) if nearer <= base) => {}
+                Found::Later(base) => nearest = Found::Later(base),
+                Found::Nothing => {}
+                found => return found,
+            }
+        }
+        nearest
+    }
+
+    fn look_into(&self, slot: &Slot, at: u64, target: &mut [u8]) -> Found {
+        if !slot.gate.enter() {
+            // Between two lives: the old one has been written, and nobody knows an address in the new one.
+            return Found::Nothing;
+        }
+        let (generation, base) = (slot.generation(), slot.base());
+        let found = if generation == 0 {
+            Found::Nothing
+        } else if at < base {
+            Found::Later(base)
+        } else {
+            match slot.copy_stable(at - base, target) {
+                Copied::Bytes(len) => Found::Bytes(len),
+                Copied::Writing if at - base < self.buffer_size() as u64 => {
+                    Found::Writing(Life::new(generation, slot.index()))
+                }
+                Copied::Writing | Copied::Beyond => Found::Nothing,
+            }
+        };
+        if slot.gate.leave() {
+            self.advance();
+        }
+        found
+    }
+
+    /// Gives the writers in `life` time to leave; in the end seals it, and waits until they have.
+    fn await_quiet(&self, life: Life, looks: usize) -> Result<(), ReadError> {
+        if looks < LOOKS {
+            if looks % 8 == 0 {
+                thread::yield_now()
+            } else {
+                hint::spin_loop()
+            }
+            return Ok(());
+        }
+        if !self.auto_flush() {
+            return Err(ReadError::Reserved);
+        }
+        self.seal(life);
+        let slot = &self.slots[life.slot()];
+        let quiet = || slot.has_completed(life.generation()) || slot.snapshot().is_flushing();
+        // Without a deadline the wait ends only with the answer.
+        let _ = self.wait_until(None, || quiet().then_some(()));
+        Ok(())
+    }
+
+    fn read_file(&self, at: u64, target: &mut [u8]) -> Result<(), ReadError> {
+        let read = self.device.with(|queue| queue.io().read_at(at, target)).ok_or(ReadError::Gone(at))??;
+        if read < target.len() { Err(ReadError::Truncated(at + read as u64)) } else { Ok(()) }
+    }
+}

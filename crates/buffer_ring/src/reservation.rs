@@ -1,0 +1,90 @@
+//! A range of the log to encode into in place.
+
+use core::fmt;
+use core::ops::{Deref, DerefMut};
+
+use crate::Extent;
+use crate::ring::Core;
+use crate::slot::Grant;
+
+/// Bytes of the log that are this value's alone, zeroed at first. Dereferences to them.
+///
+/// [`commit`](Self::commit) makes them part of the log. Dropped without it, also by a panic, the reservation is *aborted*: the
+/// range stays in the log, filled with zeros, and nothing hangs. Leaked or held for long, it holds its whole buffer back: the
+/// watermarks stop before it, and the ring fills up behind it. [`RingStats::oldest_reservation`](crate::RingStats::oldest_reservation)
+/// tells.
+///
+/// ```
+/// # use buffer_ring::{BufferRing, BufferRingOptions};
+/// # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+/// let mut record = ring.reserve(12)?;
+/// record[..4].copy_from_slice(&8_u32.to_le_bytes());
+/// record[4..].copy_from_slice(b"encoded!");
+/// let extent = record.commit();
+/// assert_eq!((extent.start(), extent.len()), (0, 12));
+/// # Ok::<(), buffer_ring::AppendError>(())
+/// ```
+#[must_use = "a reservation that is dropped is aborted"]
+pub struct Reservation<'a> {
+    core: &'a Core,
+    /// Taken when it ends.
+    grant: Option<Grant<'a>>,
+}
+
+impl<'a> Reservation<'a> {
+    pub(crate) fn new(core: &'a Core, mut grant: Grant<'a>) -> Self {
+        // Whatever an earlier life left there must not come into the log.
+        grant.bytes_mut().fill(0);
+        Self { core, grant: Some(grant) }
+    }
+
+    /// Where the bytes lie in the log.
+    #[must_use]
+    pub fn extent(&self) -> Extent {
+        self.grant().extent()
+    }
+
+    /// Makes the bytes part of the log as they are now.
+    pub fn commit(mut self) -> Extent {
+        let extent = self.extent();
+        if let Some(grant) = self.grant.take() {
+            self.core.leave(grant);
+            self.core.counters.appended(extent.len());
+        }
+        extent
+    }
+
+    fn grant(&self) -> &Grant<'a> {
+        self.grant.as_ref().expect("taken only when the reservation ends")
+    }
+}
+
+impl Deref for Reservation<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.grant().bytes()
+    }
+}
+
+impl DerefMut for Reservation<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.grant.as_mut().expect("taken only when the reservation ends").bytes_mut()
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if let Some(mut grant) = self.grant.take() {
+            grant.bytes_mut().fill(0);
+            self.core.leave(grant);
+            self.core.counters.aborted();
+        }
+    }
+}
+
+impl fmt::Debug for Reservation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Reservation").field(&self.extent()).finish()
+    }
+}

@@ -1,0 +1,160 @@
+//! Which buffer is current, and who makes the next one current.
+//!
+//! A sealer publishes the next life's address and sets the *token*. Whoever takes the token, by a swap, is the one rotation owner:
+//! while it holds the token nobody else changes `current`, so that it can look whether the next slot can be opened, and open it. If
+//! it cannot be, the token goes back, and whoever removes the obstacle takes it up: the flusher that frees the slot, the late
+//! arrival that undoes its addition, the last reader that leaves the gate.
+//!
+//! Nothing is lost between two such threads because both go through the token with a read-modify-write after what they did: either
+//! the swap that puts the token back comes first, and the other one finds the token; or it comes second, then it acquires what the
+//! other one did, and the look that follows sees it.
+//!
+//! A thread with an old idea of `current` can reserve in a slot that was just opened, fill it, and seal it, all before its opener
+//! has published it as current. So a sealer first publishes *its own* life, and the publication only ever moves forward.
+
+use crossbeam_utils::CachePadded;
+
+use crate::slot::Slot;
+use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::{AtomicBool, AtomicU64};
+
+/// The address at which a log ends: 1 EiB, beyond what any file system holds. Each life takes at least a block, so that there are at
+/// most 2^48 of them.
+pub(crate) const ADDRESS_LIMIT: u64 = 1 << 60;
+
+const SLOT_BITS: u32 = 16;
+
+/// A life and its slot, in one word: the generation above, the slot's index in the low bits. Later lives compare greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Life(u64);
+
+impl Life {
+    pub(crate) fn new(generation: u64, slot: usize) -> Self {
+        debug_assert!(generation < 1 << (64 - SLOT_BITS) && slot < 1 << SLOT_BITS);
+        Self(generation << SLOT_BITS | slot as u64)
+    }
+
+    #[inline]
+    pub(crate) fn generation(self) -> u64 {
+        self.0 >> SLOT_BITS
+    }
+
+    #[inline]
+    pub(crate) fn slot(self) -> usize {
+        (self.0 & ((1 << SLOT_BITS) - 1)) as usize
+    }
+}
+
+/// Which slot the rotation may go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// The next one.
+    Next,
+    /// The same one, for its next life.
+    Same,
+}
+
+/// What became of a try to rotate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rotated {
+    /// This thread opened the next life.
+    Opened(Life),
+    /// There was nothing to do, or somebody else does it, or the target is not free.
+    No,
+    /// The log has no more addresses.
+    Exhausted,
+}
+
+/// The current life, and the token for changing it.
+#[derive(Debug)]
+pub(crate) struct Rotation {
+    current: CachePadded<AtomicU64>,
+    /// The token: there is a sealed current life that needs a successor, and nobody is at it.
+    pending: AtomicBool,
+    /// File address of the next life's first byte. Set by the sealer of the current life.
+    next_base: AtomicU64,
+}
+
+impl Rotation {
+    /// A rotation whose first life, yet to be opened, begins at `start`.
+    pub(crate) fn new(start: u64) -> Self {
+        Self {
+            current: CachePadded::new(AtomicU64::new(0)),
+            pending: AtomicBool::new(true),
+            next_base: AtomicU64::new(start),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn current(&self) -> Life {
+        Life(self.current.load(Acquire))
+    }
+
+    /// Makes `life` current, unless a later one is.
+    pub(crate) fn publish(&self, life: Life) {
+        self.current.fetch_max(life.0, AcqRel);
+    }
+
+    /// Where the next life begins, if the current one is sealed and its sealer has come this far; else where the current one does.
+    pub(crate) fn next_base(&self) -> u64 {
+        self.next_base.load(Acquire)
+    }
+
+    /// The sealer of `life` hands over: the next life begins at `next_base`, and somebody is to open it.
+    pub(crate) fn hand_over(&self, life: Life, next_base: u64) {
+        self.publish(life);
+        self.next_base.store(next_base, Release);
+        self.pending.swap(true, AcqRel);
+    }
+
+    /// Opens the next life, if there is need and `target` is free.
+    pub(crate) fn advance(&self, slots: &[Slot], target: Target) -> Rotated {
+        while self.pending.swap(false, AcqRel) {
+            // Look again, now that the token makes `current` stable: what looked free before may have belonged to an older one.
+            let current = self.current();
+            let slot = &slots[Self::target(current, slots, target)];
+            let base = self.next_base.load(Relaxed);
+            if base > ADDRESS_LIMIT - slot.capacity_bytes() {
+                self.pending.swap(true, AcqRel);
+                return Rotated::Exhausted;
+            }
+            let next = Life::new(current.generation() + 1, slot.index());
+            if slot.open(next.generation(), base) {
+                self.publish(next);
+                return Rotated::Opened(next);
+            }
+            self.pending.swap(true, AcqRel);
+            if !self.has_room(slots, target) {
+                break;
+            }
+        }
+        Rotated::No
+    }
+
+    /// Whether `target` could be opened now. May be out of date.
+    pub(crate) fn has_room(&self, slots: &[Slot], target: Target) -> bool {
+        slots[Self::target(self.current(), slots, target)].is_openable()
+    }
+
+    pub(crate) fn target(current: Life, slots: &[Slot], target: Target) -> usize {
+        match target {
+            // No life was opened yet: the first slot.
+            _ if current.generation() == 0 => 0,
+            Target::Next if current.slot() + 1 < slots.len() => current.slot() + 1,
+            Target::Next => 0,
+            Target::Same => current.slot(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_packs_and_orders_by_generation() {
+        let life = Life::new((1 << 48) - 1, (1 << 16) - 1);
+        assert_eq!((life.generation(), life.slot()), ((1 << 48) - 1, (1 << 16) - 1));
+        assert!(Life::new(2, 0) > Life::new(1, 65535));
+    }
+}

@@ -1,0 +1,331 @@
+//! One slot of the ring: a state word, the bytes that it governs, and what is known of the life that is in it.
+//!
+//! All `unsafe` code of the crate is here, because only here do the word and the bytes meet. The word decides who may touch which
+//! bytes; the decision is handed out as a value, and only that value gives access: a [`Grant`] to its range, a [`Flush`] to
+//! everything, [`Slot::copy_stable`] to bytes that nobody writes any more.
+
+use core::ops::Range;
+use std::sync::Arc;
+
+use ring_alloc::{Arena, Frozen, round_up};
+use ring_state::{Duty, Quiet, Reserve, Seal, Snapshot, StateWord};
+
+use crate::Extent;
+use crate::gate::Gate;
+use crate::hold::Hold;
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::{AtomicU32, AtomicU64};
+
+/// A place in the ring. Two cache lines: the first is all that an append touches.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub(crate) struct Slot {
+    word: StateWord,
+    /// File address of the first byte of this life. Set before the word opens, so that whoever is inside may read it.
+    base: AtomicU64,
+    /// Which life is in the slot; lives are counted through the whole ring, from 1. Set like `base`.
+    generation: AtomicU64,
+    arena: Arc<Arena>,
+    index: usize,
+    /// The last life in this slot whose bytes have been written. Equal to `generation`: the slot is free. That must not be read
+    /// off the word, where a late arrival's addition can make a free slot look busy.
+    completed: AtomicU64,
+    /// Bytes of the life, once it is sealed.
+    sealed_len: AtomicU32,
+    /// When it was sealed, in nanoseconds of the ring's clock.
+    sealed_at: AtomicU64,
+    pub(crate) hold: Hold,
+    pub(crate) gate: Gate,
+}
+
+/// What became of a reservation.
+#[derive(Debug)]
+pub(crate) enum Seized<'a> {
+    Granted(Grant<'a>),
+    /// It did not fit: the caller sealed the buffer, and is inside.
+    Sealed(Inside<'a>),
+    /// Too late for this buffer. What the caller owes it comes along.
+    Late(Duty),
+}
+
+impl Slot {
+    pub(crate) fn new(arena: &Arc<Arena>, index: usize) -> Self {
+        Self {
+            word: StateWord::vacant(),
+            base: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            arena: Arc::clone(arena),
+            index,
+            completed: AtomicU64::new(0),
+            sealed_len: AtomicU32::new(0),
+            sealed_at: AtomicU64::new(0),
+            hold: Hold::new(),
+            gate: Gate::new(),
+        }
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    fn capacity(&self) -> u32 {
+        self.arena.buffer_size() as u32
+    }
+
+    pub(crate) fn capacity_bytes(&self) -> u64 {
+        self.arena.buffer_size() as u64
+    }
+
+    /// Seizes `len` bytes.
+    #[inline]
+    pub(crate) fn reserve(&self, len: u32) -> Seized<'_> {
+        match self.word.reserve(len, self.capacity()) {
+            Reserve::Granted { start } => Seized::Granted(Grant { slot: self, start, len }),
+            Reserve::Sealed { len } => {
+                self.sealed_len.store(len, Relaxed);
+                Seized::Sealed(Inside { slot: self })
+            }
+            Reserve::Late(duty) => Seized::Late(duty),
+        }
+    }
+
+    /// Goes inside without bytes.
+    pub(crate) fn enter(&self) -> Option<Inside<'_>> {
+        self.word.enter().then_some(Inside { slot: self })
+    }
+
+    /// Picks up the place that the sealer of life `generation` left in the hold, if it is there.
+    pub(crate) fn claim_hold(&self, generation: u64) -> Option<Inside<'_>> {
+        self.hold.request(generation).then_some(Inside { slot: self })
+    }
+
+    /// Tries to take the flush.
+    pub(crate) fn take_flush(&self, quiet: Quiet) -> Option<Flush<'_>> {
+        self.word.take_flush(quiet).then_some(Flush { slot: self, len: quiet.len() })
+    }
+
+    /// The device has read the bytes: this life is over, and the slot free.
+    pub(crate) fn complete(&self, bytes: Frozen) {
+        debug_assert_eq!(bytes.index(), self.index);
+        drop(bytes);
+        self.word.complete(self.sealed_len.load(Relaxed));
+        self.completed.store(self.generation(), Release);
+    }
+
+    /// Whether the next life can begin here. May be out of date, unless the caller holds the rotation token.
+    pub(crate) fn is_openable(&self) -> bool {
+        self.is_free() && self.word.snapshot().is_vacant() && self.gate.is_free()
+    }
+
+    /// Whether the life in the slot is over.
+    pub(crate) fn is_free(&self) -> bool {
+        self.has_completed(self.generation())
+    }
+
+    /// Whether the bytes of life `generation` have been written.
+    pub(crate) fn has_completed(&self, generation: u64) -> bool {
+        self.completed.load(Acquire) >= generation
+    }
+
+    /// Begins life `generation` at file address `base`. `false` if a reader or a late arrival is in the way.
+    ///
+    /// Only for the holder of the rotation token.
+    pub(crate) fn open(&self, generation: u64, base: u64) -> bool {
+        if !self.is_free() || !self.gate.close() {
+            return false;
+        }
+        let previous = (self.generation.load(Relaxed), self.base.load(Relaxed));
+        self.generation.store(generation, Relaxed);
+        self.base.store(base, Relaxed);
+        self.hold.open(generation);
+        let opened = self.word.reopen();
+        if !opened {
+            // A late arrival's addition. Until it is undone, the old life stays in the slot.
+            self.generation.store(previous.0, Relaxed);
+            self.base.store(previous.1, Relaxed);
+        }
+        self.gate.open();
+        opened
+    }
+
+    /// Which life is in the slot. Lasting for whoever is inside, else it may be out of date.
+    #[inline]
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Acquire)
+    }
+
+    /// File address of the first byte of the life in the slot. As lasting as [`generation`](Self::generation).
+    #[inline]
+    pub(crate) fn base(&self) -> u64 {
+        self.base.load(Acquire)
+    }
+
+    /// The word as it is now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.word.snapshot()
+    }
+
+    /// Bytes of the life, if it is sealed and the caller is ordered behind its sealer.
+    pub(crate) fn sealed_len(&self) -> u32 {
+        self.sealed_len.load(Relaxed)
+    }
+
+    /// When the life was sealed, in nanoseconds of the ring's clock.
+    pub(crate) fn sealed_at(&self) -> u64 {
+        self.sealed_at.load(Relaxed)
+    }
+
+    /// How many bytes of the life nobody writes any more, all of them from the first on; `None` if somebody may be writing.
+    ///
+    /// Only for a reader inside the gate.
+    fn stable_len(&self) -> Option<u32> {
+        let generation = self.generation();
+        if self.has_completed(generation) {
+            return Some(self.sealed_len());
+        }
+        let word = self.word.snapshot();
+        if word.is_flushing() {
+            return Some(self.sealed_len());
+        }
+        // The sealer's place is inside from the seal on, until it is picked up from the hold; it has no bytes.
+        let places = u32::from(word.is_sealed() && self.hold.is_held(generation));
+        (word.writers() == places).then(|| word.offset())
+    }
+
+    /// Copies bytes of the life from `start` on into `target`, as many as there are and fit; those behind the end, up to the next
+    /// block, are zeros. Only for a reader inside the gate.
+    pub(crate) fn copy_stable(&self, start: u64, target: &mut [u8]) -> Copied {
+        let Some(len) = self.stable_len() else { return Copied::Writing };
+        if start >= round_up(u64::from(len)) {
+            return Copied::Beyond;
+        }
+        let (start, len) = (start as usize, len as usize);
+        let copied = target.len().min(len.saturating_sub(start));
+        let padding = (target.len() - copied).min(round_up(len as u64) as usize - (start + copied));
+        // SAFETY: *unwritten*: `stable_len` saw, at one moment, everybody gone who had been granted a range below `len`, and acquired
+        // their release. In this life no range below it is granted again; the next life cannot begin while the caller is inside the
+        // gate; and a flush only writes behind it.
+        let bytes = unsafe { self.arena.bytes(self.index, start..start + copied) };
+        target[..copied].copy_from_slice(bytes);
+        target[copied..copied + padding].fill(0);
+        Copied::Bytes(copied + padding)
+    }
+}
+
+/// What a reader found in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Copied {
+    /// So many bytes, at least one.
+    Bytes(usize),
+    /// Somebody may be writing in the life.
+    Writing,
+    /// The life ends before the start.
+    Beyond,
+}
+
+/// A range of the buffer that is one thread's alone. Dropping it without [`leave`](Self::leave) leaks it: the buffer is never flushed.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Grant<'a> {
+    slot: &'a Slot,
+    start: u32,
+    len: u32,
+}
+
+impl<'a> Grant<'a> {
+    #[inline]
+    pub(crate) fn slot(&self) -> &'a Slot {
+        self.slot
+    }
+
+    /// Where the range lies in the file.
+    #[inline]
+    pub(crate) fn extent(&self) -> Extent {
+        Extent::new(self.slot.base() + u64::from(self.start), self.len as usize)
+    }
+
+    fn range(&self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
+    }
+
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: *unwritten*: the word granted this range to this value alone, and `self` is borrowed.
+        unsafe { self.slot.arena.bytes(self.slot.index, self.range()) }
+    }
+
+    #[inline]
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: *exclusive*: the word granted this range to this value alone, and `self` is borrowed mutably. The flusher and
+        // the readers wait until this value has left.
+        unsafe { self.slot.arena.bytes_mut(self.slot.index, self.range()) }
+    }
+
+    /// Gives the range up, filled.
+    #[inline]
+    pub(crate) fn leave(self) -> Duty {
+        self.slot.word.release()
+    }
+}
+
+/// A place inside a buffer, without bytes. As long as it is there, the life in the slot cannot end.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Inside<'a> {
+    slot: &'a Slot,
+}
+
+impl<'a> Inside<'a> {
+    pub(crate) fn slot(&self) -> &'a Slot {
+        self.slot
+    }
+
+    /// Seals the buffer, if it is open and not empty.
+    pub(crate) fn seal(&self) -> Seal {
+        let seal = self.slot.word.seal(self.slot.capacity());
+        if let Seal::Sealed { len } = seal {
+            self.slot.sealed_len.store(len, Relaxed);
+        }
+        seal
+    }
+
+    /// Notes when the life was sealed. For the sealer.
+    pub(crate) fn note_time(&self, nanos: u64) {
+        self.slot.sealed_at.store(nanos, Relaxed);
+    }
+
+    pub(crate) fn leave(self) -> Duty {
+        self.slot.word.release()
+    }
+}
+
+/// The flush of a buffer: from here on to its completion, the buffer is this value's alone.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Flush<'a> {
+    slot: &'a Slot,
+    len: u32,
+}
+
+impl<'a> Flush<'a> {
+    pub(crate) fn slot(&self) -> &'a Slot {
+        self.slot
+    }
+
+    /// Bytes of payload.
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Fills the last block with zeros, and makes the bytes ready for the device.
+    pub(crate) fn freeze(self) -> Frozen {
+        let (slot, len) = (self.slot, self.len as usize);
+        let padded = round_up(len as u64) as usize;
+        // SAFETY: *exclusive*: all writers have left, no range is granted in a sealed buffer, readers stay below `len`, and
+        // only one thread takes the flush.
+        let padding = unsafe { slot.arena.bytes_mut(slot.index, len..padded) };
+        padding.fill(0);
+        // SAFETY: *quiet*: the next writer comes after `reopen`, which follows `complete`, which drops the answer first.
+        unsafe { slot.arena.freeze(slot.index, padded) }
+    }
+}

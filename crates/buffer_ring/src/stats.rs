@@ -1,0 +1,222 @@
+//! What the ring has done. Counting costs an append no shared write: each thread counts in a lane of its own.
+
+use core::time::Duration;
+use std::time::Instant;
+
+use crossbeam_utils::CachePadded;
+use ring_io::Engine;
+
+use crate::ring::Core;
+use crate::sync::Mutex;
+use crate::sync::Ordering::Relaxed;
+use crate::sync::{AtomicU64, Ordering};
+
+/// What a ring has done so far, as far as it was known at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RingStats {
+    /// Payloads appended, and reservations committed.
+    pub records_appended: u64,
+    /// Bytes of them.
+    pub bytes_appended: u64,
+    /// Reservations that were dropped without commit; their ranges are zeros in the log.
+    pub reservations_aborted: u64,
+    /// Buffers written to the device.
+    pub buffers_flushed: u64,
+    /// Bytes of zeros that filled their last blocks.
+    pub padding_bytes: u64,
+    /// How often an append found the ring full and waited.
+    pub full_waits: u64,
+    /// How long that took, all appends together.
+    pub full_wait_time: Duration,
+    /// Syncs of the device that succeeded.
+    pub syncs: u64,
+    /// What the ring writes through; `None` without a device.
+    pub engine: Option<Engine>,
+    /// Whether the buffers are registered with the engine.
+    pub registered_buffers: bool,
+    /// The oldest buffer that somebody is inside of at this moment. Usually that is somebody copying; if it stays the same, it is a
+    /// reservation that is held or leaked, and keeps the log from going on.
+    pub oldest_reservation: Option<OldestReservation>,
+}
+
+/// A buffer with reservations that have not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OldestReservation {
+    /// File address of the buffer's first byte.
+    pub buffer_start: u64,
+    /// Reservations in it that have not ended.
+    pub count: u32,
+    /// How long the sealed buffer has been waiting for them; `None` while it is open, and nothing waits.
+    pub waiting: Option<Duration>,
+}
+
+/// Threads that count in a lane of their own. Others share one.
+const LANES: usize = 64;
+
+/// Counters of one ring.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    start: Instant,
+    lanes: Box<[CachePadded<Lane>]>,
+    aborted: AtomicU64,
+    flushed: AtomicU64,
+    padding: AtomicU64,
+    full_waits: AtomicU64,
+    full_wait_nanos: AtomicU64,
+    syncs: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    records: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            lanes: (0..=LANES).map(|_| CachePadded::default()).collect(),
+            aborted: AtomicU64::new(0),
+            flushed: AtomicU64::new(0),
+            padding: AtomicU64::new(0),
+            full_waits: AtomicU64::new(0),
+            full_wait_nanos: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
+        }
+    }
+
+    /// Nanoseconds since the ring was made.
+    pub(crate) fn now(&self) -> u64 {
+        nanos(self.start.elapsed())
+    }
+
+    #[inline]
+    pub(crate) fn appended(&self, len: usize) {
+        let number = lane();
+        let lane = &self.lanes[number];
+        if number < LANES {
+            // This thread's alone: no read-modify-write.
+            lane.records.store(lane.records.load(Relaxed) + 1, Relaxed);
+            lane.bytes.store(lane.bytes.load(Relaxed) + len as u64, Relaxed);
+        } else {
+            lane.records.fetch_add(1, Relaxed);
+            lane.bytes.fetch_add(len as u64, Relaxed);
+        }
+    }
+
+    pub(crate) fn aborted(&self) {
+        self.aborted.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn dispatched(&self, padding: u64) {
+        self.padding.fetch_add(padding, Relaxed);
+    }
+
+    pub(crate) fn flushed(&self) {
+        self.flushed.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn synced(&self) {
+        self.syncs.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn waited_for_room(&self, time: Duration) {
+        self.full_waits.fetch_add(1, Relaxed);
+        self.full_wait_nanos.fetch_add(nanos(time), Relaxed);
+    }
+}
+
+impl Core {
+    pub(crate) fn stats(&self) -> RingStats {
+        let counters = &self.counters;
+        let sum = |field: fn(&Lane) -> &AtomicU64| counters.lanes.iter().map(|lane| field(lane).load(Relaxed)).sum();
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        RingStats {
+            records_appended: sum(|lane| &lane.records),
+            bytes_appended: sum(|lane| &lane.bytes),
+            reservations_aborted: get(&counters.aborted),
+            buffers_flushed: get(&counters.flushed),
+            padding_bytes: get(&counters.padding),
+            full_waits: get(&counters.full_waits),
+            full_wait_time: Duration::from_nanos(get(&counters.full_wait_nanos)),
+            syncs: get(&counters.syncs),
+            engine: self.device.with(|queue| queue.io().engine().clone()),
+            registered_buffers: self.device.with(|queue| queue.registered().buffers()).unwrap_or(false),
+            oldest_reservation: self.oldest_reservation(),
+        }
+    }
+
+    fn oldest_reservation(&self) -> Option<OldestReservation> {
+        let busy = self.slots.iter().filter_map(|slot| {
+            let (generation, word) = (slot.generation(), slot.snapshot());
+            let places = u32::from(word.is_sealed() && slot.hold.is_held(generation));
+            let count = word.writers().saturating_sub(places);
+            if count == 0 || word.is_flushing() || slot.has_completed(generation) {
+                return None;
+            }
+            let waiting = Duration::from_nanos(self.counters.now().saturating_sub(slot.sealed_at()));
+            let waiting = word.is_sealed().then_some(waiting);
+            Some(OldestReservation { buffer_start: slot.base(), count, waiting })
+        });
+        busy.min_by_key(|oldest| oldest.buffer_start)
+    }
+
+    /// The ring has been full for long: says so, if it is for a reservation that has not ended.
+    pub(crate) fn warn_of_stall(&self) {
+        if let Some(OldestReservation { buffer_start, count, waiting: Some(waiting) }) = self.oldest_reservation() {
+            tracing::warn!(buffer_start, count, ?waiting, "the ring is full behind reservations that have not ended");
+        }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The lane of this thread, the same in all rings: below [`LANES`] nobody else's while the thread lives, or the shared one.
+#[inline]
+fn lane() -> usize {
+    MINE.try_with(|mine| mine.0).unwrap_or(LANES)
+}
+
+thread_local! {
+    static MINE: Mine = Mine::take();
+}
+
+/// Lanes that no thread has.
+static FREE: Mutex<Free> = Mutex::new(Free { next: 0, returned: Vec::new() });
+
+struct Free {
+    /// Lanes from here on have never been taken.
+    next: usize,
+    returned: Vec<usize>,
+}
+
+/// A thread's hold of its lane. The lock through which a lane goes from thread to thread orders what they counted.
+struct Mine(usize);
+
+impl Mine {
+    #[cold]
+    fn take() -> Self {
+        let mut free = FREE.lock();
+        if let Some(lane) = free.returned.pop() {
+            return Self(lane);
+        }
+        let lane = free.next;
+        if lane < LANES {
+            free.next += 1;
+        }
+        Self(lane)
+    }
+}
+
+impl Drop for Mine {
+    fn drop(&mut self) {
+        if self.0 < LANES {
+            FREE.lock().returned.push(self.0);
+        }
+    }
+}

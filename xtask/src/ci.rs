@@ -1,0 +1,91 @@
+//! The gate: what has to hold before a change goes in. `.ci/run` and the workflow run nothing else.
+
+use std::fs;
+use std::process::Command;
+use std::time::Instant;
+
+use crate::loom;
+use crate::run::{root, run};
+
+/// The two commands the README gives to a newcomer, word for word.
+const MAIN_JOB: &str = "cargo run --release --example pack";
+const TESTS: &str = "cargo test --workspace";
+
+/// A target without `std`, but with the 64-bit atomics that the usual embedded targets lack.
+const BARE_TARGET: &str = "x86_64-unknown-none";
+
+pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
+    if !arguments.is_empty() {
+        return Err("ci takes no arguments: it is the whole gate or nothing".into());
+    }
+    let start = Instant::now();
+    step("the README gives the commands that run here", || readme_gives(&[MAIN_JOB, TESTS]))?;
+    step("format", || run(&[], "cargo fmt --all --check"))?;
+    step("lints", || run(&[], "cargo clippy --workspace --all-targets -- -D warnings"))?;
+    step("documentation", || run(&[("RUSTDOCFLAGS", "-D warnings")], "cargo doc --workspace --no-deps"))?;
+    step("each crate alone", each_crate_alone)?;
+    step("ring-state without std", ring_state_without_std)?;
+    step("tests", || run(&[], TESTS))?;
+    step("models", || loom::task(&[]))?;
+    step("the main job", || run(&[], MAIN_JOB))?;
+    println!("\nall of it holds ({:.0} s)", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn step(name: &str, work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    println!("\n== {name}");
+    let start = Instant::now();
+    let outcome = work();
+    let verdict = if outcome.is_ok() { "done" } else { "FAILED" };
+    println!("-- {name}: {verdict} ({:.1} s)", start.elapsed().as_secs_f64());
+    outcome
+}
+
+fn readme_gives(commands: &[&str]) -> Result<(), String> {
+    let readme = fs::read_to_string(root().join("README.md")).map_err(|error| format!("README.md: {error}"))?;
+    match commands.iter().find(|command| !gives(&readme, command)) {
+        Some(missing) => Err(format!("README.md has no line `{missing}`; change it, or xtask/src/ci.rs")),
+        None => Ok(()),
+    }
+}
+
+/// Whether some line of `text` is `command`, perhaps behind a prompt or before a comment.
+fn gives(text: &str, command: &str) -> bool {
+    text.lines().any(|line| line.split(" #").next().unwrap_or(line).trim().trim_start_matches("$ ") == command)
+}
+
+/// In the workspace, one crate's features can hide what another has forgotten to ask for.
+fn each_crate_alone() -> Result<(), String> {
+    let crates = fs::read_dir(root().join("crates")).and_then(|entries| {
+        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        names.collect::<Result<Vec<_>, std::io::Error>>()
+    });
+    let mut crates = crates.map_err(|error| format!("crates/: {error}"))?;
+    crates.sort();
+    crates.iter().try_for_each(|name| run(&[], &format!("cargo check -p {name}")))
+}
+
+fn ring_state_without_std() -> Result<(), String> {
+    // Asked of rustc, not of rustup, which a distribution's Rust does not have.
+    let asked = Command::new("rustc").args(["--print", "target-libdir", "--target", BARE_TARGET]).output();
+    let folder = asked.map_err(|error| format!("cannot start rustc: {error}"))?.stdout;
+    if fs::exists(String::from_utf8_lossy(&folder).trim()).unwrap_or(false) {
+        return run(&[], &format!("cargo check -p ring-state --target {BARE_TARGET}"));
+    }
+    println!("skipped: {BARE_TARGET} is not installed (rustup target add {BARE_TARGET})");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_counts_only_as_a_whole_line() {
+        let text = "Try `cargo test` or:\n```sh\n$ cargo run --example pack   # packs\ncargo test --workspace\n```\n";
+        assert!(gives(text, "cargo run --example pack"));
+        assert!(gives(text, "cargo test --workspace"));
+        assert!(!gives(text, "cargo test"));
+        assert!(!gives(text, "cargo run"));
+    }
+}
