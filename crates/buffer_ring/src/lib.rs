@@ -1,4 +1,27 @@
-//! A latch-free ring of log buffers between many writing threads and one file.
+#![doc = include_str!("../README.md")]
+//!
+//! # The life of one append
+//!
+//! ```text
+//!            current                                  the device
+//!               │                                         ▲
+//!               ▼                                         │ flush: one write per buffer
+//!  ┌────────┬────────┬────────┬────────┐                  │
+//!  │flushing│  open  │  free  │  free  │ ─── sealed, last writer left
+//!  └────────┴────────┴────────┴────────┘
+//!    slot 0   slot 1   slot 2   slot 3        generation 6 in slot 1: file address base(6) + offset
+//! ```
+//!
+//! 1. [`append`](BufferRing::append) adds its length to the current buffer's word: one instruction. The offset that was there before,
+//!    and the buffer's base, are its address.
+//! 2. It copies its bytes, and takes its count off the word: one instruction.
+//! 3. An append that does not fit seals the buffer instead, tells where the next one begins, and opens it if it is free.
+//! 4. Whoever leaves a sealed buffer last pads it with zeros to the next block, and submits it.
+//! 5. Its completion frees the slot, and moves [`written_watermark`](BufferRing::written_watermark) if no earlier buffer is missing.
+//! 6. A sync that begins after that moves [`durable_watermark`](BufferRing::durable_watermark), and wakes who waits for it.
+//!
+//! Completions are taken by threads that wait anyway: one of them drives the device, the others sleep. There is no background
+//! thread; with nobody waiting, finished writes are taken along by the next flush.
 
 mod durability;
 mod error;

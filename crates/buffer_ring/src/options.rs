@@ -16,10 +16,21 @@ pub const MAX_BUFFERS: usize = 1 << 16;
 /// The default has no buffers and is no valid ring: capacity and buffer size are always a choice.
 ///
 /// ```
-/// use buffer_ring::{BufferRing, BufferRingOptions};
-///
-/// let ring = BufferRing::with_options(BufferRingOptions { capacity: 4, buffer_size: 65536, ..Default::default() });
-/// assert_eq!(ring.tail(), 0);
+/// # use std::sync::Arc;
+/// # use buffer_ring::{BufferRing, BufferRingOptions, QuikIO};
+/// # let folder = tempfile::tempdir()?;
+/// # let file = std::fs::File::options().read(true).write(true).create_new(true).open(folder.path().join("log"))?;
+/// let options = BufferRingOptions {           // exactly these five fields
+///     capacity: 4,                            // buffers in the ring
+///     buffer_size: buffer_ring::ONE_MEGABYTE_BLOCK, // bytes of each, a positive multiple of 4096
+///     io_instance: Some(Arc::new(QuikIO::new(file))), // None: test mode, sealed buffers are recycled without I/O
+///     auto_flush: true,
+///     auto_rotate: true,
+/// };
+/// let ring = BufferRing::with_options(options);   // panics with a clear sentence on invalid options
+/// # assert_eq!(ring.append(b"record").map(|extent| extent.start()), Ok(0));
+/// # assert_eq!(ring.close()?, 4096);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct BufferRingOptions {

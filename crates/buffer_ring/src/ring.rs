@@ -24,8 +24,8 @@ use crate::{
 
 /// A latch-free ring of buffers between many appending threads and one file.
 ///
-/// All methods take `&self`: share it by reference or in an [`Arc`](std::sync::Arc). What an append does, and when its bytes are durable, is told in the
-/// [crate documentation](crate).
+/// All methods but [`close`](Self::close) take `&self`: share the ring by reference or in an [`Arc`](std::sync::Arc). What an
+/// append does, and when its bytes are durable, is told in the [crate documentation](crate).
 ///
 /// Dropping the ring flushes what it can, without a sync, and waits for all I/O in flight; [`close`](Self::close) does the same
 /// with a sync, and tells how it went.
@@ -230,23 +230,43 @@ impl BufferRing {
     /// The buffer that appends go to now. Looking changes nothing; the answer may be out of date at once, and stays bound to this
     /// life of the buffer.
     ///
+    /// ```
+    /// # use std::sync::atomic::Ordering;
+    /// # use buffer_ring::{BufferRing, BufferRingOptions};
+    /// # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+    /// # ring.append(b"record")?;
+    /// let current = ring.current_buffer(Ordering::Acquire);
+    /// if current.is_sealed() { ring.flush(&current); }   // looking never changes anything
+    /// ring.flush(&current);                              // seals it first when it is still open
+    /// # assert!(current.is_sealed() && current.is_written());
+    /// # Ok::<(), buffer_ring::AppendError>(())
+    /// ```
+    ///
     /// # Panics
     ///
     /// If `ordering` is `Release` or `AcqRel`, which no load has.
     #[must_use]
     pub fn current_buffer(&self, ordering: Ordering) -> BufferHandle {
         assert!(!matches!(ordering, Ordering::Release | Ordering::AcqRel), "there is no {ordering:?} load");
-        // A handle is of use only if what was prepared for the buffer is seen, so that it is always an acquire.
-        if ordering == Ordering::SeqCst {
-            core::sync::atomic::fence(Ordering::SeqCst);
-        }
-        BufferHandle::new(Arc::clone(&self.core), self.core.rotation.current())
+        BufferHandle::new(Arc::clone(&self.core), self.core.rotation.current_with(ordering))
     }
 
     /// Sees to it that this life of the buffer is written: seals it if it is still open, and has it written when the last writer
     /// has left. Does not wait; the ticket can.
     ///
     /// An empty buffer, and one that has been written, need nothing: a flush through a stale handle never touches a later life.
+    ///
+    /// ```
+    /// # use std::sync::atomic::Ordering;
+    /// # use buffer_ring::{BufferRing, BufferRingOptions};
+    /// # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+    /// # ring.append(b"record")?;
+    /// # let my_buffer = ring.current_buffer(Ordering::Acquire);
+    /// ring.flush(&my_buffer);
+    /// # assert_eq!(ring.flush(&my_buffer).wait(), Ok(()));
+    /// # assert_eq!(ring.stats().buffers_flushed, 1);
+    /// # Ok::<(), buffer_ring::AppendError>(())
+    /// ```
     ///
     /// # Panics
     ///

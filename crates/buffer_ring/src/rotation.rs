@@ -16,7 +16,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::slot::Slot;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::sync::{AtomicBool, AtomicU64};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// The address at which a log ends: 1 EiB, beyond what any file system holds. Each life takes at least a block, so that there are at
 /// most 2^48 of them.
@@ -88,6 +88,13 @@ impl Rotation {
     #[inline]
     pub(crate) fn current(&self) -> Life {
         Life(self.current.load(Acquire))
+    }
+
+    /// The same with an ordering of the caller's choice, but never weaker: a life is of use only together with what its opener
+    /// prepared.
+    pub(crate) fn current_with(&self, ordering: Ordering) -> Life {
+        let ordering = if ordering == Ordering::SeqCst { ordering } else { Acquire };
+        Life(self.current.load(ordering))
     }
 
     /// Makes `life` current, unless a later one is.
