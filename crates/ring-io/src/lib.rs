@@ -1,1 +1,81 @@
 //! Aligned buffers to a file through io_uring or positioned writes, with every error told.
+//!
+//! ```text
+//!               submit(token, Frozen, offset)                 raw requests
+//!  ┌─────────┐ ─────────────────────────────▶ ┌────────────┐ ─────────────▶ ┌───────────────────┐
+//!  │ a ring, │                                │ WriteQueue │                │ io_uring,         │ ───▶ the file
+//!  │ or you  │ ◀───────────────────────────── │  (retries) │ ◀───────────── │ positioned writes │
+//!  └─────────┘   reap: token, Frozen, result  └────────────┘   completions  │ or memory         │
+//!                                                                           └───────────────────┘
+//! ```
+//!
+//! A [`QuikIO`] is one file with one engine. [`QuikIO::attach`] gives the exclusive right to write to it, a [`WriteQueue`];
+//! [`QuikIO::read_at`] and [`QuikIO::sync`] are for everybody. All engines behave alike, and one test suite holds them to it.
+//!
+//! # Who owns the bytes at each moment
+//!
+//! Bytes travel as a [`Frozen`](ring_alloc::Frozen): a value that keeps its memory mapped, and during whose life nobody writes there.
+//!
+//! | moment | who owns the `Frozen` | who reads the bytes |
+//! |---|---|---|
+//! | before [`WriteQueue::submit`] | the caller | the caller |
+//! | from `submit` on | the engine, in a slot of its own | the device |
+//! | its completion was seen, but some bytes have to go out again | the queue, then the engine | the device |
+//! | from [`WriteQueue::reap`] on | the caller, in [`Finished`] | the caller |
+//!
+//! So memory is free to be used again exactly when it comes back, and not before. Dropping the [`WriteQueue`] waits until everything
+//! has come back. If even waiting fails, the memory is leaked: the kernel may still be reading it.
+//!
+//! # What comes back
+//!
+//! Every token comes back exactly once, in any order. A short write goes on from the block where it stopped; `EINTR`, `EAGAIN`,
+//! `EBUSY` and `ECANCELED` are tried again, a bounded number of times; everything else is a [`DeviceError`] with the errno and the
+//! file range. A write that came back is in the file; it is on stable storage once a [`QuikIO::sync`] that began later has succeeded.
+//!
+//! This crate knows nothing about reservations, records or rotation: that is the business of the ring on top.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use ring_alloc::{BLOCK, Buffer};
+//! use ring_io::{QuikIO, Wait};
+//!
+//! let dir = tempfile::tempdir()?;
+//! let io = Arc::new(QuikIO::open(dir.path().join("log"))?);
+//!
+//! let mut buffer = Buffer::zeroed(BLOCK)?;
+//! buffer[..5].copy_from_slice(b"hello");
+//! let bytes = buffer.freeze(BLOCK);
+//!
+//! let queue = io.attach(bytes.arena())?;
+//! queue.submit(7, bytes, io.start()?);
+//! let mut finished = Vec::new();
+//! queue.reap(Wait::Until(None), &mut finished);
+//! assert_eq!(finished[0].token, 7);
+//! assert_eq!(finished[0].result, Ok(()));
+//! io.sync()?;
+//!
+//! let mut back = [0; 5];
+//! assert_eq!(io.read_at(0, &mut back)?, 5);
+//! assert_eq!(&back, b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod builder;
+mod engine;
+mod error;
+mod file;
+mod mailbox;
+mod memory;
+mod positioned;
+mod queue;
+mod quik_io;
+mod retry;
+mod seam;
+mod uring;
+
+pub use builder::QuikIOBuilder;
+pub use engine::{Engine, EngineKind};
+pub use error::{AttachError, DeviceError, FileError, OpenError, Operation};
+pub use memory::MemoryDevice;
+pub use queue::{Finished, Registered, Wait, WriteQueue};
+pub use quik_io::QuikIO;

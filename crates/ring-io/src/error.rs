@@ -1,0 +1,215 @@
+//! Everything that can go wrong: with a file, when opening or attaching, and at the device.
+
+use core::fmt;
+use core::ops::Range;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use thiserror::Error;
+
+use crate::EngineKind;
+
+/// What was asked of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Bytes from the file.
+    Read,
+    /// Bytes to the file.
+    Write,
+    /// What was written, to stable storage.
+    Sync,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Sync => "sync",
+        })
+    }
+}
+
+/// A failure of the device that trying again does not mend.
+///
+/// Displays like `write of bytes 4096..8192 failed: Input/output error (os error 5)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceError {
+    operation: Operation,
+    /// 0: the device took or gave no bytes, without a reason.
+    errno: i32,
+    range: Range<u64>,
+}
+
+impl DeviceError {
+    pub(crate) fn new(operation: Operation, errno: Errno, range: Range<u64>) -> Self {
+        Self { operation, errno: errno.raw_os_error(), range }
+    }
+
+    pub(crate) fn no_progress(operation: Operation, range: Range<u64>) -> Self {
+        Self { operation, errno: 0, range }
+    }
+
+    /// What was asked of the device.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// What the operating system answered; `None` if it reported success over and over without taking a block.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        (self.errno != 0).then_some(self.errno)
+    }
+
+    /// The bytes of the file that were asked for. Any part of them may have been read or written.
+    ///
+    /// For a sync, which concerns the whole file: `0..u64::MAX`.
+    #[must_use]
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// The same as the standard library calls it; [`io::ErrorKind::WriteZero`] where there is no errno.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        self.errno().map_or(io::ErrorKind::WriteZero, |errno| io::Error::from_raw_os_error(errno).kind())
+    }
+}
+
+impl fmt::Display for DeviceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.operation)?;
+        if self.operation != Operation::Sync {
+            write!(f, " of bytes {}..{}", self.range.start, self.range.end)?;
+        }
+        match self.errno() {
+            Some(errno) => write!(f, " failed: {}", os(errno)),
+            None => f.write_str(" failed: the device makes no progress"),
+        }
+    }
+}
+
+impl core::error::Error for DeviceError {}
+
+/// Why a file cannot hold a log.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// It was opened without write access.
+    #[error("the file is not open for writing")]
+    NotWritable,
+    /// It is a directory.
+    #[error("a directory cannot hold a log")]
+    Directory,
+    /// It is something else without offsets: a pipe, a socket, a character device.
+    #[error("a {0} cannot hold a log")]
+    NotRegular(&'static str),
+    /// It is a block device, which is always full, and nothing says where the log begins.
+    #[error("a block device has no end of data to begin at, so start_at has to say where")]
+    NoEnd,
+    /// It was opened with `O_APPEND`, which ignores offsets.
+    #[error("the file is open for appending, which ignores offsets")]
+    Append,
+    /// The start that the builder was given.
+    #[error("start {0} is not a multiple of 4096")]
+    UnalignedStart(u64),
+    /// Direct I/O on this file needs a larger alignment than 4096.
+    #[error("direct I/O on this file needs an alignment of {needed} bytes, more than 4096")]
+    Alignment {
+        /// Bytes.
+        needed: u32,
+    },
+    /// The engine that the builder was told to use cannot run.
+    #[error("engine {kind} is unavailable: {reason}")]
+    EngineUnavailable {
+        /// The engine asked for.
+        kind: EngineKind,
+        /// What is in its way.
+        reason: String,
+    },
+    /// The operating system does not tell about the file; with its errno.
+    #[error("cannot examine the file: {}", os(*.0))]
+    Stat(i32),
+}
+
+impl From<Errno> for FileError {
+    fn from(errno: Errno) -> Self {
+        Self::Stat(errno.raw_os_error())
+    }
+}
+
+/// Why there is no [`WriteQueue`](crate::WriteQueue).
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// Another queue is attached: two writers to one file would overwrite each other.
+    #[error("this QuikIO already serves a ring")]
+    Busy,
+    /// The file cannot hold a log.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Why [`QuikIO::open`](crate::QuikIO::open) failed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("cannot open {}: {cause}", path.display())]
+pub struct OpenError {
+    path: PathBuf,
+    cause: Cause,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+enum Cause {
+    #[error("{}", os(*.0))]
+    Os(i32),
+    #[error(transparent)]
+    File(FileError),
+}
+
+impl OpenError {
+    pub(crate) fn os(path: &Path, error: &io::Error) -> Self {
+        // The one error the standard library makes up itself is a path with a zero byte in it.
+        let errno = error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error());
+        Self { path: path.to_owned(), cause: Cause::Os(errno) }
+    }
+
+    pub(crate) fn file(path: &Path, error: FileError) -> Self {
+        Self { path: path.to_owned(), cause: Cause::File(error) }
+    }
+
+    /// The path that was to be opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the operating system answered, if it was not opened.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self.cause {
+            Cause::Os(errno) => Some(errno),
+            Cause::File(_) => None,
+        }
+    }
+
+    /// Why it cannot hold a log, if it was opened.
+    #[must_use]
+    pub fn file_error(&self) -> Option<&FileError> {
+        match &self.cause {
+            Cause::Os(_) => None,
+            Cause::File(error) => Some(error),
+        }
+    }
+
+    /// The same as the standard library calls it; [`io::ErrorKind::Unsupported`] if the file cannot hold a log.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        self.errno().map_or(io::ErrorKind::Unsupported, |errno| io::Error::from_raw_os_error(errno).kind())
+    }
+}
+
+fn os(errno: i32) -> io::Error {
+    io::Error::from_raw_os_error(errno)
+}

@@ -1,0 +1,159 @@
+//! The file under a log: what it must be, and how it is opened, read, written and synced.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use ring_alloc::{BLOCK, Buffer, round_down, round_up};
+use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags};
+use rustix::io::{Errno, retry_on_intr};
+
+use crate::FileError;
+use crate::seam::Storage;
+
+/// Bytes of the largest buffer that a direct read goes through.
+const MAX_BOUNCE: u64 = 1 << 20;
+
+/// The kernel takes no offset beyond this, so no file has bytes there.
+const MAX_OFFSET: u64 = round_down(i64::MAX as u64);
+
+#[derive(Debug)]
+pub(crate) struct LogFile {
+    file: Arc<File>,
+    direct: bool,
+}
+
+/// Opens `path` to read and write, direct where the file system allows it; creates it if it is missing.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    let with = |flags: OFlags| {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        options.custom_flags(flags.bits().cast_signed()).open(path)
+    };
+    let file = match with(OFlags::DIRECT) {
+        Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+            let file = with(OFlags::empty())?;
+            tracing::warn!(path = %path.display(), "the file system refuses O_DIRECT: writes go through its cache");
+            file
+        }
+        opened => opened?,
+    };
+    // An empty file may be new, and a new file is there after a crash only if its directory was synced.
+    let metadata = file.metadata()?;
+    if metadata.is_file()
+        && metadata.len() == 0
+        && let Some(directory) = fs::canonicalize(path)?.parent()
+    {
+        File::open(directory)?.sync_all()?;
+    }
+    Ok(file)
+}
+
+impl LogFile {
+    pub(crate) fn new(file: Arc<File>) -> Self {
+        // A file that does not even tell its flags is refused by `check`.
+        let direct = rustix::fs::fcntl_getfl(&file).is_ok_and(|flags| flags.contains(OFlags::DIRECT));
+        Self { file, direct }
+    }
+
+    pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<usize, Errno> {
+        rustix::io::pwrite(&self.file, bytes, offset)
+    }
+
+    /// What direct I/O on the file has to be aligned to, where the kernel tells.
+    fn direct_alignment(&self) -> Option<u32> {
+        let stat = rustix::fs::statx(&self.file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok()?;
+        let told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::DIOALIGN);
+        // 0 stands for files that the kernel serves through its cache even so.
+        told.then_some(stat.stx_dio_mem_align.max(stat.stx_dio_offset_align))
+    }
+
+    fn file_type(&self) -> Result<FileType, FileError> {
+        Ok(FileType::from_raw_mode(rustix::fs::fstat(&self.file)?.st_mode))
+    }
+
+    /// One step of a read: some bytes from `offset`, 0 at the end of the file.
+    fn read_some(&self, offset: u64, buf: &mut [u8], bounce: Option<&mut Buffer>) -> Result<usize, Errno> {
+        let Some(bounce) = bounce else {
+            return retry_on_intr(|| rustix::io::pread(&self.file, &mut *buf, offset));
+        };
+        // Direct I/O wants memory, offset and length in whole blocks.
+        let base = round_down(offset);
+        let skip = (offset - base) as usize;
+        let want = round_up((skip + buf.len()) as u64).min(bounce.len() as u64) as usize;
+        let got = retry_on_intr(|| rustix::io::pread(&self.file, &mut bounce[..want], base))?;
+        let len = got.saturating_sub(skip).min(buf.len());
+        buf[..len].copy_from_slice(&bounce[skip..skip + len]);
+        Ok(len)
+    }
+}
+
+impl AsFd for LogFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Storage for LogFile {
+    fn check(&self) -> Result<(), FileError> {
+        match self.file_type()? {
+            FileType::RegularFile | FileType::BlockDevice => {}
+            FileType::Directory => return Err(FileError::Directory),
+            FileType::Fifo => return Err(FileError::NotRegular("pipe")),
+            FileType::Socket => return Err(FileError::NotRegular("socket")),
+            FileType::CharacterDevice => return Err(FileError::NotRegular("character device")),
+            _ => return Err(FileError::NotRegular("file of unknown type")),
+        }
+        let flags = rustix::fs::fcntl_getfl(&self.file)?;
+        if !matches!(flags & OFlags::RWMODE, OFlags::WRONLY | OFlags::RDWR) {
+            return Err(FileError::NotWritable);
+        }
+        if flags.contains(OFlags::APPEND) {
+            return Err(FileError::Append);
+        }
+        match self.direct_alignment() {
+            Some(needed) if self.direct && needed > BLOCK as u32 => Err(FileError::Alignment { needed }),
+            _ => Ok(()),
+        }
+    }
+
+    fn len(&self) -> Result<u64, FileError> {
+        if self.file_type()? == FileType::BlockDevice {
+            return Err(FileError::NoEnd);
+        }
+        Ok(rustix::fs::fstat(&self.file)?.st_size.cast_unsigned())
+    }
+
+    fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+        let len = MAX_OFFSET.saturating_sub(offset).min(buf.len() as u64) as usize;
+        let buf = &mut buf[..len];
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let mut bounce = if self.direct {
+            let span = round_up(offset + len as u64) - round_down(offset);
+            Some(Buffer::zeroed(span.min(MAX_BOUNCE) as usize).map_err(|_| Errno::NOMEM)?)
+        } else {
+            None
+        };
+        let mut done = 0;
+        while done < len {
+            match self.read_some(offset + done as u64, &mut buf[done..], bounce.as_mut())? {
+                0 => break,
+                some => done += some,
+            }
+        }
+        Ok(done)
+    }
+
+    fn sync(&self) -> Result<(), Errno> {
+        rustix::fs::fdatasync(&self.file)
+    }
+}

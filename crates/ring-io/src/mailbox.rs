@@ -1,0 +1,51 @@
+//! Where the engines in user space put completions until they are reaped.
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::Wait;
+use crate::seam::Completion;
+
+#[derive(Debug, Default)]
+pub(crate) struct Mailbox {
+    mail: Mutex<Mail>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Mail {
+    completed: Vec<Completion>,
+    /// Announced and not yet reaped, those in `completed` included.
+    in_flight: usize,
+}
+
+impl Mailbox {
+    /// One more completion will come.
+    pub(crate) fn announce(&self) {
+        self.mail.lock().in_flight += 1;
+    }
+
+    /// Here it is.
+    pub(crate) fn deliver(&self, completion: Completion) {
+        self.mail.lock().completed.push(completion);
+        self.changed.notify_one();
+    }
+
+    /// [`Backend::reap`](crate::seam::Backend::reap) of the engines in user space.
+    pub(crate) fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
+        let mut mail = self.mail.lock();
+        if let Wait::Until(deadline) = wait {
+            while mail.completed.is_empty() && mail.in_flight > 0 {
+                match deadline {
+                    None => self.changed.wait(&mut mail),
+                    Some(deadline) => {
+                        if self.changed.wait_until(&mut mail, deadline).timed_out() {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        mail.in_flight -= mail.completed.len();
+        completed.append(&mut mail.completed);
+    }
+}

@@ -1,0 +1,230 @@
+//! The engine for tests: a device in memory that completes, fails and shortens writes on request.
+
+use core::mem;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use ring_alloc::Arena;
+use rustix::io::Errno;
+
+use crate::mailbox::Mailbox;
+use crate::seam::{Backend, Completion, Request, Storage};
+use crate::{FileError, Registered, Wait};
+
+/// Bytes that the device holds at most; a write beyond them fails with `EFBIG`.
+const MAX_LEN: u64 = 1 << 32;
+
+/// The remote control of a device in memory. Made by [`QuikIO::in_memory`](crate::QuikIO::in_memory); clones control the same device.
+///
+/// Unless told otherwise, the device completes each write at once, in order of arrival. A write that goes out again, because
+/// it came back short or was put off, arrives again.
+#[derive(Clone, Debug)]
+pub struct MemoryDevice {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    mailbox: Mailbox,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    contents: Vec<u8>,
+    synced: Vec<u8>,
+    /// Below this byte `contents` and `synced` are the same.
+    clean: usize,
+    holding: bool,
+    held: Vec<(Request, Fault)>,
+    writes: Vec<(u64, usize)>,
+    /// What will happen to writes yet to come, by order of arrival.
+    faults: BTreeMap<usize, Fault>,
+    sync_fault: Option<Errno>,
+    syncs: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Fault {
+    #[default]
+    None,
+    Fail(Errno),
+    Shorten(usize),
+}
+
+impl MemoryDevice {
+    pub(crate) fn new() -> Self {
+        Self { shared: Arc::default() }
+    }
+
+    /// What is in the file: the bytes of completed writes, with zeros between them.
+    #[must_use]
+    pub fn contents(&self) -> Vec<u8> {
+        self.shared.state.lock().contents.clone()
+    }
+
+    /// What is on stable storage: [`contents`](Self::contents) as they were at the last successful sync.
+    #[must_use]
+    pub fn synced(&self) -> Vec<u8> {
+        self.shared.state.lock().synced.clone()
+    }
+
+    /// Keeps every write that arrives from now on in flight, until it is released. A [`WriteQueue`](crate::WriteQueue) that is
+    /// dropped waits for that.
+    pub fn hold(&self) {
+        self.shared.state.lock().holding = true;
+    }
+
+    /// How many writes are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.shared.state.lock().held.len()
+    }
+
+    /// Completes the held write number `n`, counted from the oldest, which is 0. Only now are its bytes looked at.
+    ///
+    /// # Panics
+    ///
+    /// If fewer are held.
+    pub fn release(&self, n: usize) {
+        let mut state = self.shared.state.lock();
+        let (request, fault) = state.held.remove(n);
+        self.complete(&mut state, request, fault);
+    }
+
+    /// Completes all held writes, oldest first, and stops holding.
+    pub fn release_all(&self) {
+        let mut state = self.shared.state.lock();
+        state.holding = false;
+        for (request, fault) in mem::take(&mut state.held) {
+            self.complete(&mut state, request, fault);
+        }
+    }
+
+    /// Lets the `nth` write from now (0 is the next) fail with `errno`, once, without writing anything.
+    ///
+    /// # Panics
+    ///
+    /// If `errno` is not one (1 to 4095).
+    pub fn fail_write(&self, nth: usize, errno: i32) {
+        self.plan(nth, Fault::Fail(Errno::from_raw_os_error(errno)));
+    }
+
+    /// Lets the `nth` write from now (0 is the next) write only its first `bytes` bytes, and say so, once.
+    pub fn shorten_write(&self, nth: usize, bytes: usize) {
+        self.plan(nth, Fault::Shorten(bytes));
+    }
+
+    /// Lets the next sync fail with `errno`, once.
+    ///
+    /// # Panics
+    ///
+    /// If `errno` is not one (1 to 4095).
+    pub fn fail_sync(&self, errno: i32) {
+        self.shared.state.lock().sync_fault = Some(Errno::from_raw_os_error(errno));
+    }
+
+    /// All writes so far, in order of arrival: offset in the file and length, in bytes.
+    #[must_use]
+    pub fn writes(&self) -> Vec<(u64, usize)> {
+        self.shared.state.lock().writes.clone()
+    }
+
+    /// How many syncs there were, failed ones included.
+    #[must_use]
+    pub fn syncs(&self) -> usize {
+        self.shared.state.lock().syncs
+    }
+
+    fn plan(&self, nth: usize, fault: Fault) {
+        let mut state = self.shared.state.lock();
+        let arrival = state.writes.len() + nth;
+        state.faults.insert(arrival, fault);
+    }
+
+    /// With the state still locked, so that completions are delivered in the order in which they change the contents.
+    fn complete(&self, state: &mut State, request: Request, fault: Fault) {
+        let result = match fault {
+            Fault::None => state.write(request.position(), request.remaining()),
+            Fault::Shorten(len) => {
+                let bytes = request.remaining();
+                state.write(request.position(), &bytes[..bytes.len().min(len)])
+            }
+            Fault::Fail(errno) => Err(errno),
+        };
+        self.shared.mailbox.deliver((request, result));
+    }
+}
+
+impl State {
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<usize, Errno> {
+        let end = offset.checked_add(bytes.len() as u64).filter(|&end| end <= MAX_LEN).ok_or(Errno::FBIG)? as usize;
+        let start = offset as usize;
+        if self.contents.len() < end {
+            self.contents.resize(end, 0);
+        }
+        self.contents[start..end].copy_from_slice(bytes);
+        self.clean = self.clean.min(start);
+        Ok(bytes.len())
+    }
+}
+
+impl Backend for MemoryDevice {
+    fn attach(&self, _: &Arc<Arena>) -> Registered {
+        Registered::nothing("a device in memory has nothing to register with")
+    }
+
+    fn submit(&self, request: Request) {
+        self.shared.mailbox.announce();
+        let mut state = self.shared.state.lock();
+        let arrival = state.writes.len();
+        state.writes.push((request.position(), request.remaining().len()));
+        let fault = state.faults.remove(&arrival).unwrap_or_default();
+        if state.holding {
+            state.held.push((request, fault));
+        } else {
+            self.complete(&mut state, request, fault);
+        }
+    }
+
+    fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
+        self.shared.mailbox.reap(wait, completed);
+    }
+}
+
+impl Storage for MemoryDevice {
+    fn check(&self) -> Result<(), FileError> {
+        Ok(())
+    }
+
+    fn len(&self) -> Result<u64, FileError> {
+        Ok(self.shared.state.lock().contents.len() as u64)
+    }
+
+    fn is_direct(&self) -> bool {
+        false
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+        let state = self.shared.state.lock();
+        let start = offset.min(state.contents.len() as u64) as usize;
+        let rest = &state.contents[start..];
+        let len = rest.len().min(buf.len());
+        buf[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
+    fn sync(&self) -> Result<(), Errno> {
+        let mut state = self.shared.state.lock();
+        state.syncs += 1;
+        if let Some(errno) = state.sync_fault.take() {
+            return Err(errno);
+        }
+        let State { contents, synced, clean, .. } = &mut *state;
+        synced.truncate(*clean);
+        synced.extend_from_slice(&contents[*clean..]);
+        *clean = contents.len();
+        Ok(())
+    }
+}

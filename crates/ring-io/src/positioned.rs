@@ -1,0 +1,124 @@
+//! The engine that needs nothing from the kernel but `pwrite`: a few threads, started when there is work for them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::{Condvar, Mutex};
+use ring_alloc::Arena;
+
+use crate::file::LogFile;
+use crate::mailbox::Mailbox;
+use crate::seam::{Backend, Completion, Request};
+use crate::{Registered, Wait};
+
+/// Writes that can be at the device at once. A log is one stream: more threads only wait for each other.
+const MAX_THREADS: usize = 4;
+
+#[derive(Debug)]
+pub(crate) struct Positioned {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    file: Arc<LogFile>,
+    work: Mutex<Work>,
+    arrived: Condvar,
+    mailbox: Mailbox,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    queue: VecDeque<Request>,
+    /// Threads that wait for `arrived`.
+    idle: usize,
+    closing: bool,
+}
+
+impl Positioned {
+    pub(crate) fn new(file: Arc<LogFile>) -> Self {
+        let shared = Shared { file, work: Mutex::default(), arrived: Condvar::new(), mailbox: Mailbox::default() };
+        Self { shared: Arc::new(shared), threads: Mutex::default() }
+    }
+
+    /// Starts one more thread, unless there are enough. Answers whether there is any.
+    fn start_thread(&self) -> bool {
+        let mut threads = self.threads.lock();
+        if threads.len() < MAX_THREADS {
+            let shared = Arc::clone(&self.shared);
+            match thread::Builder::new().name("ring-io".to_owned()).spawn(move || shared.run()) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => tracing::warn!(%error, running = threads.len(), "cannot start a thread to write"),
+            }
+        }
+        !threads.is_empty()
+    }
+}
+
+impl Backend for Positioned {
+    fn attach(&self, _: &Arc<Arena>) -> Registered {
+        Registered::nothing("positioned writes have nothing to register with")
+    }
+
+    fn submit(&self, request: Request) {
+        self.shared.mailbox.announce();
+        let crowded = {
+            let mut work = self.shared.work.lock();
+            work.queue.push_back(request);
+            work.queue.len() > work.idle
+        };
+        if crowded && !self.start_thread() {
+            // No thread to be had: then this one writes.
+            let request = self.shared.work.lock().queue.pop_front();
+            request.into_iter().for_each(|request| self.shared.write(request));
+        }
+        self.shared.arrived.notify_one();
+    }
+
+    fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
+        self.shared.mailbox.reap(wait, completed);
+    }
+}
+
+impl Drop for Positioned {
+    fn drop(&mut self) {
+        self.shared.work.lock().closing = true;
+        self.shared.arrived.notify_all();
+        for thread in self.threads.get_mut().drain(..) {
+            let ended = thread.join();
+            debug_assert!(ended.is_ok(), "a writing thread panicked");
+        }
+    }
+}
+
+impl Shared {
+    /// The life of a thread. It ends only when nothing is queued.
+    fn run(&self) {
+        while let Some(request) = self.next() {
+            self.write(request);
+        }
+    }
+
+    /// The oldest request, when there is one; `None` when there will not be.
+    fn next(&self) -> Option<Request> {
+        let mut work = self.work.lock();
+        loop {
+            if let Some(request) = work.queue.pop_front() {
+                return Some(request);
+            }
+            if work.closing {
+                return None;
+            }
+            work.idle += 1;
+            self.arrived.wait(&mut work);
+            work.idle -= 1;
+        }
+    }
+
+    fn write(&self, request: Request) {
+        let result = self.file.write_at(request.remaining(), request.position());
+        self.mailbox.deliver((request, result));
+    }
+}

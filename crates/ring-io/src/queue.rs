@@ -1,0 +1,178 @@
+//! The right to write: one queue per file, the same promises over every engine.
+
+use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{Mutex, MutexGuard};
+use ring_alloc::{Arena, Frozen, is_aligned};
+
+use crate::retry::{self, Verdict};
+use crate::seam::{Completion, Request};
+use crate::{DeviceError, QuikIO};
+
+/// How long [`WriteQueue::reap`] may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// No time at all: what is there now.
+    No,
+    /// Until something has finished, or this moment (`None`: for ever).
+    Until(Option<Instant>),
+}
+
+/// A write that came back, with the bytes that were lent for it.
+#[derive(Debug)]
+pub struct Finished {
+    /// What it was submitted as.
+    pub token: u64,
+    /// The bytes, which the device no longer reads.
+    pub bytes: Frozen,
+    /// Whether they are all in the file (not yet: on stable storage).
+    pub result: Result<(), DeviceError>,
+}
+
+/// What an engine knows of beforehand, so that it need not look it up at each write. A matter of speed only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    pub(crate) buffers: bool,
+    pub(crate) file: bool,
+    pub(crate) reason: Option<String>,
+}
+
+impl Registered {
+    pub(crate) fn nothing(reason: &str) -> Self {
+        Self { buffers: false, file: false, reason: Some(reason.to_owned()) }
+    }
+
+    /// Whether the arena's buffers are.
+    #[must_use]
+    pub fn buffers(&self) -> bool {
+        self.buffers
+    }
+
+    /// Whether the file is.
+    #[must_use]
+    pub fn file(&self) -> bool {
+        self.file
+    }
+
+    /// What is not, and why, in words; `None` if everything is.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+}
+
+/// The exclusive right to write through a [`QuikIO`], for the buffers of one arena.
+///
+/// Dropping it waits for everything in flight, then lets the next [`QuikIO::attach`] succeed.
+///
+/// Threads share it by reference. Any of them may submit; those who reap take turns.
+pub struct WriteQueue {
+    io: Arc<QuikIO>,
+    registered: Registered,
+    /// Counts a write before the engine has it, until after `reap` has handed it out; so at 0 nothing is lent.
+    in_flight: AtomicUsize,
+    /// Locked by the one thread that reaps; what it keeps there is scratch space.
+    reaper: Mutex<Vec<Completion>>,
+}
+
+impl WriteQueue {
+    pub(crate) fn new(io: Arc<QuikIO>, arena: &Arc<Arena>) -> Self {
+        let registered = io.backend().attach(arena);
+        tracing::debug!(engine = %io.engine(), ?registered, "attached");
+        Self { io, registered, in_flight: AtomicUsize::new(0), reaper: Mutex::default() }
+    }
+
+    /// Lends `bytes` to the device, which writes them at byte `offset` of the file; returns soon.
+    ///
+    /// Length and offset are multiples of 4096. `token` is the caller's name for the write. It never fails here: every outcome
+    /// arrives by [`reap`](Self::reap). Writes complete in any order, so two at once must not overlap in the file.
+    /// Bytes from outside the queue's arena are fine, only slower.
+    pub fn submit(&self, token: u64, bytes: Frozen, offset: u64) {
+        debug_assert!(is_aligned(offset) && is_aligned(bytes.len() as u64), "{} bytes at {offset}", bytes.len());
+        tracing::trace!(token, offset, len = bytes.len(), "write submitted");
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.io.backend().submit(Request { token, bytes, offset, done: 0, stalls: 0 });
+    }
+
+    /// Appends finished writes to `finished`.
+    ///
+    /// - [`Wait::No`]: what has finished by now. If another thread is reaping: nothing, at once.
+    /// - [`Wait::Until`]: returns when at least one has finished, or nothing is in flight, or the moment has come. If another
+    ///   thread is reaping it waits for its turn first, and what that thread gets does not count.
+    pub fn reap(&self, wait: Wait, finished: &mut Vec<Finished>) {
+        let Some(mut completions) = self.become_reaper(wait) else { return };
+        let before = finished.len();
+        loop {
+            self.io.backend().reap(wait, &mut completions);
+            if completions.is_empty() {
+                break;
+            }
+            let mut again = Vec::new();
+            for completion in completions.drain(..) {
+                match retry::judge(completion) {
+                    Verdict::Finished(write) => finished.push(write),
+                    Verdict::Again(request) => again.push(request),
+                }
+            }
+            // One pause for all: a device that puts off everything is not waited for once per write.
+            retry::pause(again.iter().map(|request| request.stalls).max().unwrap_or(0));
+            again.into_iter().for_each(|request| self.io.backend().submit(request));
+            if finished.len() > before {
+                break;
+            }
+        }
+        self.in_flight.fetch_sub(finished.len() - before, Ordering::Release);
+    }
+
+    fn become_reaper(&self, wait: Wait) -> Option<MutexGuard<'_, Vec<Completion>>> {
+        match wait {
+            Wait::No => self.reaper.try_lock(),
+            Wait::Until(None) => Some(self.reaper.lock()),
+            Wait::Until(Some(deadline)) => self.reaper.try_lock_until(deadline),
+        }
+    }
+
+    /// Writes submitted and not yet handed out by [`reap`](Self::reap). May be out of date when you read it, except that
+    /// it stays 0 as long as nobody submits.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// What is registered with the engine.
+    #[must_use]
+    pub fn registered(&self) -> &Registered {
+        &self.registered
+    }
+
+    /// What it writes through.
+    #[must_use]
+    pub fn io(&self) -> &Arc<QuikIO> {
+        &self.io
+    }
+}
+
+impl fmt::Debug for WriteQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteQueue")
+            .field("in_flight", &self.in_flight())
+            .field("registered", &self.registered)
+            .field("io", &self.io)
+            .finish()
+    }
+}
+
+impl Drop for WriteQueue {
+    fn drop(&mut self) {
+        let mut finished = Vec::new();
+        while self.in_flight() > 0 {
+            self.reap(Wait::Until(None), &mut finished);
+            finished.clear();
+        }
+        self.io.backend().detach();
+        self.io.release();
+    }
+}

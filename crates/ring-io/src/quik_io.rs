@@ -1,0 +1,173 @@
+//! `QuikIO`: one file (or memory that plays one) and the engine that writes to it.
+
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use ring_alloc::{Arena, round_up};
+
+use crate::file::{self, LogFile};
+use crate::memory::MemoryDevice;
+use crate::seam::{Backend, Storage};
+use crate::{
+    AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, WriteQueue, engine,
+};
+
+/// A file for a log, together with the engine that writes to it.
+///
+/// Reading and syncing are for everybody; writing is for the one [`WriteQueue`] that is attached.
+pub struct QuikIO {
+    backend: Box<dyn Backend>,
+    storage: Arc<dyn Storage>,
+    engine: Engine,
+    start_at: Option<u64>,
+    attached: AtomicBool,
+}
+
+impl QuikIO {
+    /// A `QuikIO` for `file`, with io_uring where that works and positioned writes where not; [`engine`](Self::engine) tells.
+    ///
+    /// It never fails: a file that cannot hold a log is refused by [`start`](Self::start) and [`attach`](Self::attach).
+    #[must_use]
+    pub fn new(file: impl Into<Arc<File>>) -> Self {
+        let file = Arc::new(LogFile::new(file.into()));
+        let (backend, engine) = engine::best(&file);
+        Self::assemble(backend, file, engine, None)
+    }
+
+    /// Opens the file at `path` to read and write, past the kernel's cache (`O_DIRECT`) where the file system allows that.
+    ///
+    /// A missing file is created, and its directory synced; an existing one keeps its content.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], if it cannot be opened or cannot hold a log.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        let file = file::open(path).map_err(|error| OpenError::os(path, &error))?;
+        let io = Self::new(file);
+        io.storage.check().map_err(|error| OpenError::file(path, error))?;
+        tracing::debug!(path = %path.display(), engine = %io.engine, direct = io.is_direct(), "opened");
+        Ok(io)
+    }
+
+    /// For choosing the engine, or where the log starts.
+    pub fn builder(file: impl Into<Arc<File>>) -> QuikIOBuilder {
+        QuikIOBuilder::new(file.into())
+    }
+
+    /// A device in memory, which starts empty, and its remote control: for tests that decide when writes complete, and how.
+    #[must_use]
+    pub fn in_memory() -> (Self, MemoryDevice) {
+        let device = MemoryDevice::new();
+        let engine = Engine::new(EngineKind::Memory, None);
+        let io = Self::assemble(Box::new(device.clone()), Arc::new(device.clone()), engine, None);
+        (io, device)
+    }
+
+    pub(crate) fn assemble(
+        backend: Box<dyn Backend>,
+        storage: Arc<dyn Storage>,
+        engine: Engine,
+        start_at: Option<u64>,
+    ) -> Self {
+        Self { backend, storage, engine, start_at, attached: AtomicBool::new(false) }
+    }
+
+    /// Which engine writes, and why that one.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Whether the file was open with `O_DIRECT` when it was handed over.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.storage.is_direct()
+    }
+
+    /// The byte of the file where a new log begins: what the builder was told, else the present length, rounded up to 4096.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`], if the file cannot hold a log, or is a block device and the builder was told nothing.
+    pub fn start(&self) -> Result<u64, FileError> {
+        self.storage.check()?;
+        match self.start_at {
+            Some(start) => Ok(start),
+            None => Ok(round_up(self.storage.len()?)),
+        }
+    }
+
+    /// Reads from byte `offset` of the file into `buf`: any offset, any length, also with `O_DIRECT`. Returns how many bytes
+    /// were read, fewer than `buf.len()` only at the end of the file.
+    ///
+    /// A write in flight may be seen in part.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError`]; `buf` may then have been filled in part.
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, DeviceError> {
+        let range = offset..offset.saturating_add(buf.len() as u64);
+        self.storage.read_at(offset, buf).map_err(|errno| {
+            let error = DeviceError::new(Operation::Read, errno, range);
+            tracing::error!(%error, "read failed");
+            error
+        })
+    }
+
+    /// Puts on stable storage every write that was reaped before this call. Of later ones it promises nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError`], after which nobody knows which writes are on stable storage: the kernel may have dropped them, and
+    /// a later success would not bring them back. So it is never retried here, and should not be by the caller.
+    pub fn sync(&self) -> Result<(), DeviceError> {
+        match self.storage.sync() {
+            Ok(()) => {
+                tracing::trace!("synced");
+                Ok(())
+            }
+            Err(errno) => {
+                let error = DeviceError::new(Operation::Sync, errno, 0..u64::MAX);
+                tracing::error!(%error, "sync failed");
+                Err(error)
+            }
+        }
+    }
+
+    /// The right to write, for the buffers of `arena`. There is one at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError::Busy`] while another queue lives; [`AttachError::File`] if the file cannot hold a log.
+    pub fn attach(self: &Arc<Self>, arena: &Arc<Arena>) -> Result<WriteQueue, AttachError> {
+        self.storage.check()?;
+        if self.attached.swap(true, Ordering::Acquire) {
+            return Err(AttachError::Busy);
+        }
+        Ok(WriteQueue::new(Arc::clone(self), arena))
+    }
+
+    /// The queue is gone: the next may come.
+    pub(crate) fn release(&self) {
+        self.attached.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+}
+
+impl fmt::Debug for QuikIO {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuikIO")
+            .field("engine", &format_args!("{}", self.engine))
+            .field("storage", &self.storage)
+            .field("start_at", &self.start_at)
+            .field("attached", &self.attached)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,72 @@
+//! The seam between what the crate promises and what an engine does: requests in, raw completions out.
+
+use core::fmt::Debug;
+use std::sync::Arc;
+
+use ring_alloc::{Arena, Frozen};
+use rustix::io::Errno;
+
+use crate::{FileError, Registered, Wait};
+
+/// One write on its way. It owns the bytes, so whoever holds the request decides how long they stay in place.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) token: u64,
+    pub(crate) bytes: Frozen,
+    /// Where in the file `bytes` begin.
+    pub(crate) offset: u64,
+    /// How many of `bytes` are in the file already; a multiple of 4096.
+    pub(crate) done: usize,
+    /// Completions in a row that brought nothing forward.
+    pub(crate) stalls: u32,
+}
+
+impl Request {
+    /// More than the kernel writes in one call (2 GiB less a page) would only come back short.
+    const MAX_WRITE: usize = 1 << 30;
+
+    /// What the device is to write next.
+    pub(crate) fn remaining(&self) -> &[u8] {
+        let rest = &self.bytes[self.done..];
+        &rest[..rest.len().min(Self::MAX_WRITE)]
+    }
+
+    /// Where in the file [`remaining`](Self::remaining) begins.
+    pub(crate) fn position(&self) -> u64 {
+        self.offset + self.done as u64
+    }
+}
+
+/// A request that the device no longer reads, and how many of its remaining bytes were written.
+pub(crate) type Completion = (Request, Result<usize, Errno>);
+
+/// How requests reach the device. Every request that goes in comes out of `reap` exactly once.
+pub(crate) trait Backend: Debug + Send + Sync {
+    /// Called before the first submit of a queue: here memory and file are registered.
+    fn attach(&self, arena: &Arc<Arena>) -> Registered;
+
+    /// Called after the last reap of a queue: undoes `attach`.
+    fn detach(&self) {}
+
+    /// Takes `request` over; returns soon. Any thread.
+    fn submit(&self, request: Request);
+
+    /// Appends completions, waiting as `wait` says. One thread at a time: the queue sees to that.
+    fn reap(&self, wait: Wait, completed: &mut Vec<Completion>);
+}
+
+/// Where the bytes end up: a file, or memory that plays one.
+pub(crate) trait Storage: Debug + Send + Sync {
+    /// Whether it can hold a log at all.
+    fn check(&self) -> Result<(), FileError>;
+
+    /// Bytes it holds now.
+    fn len(&self) -> Result<u64, FileError>;
+
+    fn is_direct(&self) -> bool;
+
+    /// Fills `buf` from `offset`; answers fewer than `buf.len()` bytes only at the end of the file.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Errno>;
+
+    fn sync(&self) -> Result<(), Errno>;
+}

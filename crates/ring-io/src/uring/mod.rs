@@ -1,0 +1,220 @@
+//! The io_uring engine: one ring, many threads.
+//!
+//! ```text
+//!  submit ──▶ backlog ──▶ slot + submission queue ──▶ kernel ──▶ completion queue ──▶ reap
+//!            └─────────────── one lock ─────────────┘           └── the same lock ─┘
+//! ```
+//!
+//! The lock is held to move requests between the queues, never across a system call. In flight are at most as many requests as
+//! the submission queue has entries, so neither queue can overflow; the backlog takes the rest.
+//!
+//! An entry that the kernel did not take (`EAGAIN`, `EBUSY`, `EINTR`) stays in the submission queue, and the next call offers
+//! it again. It is never pushed twice.
+
+mod registration;
+mod setup;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+use core::fmt;
+use core::mem;
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, opcode, squeue};
+use parking_lot::Mutex;
+use ring_alloc::Arena;
+use rustix::io::Errno;
+
+use self::registration::Registration;
+use self::slots::Slots;
+use crate::file::LogFile;
+use crate::retry::{MAX_STALLS, pause};
+use crate::seam::{Backend, Completion, Request};
+use crate::{Registered, Wait};
+
+pub(crate) struct Uring {
+    /// Declared first and so closed before the file and the registered memory, which its requests point to.
+    ring: IoUring,
+    queues: Mutex<Queues>,
+    file: Arc<LogFile>,
+}
+
+/// The user-space half. Whoever has it locked may touch the two queues shared with the kernel.
+#[derive(Debug)]
+struct Queues {
+    /// Not yet pushed.
+    backlog: VecDeque<Request>,
+    /// Pushed, and their completions not yet seen.
+    slots: Slots,
+    registration: Option<Registration>,
+    /// Set once the kernel cannot be entered any more: nothing is pushed from then on.
+    broken: Option<Errno>,
+}
+
+impl Uring {
+    /// The engine, or in words why there is none.
+    pub(crate) fn new(file: Arc<LogFile>) -> Result<Self, String> {
+        let ring = setup::ring()?;
+        let slots = Slots::new(ring.params().sq_entries() as usize);
+        let queues = Queues { backlog: VecDeque::new(), slots, registration: None, broken: None };
+        Ok(Self { ring, queues: Mutex::new(queues), file })
+    }
+
+    /// Moves requests from the backlog to the submission queue. Answers whether the kernel has something to fetch there.
+    fn push(&self, queues: &mut Queues) -> bool {
+        let Queues { backlog, slots, registration, .. } = queues;
+        // SAFETY: *one at a time*: `queues`, borrowed mutably, comes from the lock, and this handle lives no longer.
+        let mut submission = unsafe { self.ring.submission_shared() };
+        while !slots.is_full()
+            && let Some(request) = backlog.pop_front()
+        {
+            let (slot, request) = slots.put(request);
+            let entry = self.entry(request, registration.as_ref()).user_data(slot as u64);
+            // SAFETY: *valid until completed*: the entry points into `request.bytes`, which stay mapped and unwritten while the
+            // request lives; it lives in its slot until the completion is taken from the queue, or is leaked. The descriptor
+            // belongs to `self.file`, which outlives the ring.
+            let pushed = unsafe { submission.push(&entry) };
+            pushed.expect("as many entries as slots");
+        }
+        !submission.is_empty()
+    }
+
+    fn entry(&self, request: &Request, registration: Option<&Registration>) -> squeue::Entry {
+        let (bytes, position) = (request.remaining(), request.position());
+        // `remaining` is at most 1 GiB.
+        let (start, len) = (bytes.as_ptr(), bytes.len() as u32);
+        let (fd, flags) = match registration {
+            Some(registration) if registration.file => (Fd(0), squeue::Flags::FIXED_FILE),
+            _ => (Fd(self.file.as_fd().as_raw_fd()), squeue::Flags::empty()),
+        };
+        let entry = match registration.and_then(|registration| registration.buffer(&request.bytes)) {
+            Some(buffer) => opcode::WriteFixed::new(fd, start, len, buffer).offset(position).build(),
+            None => opcode::Write::new(fd, start, len).offset(position).build(),
+        };
+        entry.flags(flags)
+    }
+
+    /// Moves completions from their queue to `completed`, and refills the submission queue.
+    fn collect(&self, completed: &mut Vec<Completion>) -> Progress {
+        let queues = &mut *self.queues.lock();
+        if let Some(errno) = queues.broken {
+            completed.extend(queues.backlog.drain(..).map(|request| (request, Err(errno))));
+            return Progress { to_submit: false, in_flight: false };
+        }
+        // SAFETY: *one at a time*: `queues` is locked, and this handle lives no longer than the statement.
+        for entry in unsafe { self.ring.completion_shared() } {
+            completed.push((queues.slots.take(entry.user_data() as usize), outcome(entry.result())));
+        }
+        let to_submit = self.push(queues);
+        Progress { to_submit, in_flight: queues.slots.used() > 0 }
+    }
+
+    /// Offers the submission queue to the kernel and waits there, without the lock, for a completion.
+    fn enter_and_wait(&self, limit: Option<Duration>) -> io::Result<usize> {
+        match limit {
+            None => self.ring.submit_and_wait(1),
+            Some(limit) => {
+                let limit = Timespec::from(limit);
+                self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&limit))
+            }
+        }
+    }
+
+    /// Answers for everything in flight, because the kernel no longer does; what it may still be reading is never unmapped.
+    fn give_up(&self, errno: Errno, completed: &mut Vec<Completion>) {
+        tracing::error!(%errno, "io_uring_enter fails for good: all writes in flight fail with it");
+        let mut queues = self.queues.lock();
+        queues.broken = Some(errno);
+        for request in queues.slots.take_all() {
+            mem::forget(Arc::clone(request.bytes.arena()));
+            completed.push((request, Err(errno)));
+        }
+    }
+}
+
+/// What is left to do after completions were collected.
+struct Progress {
+    to_submit: bool,
+    in_flight: bool,
+}
+
+impl Backend for Uring {
+    fn attach(&self, arena: &Arc<Arena>) -> Registered {
+        let (registration, registered) = Registration::new(&self.ring.submitter(), arena, self.file.as_fd());
+        self.queues.lock().registration = Some(registration);
+        registered
+    }
+
+    fn detach(&self) {
+        let registration = self.queues.lock().registration.take();
+        if let Some(registration) = registration {
+            registration.revoke(&self.ring.submitter());
+        }
+    }
+
+    fn submit(&self, request: Request) {
+        let to_submit = {
+            let queues = &mut *self.queues.lock();
+            queues.backlog.push_back(request);
+            queues.broken.is_none() && self.push(queues)
+        };
+        if to_submit && let Err(error) = self.ring.submit() {
+            tracing::debug!(%error, "io_uring_enter did not take the write: it is offered again when reaping");
+        }
+    }
+
+    fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
+        let mut stalls = 0;
+        loop {
+            let progress = self.collect(completed);
+            let waiting = match wait {
+                Wait::Until(deadline) if completed.is_empty() && progress.in_flight => time_left(deadline),
+                _ => None,
+            };
+            let entered = match waiting {
+                Some(limit) => self.enter_and_wait(limit),
+                None if progress.to_submit => self.ring.submit(),
+                None => return,
+            };
+            match entered.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)) {
+                Ok(_) | Err(Errno::TIME | Errno::INTR) => {}
+                Err(Errno::AGAIN | Errno::BUSY | Errno::NOMEM) if stalls < MAX_STALLS => {
+                    stalls += 1;
+                    pause(stalls);
+                }
+                Err(errno) => return self.give_up(errno, completed),
+            }
+            if waiting.is_none() {
+                return;
+            }
+        }
+    }
+}
+
+/// `None`: the deadline has passed. `Some(None)`: there is none.
+fn time_left(deadline: Option<Instant>) -> Option<Option<Duration>> {
+    match deadline {
+        None => Some(None),
+        Some(deadline) => {
+            let left = deadline.saturating_duration_since(Instant::now());
+            (!left.is_zero()).then_some(Some(left))
+        }
+    }
+}
+
+fn outcome(result: i32) -> Result<usize, Errno> {
+    usize::try_from(result).map_err(|_| Errno::from_raw_os_error(-result))
+}
+
+impl fmt::Debug for Uring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Uring").field("queues", &self.queues).field("file", &self.file).finish_non_exhaustive()
+    }
+}

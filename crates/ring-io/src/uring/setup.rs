@@ -1,0 +1,47 @@
+//! Whether io_uring works here, and if not, why, in words that help.
+
+use std::{fs, io};
+
+use io_uring::{IoUring, Probe, opcode};
+use rustix::io::Errno;
+
+use crate::retry::is_transient;
+
+/// Writes in flight at once; more wait their turn in user space.
+const ENTRIES: u32 = 128;
+
+/// A ring that is known to take our writes.
+pub(super) fn ring() -> Result<IoUring, String> {
+    let ring = IoUring::builder().dontfork().build(ENTRIES).map_err(|error| refused("io_uring_setup", &error))?;
+    if !ring.params().is_feature_ext_arg() {
+        return Err("the kernel is older than 5.11 and cannot wait for io_uring with a deadline".to_owned());
+    }
+    let mut probe = Probe::new();
+    ring.submitter().register_probe(&mut probe).map_err(|error| refused("io_uring_register", &error))?;
+    if !(probe.is_supported(opcode::Write::CODE) && probe.is_supported(opcode::WriteFixed::CODE)) {
+        return Err("the kernel's io_uring has no write".to_owned());
+    }
+    // A filter may allow the other two calls and not this one.
+    match ring.submit() {
+        Err(error) if !Errno::from_io_error(&error).is_some_and(is_transient) => Err(refused("io_uring_enter", &error)),
+        _ => Ok(ring),
+    }
+}
+
+fn refused(call: &str, error: &io::Error) -> String {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOSYS) => format!("{call}: ENOSYS, neither the kernel nor its seccomp filter knows io_uring"),
+        Some(Errno::PERM) => format!("{call}: EPERM, {}", forbidden()),
+        Some(Errno::ACCESS) => format!("{call}: EACCES, a security module forbids it"),
+        Some(Errno::NOMEM) => format!("{call}: ENOMEM, perhaps RLIMIT_MEMLOCK is too small"),
+        Some(Errno::MFILE) => format!("{call}: EMFILE, RLIMIT_NOFILE is reached"),
+        _ => format!("{call}: {error}"),
+    }
+}
+
+fn forbidden() -> String {
+    match fs::read_to_string("/proc/sys/kernel/io_uring_disabled").as_deref().map(str::trim) {
+        Ok(level @ ("1" | "2")) => format!("sysctl kernel.io_uring_disabled={level} forbids it"),
+        _ => "a seccomp filter or sysctl kernel.io_uring_disabled forbids it".to_owned(),
+    }
+}

@@ -1,0 +1,57 @@
+//! Requests that the kernel has, each in a slot whose number travels with it as `user_data`.
+
+use core::mem;
+
+use crate::seam::Request;
+
+/// A fixed number of slots. What is in one when the slots are dropped is leaked, for the kernel may be reading it.
+#[derive(Debug)]
+pub(super) struct Slots {
+    slots: Vec<Option<Request>>,
+    free: Vec<usize>,
+}
+
+impl Slots {
+    pub(super) fn new(count: usize) -> Self {
+        Self { slots: (0..count).map(|_| None).collect(), free: (0..count).rev().collect() }
+    }
+
+    pub(super) fn used(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.free.is_empty()
+    }
+
+    /// # Panics
+    ///
+    /// If all slots are taken.
+    pub(super) fn put(&mut self, request: Request) -> (usize, &Request) {
+        let slot = self.free.pop().expect("a free slot");
+        (slot, self.slots[slot].insert(request))
+    }
+
+    /// # Panics
+    ///
+    /// If the slot is empty.
+    pub(super) fn take(&mut self, slot: usize) -> Request {
+        let request = self.slots[slot].take().expect("a request in its slot");
+        self.free.push(slot);
+        request
+    }
+
+    /// Empties all slots. The caller takes over the care for what the kernel may be reading.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Request> {
+        self.free = (0..self.slots.len()).rev().collect();
+        self.slots.iter_mut().filter_map(Option::take)
+    }
+}
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        for request in self.slots.drain(..) {
+            mem::forget(request);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What only this engine does. Without io_uring these print why they are skipped.
+
+use std::env;
+
+use ring_alloc::{BLOCK, Buffer};
+
+use super::*;
+
+fn engine() -> Option<Uring> {
+    let file = tempfile::tempfile().expect("a file");
+    Uring::new(Arc::new(LogFile::new(Arc::new(file))))
+        .inspect_err(|reason| {
+            assert!(env::var_os("BUFFER_RING_REQUIRE_URING").is_none(), "io_uring is required: {reason}");
+            eprintln!("SKIPPED: {reason}");
+        })
+        .ok()
+}
+
+fn request(token: u64) -> Request {
+    let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
+    Request { token, bytes, offset: token * BLOCK as u64, done: 0, stalls: 0 }
+}
+
+fn tokens(completed: &[Completion]) -> Vec<u64> {
+    let mut tokens: Vec<_> = completed.iter().map(|(request, _)| request.token).collect();
+    tokens.sort_unstable();
+    tokens
+}
+
+#[test]
+fn the_kernel_ends_a_wait_at_its_deadline() {
+    let Some(engine) = engine() else { return };
+    let error = engine.enter_and_wait(Some(Duration::from_millis(1))).expect_err("nothing is in flight");
+    assert_eq!(Errno::from_io_error(&error), Some(Errno::TIME));
+}
+
+#[test]
+fn in_flight_are_never_more_than_the_queue_holds() {
+    let Some(engine) = engine() else { return };
+    let entries = engine.ring.params().sq_entries() as usize;
+    let many = 3 * entries as u64 + 5;
+    for token in 0..many {
+        engine.submit(request(token));
+    }
+    let mut completed = Vec::new();
+    while completed.len() < many as usize {
+        let queues = engine.queues.lock();
+        assert_eq!(queues.slots.used() + queues.backlog.len() + completed.len(), many as usize);
+        assert!(queues.slots.used() <= entries);
+        drop(queues);
+        let mut some = Vec::new();
+        engine.reap(Wait::Until(None), &mut some);
+        assert!(!some.is_empty() && some.iter().all(|(_, result)| *result == Ok(BLOCK)));
+        completed.append(&mut some);
+    }
+    assert_eq!(tokens(&completed), (0..many).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_entry_that_the_kernel_did_not_take_is_offered_again_and_not_pushed_twice() {
+    let Some(engine) = engine() else { return };
+    // As after a `submit` whose system call failed: pushed, and nobody told the kernel.
+    {
+        let queues = &mut *engine.queues.lock();
+        queues.backlog.push_back(request(7));
+        assert!(engine.push(queues) && engine.push(queues));
+        assert_eq!((queues.slots.used(), queues.backlog.len()), (1, 0));
+    }
+    let mut completed = Vec::new();
+    engine.reap(Wait::Until(None), &mut completed);
+    engine.reap(Wait::Until(None), &mut completed);
+    assert_eq!(tokens(&completed), [7]);
+}
+
+#[test]
+fn polling_offers_what_was_not_taken_too() {
+    let Some(engine) = engine() else { return };
+    {
+        let queues = &mut *engine.queues.lock();
+        queues.backlog.push_back(request(7));
+        assert!(engine.push(queues));
+    }
+    let mut completed = Vec::new();
+    engine.reap(Wait::No, &mut completed);
+    let progress = engine.collect(&mut completed);
+    assert!(!progress.to_submit);
+    engine.reap(Wait::Until(None), &mut completed);
+    assert_eq!(tokens(&completed), [7]);
+}
+
+#[test]
+fn a_ring_that_cannot_be_entered_answers_for_everything() {
+    let Some(engine) = engine() else { return };
+    let many = 2 * u64::from(engine.ring.params().sq_entries());
+    for token in 0..many {
+        engine.submit(request(token));
+    }
+    let mut completed = Vec::new();
+    engine.give_up(Errno::BADF, &mut completed);
+    engine.submit(request(many));
+    engine.reap(Wait::Until(None), &mut completed);
+    assert_eq!(tokens(&completed), (0..=many).collect::<Vec<_>>());
+    assert!(completed.iter().all(|(_, result)| *result == Err(Errno::BADF)));
+}

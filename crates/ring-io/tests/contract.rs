@@ -1,0 +1,304 @@
+//! What every engine promises: one suite, run over each of them.
+
+mod common;
+
+use core::time::Duration;
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+use std::{env, fs};
+
+use common::{Device, attach, buffers, bytes, disk, drain, open, pattern, patterned, read_all};
+use ring_alloc::{Arena, BLOCK};
+use ring_io::{AttachError, EngineKind, Finished, QuikIO, Wait};
+use rustix::fs::OFlags;
+
+macro_rules! every_engine {
+    ($($promise:ident),* $(,)?) => {
+        every_engine!(@on io_uring [$($promise)*]);
+        every_engine!(@on io_uring_buffered [$($promise)*]);
+        every_engine!(@on positioned [$($promise)*]);
+        every_engine!(@on positioned_buffered [$($promise)*]);
+        every_engine!(@on memory [$($promise)*]);
+    };
+    (@on $device:ident [$($promise:ident)*]) => {
+        mod $device {
+            $(#[test]
+            fn $promise() {
+                if let Some(device) = super::Device::$device() {
+                    super::$promise(device);
+                }
+            })*
+        }
+    };
+}
+
+every_engine! {
+    bytes_land_at_their_offsets,
+    every_token_comes_back_once_with_its_bytes,
+    writes_of_threads_that_exit_at_once_complete,
+    more_writes_than_the_queue_has_entries_complete,
+    reaping_with_nothing_in_flight_returns_at_once,
+    a_completion_comes_before_a_distant_deadline,
+    dropping_the_queue_waits_for_what_is_in_flight,
+    handles_may_be_dropped_in_any_order,
+    one_queue_at_a_time,
+    any_range_can_be_read,
+    a_new_log_starts_behind_what_is_there,
+    sync_succeeds_after_writes,
+}
+
+fn ok(finished: &[Finished]) -> bool {
+    finished.iter().all(|write| write.result.is_ok())
+}
+
+fn bytes_land_at_their_offsets(device: Device) {
+    const SIZE: usize = 4 * BLOCK;
+    let (arena, buffers) = buffers(16, SIZE);
+    let queue = device.io.attach(&arena).expect("the only queue");
+    let mut expected = vec![0; 17 * SIZE];
+    for (index, buffer) in buffers.into_iter().enumerate() {
+        let (token, place, len) = (index as u64, (index * 7 % 16) * SIZE, (1 + index % 4) * BLOCK);
+        expected[place..place + len].copy_from_slice(&pattern(token, len));
+        queue.submit(token, patterned(buffer, token, len), place as u64);
+    }
+    // Memory that the queue has never heard of is as good.
+    expected[16 * SIZE..].copy_from_slice(&pattern(99, SIZE));
+    queue.submit(99, bytes(99, SIZE), 16 * SIZE as u64);
+    let finished = drain(&queue);
+    assert!(ok(&finished) && finished.len() == 17);
+    assert!(read_all(&device.io, expected.len()) == expected);
+}
+
+fn every_token_comes_back_once_with_its_bytes(device: Device) {
+    const THREADS: u64 = 8;
+    const EACH: u64 = 40;
+    let queue = attach(&device.io);
+    let finished = thread::scope(|scope| {
+        let submit = |thread: u64| {
+            let queue = &queue;
+            scope.spawn(move || {
+                let mut finished = Vec::new();
+                for token in thread * EACH..(thread + 1) * EACH {
+                    queue.submit(token, bytes(token, BLOCK), token * BLOCK as u64);
+                    let wait = if token % 4 == 0 { Wait::Until(None) } else { Wait::No };
+                    queue.reap(wait, &mut finished);
+                }
+                finished
+            })
+        };
+        let threads: Vec<_> = (0..THREADS).map(submit).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect::<Vec<_>>()
+    });
+    let finished: Vec<_> = finished.into_iter().chain(drain(&queue)).collect();
+    assert!(ok(&finished));
+    assert!(finished.iter().all(|write| write.bytes[..] == pattern(write.token, BLOCK)));
+    let tokens: BTreeSet<_> = finished.iter().map(|write| write.token).collect();
+    assert_eq!((finished.len() as u64, tokens), (THREADS * EACH, (0..THREADS * EACH).collect()));
+    let expected: Vec<_> = (0..THREADS * EACH).flat_map(|token| pattern(token, BLOCK)).collect();
+    assert!(read_all(&device.io, expected.len()) == expected);
+}
+
+fn writes_of_threads_that_exit_at_once_complete(device: Device) {
+    const THREADS: u64 = 100;
+    let queue = attach(&device.io);
+    thread::scope(|scope| {
+        for token in 0..THREADS {
+            let queue = &queue;
+            scope.spawn(move || queue.submit(token, bytes(token, 8 * BLOCK), token * 8 * BLOCK as u64));
+        }
+    });
+    let finished = drain(&queue);
+    assert!(ok(&finished) && finished.len() as u64 == THREADS);
+    let expected: Vec<_> = (0..THREADS).flat_map(|token| pattern(token, 8 * BLOCK)).collect();
+    assert!(read_all(&device.io, expected.len()) == expected);
+}
+
+fn more_writes_than_the_queue_has_entries_complete(device: Device) {
+    const WRITES: u64 = 700;
+    let queue = attach(&device.io);
+    for token in 0..WRITES {
+        queue.submit(token, bytes(token, BLOCK), token * BLOCK as u64);
+    }
+    assert_eq!(queue.in_flight() as u64, WRITES);
+    let finished = drain(&queue);
+    let tokens: BTreeSet<_> = finished.iter().map(|write| write.token).collect();
+    assert!(ok(&finished) && finished.len() as u64 == WRITES);
+    assert_eq!(tokens, (0..WRITES).collect());
+    let expected: Vec<_> = (0..WRITES).flat_map(|token| pattern(token, BLOCK)).collect();
+    assert!(read_all(&device.io, expected.len()) == expected);
+}
+
+fn reaping_with_nothing_in_flight_returns_at_once(device: Device) {
+    let queue = attach(&device.io);
+    let mut finished = Vec::new();
+    queue.reap(Wait::No, &mut finished);
+    queue.reap(Wait::Until(None), &mut finished);
+    assert_eq!((finished.len(), queue.in_flight()), (0, 0));
+}
+
+fn a_completion_comes_before_a_distant_deadline(device: Device) {
+    let queue = attach(&device.io);
+    let deadline = Instant::now() + Duration::from_secs(3600);
+    let mut finished = Vec::new();
+    queue.submit(5, bytes(5, BLOCK), 0);
+    queue.reap(Wait::Until(Some(deadline)), &mut finished);
+    assert_eq!((finished[0].token, finished.len(), queue.in_flight()), (5, 1, 0));
+}
+
+fn dropping_the_queue_waits_for_what_is_in_flight(device: Device) {
+    let queue = attach(&device.io);
+    for token in 0..200 {
+        queue.submit(token, bytes(token, 4 * BLOCK), token * 4 * BLOCK as u64);
+    }
+    drop(queue);
+    let expected: Vec<_> = (0..200).flat_map(|token| pattern(token, 4 * BLOCK)).collect();
+    assert!(read_all(&device.io, expected.len()) == expected);
+}
+
+fn handles_may_be_dropped_in_any_order(device: Device) {
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let (arena, buffers) = buffers(32, 2 * BLOCK);
+        let queue = device.io.attach(&arena).expect("the only queue");
+        for (token, buffer) in (0..).zip(buffers) {
+            queue.submit(token, patterned(buffer, token, 2 * BLOCK), token * 2 * BLOCK as u64);
+        }
+        let (mut queue, mut arena, mut io) = (Some(queue), Some(arena), Some(Arc::clone(&device.io)));
+        for handle in order {
+            match handle {
+                0 => drop(queue.take()),
+                1 => drop(arena.take()),
+                _ => drop(io.take()),
+            }
+        }
+    }
+    let expected: Vec<_> = (0..32).flat_map(|token| pattern(token, 2 * BLOCK)).collect();
+    assert!(read_all(&device.io, expected.len()) == expected);
+}
+
+fn one_queue_at_a_time(device: Device) {
+    let (arena, _buffers) = buffers(2, BLOCK);
+    let first = device.io.attach(&arena).expect("the only queue");
+    assert_eq!(device.io.attach(&arena).unwrap_err(), AttachError::Busy);
+    drop(first);
+    let (arena, buffers) = buffers_of_another_size();
+    let second = device.io.attach(&arena).expect("the first is gone");
+    for (token, buffer) in (0..).zip(buffers) {
+        second.submit(token, patterned(buffer, token, 2 * BLOCK), token * 2 * BLOCK as u64);
+    }
+    assert!(ok(&drain(&second)));
+    let expected: Vec<_> = (0..3).flat_map(|token| pattern(token, 2 * BLOCK)).collect();
+    assert!(read_all(&device.io, expected.len()) == expected);
+}
+
+fn buffers_of_another_size() -> (Arc<Arena>, Vec<ring_alloc::Buffer>) {
+    buffers(3, 2 * BLOCK)
+}
+
+fn any_range_can_be_read(device: Device) {
+    const LEN: usize = 300 * BLOCK; // more than goes through one bounce buffer
+    let queue = attach(&device.io);
+    queue.submit(3, bytes(3, LEN), 0);
+    assert!(ok(&drain(&queue)));
+    let expected = pattern(3, LEN);
+    let edges = [0, 1, 511, 512, 4095, 4096, 4097, 10_000, LEN - 4097, LEN - 1, LEN, LEN + 1, LEN + 10_000];
+    for start in edges {
+        for len in [0, 1, 17, 4095, 4096, 4097, 3 * BLOCK, LEN] {
+            let mut got = vec![0xEE; len];
+            let read = device.io.read_at(start as u64, &mut got).expect("a readable file");
+            let there = &expected[start.min(LEN)..(start + len).min(LEN)];
+            assert_eq!(read, there.len(), "{len} bytes at {start}");
+            assert!(got[..read] == *there, "{len} bytes at {start}");
+            assert!(got[read..].iter().all(|&byte| byte == 0xEE), "behind {len} bytes at {start}");
+        }
+    }
+    for nowhere in [i64::MAX as u64 - 1, i64::MAX as u64, u64::MAX - 1, u64::MAX] {
+        assert_eq!(device.io.read_at(nowhere, &mut [0; 8]), Ok(0));
+    }
+}
+
+fn a_new_log_starts_behind_what_is_there(device: Device) {
+    assert_eq!(device.io.start(), Ok(0));
+    let queue = attach(&device.io);
+    queue.submit(0, bytes(0, 3 * BLOCK), BLOCK as u64);
+    assert!(ok(&drain(&queue)));
+    assert_eq!(device.io.start(), Ok(4 * BLOCK as u64));
+}
+
+fn sync_succeeds_after_writes(device: Device) {
+    let queue = attach(&device.io);
+    queue.submit(0, bytes(0, BLOCK), 0);
+    assert!(ok(&drain(&queue)));
+    assert_eq!(device.io.sync(), Ok(()));
+    if let Some(memory) = device.memory {
+        assert_eq!((memory.synced(), memory.syncs()), (memory.contents(), 1));
+    }
+}
+
+/// Registration is a matter of speed: without it the same writes succeed.
+#[test]
+fn refused_registration_is_told_and_harmless() {
+    const MORE_THAN_THE_KERNEL_TAKES: usize = 16_385;
+    let Some(device) = Device::io_uring() else { return };
+    let (arena, mut buffers) = buffers(MORE_THAN_THE_KERNEL_TAKES, BLOCK);
+    let queue = device.io.attach(&arena).expect("the only queue");
+    assert!(!queue.registered().buffers() && queue.registered().file());
+    assert!(queue.registered().reason().is_some_and(|reason| reason.starts_with("buffers: ")));
+    queue.submit(1, patterned(buffers.remove(16_000), 1, BLOCK), 0);
+    assert!(ok(&drain(&queue)));
+    assert!(read_all(&device.io, BLOCK) == pattern(1, BLOCK));
+}
+
+#[test]
+fn an_ordinary_arena_is_registered_with_every_queue() {
+    let Some(device) = Device::io_uring() else { return };
+    for _ in 0..3 {
+        let (arena, _buffers) = buffers(4, 16 * BLOCK);
+        let queue = device.io.attach(&arena).expect("the only queue");
+        let registered = queue.registered();
+        assert!(registered.file(), "{registered:?}");
+        // An unprivileged user may be short of RLIMIT_MEMLOCK; then it says so.
+        assert!(registered.buffers() != registered.reason().is_some(), "{registered:?}");
+    }
+}
+
+#[test]
+fn open_creates_and_keeps() {
+    let dir = disk();
+    let path = dir.path().join("log");
+    let io = Arc::new(QuikIO::open(&path).expect("a new file"));
+    let queue = attach(&io);
+    queue.submit(1, bytes(1, 2 * BLOCK), 0);
+    assert!(ok(&drain(&queue)));
+    drop((queue, io));
+    assert!(fs::read(&path).expect("the file") == pattern(1, 2 * BLOCK));
+    let io = QuikIO::open(&path).expect("the same file");
+    assert_eq!(io.start(), Ok(2 * BLOCK as u64));
+    assert!(read_all(&io, 2 * BLOCK) == pattern(1, 2 * BLOCK));
+}
+
+/// The environment of a process cannot be changed safely, so each value gets a process: this very test, again.
+#[test]
+fn the_environment_chooses_where_the_builder_does_not() {
+    const PRINT: &str = "RING_IO_TEST_PRINTS_ITS_ENGINE";
+    let dir = disk();
+    if env::var_os(PRINT).is_some() {
+        let file = Arc::new(open(&dir.path().join("log"), OFlags::empty()));
+        let forced = QuikIO::builder(Arc::clone(&file)).engine(EngineKind::Positioned).build().expect("no obstacle");
+        println!("new: {}", QuikIO::new(file).engine());
+        println!("forced: {}", forced.engine());
+        return;
+    }
+    let print = |value: &str| {
+        let mut test = Command::new(env::current_exe().expect("this test"));
+        let test = test.args(["--exact", "--nocapture", "the_environment_chooses_where_the_builder_does_not"]);
+        let output = test.env(PRINT, "").env("BUFFER_RING_ENGINE", value).output().expect("a process");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    assert!(print("positioned").contains("new: positioned writes (asked for by BUFFER_RING_ENGINE)\n"));
+    assert!(print("io_uring").contains("forced: positioned writes (asked for by the builder)\n"));
+    assert_eq!(print("abacus").contains("new: io_uring\n"), Device::io_uring().is_some());
+}

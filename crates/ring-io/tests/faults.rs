@@ -1,0 +1,257 @@
+//! What becomes of writes when the device misbehaves, fault by fault, on the engine that misbehaves on request.
+
+mod common;
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use common::{attach, bytes, drain, pattern};
+use ring_alloc::BLOCK;
+use ring_io::{DeviceError, MemoryDevice, Operation, QuikIO, Wait, WriteQueue};
+use rustix::io::Errno;
+
+const AT: u64 = 3 * BLOCK as u64;
+const LEN: usize = 4 * BLOCK;
+
+fn device() -> (Arc<QuikIO>, MemoryDevice, WriteQueue) {
+    let (io, device) = QuikIO::in_memory();
+    let io = Arc::new(io);
+    let queue = attach(&io);
+    (io, device, queue)
+}
+
+/// One write of `LEN` bytes at `AT`, and what came of it.
+fn write(queue: &WriteQueue) -> Result<(), DeviceError> {
+    queue.submit(1, bytes(1, LEN), AT);
+    let mut finished = drain(queue);
+    assert_eq!(finished.len(), 1);
+    assert!(finished[0].bytes[..] == pattern(1, LEN));
+    finished.remove(0).result
+}
+
+fn landed(device: &MemoryDevice) -> bool {
+    device.contents()[AT as usize..] == pattern(1, LEN)
+}
+
+#[test]
+fn a_short_write_goes_on_from_the_last_whole_block() {
+    for (short, resumed) in [(2 * BLOCK, 2), (BLOCK + 1, 1), (2 * BLOCK - 1, 1), (LEN - 1, 3), (2048, 0)] {
+        let (_, device, queue) = device();
+        device.shorten_write(0, short);
+        assert_eq!(write(&queue), Ok(()));
+        let rest = resumed * BLOCK;
+        assert_eq!(device.writes(), [(AT, LEN), (AT + rest as u64, LEN - rest)], "{short} bytes taken");
+        assert!(landed(&device), "{short} bytes taken");
+    }
+}
+
+#[test]
+fn a_write_may_be_short_at_every_block() {
+    let (_, device, queue) = device();
+    for nth in 0..3 {
+        device.shorten_write(nth, BLOCK + 7);
+    }
+    assert_eq!(write(&queue), Ok(()));
+    let block = BLOCK as u64;
+    let expected = [(AT, LEN), (AT + block, LEN - BLOCK), (AT + 2 * block, LEN - 2 * BLOCK), (AT + 3 * block, BLOCK)];
+    assert_eq!(device.writes(), expected);
+    assert!(landed(&device));
+}
+
+#[test]
+fn a_zero_length_completion_is_an_error_at_once() {
+    let (_, device, queue) = device();
+    device.shorten_write(0, 0);
+    let error = write(&queue).unwrap_err();
+    assert_eq!((error.operation(), error.errno(), error.range()), (Operation::Write, None, AT..AT + LEN as u64));
+    assert_eq!(error.kind(), io::ErrorKind::WriteZero);
+    assert_eq!(error.to_string(), "write of bytes 12288..28672 failed: the device makes no progress");
+    assert_eq!(device.writes().len(), 1);
+}
+
+#[test]
+fn a_device_that_never_takes_a_whole_block_is_given_up() {
+    let (_, device, queue) = device();
+    for nth in 0..1000 {
+        device.shorten_write(nth, 512);
+    }
+    assert_eq!(write(&queue).unwrap_err().errno(), None);
+    assert!(device.writes().len() < 200, "{} attempts", device.writes().len());
+}
+
+#[test]
+fn what_is_put_off_goes_out_again_exactly_once() {
+    for errno in [Errno::INTR, Errno::AGAIN, Errno::BUSY, Errno::CANCELED] {
+        let (_, device, queue) = device();
+        device.fail_write(0, errno.raw_os_error());
+        assert_eq!(write(&queue), Ok(()), "{errno}");
+        assert_eq!(device.writes(), [(AT, LEN); 2], "{errno}");
+        assert!(landed(&device), "{errno}");
+    }
+}
+
+#[test]
+fn what_is_put_off_for_ever_fails_in_the_end() {
+    const WRITES: u64 = 100; // each would take a noticeable time, if they did not stall together
+    let (_, device, queue) = device();
+    for nth in 0..100_000 {
+        device.fail_write(nth, Errno::AGAIN.raw_os_error());
+    }
+    for token in 0..WRITES {
+        queue.submit(token, bytes(token, BLOCK), token * BLOCK as u64);
+    }
+    let finished = drain(&queue);
+    assert_eq!(finished.len() as u64, WRITES);
+    for write in finished {
+        assert_eq!(write.result.unwrap_err().errno(), Some(Errno::AGAIN.raw_os_error()));
+    }
+    assert!((device.writes().len() as u64) < 200 * WRITES, "{} attempts", device.writes().len());
+}
+
+#[test]
+fn progress_renews_the_patience() {
+    const BLOCKS: usize = 10;
+    let (_, device, queue) = device();
+    // More faults than any one block is granted, but not without a block in between.
+    for nth in 0..BLOCKS * 10 {
+        match nth % 10 {
+            9 => device.shorten_write(nth, BLOCK),
+            _ => device.fail_write(nth, Errno::INTR.raw_os_error()),
+        }
+    }
+    queue.submit(1, bytes(1, BLOCKS * BLOCK), 0);
+    assert_eq!(drain(&queue)[0].result, Ok(()));
+    assert!(device.contents() == pattern(1, BLOCKS * BLOCK));
+}
+
+#[test]
+fn any_other_error_is_final_and_told_in_full() {
+    for errno in [Errno::IO, Errno::NOSPC, Errno::FBIG, Errno::DQUOT, Errno::INVAL] {
+        let (_, device, queue) = device();
+        device.fail_write(0, errno.raw_os_error());
+        let error = write(&queue).unwrap_err();
+        assert_eq!(error.operation(), Operation::Write);
+        assert_eq!(error.errno(), Some(errno.raw_os_error()));
+        assert_eq!(error.range(), AT..AT + LEN as u64);
+        assert_eq!(error.kind(), io::Error::from(errno).kind());
+        assert_eq!(device.writes().len(), 1);
+        assert_eq!(write(&queue), Ok(()), "the next write is a new one");
+    }
+}
+
+#[test]
+fn an_error_after_a_short_write_is_final_too() {
+    let (_, device, queue) = device();
+    device.shorten_write(0, BLOCK);
+    device.fail_write(1, Errno::IO.raw_os_error());
+    let error = write(&queue).unwrap_err();
+    assert_eq!(error.to_string(), "write of bytes 12288..28672 failed: Input/output error (os error 5)");
+    assert_eq!(error.range(), AT..AT + LEN as u64);
+}
+
+#[test]
+fn a_failed_sync_is_told_and_not_repeated() {
+    let (io, device, queue) = device();
+    write(&queue).expect("no fault yet");
+    device.fail_sync(Errno::IO.raw_os_error());
+    let error = io.sync().unwrap_err();
+    assert_eq!((error.operation(), error.errno()), (Operation::Sync, Some(Errno::IO.raw_os_error())));
+    assert_eq!(error.to_string(), "sync failed: Input/output error (os error 5)");
+    assert_eq!((device.syncs(), device.synced().len()), (1, 0));
+    device.fail_sync(Errno::INTR.raw_os_error());
+    assert!(io.sync().is_err());
+    assert_eq!(device.syncs(), 2);
+}
+
+#[test]
+fn a_sync_covers_what_was_completed_and_no_more() {
+    let (io, device, queue) = device();
+    let block = BLOCK as u64;
+    queue.submit(0, bytes(0, BLOCK), 0);
+    device.hold();
+    queue.submit(1, bytes(1, BLOCK), block);
+    io.sync().expect("no fault");
+    assert!(device.synced() == pattern(0, BLOCK));
+    device.release_all();
+    assert!(device.synced() == pattern(0, BLOCK));
+    // Overwritten and extended, also with a gap.
+    queue.submit(2, bytes(2, BLOCK), 0);
+    queue.submit(3, bytes(3, BLOCK), 3 * block);
+    io.sync().expect("no fault");
+    let expected = [pattern(2, BLOCK), pattern(1, BLOCK), vec![0; BLOCK], pattern(3, BLOCK)].concat();
+    assert!(device.synced() == expected && device.contents() == expected);
+}
+
+#[test]
+fn completions_come_in_the_order_of_the_device() {
+    let (_, device, queue) = device();
+    device.hold();
+    for token in 0..4 {
+        queue.submit(token, bytes(token, BLOCK), token * BLOCK as u64);
+    }
+    let mut finished = Vec::new();
+    queue.reap(Wait::No, &mut finished);
+    assert_eq!((finished.len(), device.held(), device.contents().len()), (0, 4, 0));
+    device.release(2);
+    device.release(0);
+    queue.reap(Wait::Until(None), &mut finished);
+    assert_eq!(finished.iter().map(|write| write.token).collect::<Vec<_>>(), [2, 0]);
+    assert_eq!((queue.in_flight(), device.held()), (2, 2));
+    device.release_all();
+    queue.submit(4, bytes(4, BLOCK), 4 * BLOCK as u64);
+    finished.extend(drain(&queue));
+    assert_eq!(finished.iter().map(|write| write.token).collect::<Vec<_>>(), [2, 0, 1, 3, 4]);
+}
+
+#[test]
+fn a_deadline_ends_the_wait_for_a_held_write() {
+    let (_, device, queue) = device();
+    device.hold();
+    queue.submit(1, bytes(1, BLOCK), 0);
+    let mut finished = Vec::new();
+    queue.reap(Wait::Until(Some(Instant::now())), &mut finished);
+    assert_eq!((finished.len(), queue.in_flight()), (0, 1));
+    device.release_all();
+    assert_eq!(drain(&queue).len(), 1);
+}
+
+#[test]
+fn a_dropped_queue_waits_for_a_held_write() {
+    let (io, device, queue) = device();
+    device.hold();
+    queue.submit(1, bytes(1, BLOCK), 0);
+    let dropping = thread::spawn(move || drop(queue));
+    assert!(!dropping.is_finished());
+    assert_eq!(device.held(), 1);
+    assert!(io.attach(bytes(0, BLOCK).arena()).is_err(), "it still serves the first queue");
+    device.release_all();
+    dropping.join().expect("no panic");
+    assert!(device.contents() == pattern(1, BLOCK));
+    drop(attach(&io));
+}
+
+#[test]
+fn a_waiting_thread_is_woken_by_a_late_completion() {
+    let (_, device, queue) = device();
+    device.hold();
+    queue.submit(1, bytes(1, BLOCK), 0);
+    let finished = thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let mut finished = Vec::new();
+            queue.reap(Wait::Until(None), &mut finished);
+            finished
+        });
+        device.release(0);
+        waiting.join().expect("no panic")
+    });
+    assert_eq!(finished.len(), 1);
+}
+
+#[test]
+fn memory_has_an_end() {
+    let (_, _device, queue) = device();
+    queue.submit(1, bytes(1, BLOCK), 1 << 40);
+    assert_eq!(drain(&queue)[0].result.as_ref().unwrap_err().errno(), Some(Errno::FBIG.raw_os_error()));
+}
