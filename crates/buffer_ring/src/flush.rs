@@ -1,8 +1,9 @@
 //! Sealing on request, and the way of a sealed buffer to the device and back.
 
 use core::fmt;
+use core::time::Duration;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ring_io::{Finished, Wait};
 use ring_state::Seal;
@@ -170,7 +171,7 @@ impl Core {
         let bytes = flush.freeze();
         self.counters.dispatched(bytes.len() as u64 - u64::from(len));
         tracing::trace!(generation, base, len, "flushing");
-        if !self.device.exists {
+        if !self.device.exists() {
             self.complete(bytes);
             return;
         }
@@ -186,7 +187,7 @@ impl Core {
         let slot = &self.slots[bytes.index()];
         let (generation, end) = (slot.generation(), slot.base() + bytes.len() as u64);
         slot.complete(bytes);
-        self.durability.written_up_to(generation, end, !self.device.exists);
+        self.durability.written_up_to(generation, end, !self.device.exists());
         self.counters.flushed();
         self.advance();
         self.waiters.wake();

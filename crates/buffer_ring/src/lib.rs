@@ -23,17 +23,21 @@
 //! Completions are taken by threads that wait anyway: one of them drives the device, the others sleep. There is no background
 //! thread; with nobody waiting, finished writes are taken along by the next flush.
 
+mod device;
 mod durability;
 mod error;
 mod extent;
 mod flush;
 mod gate;
 mod hold;
+#[cfg(loom)]
+pub mod model;
 mod options;
 mod read;
 mod reservation;
 mod ring;
 mod rotation;
+mod shadow;
 mod slot;
 mod stats;
 mod sync;

@@ -1,11 +1,11 @@
 //! Reading back: from memory while the buffer is there, else from the file.
 
-use core::hint;
 use std::thread;
 
 use crate::ring::Core;
 use crate::rotation::Life;
 use crate::slot::{Copied, Slot};
+use crate::sync::spin_loop;
 use crate::{Extent, ReadError};
 
 /// How often a reader looks for a moment without writers before it has the buffer sealed.
@@ -101,10 +101,10 @@ impl Core {
     /// Gives the writers in `life` time to leave; in the end seals it, and waits until they have.
     fn await_quiet(&self, life: Life, looks: usize) -> Result<(), ReadError> {
         if looks < LOOKS {
-            if looks % 8 == 0 {
+            if looks.is_multiple_of(8) {
                 thread::yield_now()
             } else {
-                hint::spin_loop()
+                spin_loop()
             }
             return Ok(());
         }

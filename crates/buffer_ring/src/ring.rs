@@ -1,21 +1,22 @@
 //! The ring: slots, rotation, device and waiters put together, and the path of an append through them.
 
-use core::hint;
+use core::time::Duration;
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ring_alloc::{Arena, is_aligned};
-use ring_io::{AttachError, Finished, WriteQueue};
+use ring_io::{AttachError, Finished};
 use ring_state::Duty;
 
+use crate::device::{self, Device, WriteQueue};
 use crate::durability::Durability;
 use crate::error::TimedOut;
 use crate::rotation::{Life, Rotated, Rotation, Target};
 use crate::slot::{Grant, Inside, Seized, Slot};
 use crate::stats::Counters;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicBool, Mutex, Ordering, RwLock};
+use crate::sync::{AtomicBool, Mutex, Ordering, spin_loop};
 use crate::waiters::Waiters;
 use crate::{
     AppendError, BufferHandle, BufferRingOptions, Extent, FlushTicket, OptionsError, ReadError, Reservation, RingError,
@@ -33,6 +34,9 @@ use crate::{
 pub struct BufferRing {
     core: Arc<Core>,
 }
+
+/// How often a thread looks whether another one is just about to open the next buffer.
+const GLANCES: usize = if cfg!(loom) { 0 } else { 64 };
 
 /// How long a thread that finds the ring full will wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,26 +63,6 @@ pub(crate) struct Core {
     pub(crate) device: Device,
     /// The driver role: whoever has it takes finished writes from the device. With it comes the scratch space for them.
     pub(crate) driver: Mutex<Vec<Finished>>,
-}
-
-/// The way to the file. Gone when the ring is: a ticket that lives longer must not keep the file busy.
-#[derive(Debug)]
-pub(crate) struct Device {
-    queue: RwLock<Option<WriteQueue>>,
-    /// Whether there ever was a file.
-    pub(crate) exists: bool,
-}
-
-impl Device {
-    /// Calls `f` with the queue, if there is one. The lock is shared, and taken once per buffer.
-    pub(crate) fn with<R>(&self, f: impl FnOnce(&WriteQueue) -> R) -> Option<R> {
-        // Recursive: a thread that waits to close the device must not keep out the one that it waits for.
-        self.queue.read_recursive().as_ref().map(f)
-    }
-
-    pub(crate) fn in_flight(&self) -> usize {
-        self.with(WriteQueue::in_flight).unwrap_or(0)
-    }
 }
 
 impl BufferRing {
@@ -111,7 +95,7 @@ impl BufferRing {
         let (start, queue) = match io_instance {
             None => (0, None),
             Some(io) => {
-                let queue = io.attach(&arena).map_err(OptionsError::Device)?;
+                let queue = device::attach(&io, &arena).map_err(OptionsError::Device)?;
                 let start = io.start().map_err(|error| OptionsError::Device(AttachError::File(error)))?;
                 if start > 0 {
                     io.sync().map_err(OptionsError::Sync)?;
@@ -120,10 +104,20 @@ impl BufferRing {
             }
         };
         debug_assert!(is_aligned(start));
+        Ok(Self::assemble(&arena, auto_flush, auto_rotate, start, queue))
+    }
+
+    pub(crate) fn assemble(
+        arena: &Arc<Arena>,
+        auto_flush: bool,
+        auto_rotate: bool,
+        start: u64,
+        queue: Option<WriteQueue>,
+    ) -> Self {
         let core = Core {
-            slots: (0..capacity).map(|index| Slot::new(&arena, index)).collect(),
+            slots: (0..arena.count()).map(|index| Slot::new(arena, index)).collect(),
             rotation: Rotation::new(start),
-            buffer_size,
+            buffer_size: arena.buffer_size(),
             auto_flush,
             auto_rotate,
             poisoned: AtomicBool::new(false),
@@ -131,11 +125,11 @@ impl BufferRing {
             durability: Durability::new(start),
             counters: Counters::new(),
             waiters: Waiters::new(),
-            device: Device { exists: queue.is_some(), queue: RwLock::new(queue) },
+            device: Device::new(queue),
             driver: Mutex::new(Vec::new()),
         };
         core.advance();
-        Ok(Self { core: Arc::new(core) })
+        Self { core: Arc::new(core) }
     }
 
     /// Copies `payload` into the log. Waits while the ring is full.
@@ -401,7 +395,7 @@ impl Drop for BufferRing {
         self.core.flush_everything();
         self.core.drain();
         // What a leaked reservation held back is lost; nobody may wait for it.
-        drop(self.core.device.queue.write().take());
+        self.core.device.close();
         self.core.durability.close();
         self.core.waiters.wake();
     }
@@ -494,8 +488,8 @@ impl Core {
         let rotated = || self.rotation.current() != seen;
         // Another thread may be between sealing and opening.
         let mut tries = 0;
-        while !rotated() && tries < 64 && self.rotation.has_room(&self.slots, self.target()) {
-            hint::spin_loop();
+        while !rotated() && tries < GLANCES && self.rotation.has_room(&self.slots, self.target()) {
+            spin_loop();
             tries += 1;
         }
         if rotated() {
@@ -656,7 +650,7 @@ impl Core {
             let word = slot.snapshot();
             let base = slot.base();
             if slot.generation() != generation {
-                hint::spin_loop();
+                spin_loop();
                 continue;
             }
             let next_base = self.rotation.next_base();

@@ -13,6 +13,7 @@ use ring_state::{Duty, Quiet, Reserve, Seal, Snapshot, StateWord};
 use crate::Extent;
 use crate::gate::Gate;
 use crate::hold::Hold;
+use crate::shadow::Shadow;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::{AtomicU32, AtomicU64};
 
@@ -27,6 +28,7 @@ pub(crate) struct Slot {
     generation: AtomicU64,
     arena: Arc<Arena>,
     index: usize,
+    shadow: Shadow,
     /// The last life in this slot whose bytes have been written. Equal to `generation`: the slot is free. That must not be read
     /// off the word, where a late arrival's addition can make a free slot look busy.
     completed: AtomicU64,
@@ -56,6 +58,7 @@ impl Slot {
             generation: AtomicU64::new(0),
             arena: Arc::clone(arena),
             index,
+            shadow: Shadow::new(arena.buffer_size()),
             completed: AtomicU64::new(0),
             sealed_len: AtomicU32::new(0),
             sealed_at: AtomicU64::new(0),
@@ -107,6 +110,7 @@ impl Slot {
     /// The device has read the bytes: this life is over, and the slot free.
     pub(crate) fn complete(&self, bytes: Frozen) {
         debug_assert_eq!(bytes.index(), self.index);
+        self.shadow.read(0..bytes.len());
         drop(bytes);
         self.word.complete(self.sealed_len.load(Relaxed));
         self.completed.store(self.generation(), Release);
@@ -202,6 +206,7 @@ impl Slot {
         let (start, len) = (start as usize, len as usize);
         let copied = target.len().min(len.saturating_sub(start));
         let padding = (target.len() - copied).min(round_up(len as u64) as usize - (start + copied));
+        self.shadow.read(start..start + copied);
         // SAFETY: *unwritten*: `stable_len` saw, at one moment, everybody gone who had been granted a range below `len`, and acquired
         // their release. In this life no range below it is granted again; the next life cannot begin while the caller is inside the
         // gate; and a flush only writes behind it.
@@ -250,12 +255,14 @@ impl<'a> Grant<'a> {
 
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
+        self.slot.shadow.read(self.range());
         // SAFETY: *unwritten*: the word granted this range to this value alone, and `self` is borrowed.
         unsafe { self.slot.arena.bytes(self.slot.index, self.range()) }
     }
 
     #[inline]
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.slot.shadow.write(self.range());
         // SAFETY: *exclusive*: the word granted this range to this value alone, and `self` is borrowed mutably. The flusher and
         // the readers wait until this value has left.
         unsafe { self.slot.arena.bytes_mut(self.slot.index, self.range()) }
@@ -321,6 +328,8 @@ impl<'a> Flush<'a> {
     pub(crate) fn freeze(self) -> Frozen {
         let (slot, len) = (self.slot, self.len as usize);
         let padded = round_up(len as u64) as usize;
+        slot.shadow.write(len..padded);
+        slot.shadow.read(0..len);
         // SAFETY: *exclusive*: all writers have left, no range is granted in a sealed buffer, readers stay below `len`, and
         // only one thread takes the flush.
         let padding = unsafe { slot.arena.bytes_mut(slot.index, len..padded) };

@@ -1,15 +1,17 @@
-//! What the ring has done. Counting costs an append no shared write: each thread counts in a lane of its own.
+//! What the ring has done. Counting costs an append no shared write: each thread counts in a lane of its own. Nothing depends on
+//! the counters, so that loom need not see them.
 
 use core::time::Duration;
 use std::time::Instant;
 
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+
 use crossbeam_utils::CachePadded;
+use parking_lot::Mutex;
 use ring_io::Engine;
 
 use crate::ring::Core;
-use crate::sync::Mutex;
-use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicU64, Ordering};
 
 /// What a ring has done so far, as far as it was known at one moment.
 #[derive(Clone, Debug)]
@@ -133,7 +135,7 @@ impl Core {
     pub(crate) fn stats(&self) -> RingStats {
         let counters = &self.counters;
         let sum = |field: fn(&Lane) -> &AtomicU64| counters.lanes.iter().map(|lane| field(lane).load(Relaxed)).sum();
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let get = |counter: &AtomicU64| counter.load(Relaxed);
         RingStats {
             records_appended: sum(|lane| &lane.records),
             bytes_appended: sum(|lane| &lane.bytes),

@@ -1,0 +1,55 @@
+//! The way to the file, for as long as there is a ring.
+
+#[cfg(not(loom))]
+pub(crate) use imp::{WriteQueue, attach};
+
+#[cfg(loom)]
+pub(crate) use crate::model::{WriteQueue, attach};
+use crate::sync::RwLock;
+
+#[cfg(not(loom))]
+mod imp {
+    use std::sync::Arc;
+
+    use ring_alloc::Arena;
+    pub(crate) use ring_io::WriteQueue;
+    use ring_io::{AttachError, QuikIO};
+
+    pub(crate) fn attach(io: &Arc<QuikIO>, arena: &Arc<Arena>) -> Result<WriteQueue, AttachError> {
+        io.attach(arena)
+    }
+}
+
+/// A write queue that can be taken away: a ticket that outlives the ring must not keep the file busy.
+#[derive(Debug)]
+pub(crate) struct Device {
+    queue: RwLock<Option<WriteQueue>>,
+    exists: bool,
+}
+
+impl Device {
+    pub(crate) fn new(queue: Option<WriteQueue>) -> Self {
+        Self { exists: queue.is_some(), queue: RwLock::new(queue) }
+    }
+
+    /// Whether there ever was a file.
+    pub(crate) fn exists(&self) -> bool {
+        self.exists
+    }
+
+    /// Calls `f` with the queue, if there is one. The lock is shared, and taken once per buffer.
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&WriteQueue) -> R) -> Option<R> {
+        // Recursive: a thread that waits to take the queue away must not keep out the one that it waits for.
+        self.queue.read_recursive().as_ref().map(f)
+    }
+
+    /// Writes that were submitted and have not come back.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.with(WriteQueue::in_flight).unwrap_or(0)
+    }
+
+    /// Takes the queue away, which waits for what is in flight.
+    pub(crate) fn close(&self) {
+        drop(self.queue.write().take());
+    }
+}

@@ -1,0 +1,194 @@
+//! The device that models run on: writes complete when the model says so, and loom sees every step.
+
+use std::sync::Arc;
+
+use ring_alloc::{Arena, Frozen};
+use ring_io::{AttachError, DeviceError, Finished, QuikIO, Wait};
+
+use crate::BufferRing;
+use crate::sync::Ordering::{AcqRel, Acquire};
+use crate::sync::{AtomicUsize, Condvar, Mutex};
+
+/// A device and its remote control.
+#[derive(Clone, Debug)]
+pub struct ModelDevice(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    in_flight: AtomicUsize,
+    /// Whether writes complete as soon as they are submitted.
+    instant: bool,
+    /// Of use for its errors.
+    memory: QuikIO,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: Vec<Write>,
+    ready: Vec<Finished>,
+    /// What is in the file.
+    written: Vec<(u64, Vec<u8>)>,
+    /// How many of them are on stable storage.
+    synced: usize,
+    broken: Option<DeviceError>,
+}
+
+#[derive(Debug)]
+struct Write {
+    token: u64,
+    bytes: Frozen,
+    offset: u64,
+}
+
+impl ModelDevice {
+    /// A device whose writes complete at once.
+    #[must_use]
+    pub fn instant() -> Self {
+        Self::new(true)
+    }
+
+    /// A device whose writes complete by [`complete`](Self::complete).
+    #[must_use]
+    pub fn held() -> Self {
+        Self::new(false)
+    }
+
+    fn new(instant: bool) -> Self {
+        let (memory, _) = QuikIO::in_memory();
+        Self(Arc::new(Shared {
+            state: Mutex::new(State::default()),
+            changed: Condvar::new(),
+            in_flight: AtomicUsize::new(0),
+            instant,
+            memory,
+        }))
+    }
+
+    /// A ring of `capacity` buffers of 4096 bytes on this device.
+    #[must_use]
+    pub fn ring(&self, capacity: usize, auto_flush: bool, auto_rotate: bool) -> BufferRing {
+        let arena = Arc::new(Arena::new(capacity, 4096).expect("a valid arena"));
+        BufferRing::assemble(&arena, auto_flush, auto_rotate, 0, Some(WriteQueue(self.clone())))
+    }
+
+    /// Completes the `n`-th write in flight; `false` if there is none.
+    pub fn complete(&self, n: usize) -> bool {
+        let mut state = self.0.state.lock();
+        if n >= state.held.len() {
+            return false;
+        }
+        let write = state.held.remove(n);
+        state.finish(write);
+        drop(state);
+        self.0.changed.notify_all();
+        true
+    }
+
+    /// From now on all operations fail.
+    pub fn break_down(&self) {
+        let (memory, remote) = QuikIO::in_memory();
+        remote.fail_sync(5);
+        self.0.state.lock().broken = memory.sync().err();
+    }
+
+    /// What was written where, in the order of completion.
+    #[must_use]
+    pub fn written(&self) -> Vec<(u64, Vec<u8>)> {
+        self.0.state.lock().written.clone()
+    }
+
+    /// The address below which everything is on stable storage, on a log that begins at 0.
+    #[must_use]
+    pub fn synced_up_to(&self) -> u64 {
+        let state = self.0.state.lock();
+        let mut writes: Vec<_> = state.written[..state.synced].iter().map(|(at, bytes)| (*at, bytes.len())).collect();
+        writes.sort_unstable();
+        writes.into_iter().fold(0, |end, (at, len)| if at == end { end + len as u64 } else { end })
+    }
+}
+
+impl State {
+    fn finish(&mut self, Write { token, bytes, offset }: Write) {
+        let result = self.broken.clone().map_or(Ok(()), Err);
+        if result.is_ok() {
+            self.written.push((offset, bytes.to_vec()));
+        }
+        self.ready.push(Finished { token, bytes, result });
+    }
+}
+
+/// What the ring sees of a [`ModelDevice`].
+#[derive(Debug)]
+pub(crate) struct WriteQueue(ModelDevice);
+
+pub(crate) fn attach(_: &Arc<QuikIO>, _: &Arc<Arena>) -> Result<WriteQueue, AttachError> {
+    Ok(WriteQueue(ModelDevice::instant()))
+}
+
+impl WriteQueue {
+    pub(crate) fn submit(&self, token: u64, bytes: Frozen, offset: u64) {
+        let shared = &self.0.0;
+        let write = Write { token, bytes, offset };
+        let mut state = shared.state.lock();
+        if shared.instant {
+            state.finish(write);
+        } else {
+            state.held.push(write);
+        }
+        shared.in_flight.fetch_add(1, AcqRel);
+    }
+
+    pub(crate) fn reap(&self, wait: Wait, finished: &mut Vec<Finished>) {
+        let shared = &self.0.0;
+        let mut state = shared.state.lock();
+        while wait != Wait::No && state.ready.is_empty() && !state.held.is_empty() {
+            shared.changed.wait(&mut state);
+        }
+        shared.in_flight.fetch_sub(state.ready.len(), AcqRel);
+        finished.append(&mut state.ready);
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.0.0.in_flight.load(Acquire)
+    }
+
+    pub(crate) fn io(&self) -> &Self {
+        self
+    }
+
+    pub(crate) fn registered(&self) -> &Self {
+        self
+    }
+
+    pub(crate) fn buffers(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn engine(&self) -> &ring_io::Engine {
+        self.0.0.memory.engine()
+    }
+
+    /// Covers what was written when it began; more may be written before it ends.
+    pub(crate) fn sync(&self) -> Result<(), DeviceError> {
+        let covered = {
+            let state = self.0.0.state.lock();
+            state.broken.clone().map_or(Ok(state.written.len()), Err)?
+        };
+        let mut state = self.0.0.state.lock();
+        state.synced = state.synced.max(covered);
+        Ok(())
+    }
+
+    pub(crate) fn read_at(&self, at: u64, target: &mut [u8]) -> Result<usize, DeviceError> {
+        let state = self.0.0.state.lock();
+        for (index, byte) in target.iter_mut().enumerate() {
+            let address = at + index as u64;
+            let hit = |(start, bytes): &&(u64, Vec<u8>)| (*start..*start + bytes.len() as u64).contains(&address);
+            let Some((start, bytes)) = state.written.iter().find(hit) else { return Ok(index) };
+            *byte = bytes[(address - start) as usize];
+        }
+        Ok(target.len())
+    }
+}
