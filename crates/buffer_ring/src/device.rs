@@ -45,7 +45,7 @@ impl Device {
 
     /// Writes that were submitted and have not come back.
     pub(crate) fn in_flight(&self) -> usize {
-        self.with(WriteQueue::in_flight).unwrap_or(0)
+        if self.exists { self.with(WriteQueue::in_flight).unwrap_or(0) } else { 0 }
     }
 
     /// Takes the queue away, which waits for what is in flight.

@@ -208,7 +208,8 @@ struct SyncRole<'a>(&'a Core);
 
 impl<'a> SyncRole<'a> {
     fn take(core: &'a Core) -> Option<Self> {
-        (!core.durability.syncing.swap(true, AcqRel)).then_some(Self(core))
+        // Not `then_some`: a role that is made only to be dropped would take itself away from its holder.
+        (!core.durability.syncing.swap(true, AcqRel)).then(|| Self(core))
     }
 
     fn sync(self) {
@@ -230,7 +231,8 @@ impl<'a> SyncRole<'a> {
 
 impl Drop for SyncRole<'_> {
     fn drop(&mut self) {
-        self.0.durability.syncing.store(false, Release);
+        // A swap like all others of the role, so that they have one order that loom can follow.
+        self.0.durability.syncing.swap(false, AcqRel);
         self.0.waiters.wake();
     }
 }

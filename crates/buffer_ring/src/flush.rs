@@ -108,11 +108,12 @@ impl FlushTicket {
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<(), RingError> {
         self.core.wait_until(deadline, || {
+            // In this order: what was going to be written has been written when the ring is closed.
+            let closed = self.core.durability.is_closed();
             if self.is_done() {
                 return Some(Ok(()));
             }
-            let closed = || self.core.durability.is_closed().then_some(RingError::Closed);
-            self.core.poisoned().or_else(closed).map(Err)
+            self.core.poisoned().or(closed.then_some(RingError::Closed)).map(Err)
         })?
     }
 }

@@ -18,14 +18,14 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     in_flight: AtomicUsize,
-    /// Whether writes complete as soon as they are submitted.
-    instant: bool,
     /// Of use for its errors.
     memory: QuikIO,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Whether writes complete as soon as they are submitted.
+    instant: bool,
     held: Vec<Write>,
     ready: Vec<Finished>,
     /// What is in the file.
@@ -58,10 +58,9 @@ impl ModelDevice {
     fn new(instant: bool) -> Self {
         let (memory, _) = QuikIO::in_memory();
         Self(Arc::new(Shared {
-            state: Mutex::new(State::default()),
+            state: Mutex::new(State { instant, ..State::default() }),
             changed: Condvar::new(),
             in_flight: AtomicUsize::new(0),
-            instant,
             memory,
         }))
     }
@@ -84,6 +83,17 @@ impl ModelDevice {
         drop(state);
         self.0.changed.notify_all();
         true
+    }
+
+    /// Completes everything that is in flight, and from now on each write as it comes.
+    pub fn complete_from_now_on(&self) {
+        let mut state = self.0.state.lock();
+        state.instant = true;
+        while let Some(write) = state.held.pop() {
+            state.finish(write);
+        }
+        drop(state);
+        self.0.changed.notify_all();
     }
 
     /// From now on all operations fail.
@@ -132,7 +142,7 @@ impl WriteQueue {
         let shared = &self.0.0;
         let write = Write { token, bytes, offset };
         let mut state = shared.state.lock();
-        if shared.instant {
+        if state.instant {
             state.finish(write);
         } else {
             state.held.push(write);

@@ -15,15 +15,14 @@ use ring_state::{Duty, Quiet, Reserve, Seal, StateWord};
 
 /// Explores `program`, and says how many executions that took.
 fn model(name: &str, program: impl Fn() + Send + Sync + 'static) {
-    static EXECUTIONS: Count = Count::new(0);
-    EXECUTIONS.store(0, Relaxed);
+    let executions: &Count = Box::leak(Box::default());
     let start = Instant::now();
     loom::model(move || {
-        EXECUTIONS.fetch_add(1, Relaxed);
+        executions.fetch_add(1, Relaxed);
         program();
     });
     let seconds = start.elapsed().as_secs_f64();
-    println!("\nmodel {name}: {} executions in {seconds:.2} s", EXECUTIONS.load(Relaxed));
+    println!("\nmodel {name}: {} executions in {seconds:.2} s", executions.load(Relaxed));
 }
 
 fn hit(branch: &Count) {

@@ -1,0 +1,426 @@
+//! Every interleaving of small programs over a whole ring. Run with `cargo xtask loom`.
+//!
+//! The threads that race are the spawned ones, and each model counts, outside the model, that the branch it is about was taken:
+//! a model that never gets there would pass with any bug.
+#![cfg(loom)]
+
+use core::sync::atomic::AtomicUsize as Count;
+use core::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
+use std::time::Instant;
+
+use buffer_ring::model::ModelDevice;
+use buffer_ring::{AppendError, BufferRing, BufferRingOptions, Extent, ReadError};
+
+use loom::thread;
+
+/// Explores `program`, and says how many executions that took.
+fn model(name: &str, program: impl Fn() + Send + Sync + 'static) {
+    let executions: &Count = Box::leak(Box::default());
+    let start = Instant::now();
+    loom::model(move || {
+        executions.fetch_add(1, Relaxed);
+        program();
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    println!("\nmodel {name}: {} executions in {seconds:.2} s", executions.load(Relaxed));
+}
+
+fn hit(branch: &Count) {
+    branch.fetch_add(1, Relaxed);
+}
+
+/// An extent, and the byte that it was filled with.
+type Appended = (Extent, u8);
+
+fn append(ring: &BufferRing, len: usize, mark: u8) -> Appended {
+    (ring.append(&vec![mark; len]).expect("the ring takes it"), mark)
+}
+
+/// Closes the ring, and checks that the device has each byte once, where its extent says.
+fn check(ring: Arc<BufferRing>, device: &ModelDevice, appended: &[Appended]) {
+    let ring = Arc::into_inner(ring).expect("all threads are gone");
+    let end = ring.close().expect("nothing failed");
+    let mut written = device.written();
+    written.sort_unstable_by_key(|(at, _)| *at);
+    let mut file = Vec::new();
+    for (at, bytes) in written {
+        assert_eq!(at, file.len() as u64, "a hole, or written twice");
+        file.extend(bytes);
+    }
+    assert_eq!(end, file.len() as u64);
+    assert_eq!(device.synced_up_to(), end);
+    let mut expected = vec![0; file.len()];
+    for (extent, mark) in appended {
+        for byte in &mut expected[extent.start() as usize..extent.end() as usize] {
+            assert_eq!(*byte, 0, "{extent:?} overlaps another one");
+            *byte = *mark;
+        }
+    }
+    assert!(file == expected, "the file is not what was appended");
+}
+
+/// A ring without a device: buffers are recycled as soon as the last writer has left.
+fn recycling(capacity: usize) -> Arc<BufferRing> {
+    let options = BufferRingOptions { capacity, buffer_size: 4096, ..Default::default() };
+    Arc::new(BufferRing::with_options(options))
+}
+
+/// Runs `body` in a thread that has the ring.
+fn spawn<T: 'static>(ring: &Arc<BufferRing>, body: impl FnOnce(&BufferRing) -> T + 'static) -> thread::JoinHandle<T> {
+    let ring = Arc::clone(ring);
+    thread::spawn(move || body(&ring))
+}
+
+/// No two extents overlap, each begins where the one before ends or at the next block, and the log ends there.
+fn check_log(ring: &BufferRing, mut appended: Vec<Appended>) {
+    appended.sort_unstable();
+    let end = appended.iter().fold(0, |end: u64, (extent, _)| {
+        let next_block = end.next_multiple_of(4096);
+        assert!(extent.start() == end || extent.start() == next_block, "{extent:?} after {end}");
+        extent.end()
+    });
+    let tail = ring.tail();
+    assert!(tail == end || tail == end.next_multiple_of(4096), "tail {tail} after {end}");
+}
+
+/// The durable watermark, which must be true at any moment.
+fn durable(ring: &BufferRing, device: &ModelDevice) -> u64 {
+    let durable = ring.durable_watermark();
+    assert!(durable <= device.synced_up_to(), "durable up to {durable}, synced up to {}", device.synced_up_to());
+    durable
+}
+
+// Ranges, sealers, flushes.
+
+#[test]
+fn exact_appends_fill_buffers_that_go_out_once() {
+    model("exact_appends_fill_buffers_that_go_out_once", || {
+        let device = ModelDevice::instant();
+        let ring = Arc::new(device.ring(2, true, true));
+        let other = spawn(&ring, |ring| [append(ring, 2048, 1), append(ring, 2048, 2)]);
+        let mine = [append(&ring, 2048, 3), append(&ring, 2048, 4)];
+        let theirs = other.join().unwrap();
+        check(ring, &device, &[mine, theirs].concat());
+    });
+}
+
+#[test]
+fn blind_appends_fill_buffers_that_go_out_once() {
+    model("blind_appends_fill_buffers_that_go_out_once", || {
+        let device = ModelDevice::instant();
+        let ring = Arc::new(device.ring(2, true, true));
+        let first = append(&ring, 3584, 1);
+        let other = spawn(&ring, |ring| append(ring, 512, 2));
+        let mine = [append(&ring, 512, 3), append(&ring, 512, 4)];
+        let theirs = other.join().unwrap();
+        check(ring, &device, &[first, mine[0], mine[1], theirs]);
+    });
+}
+
+#[test]
+fn two_threads_wrap_round() {
+    model("two_threads_wrap_round", || {
+        let ring = recycling(2);
+        let other = spawn(&ring, |ring| [append(ring, 4096, 1), append(ring, 4096, 2)]);
+        let mine = append(&ring, 4096, 3);
+        let theirs = other.join().unwrap();
+        check_log(&ring, vec![mine, theirs[0], theirs[1]]);
+    });
+}
+
+#[test]
+fn a_flush_on_request_and_a_full_buffer_have_one_sealer() {
+    static BEFORE: Count = Count::new(0);
+    static AFTER: Count = Count::new(0);
+    model("a_flush_on_request_and_a_full_buffer_have_one_sealer", || {
+        let device = ModelDevice::instant();
+        let ring = Arc::new(device.ring(2, true, true));
+        let first = append(&ring, 2048, 1);
+        let other = spawn(&ring, |ring| [append(ring, 2048, 2), append(ring, 2048, 3)]);
+        let current = ring.current_buffer(core::sync::atomic::Ordering::Acquire);
+        assert_eq!(ring.flush(&current).wait(), Ok(()));
+        assert!(current.is_sealed() && current.is_written());
+        let theirs = other.join().unwrap();
+        hit(if theirs[0].0.start() == 2048 { &AFTER } else { &BEFORE });
+        check(ring, &device, &[first, theirs[0], theirs[1]]);
+    });
+    assert!(BEFORE.load(Relaxed) > 0 && AFTER.load(Relaxed) > 0);
+}
+
+#[test]
+fn an_aborted_reservation_becomes_zeros() {
+    model("an_aborted_reservation_becomes_zeros", || {
+        let device = ModelDevice::instant();
+        let ring = Arc::new(device.ring(2, true, true));
+        let first = append(&ring, 512, 1);
+        let other = spawn(&ring, |ring| {
+            let mut reservation = ring.reserve(512).expect("there is room");
+            reservation.fill(7);
+        });
+        ring.flush(&ring.current_buffer(core::sync::atomic::Ordering::Acquire));
+        other.join().unwrap();
+        check(ring, &device, &[first]);
+    });
+}
+
+// Rotation.
+
+/// An addition that comes so late that the slot is free already keeps it from opening; whoever undoes it rotates.
+#[test]
+fn a_late_arrival_does_not_lose_the_rotation() {
+    static IN_THE_WAY: Count = Count::new(0);
+    model("a_late_arrival_does_not_lose_the_rotation", || {
+        let ring = recycling(2);
+        let first = append(&ring, 512, 1);
+        let late = spawn(&ring, |ring| append(ring, 512, 2));
+        let mine = [append(&ring, 4096, 3), append(&ring, 4096, 4)];
+        let theirs = late.join().unwrap();
+        if ring.stats().full_waits > 0 {
+            hit(&IN_THE_WAY);
+        }
+        check_log(&ring, vec![first, mine[0], mine[1], theirs]);
+    });
+    assert!(IN_THE_WAY.load(Relaxed) > 0);
+}
+
+/// A thread with an old idea of the current buffer reserves in its next life, fills it and seals it, before it is published.
+#[test]
+fn a_life_can_end_before_its_opener_has_published_it() {
+    model("a_life_can_end_before_its_opener_has_published_it", || {
+        let ring = recycling(2);
+        let first = append(&ring, 512, 1);
+        let late = spawn(&ring, |ring| [append(ring, 512, 2), append(ring, 4096, 3)]);
+        let mine = [append(&ring, 4096, 4), append(&ring, 512, 5)];
+        let theirs = late.join().unwrap();
+        check_log(&ring, vec![first, mine[0], mine[1], theirs[0], theirs[1]]);
+    });
+}
+
+/// Readers keep a slot from its next life, and the last of them sees to the rotation.
+#[test]
+fn a_reader_never_meets_the_next_life() {
+    static READ: Count = Count::new(0);
+    static GONE: Count = Count::new(0);
+    model("a_reader_never_meets_the_next_life", || {
+        let ring = recycling(2);
+        let (extent, _) = append(&ring, 512, 1);
+        let reader = spawn(&ring, move |ring| {
+            let mut bytes = [0; 512];
+            match ring.read(extent, &mut bytes) {
+                Ok(512) => {
+                    hit(&READ);
+                    assert_eq!(bytes, [1; 512]);
+                }
+                Err(ReadError::Gone(0)) => hit(&GONE),
+                other => panic!("{other:?}"),
+            }
+        });
+        append(&ring, 4096, 2);
+        append(&ring, 4096, 3);
+        reader.join().unwrap();
+    });
+    assert!(READ.load(Relaxed) > 0 && GONE.load(Relaxed) > 0);
+}
+
+// Waiting.
+
+#[test]
+fn a_full_ring_lets_its_waiter_go_on() {
+    static WAITED: Count = Count::new(0);
+    model("a_full_ring_lets_its_waiter_go_on", || {
+        let device = ModelDevice::held();
+        let ring = Arc::new(device.ring(2, true, true));
+        let first = [append(&ring, 4096, 1), append(&ring, 4096, 2)];
+        let waiter = spawn(&ring, |ring| append(ring, 4096, 3));
+        assert!(device.complete(0));
+        let last = waiter.join().unwrap();
+        if ring.stats().full_waits > 0 {
+            hit(&WAITED);
+        }
+        device.complete_from_now_on();
+        check(ring, &device, &[first[0], first[1], last]);
+    });
+    assert!(WAITED.load(Relaxed) > 0);
+}
+
+/// Two threads wait for room; one of them drives, and hands the role on when it leaves.
+#[test]
+fn the_driver_hands_its_role_on() {
+    model("the_driver_hands_its_role_on", || {
+        let device = ModelDevice::held();
+        let ring = Arc::new(device.ring(2, true, true));
+        let (extent, _) = append(&ring, 512, 1);
+        let ticket = ring.flush(&ring.current_buffer(core::sync::atomic::Ordering::Acquire));
+        let waiter = thread::spawn(move || ticket.wait());
+        assert!(device.complete(0));
+        assert_eq!(ring.wait_durable(extent.end()), Ok(()));
+        assert_eq!(waiter.join().unwrap(), Ok(()));
+        assert_eq!(durable(&ring, &device), 4096);
+    });
+}
+
+#[test]
+fn a_waiter_for_durability_flushes_what_it_needs() {
+    model("a_waiter_for_durability_flushes_what_it_needs", || {
+        let device = ModelDevice::instant();
+        let ring = Arc::new(device.ring(2, true, true));
+        let waiters = [1, 2].map(|mark| {
+            let device = device.clone();
+            spawn(&ring, move |ring| {
+                let (extent, _) = append(ring, 512, mark);
+                assert_eq!(ring.wait_durable(extent.end()), Ok(()));
+                assert!(durable(ring, &device) >= extent.end());
+            })
+        });
+        for waiter in waiters {
+            waiter.join().unwrap();
+        }
+    });
+}
+
+// Durability.
+
+#[test]
+fn watermarks_never_pass_a_hole() {
+    static OUT_OF_ORDER: Count = Count::new(0);
+    model("watermarks_never_pass_a_hole", || {
+        let device = ModelDevice::held();
+        let ring = Arc::new(device.ring(3, true, true));
+        append(&ring, 4096, 1);
+        append(&ring, 4096, 2);
+        let second = ring.flush(&ring.current_buffer(core::sync::atomic::Ordering::Acquire));
+        let waiter = thread::spawn(move || second.wait());
+        assert!(device.complete(1));
+        let before = ring.written_watermark();
+        assert_eq!(before, 0);
+        assert!(device.complete(0));
+        assert_eq!(waiter.join().unwrap(), Ok(()));
+        let written = ring.written_watermark();
+        assert!(written == 0 || written == 8192, "{written}");
+        if written == 0 {
+            hit(&OUT_OF_ORDER);
+        }
+        assert_eq!(ring.sync(), Ok(8192));
+        assert_eq!(durable(&ring, &device), 8192);
+    });
+    assert!(OUT_OF_ORDER.load(Relaxed) > 0);
+}
+
+#[test]
+fn a_sync_covers_only_what_was_written_before_it_began() {
+    static COVERED_ONE: Count = Count::new(0);
+    model("a_sync_covers_only_what_was_written_before_it_began", || {
+        let device = ModelDevice::held();
+        let ring = Arc::new(device.ring(3, true, true));
+        append(&ring, 4096, 1);
+        append(&ring, 4096, 2);
+        let second = ring.flush(&ring.current_buffer(core::sync::atomic::Ordering::Acquire));
+        assert!(device.complete(0));
+        let syncer = {
+            let device = device.clone();
+            spawn(&ring, move |ring| {
+                assert_eq!(ring.wait_durable(4096), Ok(()));
+                if durable(ring, &device) == 4096 {
+                    hit(&COVERED_ONE);
+                }
+            })
+        };
+        assert!(device.complete(0));
+        assert_eq!(second.wait(), Ok(()));
+        durable(&ring, &device);
+        syncer.join().unwrap();
+        durable(&ring, &device);
+    });
+    assert!(COVERED_ONE.load(Relaxed) > 0);
+}
+
+#[test]
+fn a_device_error_reaches_a_thread_that_waits_for_room() {
+    model("a_device_error_reaches_a_thread_that_waits_for_room", || {
+        let device = ModelDevice::held();
+        let ring = Arc::new(device.ring(2, true, true));
+        append(&ring, 4096, 1);
+        append(&ring, 4096, 2);
+        let waiter = spawn(&ring, |ring| ring.append(&[3; 4096]));
+        device.break_down();
+        assert!(device.complete(0));
+        assert!(matches!(waiter.join().unwrap(), Err(AppendError::Poisoned(_))));
+        device.complete_from_now_on();
+        assert!(ring.poisoned().is_some() && ring.durable_watermark() == 0);
+    });
+}
+
+#[test]
+fn a_device_error_reaches_a_thread_that_waits_for_durability() {
+    model("a_device_error_reaches_a_thread_that_waits_for_durability", || {
+        let device = ModelDevice::held();
+        let ring = Arc::new(device.ring(2, true, true));
+        let (extent, _) = append(&ring, 4096, 1);
+        let ticket = ring.flush(&ring.current_buffer(core::sync::atomic::Ordering::Acquire));
+        let waiter = spawn(&ring, move |ring| ring.wait_durable(extent.end()));
+        device.break_down();
+        assert!(device.complete(0));
+        assert!(ticket.wait().is_err());
+        assert!(waiter.join().unwrap().is_err());
+        assert_eq!(ring.durable_watermark(), 0);
+    });
+}
+
+#[test]
+fn a_ticket_outlives_a_ring_that_is_dropped_with_a_write_in_flight() {
+    model("a_ticket_outlives_a_ring_that_is_dropped_with_a_write_in_flight", || {
+        let device = ModelDevice::held();
+        let ring = device.ring(2, true, true);
+        append(&ring, 4096, 1);
+        let ticket = ring.flush(&ring.current_buffer(core::sync::atomic::Ordering::Acquire));
+        let waiter = thread::spawn(move || ticket.wait());
+        let completer = {
+            let device = device.clone();
+            thread::spawn(move || assert!(device.complete(0)))
+        };
+        drop(ring);
+        assert_eq!(waiter.join().unwrap(), Ok(()));
+        completer.join().unwrap();
+        assert_eq!(device.written().len(), 1);
+    });
+}
+
+// Manual flushing.
+
+#[test]
+fn a_held_buffer_goes_out_once_when_it_is_asked_for() {
+    static ASKED_FIRST: Count = Count::new(0);
+    model("a_held_buffer_goes_out_once_when_it_is_asked_for", || {
+        let device = ModelDevice::instant();
+        let ring = Arc::new(device.ring(2, false, true));
+        let first = append(&ring, 2048, 1);
+        let other = spawn(&ring, |ring| append(ring, 4096, 2));
+        let current = ring.current_buffer(core::sync::atomic::Ordering::Acquire);
+        let ticket = ring.flush(&current);
+        if !ticket.is_done() {
+            hit(&ASKED_FIRST);
+        }
+        assert_eq!(ticket.wait(), Ok(()));
+        let theirs = other.join().unwrap();
+        check(ring, &device, &[first, theirs]);
+    });
+    assert!(ASKED_FIRST.load(Relaxed) > 0);
+}
+
+/// An append that waits for room gives up as soon as the next buffer waits for a flush that nobody has asked for.
+#[test]
+fn a_deposit_wakes_who_waits_for_room() {
+    static FULL: Count = Count::new(0);
+    model("a_deposit_wakes_who_waits_for_room", || {
+        let device = ModelDevice::instant();
+        let ring = Arc::new(device.ring(2, false, true));
+        append(&ring, 512, 1);
+        let other = spawn(&ring, |ring| ring.append(&[2; 4096]).is_err());
+        let mine = ring.append(&[3; 4096]).is_err() || ring.append(&[4; 512]).is_err();
+        if other.join().unwrap() || mine {
+            hit(&FULL);
+        }
+    });
+    assert!(FULL.load(Relaxed) > 0);
+}
