@@ -1,5 +1,7 @@
 //! The way to the file, for as long as there is a ring.
 
+use ring_io::DeviceError;
+
 #[cfg(not(loom))]
 pub(crate) use imp::{WriteQueue, attach};
 
@@ -41,6 +43,11 @@ impl Device {
     pub(crate) fn with<R>(&self, f: impl FnOnce(&WriteQueue) -> R) -> Option<R> {
         // Recursive: a thread that waits to take the queue away must not keep out the one that it waits for.
         self.queue.read_recursive().as_ref().map(f)
+    }
+
+    /// Puts what has been written on stable storage. Without a file there is nothing to do.
+    pub(crate) fn sync(&self) -> Result<(), DeviceError> {
+        self.with(|queue| queue.io().sync()).unwrap_or(Ok(()))
     }
 
     /// Writes that were submitted and have not come back.

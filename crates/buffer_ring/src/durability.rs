@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::RingError;
-use crate::ring::Core;
+use crate::role::Role;
 use crate::rotation::Life;
-use crate::sync::Ordering::{AcqRel, Acquire, Release};
+use crate::shared::Shared;
+use crate::sync::Ordering::{Acquire, Release};
 use crate::sync::{AtomicBool, AtomicU64, Mutex};
 
 /// How far the log has come. Addresses are absolute.
@@ -20,8 +21,8 @@ pub(crate) struct Durability {
     durable: Watermark,
     /// Lives that are written beyond a gap: generation and end address. At most as many as there are buffers.
     ahead: Mutex<BTreeMap<u64, u64>>,
-    /// The sync role.
-    syncing: AtomicBool,
+    /// Whoever has it syncs the device.
+    syncer: Role,
     /// Whether the ring is gone.
     closed: AtomicBool,
 }
@@ -67,7 +68,7 @@ impl Durability {
             written: Watermark::new(start),
             durable: Watermark::new(start),
             ahead: Mutex::new(BTreeMap::new()),
-            syncing: AtomicBool::new(false),
+            syncer: Role::new(),
             closed: AtomicBool::new(false),
         }
     }
@@ -80,8 +81,8 @@ impl Durability {
         self.durable.address()
     }
 
-    /// Life `generation`, which ends at `end`, has been written. Without a device that is as durable as it gets.
-    pub(crate) fn written_up_to(&self, generation: u64, end: u64, durable: bool) {
+    /// Life `generation`, which ends at `end`, has been written.
+    pub(crate) fn written_up_to(&self, generation: u64, end: u64) {
         let mut ahead = self.ahead.lock();
         ahead.insert(generation, end);
         let mut mark = Mark { generation: self.written.generation(), address: self.written.address() };
@@ -89,9 +90,6 @@ impl Durability {
             mark = Mark { generation: mark.generation + 1, address };
         }
         self.written.set(mark);
-        if durable {
-            self.durable.set(mark);
-        }
     }
 
     /// What a sync that begins now will cover.
@@ -109,7 +107,7 @@ impl Durability {
     }
 }
 
-impl Core {
+impl Shared {
     pub(crate) fn sync(&self, deadline: Option<Instant>) -> Result<u64, RingError> {
         let generation = self.flush_everything();
         self.wait_life_durable(generation, deadline)
@@ -119,19 +117,19 @@ impl Core {
     pub(crate) fn flush_everything(&self) -> u64 {
         let current = self.rotation.current();
         let has_bytes = self.seal_and_flush(current);
-        self.flush_all_held(u64::MAX);
+        self.flush_all_held(current, u64::MAX);
         if has_bytes { current.generation() } else { current.generation() - 1 }
     }
 
-    /// Without `auto_flush`: asks for the flush of all sealed buffers that begin below `address`.
-    fn flush_all_held(&self, address: u64) {
-        if self.auto_flush() {
+    /// Without `auto_flush`: asks for the flush of all sealed buffers, up to life `last`, that begin below `address`.
+    fn flush_all_held(&self, last: Life, address: u64) {
+        if self.auto_flush {
             return;
         }
         for slot in &self.slots {
+            // A life after `last` may just be prepared; its flush is nobody's wish yet.
             let generation = slot.generation();
-            let concerned = slot.snapshot().is_sealed() && slot.base() < address;
-            if concerned && slot.generation() == generation {
+            if generation <= last.generation() && slot.snapshot().is_sealed() && slot.base() < address {
                 self.flush_held(Life::new(generation, slot.index()));
             }
         }
@@ -140,31 +138,23 @@ impl Core {
     /// Waits until all lives up to `generation`, whose flushes have been asked for, are durable.
     pub(crate) fn wait_life_durable(&self, generation: u64, deadline: Option<Instant>) -> Result<u64, RingError> {
         let Durability { written, durable, .. } = &self.durability;
-        self.wait_until(deadline, || {
-            let done = durable.generation() >= generation || written.generation() >= generation;
-            if done { Some(Ok(())) } else { self.poisoned().map(Err) }
-        })??;
+        self.wait_until(deadline, || self.outcome(|| written.generation() >= generation))??;
         self.sync_until(|| durable.generation() >= generation, deadline)?;
         Ok(durable.address())
     }
 
     pub(crate) fn wait_durable(&self, address: u64, deadline: Option<Instant>) -> Result<(), RingError> {
         let Durability { written, durable, .. } = &self.durability;
-        if durable.address() >= address {
-            return Ok(());
-        }
         while written.address() < address {
-            let seen = self.rotation.current();
-            self.flush_up_to(address, seen);
-            self.wait_until(deadline, || {
-                // After a rotation the address may lie in the new current buffer.
-                if written.address() >= address || self.rotation.current() != seen {
-                    return Some(Ok(()));
-                }
-                let tail = self.tail();
-                let beyond = || (address > tail).then_some(RingError::NotAppended { address, tail });
-                self.poisoned().or_else(beyond).map(Err)
-            })??;
+            let tail = self.tail();
+            if address > tail {
+                return Err(self.poisoned().unwrap_or(RingError::NotAppended { address, tail }));
+            }
+            let current = self.rotation.current();
+            self.flush_up_to(address, current);
+            // After a rotation the address may lie in the new current buffer.
+            let rotated = || self.rotation.current() != current;
+            self.wait_until(deadline, || self.outcome(|| written.address() >= address || rotated()))??;
         }
         self.sync_until(|| durable.address() >= address, deadline)
     }
@@ -172,10 +162,10 @@ impl Core {
     /// Has all lives written that begin below `address`; `current` is the last of them.
     fn flush_up_to(&self, address: u64, current: Life) {
         // If the slot has moved on to a later life, the current one has been written.
-        if self.slots[current.slot()].base() < address && address <= self.tail() {
+        if self.slots[current.slot()].base() < address {
             self.seal_and_flush(current);
         }
-        self.flush_all_held(address);
+        self.flush_all_held(current, address);
     }
 
     /// Makes durable what is written now.
@@ -186,53 +176,34 @@ impl Core {
 
     /// Syncs, or waits for others who do, until `done`. What that needs must have been written.
     fn sync_until(&self, done: impl Fn() -> bool, deadline: Option<Instant>) -> Result<(), RingError> {
-        while !done() {
-            if let Some(error) = self.poisoned() {
-                return Err(error);
+        loop {
+            if let Some(outcome) = self.outcome(&done) {
+                return outcome;
             }
-            match SyncRole::take(self) {
-                Some(role) if !done() => role.sync(),
-                Some(_) => {}
-                None => {
-                    let ended = || done() || self.poisoned().is_some() || !self.durability.syncing.load(Acquire);
-                    self.wait_until(deadline, || ended().then_some(()))?;
+            if let Some(syncer) = self.durability.syncer.take() {
+                if !done() {
+                    self.sync_device();
                 }
+                drop(syncer);
+                self.waiters.wake();
+            } else {
+                let free = || !self.durability.syncer.is_taken();
+                self.wait_until(deadline, || self.outcome(|| done() || free()))??;
             }
         }
-        Ok(())
-    }
-}
-
-/// The right to sync, one thread at a time. Dropping it lets others know.
-struct SyncRole<'a>(&'a Core);
-
-impl<'a> SyncRole<'a> {
-    fn take(core: &'a Core) -> Option<Self> {
-        // Not `then_some`: a role that is made only to be dropped would take itself away from its holder.
-        (!core.durability.syncing.swap(true, AcqRel)).then(|| Self(core))
     }
 
-    fn sync(self) {
-        let core = self.0;
-        let covered = core.durability.covered();
+    /// Only for the one who has the sync role.
+    fn sync_device(&self) {
+        let covered = self.durability.covered();
         let start = Instant::now();
-        match core.device.with(|queue| queue.io().sync()) {
-            Some(Ok(())) if core.poisoned().is_none() => {
+        match self.device.sync() {
+            Ok(()) => {
                 tracing::debug!(durable = covered.address, elapsed = ?start.elapsed(), "synced");
-                core.counters.synced();
-                core.durability.durable.set(covered);
+                self.counters.synced();
+                self.unless_poisoned(|| self.durability.durable.set(covered));
             }
-            Some(Ok(())) => {}
-            Some(Err(error)) => core.poison(RingError::Device(error)),
-            None => core.poison(RingError::Closed),
+            Err(error) => self.poison(RingError::Device(error)),
         }
-    }
-}
-
-impl Drop for SyncRole<'_> {
-    fn drop(&mut self) {
-        // A swap like all others of the role, so that they have one order that loom can follow.
-        self.0.durability.syncing.swap(false, AcqRel);
-        self.0.waiters.wake();
     }
 }

@@ -64,6 +64,9 @@ pub enum AppendError {
     /// No buffer became free in time.
     #[error("the ring stayed full until the time was over")]
     TimedOut,
+    /// The log has reached the last address that a ring gives out, 1 EiB.
+    #[error("the log has reached its last address, {ADDRESS_LIMIT}")]
+    AddressesExhausted,
     /// The device has failed; the ring takes no more bytes.
     #[error("the ring is poisoned: {0}")]
     Poisoned(#[source] RingError),
@@ -76,9 +79,6 @@ pub enum RingError {
     /// The device failed. The ring is poisoned.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The log has reached the last address that the ring gives out. The ring is poisoned.
-    #[error("the log has reached its last address, {ADDRESS_LIMIT}")]
-    AddressesExhausted,
     /// It did not happen in time. It may still happen.
     #[error("the time was over")]
     TimedOut,
@@ -105,6 +105,9 @@ pub enum RotateError {
     /// The next buffer is not free.
     #[error("the next buffer of the ring is not free")]
     RingFull,
+    /// The log has reached the last address that a ring gives out, 1 EiB.
+    #[error("the log has reached its last address, {ADDRESS_LIMIT}")]
+    AddressesExhausted,
     /// The device has failed; the ring takes no more bytes.
     #[error("the ring is poisoned: {0}")]
     Poisoned(#[source] RingError),
@@ -123,7 +126,7 @@ pub enum ReadError {
         extent: usize,
     },
     /// The extent ends beyond the tail of the log.
-    #[error("{extent:?} ends beyond the tail of the log, {tail}")]
+    #[error("extent {}..{} ends beyond the tail of the log, {tail}", extent.start(), extent.end())]
     NotAppended {
         /// What was asked for.
         extent: crate::Extent,

@@ -5,31 +5,30 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ring_io::{Finished, Wait};
+use ring_io::Wait;
 use ring_state::Seal;
 
 use crate::RingError;
-use crate::error::TimedOut;
-use crate::ring::Core;
 use crate::rotation::Life;
-use crate::slot::Flush;
+use crate::shared::Shared;
+use crate::slot::{Flush, Inside};
 
 /// One life of one buffer of a ring: what [`current_buffer`](crate::BufferRing::current_buffer) gives.
 ///
 /// It may outlive the ring, and it never speaks of a later life of the same buffer.
 #[derive(Clone)]
 pub struct BufferHandle {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     life: Life,
 }
 
 impl BufferHandle {
-    pub(crate) fn new(core: Arc<Core>, life: Life) -> Self {
-        Self { core, life }
+    pub(crate) fn new(shared: Arc<Shared>, life: Life) -> Self {
+        Self { shared, life }
     }
 
-    pub(crate) fn is_of(&self, core: &Arc<Core>) -> bool {
-        Arc::ptr_eq(&self.core, core)
+    pub(crate) fn is_of(&self, shared: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.shared, shared)
     }
 
     pub(crate) fn life(&self) -> Life {
@@ -45,7 +44,7 @@ impl BufferHandle {
     /// Whether this life takes no more bytes. Once true it stays true; `false` may be out of date.
     #[must_use]
     pub fn is_sealed(&self) -> bool {
-        let slot = &self.core.slots[self.life.slot()];
+        let slot = &self.shared.slots[self.life.slot()];
         // In this order: an open word of a later life was opened after its generation was set.
         let sealed = slot.snapshot().is_sealed();
         sealed || slot.generation() != self.life.generation()
@@ -54,7 +53,8 @@ impl BufferHandle {
     /// Whether the bytes of this life have been written to the device, which may not have synced them. Once true it stays true.
     #[must_use]
     pub fn is_written(&self) -> bool {
-        self.core.slots[self.life.slot()].has_completed(self.life.generation())
+        self.shared.drive(Wait::No);
+        self.shared.slots[self.life.slot()].has_completed(self.life.generation())
     }
 }
 
@@ -71,14 +71,14 @@ impl fmt::Debug for BufferHandle {
 /// The outcome of a [`flush`](crate::BufferRing::flush), to wait for or to ignore. It may outlive the ring.
 #[derive(Clone)]
 pub struct FlushTicket {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     /// `None`: there was nothing to write.
     life: Option<Life>,
 }
 
 impl FlushTicket {
-    pub(crate) fn new(core: Arc<Core>, life: Option<Life>) -> Self {
-        Self { core, life }
+    pub(crate) fn new(shared: Arc<Shared>, life: Option<Life>) -> Self {
+        Self { shared, life }
     }
 
     /// Returns when the buffer has been written to the device, which may not have synced it.
@@ -103,17 +103,19 @@ impl FlushTicket {
     /// Whether the buffer has been written, or there was nothing to write. Once true it stays true.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.life.is_none_or(|life| self.core.slots[life.slot()].has_completed(life.generation()))
+        self.shared.drive(Wait::No);
+        self.has_completed()
+    }
+
+    fn has_completed(&self) -> bool {
+        self.life.is_none_or(|life| self.shared.slots[life.slot()].has_completed(life.generation()))
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<(), RingError> {
-        self.core.wait_until(deadline, || {
+        self.shared.wait_until(deadline, || {
             // In this order: what was going to be written has been written when the ring is closed.
-            let closed = self.core.durability.is_closed();
-            if self.is_done() {
-                return Some(Ok(()));
-            }
-            self.core.poisoned().or(closed.then_some(RingError::Closed)).map(Err)
+            let closed = self.shared.durability.is_closed();
+            self.shared.outcome(|| self.has_completed()).or(closed.then_some(Err(RingError::Closed)))
         })?
     }
 }
@@ -124,7 +126,24 @@ impl fmt::Debug for FlushTicket {
     }
 }
 
-impl Core {
+impl Shared {
+    /// The sealer's part: tells where the next life begins, has it opened, and leaves, or deposits its place for a later flush.
+    pub(crate) fn finish_seal(&self, inside: Inside<'_>) {
+        let slot = inside.slot();
+        let (generation, base, len) = (slot.generation(), slot.base(), slot.sealed_len());
+        inside.note_time(self.counters.now());
+        tracing::trace!(generation, base, len, "sealed");
+        let next_base = base + ring_alloc::round_up(u64::from(len));
+        self.rotation.hand_over(Life::new(generation, slot.index()), next_base);
+        self.advance();
+        if !self.auto_flush && slot.hold.deposit(generation) {
+            // Who waits for room may have to give up now.
+            self.waiters.wake();
+        } else {
+            self.pay(slot, inside.leave());
+        }
+    }
+
     /// Seals `life` if it is open and has bytes. `false` if it is open and has none.
     pub(crate) fn seal(&self, life: Life) -> bool {
         let slot = &self.slots[life.slot()];
@@ -145,7 +164,7 @@ impl Core {
     /// Seals `life`, and has it written when the last writer has left. `false` if it is open and has no bytes.
     pub(crate) fn seal_and_flush(&self, life: Life) -> bool {
         let has_bytes = self.seal(life);
-        if has_bytes && !self.auto_flush() {
+        if has_bytes && !self.auto_flush {
             self.flush_held(life);
         }
         has_bytes
@@ -180,81 +199,21 @@ impl Core {
         // The device goes when the ring does, which nobody can be inside of.
         let submitted = self.device.with(|queue| queue.submit(token, bytes, base));
         debug_assert!(submitted.is_some(), "a flush after the ring was closed");
-        self.drive(Wait::No);
+        if self.drive(Wait::No).is_none() {
+            // Somebody who sleeps may have to drive.
+            self.waiters.wake();
+        }
     }
 
     /// The buffer has been written: its slot is free.
-    fn complete(&self, bytes: ring_alloc::Frozen) {
+    pub(crate) fn complete(&self, bytes: ring_alloc::Frozen) {
         let slot = &self.slots[bytes.index()];
         let (generation, end) = (slot.generation(), slot.base() + bytes.len() as u64);
-        slot.complete(bytes);
-        self.durability.written_up_to(generation, end, !self.device.exists());
+        // First the watermark, then the slot: whoever sees the buffer written sees the watermark.
+        self.durability.written_up_to(generation, end);
         self.counters.flushed();
+        slot.complete(bytes);
         self.advance();
         self.waiters.wake();
-    }
-
-    /// Takes finished writes from the device, if nobody else is at it and there are any. `true` if it had the driver role.
-    pub(crate) fn drive(&self, wait: Wait) -> bool {
-        if self.device.in_flight() == 0 {
-            return false;
-        }
-        let Some(mut finished) = self.driver.try_lock() else { return false };
-        self.reap(wait, &mut finished);
-        drop(finished);
-        // The role is free: somebody who sleeps may have to take it.
-        self.waiters.wake();
-        true
-    }
-
-    fn reap(&self, wait: Wait, finished: &mut Vec<Finished>) {
-        self.device.with(|queue| queue.reap(wait, finished));
-        for Finished { bytes, result, .. } in finished.drain(..) {
-            match result {
-                Ok(()) => self.complete(bytes),
-                // The buffer stays as it is, flushing: its bytes can be read, and never change again.
-                Err(error) => self.poison(RingError::Device(error)),
-            }
-        }
-    }
-
-    /// Waits until nothing is in flight.
-    pub(crate) fn drain(&self) {
-        let mut finished = self.driver.lock();
-        while self.device.in_flight() > 0 {
-            self.reap(Wait::Until(None), &mut finished);
-        }
-    }
-
-    /// Waits until `ready` has an answer: drives the device while there is something to drive, sleeps otherwise.
-    pub(crate) fn wait_until<T>(
-        &self,
-        deadline: Option<Instant>,
-        mut ready: impl FnMut() -> Option<T>,
-    ) -> Result<T, TimedOut> {
-        loop {
-            if let Some(answer) = ready() {
-                return Ok(answer);
-            }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(TimedOut);
-            }
-            if !self.drive(Wait::Until(deadline)) {
-                let mut answer = None;
-                let look = || {
-                    answer = ready();
-                    answer.is_some() || self.wants_driver()
-                };
-                // Whether the time was over is looked at above, after one more look for the answer.
-                let _ = self.waiters.sleep_unless(look, deadline);
-                if let Some(answer) = answer {
-                    return Ok(answer);
-                }
-            }
-        }
-    }
-
-    fn wants_driver(&self) -> bool {
-        self.device.in_flight() > 0 && !self.driver.is_locked()
     }
 }

@@ -23,7 +23,9 @@
 //! Completions are taken by threads that wait anyway: one of them drives the device, the others sleep. There is no background
 //! thread; with nobody waiting, finished writes are taken along by the next flush.
 
+mod append;
 mod device;
+mod drive;
 mod durability;
 mod error;
 mod extent;
@@ -36,8 +38,10 @@ mod options;
 mod read;
 mod reservation;
 mod ring;
+mod role;
 mod rotation;
 mod shadow;
+mod shared;
 mod slot;
 mod stats;
 mod sync;

@@ -11,10 +11,10 @@ use crate::sync::{AtomicUsize, Condvar, Mutex};
 
 /// A device and its remote control.
 #[derive(Clone, Debug)]
-pub struct ModelDevice(Arc<Shared>);
+pub struct ModelDevice(Arc<Device>);
 
 #[derive(Debug)]
-struct Shared {
+struct Device {
     state: Mutex<State>,
     changed: Condvar,
     in_flight: AtomicUsize,
@@ -33,6 +33,7 @@ struct State {
     /// How many of them are on stable storage.
     synced: usize,
     broken: Option<DeviceError>,
+    interrupted: bool,
 }
 
 #[derive(Debug)]
@@ -57,7 +58,7 @@ impl ModelDevice {
 
     fn new(instant: bool) -> Self {
         let (memory, _) = QuikIO::in_memory();
-        Self(Arc::new(Shared {
+        Self(Arc::new(Device {
             state: Mutex::new(State { instant, ..State::default() }),
             changed: Condvar::new(),
             in_flight: AtomicUsize::new(0),
@@ -69,7 +70,8 @@ impl ModelDevice {
     #[must_use]
     pub fn ring(&self, capacity: usize, auto_flush: bool, auto_rotate: bool) -> BufferRing {
         let arena = Arc::new(Arena::new(capacity, 4096).expect("a valid arena"));
-        BufferRing::assemble(&arena, auto_flush, auto_rotate, 0, Some(WriteQueue(self.clone())))
+        let queue = WriteQueue(self.clone());
+        BufferRing { shared: Arc::new(crate::shared::Shared::new(&arena, auto_flush, auto_rotate, 0, Some(queue))) }
     }
 
     /// Completes the `n`-th write in flight; `false` if there is none.
@@ -139,25 +141,33 @@ pub(crate) fn attach(_: &Arc<QuikIO>, _: &Arc<Arena>) -> Result<WriteQueue, Atta
 
 impl WriteQueue {
     pub(crate) fn submit(&self, token: u64, bytes: Frozen, offset: u64) {
-        let shared = &self.0.0;
+        let device = &self.0.0;
         let write = Write { token, bytes, offset };
-        let mut state = shared.state.lock();
+        let mut state = device.state.lock();
         if state.instant {
             state.finish(write);
         } else {
             state.held.push(write);
         }
-        shared.in_flight.fetch_add(1, AcqRel);
+        device.in_flight.fetch_add(1, AcqRel);
     }
 
     pub(crate) fn reap(&self, wait: Wait, finished: &mut Vec<Finished>) {
-        let shared = &self.0.0;
-        let mut state = shared.state.lock();
+        let device = &self.0.0;
+        let mut state = device.state.lock();
         while wait != Wait::No && state.ready.is_empty() && !state.held.is_empty() {
-            shared.changed.wait(&mut state);
+            if core::mem::take(&mut state.interrupted) {
+                return;
+            }
+            device.changed.wait(&mut state);
         }
-        shared.in_flight.fetch_sub(state.ready.len(), AcqRel);
+        device.in_flight.fetch_sub(state.ready.len(), AcqRel);
         finished.append(&mut state.ready);
+    }
+
+    pub(crate) fn interrupt(&self) {
+        self.0.0.state.lock().interrupted = true;
+        self.0.0.changed.notify_all();
     }
 
     pub(crate) fn in_flight(&self) -> usize {

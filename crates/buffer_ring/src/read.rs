@@ -1,15 +1,16 @@
 //! Reading back: from memory while the buffer is there, else from the file.
 
-use std::thread;
-
-use crate::ring::Core;
 use crate::rotation::Life;
+use crate::shared::Shared;
 use crate::slot::{Copied, Slot};
-use crate::sync::spin_loop;
+use crate::sync::{spin_loop, yield_now};
 use crate::{Extent, ReadError};
 
 /// How often a reader looks for a moment without writers before it has the buffer sealed.
 const LOOKS: usize = 200;
+
+/// How often it looks where it cannot wait: some tenths of a second beside threads that copy.
+const PATIENT_LOOKS: usize = 1 << 20;
 
 /// What a slot has to do with an address.
 enum Found {
@@ -23,7 +24,7 @@ enum Found {
     Nothing,
 }
 
-impl Core {
+impl Shared {
     pub(crate) fn read(&self, extent: Extent, target: &mut [u8]) -> Result<usize, ReadError> {
         let len = target.len();
         let too_short = ReadError::TooShort { len, extent: extent.len() };
@@ -86,10 +87,8 @@ impl Core {
         } else {
             match slot.copy_stable(at - base, target) {
                 Copied::Bytes(len) => Found::Bytes(len),
-                Copied::Writing if at - base < self.buffer_size() as u64 => {
-                    Found::Writing(Life::new(generation, slot.index()))
-                }
-                Copied::Writing | Copied::Beyond => Found::Nothing,
+                Copied::Writing => Found::Writing(Life::new(generation, slot.index())),
+                Copied::Beyond => Found::Nothing,
             }
         };
         if slot.gate.leave() {
@@ -98,20 +97,24 @@ impl Core {
         found
     }
 
-    /// Gives the writers in `life` time to leave; in the end seals it, and waits until they have.
+    /// Gives the writers in `life` time to leave. When others keep coming it has the buffer sealed, so that they go elsewhere, unless
+    /// sealing is the user's business.
     fn await_quiet(&self, life: Life, looks: usize) -> Result<(), ReadError> {
-        if looks < LOOKS {
+        if looks == LOOKS && self.auto_rotate {
+            self.seal(life);
+        }
+        if looks < LOOKS || !(self.auto_flush && self.auto_rotate) {
+            // A buffer that is not sealed, or not flushed, tells nobody when the last writer has left.
+            if looks > PATIENT_LOOKS {
+                return Err(ReadError::Reserved);
+            }
             if looks.is_multiple_of(8) {
-                thread::yield_now()
+                yield_now()
             } else {
                 spin_loop()
             }
             return Ok(());
         }
-        if !self.auto_flush() {
-            return Err(ReadError::Reserved);
-        }
-        self.seal(life);
         let slot = &self.slots[life.slot()];
         let quiet = || slot.has_completed(life.generation()) || slot.snapshot().is_flushing();
         // Without a deadline the wait ends only with the answer.

@@ -13,10 +13,13 @@
 //! has published it as current. So a sealer first publishes *its own* life, and the publication only ever moves forward.
 
 use crossbeam_utils::CachePadded;
+use ring_io::Wait;
 
+use crate::RotateError;
+use crate::shared::Shared;
 use crate::slot::Slot;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering, spin_loop};
 
 /// The address at which a log ends: 1 EiB, beyond what any file system holds. Each life takes at least a block, so that there are at
 /// most 2^48 of them.
@@ -116,26 +119,38 @@ impl Rotation {
 
     /// Opens the next life, if there is need and `target` is free.
     pub(crate) fn advance(&self, slots: &[Slot], target: Target) -> Rotated {
+        let mut outcome = Rotated::No;
         while self.pending.swap(false, AcqRel) {
             // Look again, now that the token makes `current` stable: what looked free before may have belonged to an older one.
             let current = self.current();
             let slot = &slots[Self::target(current, slots, target)];
             let base = self.next_base.load(Relaxed);
-            if base > ADDRESS_LIMIT - slot.capacity_bytes() {
+            if !Self::is_address(base, slot) {
                 self.pending.swap(true, AcqRel);
                 return Rotated::Exhausted;
             }
             let next = Life::new(current.generation() + 1, slot.index());
             if slot.open(next.generation(), base) {
                 self.publish(next);
-                return Rotated::Opened(next);
+                outcome = Rotated::Opened(next);
+                // The new life may be over already, and this thread may have been in the way of the next.
+                continue;
             }
             self.pending.swap(true, AcqRel);
             if !self.has_room(slots, target) {
                 break;
             }
         }
-        Rotated::No
+        outcome
+    }
+
+    /// Whether the log has reached its last address: the current life is sealed, and is the last one.
+    pub(crate) fn is_exhausted(&self, slots: &[Slot]) -> bool {
+        !Self::is_address(self.next_base(), &slots[0])
+    }
+
+    fn is_address(base: u64, slot: &Slot) -> bool {
+        base <= ADDRESS_LIMIT - slot.capacity_bytes()
     }
 
     /// Whether `target` could be opened now. May be out of date.
@@ -151,6 +166,67 @@ impl Rotation {
             Target::Next => 0,
             Target::Same => current.slot(),
         }
+    }
+}
+
+impl Shared {
+    /// Opens the next life if that is due and possible; to be called by whoever has removed an obstacle.
+    pub(crate) fn advance(&self) {
+        self.advance_to(self.target());
+    }
+
+    fn advance_to(&self, target: Target) -> bool {
+        match self.rotation.advance(&self.slots, target) {
+            Rotated::Opened(life) => {
+                tracing::trace!(generation = life.generation(), slot = life.slot(), "opened");
+                self.waiters.wake();
+                true
+            }
+            Rotated::Exhausted => {
+                // Who waits for room waits in vain.
+                self.waiters.wake();
+                false
+            }
+            Rotated::No => false,
+        }
+    }
+
+    /// Where the rotation goes by itself.
+    pub(crate) fn target(&self) -> Target {
+        if self.auto_rotate { Target::Next } else { Target::Same }
+    }
+
+    /// Without `auto_rotate`: makes the next buffer current, if it is free.
+    pub(crate) fn rotate(&self) -> Result<(), RotateError> {
+        if self.poisoned.load(Acquire) {
+            return Err(RotateError::Poisoned(self.failure()));
+        }
+        let seen = self.rotation.current();
+        let slot = &self.slots[seen.slot()];
+        let word = slot.snapshot();
+        if !word.is_sealed() && word.offset() == 0 {
+            return Ok(());
+        }
+        if !self.rotation.has_room(&self.slots, Target::Next) {
+            self.drive(Wait::No);
+        }
+        if self.rotation.current() == seen && !self.rotation.has_room(&self.slots, Target::Next) {
+            return Err(RotateError::RingFull);
+        }
+        self.seal(seen);
+        while !self.advance_to(Target::Next) && self.rotation.current() == seen {
+            if self.rotation.is_exhausted(&self.slots) {
+                return Err(RotateError::AddressesExhausted);
+            }
+            if !self.rotation.has_room(&self.slots, Target::Next) {
+                // While this thread had the token, the buffer may have become free to open in place.
+                self.advance();
+                return if self.rotation.current() == seen { Err(RotateError::RingFull) } else { Ok(()) };
+            }
+            // Another thread has sealed, and is about to hand over; or it has the token for a moment.
+            spin_loop();
+        }
+        Ok(())
     }
 }
 

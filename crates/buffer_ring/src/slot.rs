@@ -15,7 +15,7 @@ use crate::gate::Gate;
 use crate::hold::Hold;
 use crate::shadow::Shadow;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicU32, AtomicU64};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
 
 /// A place in the ring. Two cache lines: the first is all that an append touches.
 #[derive(Debug)]
@@ -29,12 +29,14 @@ pub(crate) struct Slot {
     arena: Arc<Arena>,
     index: usize,
     shadow: Shadow,
-    /// The last life in this slot whose bytes have been written. Equal to `generation`: the slot is free. That must not be read
-    /// off the word, where a late arrival's addition can make a free slot look busy.
+    /// The last life in this slot whose bytes have been written.
     completed: AtomicU64,
-    /// Bytes of the life, once it is sealed.
+    /// Whether the next life may begin here. That must not be read off the word, where a late arrival's addition can make a free
+    /// slot look busy.
+    free: AtomicBool,
+    /// Bytes of the life, once it is sealed; until then 0.
     sealed_len: AtomicU32,
-    /// When it was sealed, in nanoseconds of the ring's clock.
+    /// When it was sealed, in nanoseconds of the ring's clock; until then 0.
     sealed_at: AtomicU64,
     pub(crate) hold: Hold,
     pub(crate) gate: Gate,
@@ -60,6 +62,7 @@ impl Slot {
             index,
             shadow: Shadow::new(arena.buffer_size()),
             completed: AtomicU64::new(0),
+            free: AtomicBool::new(true),
             sealed_len: AtomicU32::new(0),
             sealed_at: AtomicU64::new(0),
             hold: Hold::new(),
@@ -114,6 +117,7 @@ impl Slot {
         drop(bytes);
         self.word.complete(self.sealed_len.load(Relaxed));
         self.completed.store(self.generation(), Release);
+        self.free.store(true, Release);
     }
 
     /// Whether the next life can begin here. May be out of date, unless the caller holds the rotation token.
@@ -123,7 +127,7 @@ impl Slot {
 
     /// Whether the life in the slot is over.
     pub(crate) fn is_free(&self) -> bool {
-        self.has_completed(self.generation())
+        self.free.load(Acquire)
     }
 
     /// Whether the bytes of life `generation` have been written.
@@ -138,17 +142,19 @@ impl Slot {
         if !self.is_free() || !self.gate.close() {
             return false;
         }
-        let previous = (self.generation.load(Relaxed), self.base.load(Relaxed));
-        self.generation.store(generation, Relaxed);
-        self.base.store(base, Relaxed);
+        self.free.store(false, Release);
+        self.generation.store(generation, Release);
+        self.base.store(base, Release);
+        self.sealed_len.store(0, Relaxed);
+        self.sealed_at.store(0, Relaxed);
         self.hold.open(generation);
+        // A reader that comes in from here on finds the new life, empty, and has no business with the bytes of the old one.
+        self.gate.open();
         let opened = self.word.reopen();
         if !opened {
-            // A late arrival's addition. Until it is undone, the old life stays in the slot.
-            self.generation.store(previous.0, Relaxed);
-            self.base.store(previous.1, Relaxed);
+            // A late arrival's addition. What was prepared stays, and is prepared again by the next try.
+            self.free.store(true, Release);
         }
-        self.gate.open();
         opened
     }
 
@@ -169,7 +175,7 @@ impl Slot {
         self.word.snapshot()
     }
 
-    /// Bytes of the life, if it is sealed and the caller is ordered behind its sealer.
+    /// Bytes of the life, if it is sealed and the caller is ordered behind its sealer; else perhaps 0.
     pub(crate) fn sealed_len(&self) -> u32 {
         self.sealed_len.load(Relaxed)
     }
@@ -199,7 +205,12 @@ impl Slot {
     /// Copies bytes of the life from `start` on into `target`, as many as there are and fit; those behind the end, up to the next
     /// block, are zeros. Only for a reader inside the gate.
     pub(crate) fn copy_stable(&self, start: u64, target: &mut [u8]) -> Copied {
-        let Some(len) = self.stable_len() else { return Copied::Writing };
+        let Some(len) = self.stable_len() else {
+            // Where a sealed life ends is known before its last writers have left.
+            let sealed_len = u64::from(self.sealed_len());
+            let end = if sealed_len > 0 { round_up(sealed_len) } else { self.capacity_bytes() };
+            return if start < end { Copied::Writing } else { Copied::Beyond };
+        };
         if start >= round_up(u64::from(len)) {
             return Copied::Beyond;
         }
@@ -222,9 +233,9 @@ impl Slot {
 pub(crate) enum Copied {
     /// So many bytes, at least one.
     Bytes(usize),
-    /// Somebody may be writing in the life.
+    /// Somebody may be writing in the life, which the start is in.
     Writing,
-    /// The life ends before the start.
+    /// The life ends at or before the start.
     Beyond,
 }
 

@@ -9,9 +9,9 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
-use ring_io::Engine;
+use ring_io::{Engine, Wait};
 
-use crate::ring::Core;
+use crate::shared::Shared;
 
 /// What a ring has done so far, as far as it was known at one moment.
 #[derive(Clone, Debug)]
@@ -131,8 +131,9 @@ impl Counters {
     }
 }
 
-impl Core {
+impl Shared {
     pub(crate) fn stats(&self) -> RingStats {
+        self.drive(Wait::No);
         let counters = &self.counters;
         let sum = |field: fn(&Lane) -> &AtomicU64| counters.lanes.iter().map(|lane| field(lane).load(Relaxed)).sum();
         let get = |counter: &AtomicU64| counter.load(Relaxed);
@@ -159,8 +160,9 @@ impl Core {
             if count == 0 || word.is_flushing() || slot.has_completed(generation) {
                 return None;
             }
-            let waiting = Duration::from_nanos(self.counters.now().saturating_sub(slot.sealed_at()));
-            let waiting = word.is_sealed().then_some(waiting);
+            // 0: not sealed, or just about to be.
+            let sealed_at = Some(slot.sealed_at()).filter(|&at| at > 0);
+            let waiting = sealed_at.map(|at| Duration::from_nanos(self.counters.now().saturating_sub(at)));
             Some(OldestReservation { buffer_start: slot.base(), count, waiting })
         });
         busy.min_by_key(|oldest| oldest.buffer_start)

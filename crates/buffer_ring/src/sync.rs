@@ -5,6 +5,7 @@ mod imp {
     pub(crate) use core::hint::spin_loop;
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
+    pub(crate) use std::thread::yield_now;
 }
 
 /// Loom's types behind the calls of `parking_lot` that the ring makes.
@@ -15,6 +16,7 @@ mod imp {
 
     pub(crate) use loom::hint::spin_loop;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::thread::yield_now;
 
     #[derive(Debug)]
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
@@ -29,14 +31,6 @@ mod imp {
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             MutexGuard(Some(self.0.lock().expect("not poisoned")))
-        }
-
-        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-            self.0.try_lock().ok().map(|guard| MutexGuard(Some(guard)))
-        }
-
-        pub(crate) fn is_locked(&self) -> bool {
-            self.try_lock().is_none()
         }
     }
 

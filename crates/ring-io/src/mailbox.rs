@@ -1,5 +1,7 @@
 //! Where the engines in user space put completions until they are reaped.
 
+use core::mem;
+
 use parking_lot::{Condvar, Mutex};
 
 use crate::Wait;
@@ -16,6 +18,7 @@ struct Mail {
     completed: Vec<Completion>,
     /// Announced and not yet reaped, those in `completed` included.
     in_flight: usize,
+    interrupted: bool,
 }
 
 impl Mailbox {
@@ -30,11 +33,17 @@ impl Mailbox {
         self.changed.notify_one();
     }
 
+    /// [`Backend::interrupt`](crate::seam::Backend::interrupt) of the engines in user space.
+    pub(crate) fn interrupt(&self) {
+        self.mail.lock().interrupted = true;
+        self.changed.notify_all();
+    }
+
     /// [`Backend::reap`](crate::seam::Backend::reap) of the engines in user space.
     pub(crate) fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
         let mut mail = self.mail.lock();
         if let Wait::Until(deadline) = wait {
-            while mail.completed.is_empty() && mail.in_flight > 0 {
+            while mail.completed.is_empty() && mail.in_flight > 0 && !mem::take(&mut mail.interrupted) {
                 match deadline {
                     None => self.changed.wait(&mut mail),
                     Some(deadline) => {

@@ -191,6 +191,10 @@ impl Backend for MemoryDevice {
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
         self.shared.mailbox.reap(wait, completed);
     }
+
+    fn interrupt(&self) {
+        self.shared.mailbox.interrupt();
+    }
 }
 
 impl Storage for MemoryDevice {

@@ -80,6 +80,10 @@ impl Backend for Positioned {
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
         self.shared.mailbox.reap(wait, completed);
     }
+
+    fn interrupt(&self) {
+        self.shared.mailbox.interrupt();
+    }
 }
 
 impl Drop for Positioned {

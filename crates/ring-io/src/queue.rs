@@ -100,7 +100,8 @@ impl WriteQueue {
     /// Appends finished writes to `finished`.
     ///
     /// - [`Wait::No`]: what has finished by now. If another thread is reaping: nothing, at once.
-    /// - [`Wait::Until`]: returns when at least one has finished, or nothing is in flight, or the moment has come. If another
+    /// - [`Wait::Until`]: returns when at least one has finished, or nothing is in flight, or the moment has come, or after an
+    ///   [`interrupt`](Self::interrupt). If another
     ///   thread is reaping it waits for its turn first, and what that thread gets does not count.
     pub fn reap(&self, wait: Wait, finished: &mut Vec<Finished>) {
         let Some(mut completions) = self.become_reaper(wait) else { return };
@@ -125,6 +126,12 @@ impl WriteQueue {
             }
         }
         self.in_flight.fetch_sub(finished.len() - before, Ordering::Release);
+    }
+
+    /// Lets the thread that waits in [`reap`](Self::reap) return early, or the next one that would wait there; for what it waits for
+    /// may have come from elsewhere.
+    pub fn interrupt(&self) {
+        self.io.backend().interrupt();
     }
 
     fn become_reaper(&self, wait: Wait) -> Option<MutexGuard<'_, Vec<Completion>>> {

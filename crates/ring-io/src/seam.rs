@@ -53,6 +53,9 @@ pub(crate) trait Backend: Debug + Send + Sync {
 
     /// Appends completions, waiting as `wait` says. One thread at a time: the queue sees to that.
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>);
+
+    /// Lets the `reap` that waits now, or the next one that would, return without a completion. Any thread.
+    fn interrupt(&self);
 }
 
 /// Where the bytes end up: a file, or memory that plays one.

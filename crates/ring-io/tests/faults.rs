@@ -255,3 +255,23 @@ fn memory_has_an_end() {
     queue.submit(1, bytes(1, BLOCK), 1 << 40);
     assert_eq!(drain(&queue)[0].result.as_ref().unwrap_err().errno(), Some(Errno::FBIG.raw_os_error()));
 }
+
+#[test]
+fn an_interrupt_ends_a_wait_for_a_write_that_does_not_come() {
+    let (_, device, queue) = device();
+    device.hold();
+    queue.submit(7, bytes(7, BLOCK), 0);
+    let mut finished = Vec::new();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let mut finished = Vec::new();
+            queue.reap(Wait::Until(None), &mut finished);
+            finished.len()
+        });
+        queue.interrupt();
+        assert_eq!(waiting.join().expect("no panic"), 0);
+    });
+    device.release_all();
+    queue.reap(Wait::Until(None), &mut finished);
+    assert_eq!(finished[0].token, 7);
+}

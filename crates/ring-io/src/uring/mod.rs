@@ -39,6 +39,9 @@ use crate::retry::{MAX_STALLS, pause};
 use crate::seam::{Backend, Completion, Request};
 use crate::{Registered, Wait};
 
+/// What the operation is called that does nothing but end a wait.
+const INTERRUPT: u64 = u64::MAX;
+
 pub(crate) struct Uring {
     /// Declared first and so closed before the file and the registered memory, which its requests point to.
     ring: IoUring,
@@ -54,6 +57,7 @@ struct Queues {
     /// Pushed, and their completions not yet seen.
     slots: Slots,
     registration: Option<Registration>,
+    interrupt: Interrupt,
     /// Set once the kernel cannot be entered any more: nothing is pushed from then on.
     broken: Option<Errno>,
 }
@@ -62,16 +66,25 @@ impl Uring {
     /// The engine, or in words why there is none.
     pub(crate) fn new(file: Arc<LogFile>) -> Result<Self, String> {
         let ring = setup::ring()?;
-        let slots = Slots::new(ring.params().sq_entries() as usize);
-        let queues = Queues { backlog: VecDeque::new(), slots, registration: None, broken: None };
+        // One entry stays free for an interrupt.
+        let slots = Slots::new(ring.params().sq_entries() as usize - 1);
+        let interrupt = Interrupt::No;
+        let queues = Queues { backlog: VecDeque::new(), slots, registration: None, interrupt, broken: None };
         Ok(Self { ring, queues: Mutex::new(queues), file })
     }
 
     /// Moves requests from the backlog to the submission queue. Answers whether the kernel has something to fetch there.
     fn push(&self, queues: &mut Queues) -> bool {
-        let Queues { backlog, slots, registration, .. } = queues;
+        let Queues { backlog, slots, registration, interrupt, .. } = queues;
         // SAFETY: *one at a time*: `queues`, borrowed mutably, comes from the lock, and this handle lives no longer.
         let mut submission = unsafe { self.ring.submission_shared() };
+        if *interrupt == Interrupt::Wanted {
+            let entry = opcode::Nop::new().build().user_data(INTERRUPT);
+            // SAFETY: *valid until completed*: the entry points to nothing.
+            let pushed = unsafe { submission.push(&entry) };
+            pushed.expect("an entry that no slot has");
+            *interrupt = Interrupt::OnItsWay;
+        }
         while !slots.is_full()
             && let Some(request) = backlog.pop_front()
         {
@@ -84,6 +97,18 @@ impl Uring {
             pushed.expect("as many entries as slots");
         }
         !submission.is_empty()
+    }
+
+    /// Adds to the queues, and offers what that brought to the kernel.
+    fn enqueue(&self, add: impl FnOnce(&mut Queues)) {
+        let to_submit = {
+            let queues = &mut *self.queues.lock();
+            add(queues);
+            queues.broken.is_none() && self.push(queues)
+        };
+        if to_submit && let Err(error) = self.ring.submit() {
+            tracing::debug!(%error, "io_uring_enter did not take the entry: it is offered again when reaping");
+        }
     }
 
     fn entry(&self, request: &Request, registration: Option<&Registration>) -> squeue::Entry {
@@ -106,14 +131,20 @@ impl Uring {
         let queues = &mut *self.queues.lock();
         if let Some(errno) = queues.broken {
             completed.extend(queues.backlog.drain(..).map(|request| (request, Err(errno))));
-            return Progress { to_submit: false, in_flight: false };
+            return Progress { to_submit: false, in_flight: false, interrupted: false };
         }
+        let mut interrupted = false;
         // SAFETY: *one at a time*: `queues` is locked, and this handle lives no longer than the statement.
         for entry in unsafe { self.ring.completion_shared() } {
-            completed.push((queues.slots.take(entry.user_data() as usize), outcome(entry.result())));
+            if entry.user_data() == INTERRUPT {
+                queues.interrupt = Interrupt::No;
+                interrupted = true;
+            } else {
+                completed.push((queues.slots.take(entry.user_data() as usize), outcome(entry.result())));
+            }
         }
         let to_submit = self.push(queues);
-        Progress { to_submit, in_flight: queues.slots.used() > 0 }
+        Progress { to_submit, in_flight: queues.slots.used() > 0, interrupted }
     }
 
     /// Offers the submission queue to the kernel and waits there, without the lock, for a completion.
@@ -143,6 +174,15 @@ impl Uring {
 struct Progress {
     to_submit: bool,
     in_flight: bool,
+    interrupted: bool,
+}
+
+/// How far an interrupt has come. One is on its way at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interrupt {
+    No,
+    Wanted,
+    OnItsWay,
 }
 
 impl Backend for Uring {
@@ -160,14 +200,15 @@ impl Backend for Uring {
     }
 
     fn submit(&self, request: Request) {
-        let to_submit = {
-            let queues = &mut *self.queues.lock();
-            queues.backlog.push_back(request);
-            queues.broken.is_none() && self.push(queues)
-        };
-        if to_submit && let Err(error) = self.ring.submit() {
-            tracing::debug!(%error, "io_uring_enter did not take the write: it is offered again when reaping");
-        }
+        self.enqueue(|queues| queues.backlog.push_back(request));
+    }
+
+    fn interrupt(&self) {
+        self.enqueue(|queues| {
+            if queues.interrupt == Interrupt::No {
+                queues.interrupt = Interrupt::Wanted;
+            }
+        });
     }
 
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
@@ -175,7 +216,9 @@ impl Backend for Uring {
         loop {
             let progress = self.collect(completed);
             let waiting = match wait {
-                Wait::Until(deadline) if completed.is_empty() && progress.in_flight => time_left(deadline),
+                Wait::Until(deadline) if completed.is_empty() && progress.in_flight && !progress.interrupted => {
+                    time_left(deadline)
+                }
                 _ => None,
             };
             let entered = match waiting {

@@ -102,3 +102,21 @@ fn a_ring_that_cannot_be_entered_answers_for_everything() {
     assert_eq!(tokens(&completed), (0..=many).collect::<Vec<_>>());
     assert!(completed.iter().all(|(_, result)| *result == Err(Errno::BADF)));
 }
+
+#[test]
+fn an_interrupt_ends_a_wait_and_only_one() {
+    let Some(engine) = engine() else { return };
+    // As if the device never answered: the kernel knows nothing of it.
+    engine.queues.lock().slots.put(request(7));
+    let mut completed = Vec::new();
+    engine.interrupt();
+    engine.interrupt();
+    engine.reap(Wait::Until(None), &mut completed);
+    assert!(completed.is_empty());
+    let soon = Instant::now() + Duration::from_millis(5);
+    engine.reap(Wait::Until(Some(soon)), &mut completed);
+    assert!(completed.is_empty() && Instant::now() >= soon, "nobody interrupted the second wait");
+    engine.interrupt();
+    engine.reap(Wait::Until(None), &mut completed);
+    assert!(completed.is_empty());
+}

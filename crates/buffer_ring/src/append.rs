@@ -1,0 +1,179 @@
+//! The path of an append, and what it does when the buffer is full.
+
+use core::time::Duration;
+use std::time::Instant;
+
+use ring_io::Wait;
+use ring_state::Duty;
+
+use crate::error::TimedOut;
+use crate::rotation::{Life, Rotation, Target};
+use crate::shared::Shared;
+use crate::slot::{Grant, Inside, Seized, Slot};
+use crate::sync::Ordering::{Acquire, Relaxed};
+use crate::sync::spin_loop;
+use crate::{AppendError, Extent, Reservation};
+
+/// How often a thread looks whether another one is just about to open the next buffer.
+const GLANCES: usize = if cfg!(loom) { 0 } else { 64 };
+
+/// How long a thread that finds the ring full will wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Not at all.
+    Never,
+    /// Until there is room, if anybody sees to that: not for a flush that nobody has asked for.
+    ForRoom,
+    /// Until there is room, whatever it takes, or this moment.
+    Until(Option<Instant>),
+}
+
+impl Shared {
+    pub(crate) fn append(&self, payload: &[u8], patience: Patience) -> Result<Extent, AppendError> {
+        self.append_with(payload.len(), patience, |target| target.copy_from_slice(payload))
+    }
+
+    /// Reserves, fills, leaves. `fill` must not panic: the range would be leaked.
+    #[inline]
+    pub(crate) fn append_with(
+        &self,
+        len: usize,
+        patience: Patience,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<Extent, AppendError> {
+        let mut grant = self.seize(len, patience)?;
+        fill(grant.bytes_mut());
+        let extent = grant.extent();
+        self.leave(grant);
+        self.counters.appended(len);
+        Ok(extent)
+    }
+
+    pub(crate) fn reserve(&self, len: usize, patience: Patience) -> Result<Reservation<'_>, AppendError> {
+        Ok(Reservation::new(self, self.seize(len, patience)?))
+    }
+
+    /// Seizes `len` bytes of the current buffer, or of a later one if it is full.
+    #[inline]
+    fn seize(&self, len: usize, patience: Patience) -> Result<Grant<'_>, AppendError> {
+        if len == 0 {
+            return Err(AppendError::Empty);
+        }
+        if len > self.buffer_size {
+            return Err(AppendError::TooLarge { len, max: self.buffer_size });
+        }
+        loop {
+            if self.poisoned.load(Relaxed) {
+                return Err(self.poison_error());
+            }
+            let seen = self.rotation.current();
+            match self.slots[seen.slot()].reserve(len as u32) {
+                Seized::Granted(grant) => {
+                    // Granted in a life that its opener has not published yet: the caller's next look has to find it.
+                    if grant.slot().generation() != seen.generation() {
+                        self.rotation.publish(Life::new(grant.slot().generation(), seen.slot()));
+                    }
+                    return Ok(grant);
+                }
+                Seized::Sealed(inside) => self.after_seal(inside, patience, seen)?,
+                Seized::Late(duty) => self.after_late(duty, patience, seen)?,
+            }
+        }
+    }
+
+    /// Ends a granted range.
+    #[inline]
+    pub(crate) fn leave(&self, grant: Grant<'_>) {
+        let slot = grant.slot();
+        self.pay(slot, grant.leave());
+    }
+
+    /// Does what a thread owes after it has left `slot`.
+    #[inline]
+    pub(crate) fn pay(&self, slot: &Slot, duty: Duty) {
+        if let Duty::Flush(quiet) = duty
+            && let Some(flush) = slot.take_flush(quiet)
+        {
+            self.dispatch(flush);
+        }
+    }
+
+    #[cold]
+    fn after_seal(&self, inside: Inside<'_>, patience: Patience, seen: Life) -> Result<(), AppendError> {
+        self.finish_seal(inside);
+        // Even if the buffer has opened again in place: whether a full buffer is told must not depend on the device's speed.
+        if !self.auto_rotate {
+            return Err(AppendError::Sealed);
+        }
+        self.wait_for_room(patience, seen)
+    }
+
+    #[cold]
+    fn after_late(&self, duty: Duty, patience: Patience, seen: Life) -> Result<(), AppendError> {
+        self.pay(&self.slots[seen.slot()], duty);
+        self.advance();
+        self.wait_for_room(patience, seen)
+    }
+
+    /// Waits until the current life is another than `seen`, as long as `patience` lasts.
+    fn wait_for_room(&self, patience: Patience, seen: Life) -> Result<(), AppendError> {
+        let rotated = || self.rotation.current() != seen;
+        // Another thread may be between sealing and opening.
+        let mut tries = 0;
+        while !rotated() && tries < GLANCES && self.rotation.has_room(&self.slots, self.target()) {
+            spin_loop();
+            tries += 1;
+        }
+        if rotated() {
+            return Ok(());
+        }
+        if self.rotation.is_exhausted(&self.slots) {
+            return Err(AppendError::AddressesExhausted);
+        }
+        if !self.auto_rotate {
+            return Err(AppendError::Sealed);
+        }
+        // A write that has finished may be all that is missing.
+        self.drive(Wait::No);
+        if rotated() {
+            return Ok(());
+        }
+        let deadline = match patience {
+            Patience::Never => return Err(AppendError::RingFull),
+            Patience::ForRoom => None,
+            Patience::Until(deadline) => deadline,
+        };
+        let look = || {
+            if rotated() {
+                Some(Ok(()))
+            } else if self.poisoned.load(Acquire) {
+                Some(Err(self.poison_error()))
+            } else if self.rotation.is_exhausted(&self.slots) {
+                Some(Err(AppendError::AddressesExhausted))
+            } else if patience == Patience::ForRoom && self.next_is_held(seen) {
+                Some(Err(AppendError::RingFull))
+            } else {
+                None
+            }
+        };
+        let start = Instant::now();
+        // A ring that stays full for so long may be so because of a forgotten reservation.
+        let suspicious = start + Duration::from_secs(1);
+        let mut outcome = self.wait_until(Some(deadline.map_or(suspicious, |deadline| deadline.min(suspicious))), look);
+        if outcome.is_err() && deadline.is_none_or(|deadline| deadline > suspicious) {
+            self.warn_of_stall();
+            outcome = self.wait_until(deadline, look);
+        }
+        self.counters.waited_for_room(start.elapsed());
+        match outcome {
+            Ok(outcome) => outcome,
+            Err(TimedOut) => Err(AppendError::TimedOut),
+        }
+    }
+
+    /// Without `auto_flush`: whether the slot after `seen` waits for a flush that nobody has asked for.
+    fn next_is_held(&self, seen: Life) -> bool {
+        let next = &self.slots[Rotation::target(seen, &self.slots, Target::Next)];
+        !self.auto_flush && next.hold.is_held(next.generation())
+    }
+}

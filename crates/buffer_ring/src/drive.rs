@@ -1,0 +1,85 @@
+//! The driver role: who waits for the device, on behalf of all who wait.
+
+use std::time::Instant;
+
+use ring_io::{Finished, Wait};
+
+use crate::RingError;
+use crate::error::TimedOut;
+use crate::shared::Shared;
+use crate::sync::yield_now;
+
+impl Shared {
+    /// Takes finished writes from the device, if there are any in flight and nobody else is at it, and says how many. `None` if
+    /// it did not get the driver role.
+    pub(crate) fn drive(&self, wait: Wait) -> Option<usize> {
+        if self.device.in_flight() == 0 {
+            return None;
+        }
+        let driver = self.driver.take()?;
+        let mut finished = Vec::new();
+        self.device.with(|queue| queue.reap(wait, &mut finished));
+        let count = finished.len();
+        for Finished { bytes, result, .. } in finished {
+            match result {
+                Ok(()) => self.complete(bytes),
+                // The buffer stays as it is, flushing: its bytes can be read, and never change again.
+                Err(error) => self.poison(RingError::Device(error)),
+            }
+        }
+        drop(driver);
+        // Somebody who sleeps may have to take the role.
+        self.waiters.wake();
+        Some(count)
+    }
+
+    /// Waits until nothing is in flight, and everything that was has been dealt with.
+    pub(crate) fn drain(&self) {
+        let done = || self.device.in_flight() == 0 && !self.driver.is_taken();
+        // Without a deadline the wait ends only when it is done.
+        let _ = self.wait_until(None, || done().then_some(()));
+    }
+
+    /// Waits until `ready` has an answer: drives the device while there is something to drive, sleeps otherwise.
+    pub(crate) fn wait_until<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut ready: impl FnMut() -> Option<T>,
+    ) -> Result<T, TimedOut> {
+        loop {
+            if let Some(answer) = ready() {
+                return Ok(answer);
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(TimedOut);
+            }
+            match self.drive(Wait::Until(deadline)) {
+                Some(0) => yield_now(),
+                Some(_) => {}
+                None => {
+                    let mut answer = None;
+                    let look = || {
+                        answer = ready();
+                        answer.is_some() || self.wants_driver()
+                    };
+                    // Whether the time was over is looked at above, after one more look for the answer.
+                    let _ = self.waiters.sleep_unless(look, deadline);
+                    if let Some(answer) = answer {
+                        return Ok(answer);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The answer of somebody who waits until `done`, or until the ring is poisoned.
+    pub(crate) fn outcome(&self, done: impl FnOnce() -> bool) -> Option<Result<(), RingError>> {
+        // In this order: what was done before the failure was done.
+        let failure = self.poisoned();
+        if done() { Some(Ok(())) } else { failure.map(Err) }
+    }
+
+    fn wants_driver(&self) -> bool {
+        self.device.in_flight() > 0 && !self.driver.is_taken()
+    }
+}

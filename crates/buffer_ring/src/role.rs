@@ -1,0 +1,37 @@
+//! A task that one thread at a time does on behalf of all who wait: driving the device, syncing.
+
+use crate::sync::AtomicBool;
+use crate::sync::Ordering::{AcqRel, Acquire};
+
+/// The task. Taking it never waits: who does not get it sleeps until it is given up, or its effect is there.
+#[derive(Debug)]
+pub(crate) struct Role {
+    taken: AtomicBool,
+}
+
+/// The right to do it. Dropping it gives it up; the holder then wakes who waits.
+#[derive(Debug)]
+pub(crate) struct Holder<'a>(&'a Role);
+
+impl Role {
+    pub(crate) fn new() -> Self {
+        Self { taken: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn take(&self) -> Option<Holder<'_>> {
+        // Not `then_some`: a holder that is made only to be dropped would give up what another thread has.
+        (!self.taken.swap(true, AcqRel)).then(|| Holder(self))
+    }
+
+    /// Whether somebody has it. May be out of date.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.taken.load(Acquire)
+    }
+}
+
+impl Drop for Holder<'_> {
+    fn drop(&mut self) {
+        // A swap like the taking, so that all changes have one order that loom can follow.
+        self.0.taken.swap(false, AcqRel);
+    }
+}

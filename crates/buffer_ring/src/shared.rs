@@ -1,0 +1,132 @@
+//! What the ring, its tickets and its handles share: its parts, its first error, its tail.
+
+use std::sync::Arc;
+
+use ring_alloc::Arena;
+
+use crate::device::{Device, WriteQueue};
+use crate::durability::Durability;
+use crate::role::Role;
+use crate::rotation::Rotation;
+use crate::slot::Slot;
+use crate::stats::Counters;
+use crate::sync::Ordering::{Acquire, Release};
+use crate::sync::{AtomicBool, Mutex, spin_loop};
+use crate::waiters::Waiters;
+use crate::{AppendError, RingError};
+
+/// What the ring, its tickets and its handles share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) slots: Box<[Slot]>,
+    pub(crate) rotation: Rotation,
+    pub(crate) buffer_size: usize,
+    pub(crate) auto_flush: bool,
+    pub(crate) auto_rotate: bool,
+    /// Whether `failure` is set; read by every append.
+    pub(crate) poisoned: AtomicBool,
+    failure: Mutex<Option<RingError>>,
+    pub(crate) durability: Durability,
+    pub(crate) counters: Counters,
+    pub(crate) waiters: Waiters,
+    pub(crate) device: Device,
+    /// Whoever has it takes finished writes from the device.
+    pub(crate) driver: Role,
+}
+
+impl Shared {
+    /// Puts the parts of a ring together, whose log begins at `start`, and opens its first life.
+    pub(crate) fn new(
+        arena: &Arc<Arena>,
+        auto_flush: bool,
+        auto_rotate: bool,
+        start: u64,
+        queue: Option<WriteQueue>,
+    ) -> Self {
+        let shared = Self {
+            slots: (0..arena.count()).map(|index| Slot::new(arena, index)).collect(),
+            rotation: Rotation::new(start),
+            buffer_size: arena.buffer_size(),
+            auto_flush,
+            auto_rotate,
+            poisoned: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            durability: Durability::new(start),
+            counters: Counters::new(),
+            waiters: Waiters::new(),
+            device: Device::new(queue),
+            driver: Role::new(),
+        };
+        shared.advance();
+        shared
+    }
+
+    /// Keeps the first error, and lets everybody who waits know.
+    #[cold]
+    pub(crate) fn poison(&self, error: RingError) {
+        {
+            let mut failure = self.failure.lock();
+            if failure.is_some() {
+                return;
+            }
+            *failure = Some(error.clone());
+            self.poisoned.store(true, Release);
+        }
+        tracing::error!(%error, "the ring is poisoned");
+        self.waiters.wake();
+        // Whoever drives sleeps at the device, where perhaps nothing will happen any more.
+        self.device.with(WriteQueue::interrupt);
+    }
+
+    /// Does `f`, except after a failure; and no failure comes while it does.
+    pub(crate) fn unless_poisoned(&self, f: impl FnOnce()) {
+        let failure = self.failure.lock();
+        if failure.is_none() {
+            f();
+        }
+    }
+
+    pub(crate) fn poisoned(&self) -> Option<RingError> {
+        self.poisoned.load(Acquire).then(|| self.failure())
+    }
+
+    pub(crate) fn failure(&self) -> RingError {
+        self.failure.lock().clone().expect("set before the flag")
+    }
+
+    #[cold]
+    pub(crate) fn poison_error(&self) -> AppendError {
+        AppendError::Poisoned(self.failure())
+    }
+
+    /// The next address to be given out. Waits for a thread that is just sealing, for the few instructions until it has told.
+    pub(crate) fn tail(&self) -> u64 {
+        loop {
+            let slot = &self.slots[self.rotation.current().slot()];
+            let generation = slot.generation();
+            let word = slot.snapshot();
+            let base = slot.base();
+            if slot.generation() == generation {
+                let next_base = self.rotation.next_base();
+                if !word.is_sealed() {
+                    // An offset beyond the end is a crosser's, whose buffer is full up to its last block.
+                    return base + u64::from(word.offset()).min(self.buffer_size as u64);
+                }
+                if next_base > base {
+                    return next_base;
+                }
+                if word.is_vacant() {
+                    // About to be opened.
+                    return base;
+                }
+            }
+            spin_loop();
+        }
+    }
+
+    /// Address of the first byte that a leaked reservation holds back. Only when the ring is about to go, and nobody is inside.
+    pub(crate) fn leaked(&self) -> Option<u64> {
+        let stuck = |slot: &&Slot| !slot.is_free() && !slot.snapshot().is_flushing() && slot.snapshot().writers() > 0;
+        self.slots.iter().filter(stuck).map(Slot::base).min()
+    }
+}

@@ -1,0 +1,157 @@
+//! What all test files need: rings over devices of every kind, recognizable bytes, and a limit to every wait.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use core::sync::atomic::Ordering::Acquire;
+use core::time::Duration;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+use std::{panic, thread};
+
+use buffer_ring::{BufferHandle, BufferRing, BufferRingOptions, Extent, MemoryDevice, QuikIO};
+use tempfile::TempDir;
+
+pub(crate) const EIO: i32 = 5;
+pub(crate) const EAGAIN: i32 = 11;
+
+/// More than anything here takes, on the slowest machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// Long enough to be noticed as a wait, short enough to be waited for. No test depends on it being longer than something else.
+pub(crate) const MOMENT: Duration = Duration::from_millis(30);
+
+/// Runs `body` in a thread of its own, and fails if it has not ended after `limit`: that is how a hang shows.
+pub(crate) fn within<R: Send + 'static>(limit: Duration, body: impl FnOnce() -> R + Send + 'static) -> R {
+    let (done, outcome) = mpsc::channel();
+    let worker = thread::spawn(move || {
+        let _ = done.send(body());
+    });
+    match outcome.recv_timeout(limit) {
+        Ok(result) => result,
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            panic::resume_unwind(worker.join().expect_err("a thread that ends without an outcome panicked"))
+        }
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("not done after {limit:?}: somebody waits for ever"),
+    }
+}
+
+/// Waits for something that other threads bring about.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never came about: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+pub(crate) fn options(capacity: usize, buffer_size: usize) -> BufferRingOptions {
+    BufferRingOptions { capacity, buffer_size, ..BufferRingOptions::default() }
+}
+
+/// Without `auto_flush`.
+pub(crate) fn held(capacity: usize, buffer_size: usize) -> BufferRingOptions {
+    BufferRingOptions { auto_flush: false, ..options(capacity, buffer_size) }
+}
+
+/// Without `auto_rotate`.
+pub(crate) fn fixed(capacity: usize, buffer_size: usize) -> BufferRingOptions {
+    BufferRingOptions { auto_rotate: false, ..options(capacity, buffer_size) }
+}
+
+/// A ring over a device in memory.
+pub(crate) fn in_memory(options: BufferRingOptions) -> (BufferRing, MemoryDevice) {
+    let (io, device) = QuikIO::in_memory();
+    (ring_on(io, options), device)
+}
+
+pub(crate) fn ring_on(io: impl Into<Arc<QuikIO>>, options: BufferRingOptions) -> BufferRing {
+    BufferRing::with_options(BufferRingOptions { io_instance: Some(io.into()), ..options })
+}
+
+pub(crate) fn current(ring: &BufferRing) -> BufferHandle {
+    ring.current_buffer(Acquire)
+}
+
+/// What the ring says is there.
+pub(crate) fn read(ring: &BufferRing, extent: Extent) -> Vec<u8> {
+    let mut bytes = vec![0xEE; extent.len()];
+    assert_eq!(ring.read(extent, &mut bytes), Ok(extent.len()), "{extent:?}");
+    bytes
+}
+
+/// What the device has there.
+pub(crate) fn stored(device: &MemoryDevice, extent: Extent) -> Vec<u8> {
+    device.contents()[extent.start() as usize..extent.end() as usize].to_vec()
+}
+
+/// The device keeps its writes in flight as long as this lives. Make it after the ring: a ring that is dropped waits for them.
+pub(crate) struct Holding(pub(crate) MemoryDevice);
+
+impl Holding {
+    pub(crate) fn new(device: &MemoryDevice) -> Self {
+        device.hold();
+        Self(device.clone())
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.0.release_all();
+    }
+}
+
+/// A folder on a real file system, deleted with the answer.
+pub(crate) fn disk() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder on disk")
+}
+
+/// `O_DIRECT`, whose value differs between architectures.
+const O_DIRECT: i32 = if cfg!(any(target_arch = "aarch64", target_arch = "arm")) { 0o200_000 } else { 0o40_000 };
+
+/// A file to read and write, created if it is missing.
+pub(crate) fn buffered_file(path: &Path) -> File {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).expect("a file")
+}
+
+/// The same past the kernel's cache.
+pub(crate) fn direct_file(path: &Path) -> File {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.custom_flags(O_DIRECT).open(path).expect("a file")
+}
+
+/// Random numbers that a seed repeats: splitmix64.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ mixed >> 31
+    }
+
+    /// Below `end`.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    /// From 1 to `end`.
+    pub(crate) fn up_to(&mut self, end: usize) -> usize {
+        1 + self.below(end)
+    }
+}
+
+/// `len` bytes, none of them zero, and different for each `id`.
+pub(crate) fn pattern(id: u64, len: usize) -> Vec<u8> {
+    let mut random = Random::new(id);
+    let words = core::iter::repeat_with(|| random.next().to_le_bytes());
+    words.flatten().map(|byte| byte | 1).take(len).collect()
+}

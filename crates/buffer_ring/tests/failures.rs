@@ -1,0 +1,250 @@
+//! A device that fails: everybody is told, nothing is acknowledged any more, and what is not a failure is no failure.
+
+mod common;
+
+use std::sync::Barrier;
+use std::thread;
+
+use buffer_ring::ring_io::Operation;
+use buffer_ring::{AppendError, BufferRing, MemoryDevice, RingError, RotateError};
+use common::{
+    EAGAIN, EIO, Holding, LIMIT, current, eventually, fixed, in_memory, options, pattern, read, stored, within,
+};
+
+const ENOSPC: i32 = 28;
+
+fn errno(error: &RingError) -> (Operation, Option<i32>) {
+    let RingError::Device(error) = error else { panic!("{error:?}") };
+    (error.operation(), error.errno())
+}
+
+/// Everything that appends or waits answers with `failure`, and the durable watermark stays.
+fn assert_poisoned(ring: &BufferRing, failure: &RingError) {
+    let durable = ring.durable_watermark();
+    let refused = AppendError::Poisoned(failure.clone());
+    assert_eq!(ring.poisoned().as_ref(), Some(failure));
+    assert_eq!(ring.append(b"x").as_ref(), Err(&refused));
+    assert_eq!(ring.try_append(b"x").as_ref(), Err(&refused));
+    assert_eq!(ring.append_timeout(b"x", LIMIT).as_ref(), Err(&refused));
+    assert_eq!(ring.append_vectored(&[std::io::IoSlice::new(b"x")]).as_ref(), Err(&refused));
+    assert_eq!(ring.append_durable(b"x").as_ref(), Err(&refused));
+    assert_eq!(ring.reserve(1).err().as_ref(), Some(&refused));
+    assert_eq!(ring.sync().as_ref(), Err(failure));
+    assert_eq!(ring.sync_timeout(LIMIT).as_ref(), Err(failure));
+    assert_eq!(ring.wait_durable(durable + 1).as_ref(), Err(failure));
+    assert_eq!(ring.rotate(), Err(RotateError::Poisoned(failure.clone())));
+    assert_eq!(ring.durable_watermark(), durable, "it never moves again");
+}
+
+#[test]
+fn a_failed_write_poisons_the_ring_and_the_bytes_stay_readable() {
+    within(LIMIT, || {
+        for (options, errno_given) in [(options(3, 4096), EIO), (options(3, 4096), ENOSPC), (fixed(3, 4096), EIO)] {
+            let (ring, device) = in_memory(options);
+            let first = ring.append_durable(&pattern(1, 1000)).expect("a working device");
+            device.fail_write(0, errno_given);
+            let lost = ring.append(&pattern(2, 1000)).expect("room");
+            let handle = current(&ring);
+            let failure = ring.flush(&handle).wait().expect_err("a failing device");
+            assert_eq!(errno(&failure), (Operation::Write, Some(errno_given)));
+            assert_poisoned(&ring, &failure);
+            assert_eq!((ring.durable_watermark(), ring.written_watermark()), (4096, 4096));
+            assert_eq!(ring.wait_durable(first.end()), Ok(()), "what was durable stays so");
+            assert!(!handle.is_written());
+            assert!(read(&ring, first) == pattern(1, 1000) && read(&ring, lost) == pattern(2, 1000), "for rescue");
+            assert_eq!(ring.close(), Err(failure));
+            assert_eq!(device.writes().len(), 2, "a failed write is not tried again");
+        }
+    });
+}
+
+#[test]
+fn bytes_staged_behind_a_failure_stay_readable_and_are_not_written() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(4, 4096));
+        let holding = Holding::new(&device);
+        device.fail_write(0, EIO);
+        let extents = [0, 1, 2].map(|id| ring.append(&pattern(id, 4000)).expect("room"));
+        let open = ring.append(&pattern(3, 10)).expect("room");
+        let ticket = ring.flush(&current(&ring));
+        drop(holding);
+        let failure = ring.sync().expect_err("a failing device");
+        assert!(ticket.wait().is_ok() || ticket.wait() == Err(failure.clone()), "its own write may have succeeded");
+        assert_poisoned(&ring, &failure);
+        assert_eq!((ring.durable_watermark(), ring.written_watermark()), (0, 0), "the first buffer is missing");
+        for (id, extent) in (0..).zip(extents) {
+            assert!(read(&ring, extent) == pattern(id, 4000), "buffer {id}");
+        }
+        assert!(read(&ring, open) == pattern(3, 10));
+        let writes = device.writes().len();
+        drop(ring);
+        assert_eq!(device.writes().len(), writes, "nothing is written after a failure");
+    });
+}
+
+/// Threads that wait in every way there is; then `fail`; then all of them have the error.
+fn everybody_wakes_up(fail: impl FnOnce(&MemoryDevice)) {
+    let (ring, device) = in_memory(options(2, 4096));
+    let holding = Holding::new(&device);
+    device.fail_write(0, EIO);
+    ring.append(&[1; 4096]).expect("room");
+    ring.append(&[2; 4096]).expect("room");
+    let ticket = ring.flush(&current(&ring));
+    assert_eq!(device.held(), 2);
+    let begun = Barrier::new(8);
+    thread::scope(|scope| {
+        let poisoned = |error| match error {
+            AppendError::Poisoned(failure) => failure,
+            other => panic!("{other}"),
+        };
+        let (ring, begun, ticket) = (&ring, &begun, &ticket);
+        let waits: [Box<dyn FnOnce() -> Option<RingError> + Send>; 7] = [
+            Box::new(move || ring.append(b"x").err().map(poisoned)),
+            Box::new(move || ring.append_durable(b"x").err().map(poisoned)),
+            Box::new(move || ring.reserve(1).err().map(poisoned)),
+            Box::new(move || ring.append_timeout(b"x", LIMIT).err().map(poisoned)),
+            Box::new(move || ring.sync().err()),
+            Box::new(move || ring.wait_durable(1).err()),
+            // Its own write may succeed before the other one's failure is noticed.
+            Box::new(move || ticket.wait().err().or_else(|| ring.sync().err())),
+        ];
+        let threads = waits.map(|wait| {
+            scope.spawn(move || {
+                begun.wait();
+                wait()
+            })
+        });
+        begun.wait();
+        fail(&device);
+        for waiting in threads {
+            let error = waiting.join().expect("no panic").expect("the device failed");
+            assert_eq!(errno(&error), (Operation::Write, Some(EIO)));
+        }
+    });
+    assert_eq!((ring.durable_watermark(), ring.written_watermark()), (0, 0));
+    drop(holding);
+}
+
+#[test]
+fn everybody_who_waits_is_told_of_a_failed_write() {
+    within(LIMIT, || {
+        for _ in 0..50 {
+            everybody_wakes_up(MemoryDevice::release_all);
+            everybody_wakes_up(|device| device.release(0));
+        }
+    });
+}
+
+#[test]
+fn a_failed_sync_poisons_and_is_never_made_up_for() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(2, 4096));
+        let first = ring.append_durable(&[1; 100]).expect("a working device");
+        assert_eq!(device.syncs(), 1);
+        ring.append(&[2; 100]).expect("room");
+        device.fail_sync(EIO);
+        let failure = ring.sync().expect_err("a failing sync");
+        assert_eq!(errno(&failure), (Operation::Sync, Some(EIO)));
+        // The device would say yes from now on.
+        assert_poisoned(&ring, &failure);
+        assert_eq!(ring.sync(), Err(failure.clone()));
+        assert_eq!((device.syncs(), ring.stats().syncs), (2, 1), "nobody asked the device again");
+        assert_eq!((ring.durable_watermark(), ring.written_watermark()), (4096, 8192));
+        assert_eq!(ring.wait_durable(first.end()), Ok(()));
+        assert_eq!(ring.close(), Err(failure));
+        assert_eq!(device.syncs(), 2);
+    });
+}
+
+/// The thread that drives the device sleeps there, not where others do.
+#[test]
+fn a_failed_sync_wakes_even_the_thread_that_drives_the_device() {
+    within(LIMIT, || {
+        for _ in 0..50 {
+            let (ring, device) = in_memory(options(2, 4096));
+            ring.append(&[1; 4096]).expect("room");
+            ring.flush(&current(&ring)).wait().expect("written");
+            let _holding = Holding::new(&device);
+            ring.append(&[2; 4096]).expect("room");
+            ring.append(&[3; 4096]).expect("room");
+            let last = current(&ring);
+            device.fail_sync(EIO);
+            thread::scope(|scope| {
+                let waiting = scope.spawn(|| ring.append(&[4; 4096]));
+                eventually("the append has sealed the last buffer", || last.is_sealed());
+                let failure = ring.wait_durable(4096).expect_err("a failing sync");
+                assert_eq!(waiting.join().expect("no panic"), Err(AppendError::Poisoned(failure)));
+            });
+        }
+    });
+}
+
+#[test]
+fn a_sync_covers_only_writes_that_completed_before_it_began() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(4, 4096));
+        ring.append(&pattern(1, 4096)).expect("room");
+        ring.flush(&current(&ring)).wait().expect("written");
+        let holding = Holding::new(&device);
+        ring.append(&pattern(2, 4096)).expect("room");
+        let ticket = ring.flush(&current(&ring));
+        assert_eq!(ring.wait_durable(4096), Ok(()));
+        assert_eq!((ring.durable_watermark(), device.syncs()), (4096, 1));
+        drop(holding);
+        ticket.wait().expect("written");
+        assert_eq!((ring.written_watermark(), ring.durable_watermark()), (8192, 4096), "written after the sync");
+        assert_eq!(ring.sync(), Ok(8192));
+        assert_eq!(device.syncs(), 2);
+    });
+}
+
+#[test]
+fn short_writes_and_put_off_writes_are_no_failures() {
+    within(LIMIT, || {
+        for short in [1, 512, 2048, 4096, 4097, 10000] {
+            let (ring, device) = in_memory(options(2, 16384));
+            device.shorten_write(0, short);
+            device.shorten_write(1, 4096);
+            device.fail_write(2, EAGAIN);
+            let extent = ring.append(&pattern(1, 16384)).expect("room");
+            assert_eq!(ring.sync(), Ok(16384), "{short} bytes at first");
+            assert!(stored(&device, extent) == pattern(1, 16384) && device.synced() == device.contents());
+            assert!(device.writes().len() >= 4, "{:?}", device.writes());
+            assert!(device.writes().iter().all(|&(offset, len)| offset % 4096 == 0 && len % 4096 == 0), "all aligned");
+            assert_eq!((ring.poisoned(), ring.stats().buffers_flushed), (None, 1));
+        }
+    });
+}
+
+#[test]
+fn a_device_that_takes_nothing_is_a_failure_and_no_endless_loop() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(2, 4096));
+        device.shorten_write(0, 0);
+        ring.append(&[1; 100]).expect("room");
+        let failure = ring.sync().expect_err("a device that takes nothing");
+        assert_eq!(errno(&failure), (Operation::Write, None));
+        assert_poisoned(&ring, &failure);
+    });
+}
+
+#[test]
+fn the_first_failure_is_the_one_that_is_kept() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(4, 4096));
+        let _holding = Holding::new(&device);
+        device.fail_write(0, ENOSPC);
+        device.fail_write(1, EIO);
+        ring.append(&[1; 4096]).expect("room");
+        ring.append(&[2; 4096]).expect("room");
+        ring.flush(&current(&ring));
+        device.release(1);
+        eventually("the second write's failure is noticed", || {
+            ring.sync_timeout(common::MOMENT) != Err(RingError::TimedOut)
+        });
+        let failure = ring.poisoned().expect("poisoned");
+        assert_eq!(errno(&failure), (Operation::Write, Some(EIO)));
+        device.release(0);
+        assert_eq!(ring.close(), Err(failure));
+    });
+}

@@ -1,0 +1,145 @@
+//! Where a log begins in a file: behind what is there, or where it is told to.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use buffer_ring::{AppendError, BufferRing, QuikIO};
+use common::{LIMIT, buffered_file, direct_file, disk, options, pattern, read, ring_on, within};
+
+fn content(path: &Path) -> Vec<u8> {
+    fs::read(path).expect("the file")
+}
+
+fn open(path: &Path) -> BufferRing {
+    ring_on(QuikIO::open(path).expect("a file"), options(2, 8192))
+}
+
+#[test]
+fn a_file_with_content_is_appended_to_and_not_overwritten() {
+    let dir = disk();
+    let path = dir.path().join("log");
+    for (len, start) in [(0, 0), (1, 4096), (4095, 4096), (4096, 4096), (4097, 8192), (20000, 20480)] {
+        let old = pattern(1, len);
+        fs::write(&path, &old).expect("a file");
+        let ring = open(&path);
+        assert_eq!((ring.tail(), ring.written_watermark(), ring.durable_watermark()), (start, start, start));
+        let extent = ring.append(&pattern(2, 100)).expect("room");
+        assert_eq!(extent.start(), start, "behind {len} bytes");
+        assert_eq!(ring.close(), Ok(start + 4096));
+        let padding = vec![0; start as usize - len];
+        assert!(content(&path) == [old, padding, pattern(2, 100), vec![0; 3996]].concat(), "behind {len} bytes");
+    }
+}
+
+#[test]
+fn a_ring_that_appends_nothing_leaves_the_file_as_it_was() {
+    let dir = disk();
+    let path = dir.path().join("log");
+    fs::write(&path, pattern(1, 5000)).expect("a file");
+    let ring = open(&path);
+    assert_eq!(ring.sync(), Ok(8192));
+    assert_eq!(ring.close(), Ok(8192));
+    assert!(content(&path) == pattern(1, 5000));
+}
+
+#[test]
+fn a_log_goes_on_behind_itself_when_it_is_opened_again() {
+    let dir = disk();
+    let path = dir.path().join("log");
+    let mut expected = Vec::new();
+    for life in 0..5_u64 {
+        let ring = open(&path);
+        assert_eq!(ring.tail(), expected.len() as u64);
+        for record in 0..7_u64 {
+            let payload = pattern(life * 10 + record, 3000);
+            let extent = ring.append(&payload).expect("room");
+            expected.resize(extent.start() as usize, 0);
+            expected.extend(payload);
+        }
+        let end = ring.tail().next_multiple_of(4096);
+        expected.resize(end as usize, 0);
+        if life % 2 == 0 {
+            assert_eq!(ring.close(), Ok(end));
+        } else {
+            // The log is all there as well.
+            drop(ring);
+        }
+        let content = content(&path);
+        let differ = content.iter().zip(&expected).position(|(is, was)| is != was);
+        assert_eq!((content.len(), differ), (expected.len(), None), "life {life}");
+    }
+}
+
+#[test]
+fn bytes_of_an_earlier_ring_can_be_read_through_a_later_one() {
+    let dir = disk();
+    let path = dir.path().join("log");
+    let first = open(&path);
+    let extent = first.append(&pattern(1, 5000)).expect("room");
+    first.close().expect("a working disk");
+    let second = open(&path);
+    let later = second.append(&pattern(2, 5000)).expect("room");
+    assert!(read(&second, extent) == pattern(1, 5000));
+    assert!(read(&second, later) == pattern(2, 5000));
+}
+
+#[test]
+fn a_start_that_is_asked_for_is_where_the_log_begins() {
+    let dir = disk();
+    let path = dir.path().join("log");
+    fs::write(&path, pattern(1, 20000)).expect("a file");
+    let io = QuikIO::builder(direct_file(&path)).start_at(8192).build().expect("a multiple of 4096");
+    let ring = ring_on(io, options(2, 4096));
+    assert_eq!((ring.tail(), ring.durable_watermark()), (8192, 8192));
+    assert_eq!(ring.append(&pattern(2, 10)).map(|extent| extent.start()), Ok(8192));
+    assert_eq!(ring.close(), Ok(12288));
+    let mut expected = pattern(1, 20000);
+    expected[8192..12288].fill(0);
+    expected[8192..8202].copy_from_slice(&pattern(2, 10));
+    assert!(content(&path) == expected, "only the log's own blocks changed");
+}
+
+#[test]
+fn a_start_beyond_the_end_leaves_a_hole_of_zeros() {
+    let dir = disk();
+    let path = dir.path().join("log");
+    let io = QuikIO::builder(buffered_file(&path)).start_at(1 << 20).build().expect("a multiple of 4096");
+    let ring = ring_on(io, options(2, 4096));
+    assert_eq!(ring.append(b"x").map(|extent| extent.start()), Ok(1 << 20));
+    assert_eq!(ring.close(), Ok((1 << 20) + 4096));
+    let content = content(&path);
+    assert_eq!(content.len(), (1 << 20) + 4096);
+    assert!(content[1 << 20] == b'x' && content[..1 << 20].iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn a_log_that_has_no_addresses_left_says_so_and_does_not_hang() {
+    let dir = disk();
+    within(LIMIT, move || {
+        for start in [1 << 60, u64::MAX - 4095] {
+            let path = dir.path().join("log");
+            let io = QuikIO::builder(buffered_file(&path)).start_at(start).build().expect("a multiple of 4096");
+            let ring = ring_on(io, options(2, 4096));
+            assert_eq!(ring.append(b"x"), Err(AppendError::AddressesExhausted));
+            assert_eq!(ring.poisoned(), None);
+            assert_eq!(ring.close(), Ok(start));
+            assert_eq!(content(&path).len(), 0);
+        }
+    });
+}
+
+#[test]
+fn a_shared_file_can_be_read_beside_the_ring() {
+    use std::os::unix::fs::FileExt;
+    let dir = disk();
+    let path = dir.path().join("log");
+    let file = Arc::new(buffered_file(&path));
+    let ring = ring_on(QuikIO::new(Arc::clone(&file)), options(2, 4096));
+    let extent = ring.append_durable(&pattern(1, 1000)).expect("a working disk");
+    let mut bytes = vec![0; 1000];
+    file.read_exact_at(&mut bytes, extent.start()).expect("the bytes");
+    assert!(bytes == pattern(1, 1000));
+}
