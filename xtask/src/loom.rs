@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use crate::run::{root, run_and_read};
 
 /// Packages with models, in `tests/loom.rs`.
-const PACKAGES: &[&str] = &["ring-state"];
+const PACKAGES: &[&str] = &["ring-state", "buffer_ring"];
 
 /// More than this many preemptions are seldom needed to show a bug, and each one multiplies the time.
 const BOUND: &str = "3";

@@ -3,7 +3,6 @@
 use core::time::Duration;
 use std::time::Instant;
 
-use ring_io::Wait;
 use ring_state::Duty;
 
 use crate::error::TimedOut;
@@ -134,7 +133,7 @@ impl Shared {
             return Err(AppendError::Sealed);
         }
         // A write that has finished may be all that is missing.
-        self.drive(Wait::No);
+        self.poll();
         if rotated() {
             return Ok(());
         }

@@ -55,6 +55,11 @@ impl Device {
         if self.exists { self.with(WriteQueue::in_flight).unwrap_or(0) } else { 0 }
     }
 
+    /// Lets the thread that waits at the device look whether it still has to.
+    pub(crate) fn interrupt(&self) {
+        self.with(WriteQueue::interrupt);
+    }
+
     /// Takes the queue away, which waits for what is in flight.
     pub(crate) fn close(&self) {
         drop(self.queue.write().take());

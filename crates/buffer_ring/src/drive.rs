@@ -6,17 +6,23 @@ use ring_io::{Finished, Wait};
 
 use crate::RingError;
 use crate::error::TimedOut;
+use crate::role::Holder;
 use crate::shared::Shared;
 use crate::sync::yield_now;
 
 impl Shared {
-    /// Takes finished writes from the device, if there are any in flight and nobody else is at it, and says how many. `None` if
-    /// it did not get the driver role.
-    pub(crate) fn drive(&self, wait: Wait) -> Option<usize> {
-        if self.device.in_flight() == 0 {
-            return None;
-        }
-        let driver = self.driver.take()?;
+    /// Takes finished writes from the device, if there are any, and nobody else is at it. `false` if it did not get the role.
+    pub(crate) fn poll(&self) -> bool {
+        self.become_driver().map(|driver| self.drive(driver, Wait::No)).is_some()
+    }
+
+    /// The role, if there is something in flight and nobody has it.
+    fn become_driver(&self) -> Option<Holder<'_>> {
+        if self.device.in_flight() > 0 { self.driver.take() } else { None }
+    }
+
+    /// Takes finished writes from the device, and says how many.
+    fn drive(&self, driver: Holder<'_>, wait: Wait) -> usize {
         let mut finished = Vec::new();
         self.device.with(|queue| queue.reap(wait, &mut finished));
         let count = finished.len();
@@ -27,10 +33,14 @@ impl Shared {
                 Err(error) => self.poison(RingError::Device(error)),
             }
         }
+        self.resign(driver);
+        count
+    }
+
+    fn resign(&self, driver: Holder<'_>) {
         drop(driver);
         // Somebody who sleeps may have to take the role.
         self.waiters.wake();
-        Some(count)
     }
 
     /// Waits until nothing is in flight, and everything that was has been dealt with.
@@ -53,21 +63,26 @@ impl Shared {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(TimedOut);
             }
-            match self.drive(Wait::Until(deadline)) {
-                Some(0) => yield_now(),
-                Some(_) => {}
-                None => {
-                    let mut answer = None;
-                    let look = || {
-                        answer = ready();
-                        answer.is_some() || self.wants_driver()
-                    };
-                    // Whether the time was over is looked at above, after one more look for the answer.
-                    let _ = self.waiters.sleep_unless(look, deadline);
-                    if let Some(answer) = answer {
-                        return Ok(answer);
-                    }
+            if let Some(driver) = self.become_driver() {
+                // The driver before may have brought the answer.
+                if let Some(answer) = ready() {
+                    self.resign(driver);
+                    return Ok(answer);
                 }
+                if self.drive(driver, Wait::Until(deadline)) == 0 {
+                    yield_now();
+                }
+                continue;
+            }
+            let mut answer = None;
+            let look = || {
+                answer = ready();
+                answer.is_some() || self.wants_driver()
+            };
+            // Whether the time was over is looked at above, after one more look for the answer.
+            let _ = self.waiters.sleep_unless(look, deadline);
+            if let Some(answer) = answer {
+                return Ok(answer);
             }
         }
     }

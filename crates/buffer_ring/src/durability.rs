@@ -186,6 +186,8 @@ impl Shared {
                 }
                 drop(syncer);
                 self.waiters.wake();
+                // Whoever drives may be covered by the sync, and need not wait for the device.
+                self.device.interrupt();
             } else {
                 let free = || !self.durability.syncer.is_taken();
                 self.wait_until(deadline, || self.outcome(|| done() || free()))??;

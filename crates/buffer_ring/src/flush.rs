@@ -5,7 +5,6 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ring_io::Wait;
 use ring_state::Seal;
 
 use crate::RingError;
@@ -53,7 +52,7 @@ impl BufferHandle {
     /// Whether the bytes of this life have been written to the device, which may not have synced them. Once true it stays true.
     #[must_use]
     pub fn is_written(&self) -> bool {
-        self.shared.drive(Wait::No);
+        self.shared.poll();
         self.shared.slots[self.life.slot()].has_completed(self.life.generation())
     }
 }
@@ -103,7 +102,7 @@ impl FlushTicket {
     /// Whether the buffer has been written, or there was nothing to write. Once true it stays true.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.shared.drive(Wait::No);
+        self.shared.poll();
         self.has_completed()
     }
 
@@ -199,7 +198,7 @@ impl Shared {
         // The device goes when the ring does, which nobody can be inside of.
         let submitted = self.device.with(|queue| queue.submit(token, bytes, base));
         debug_assert!(submitted.is_some(), "a flush after the ring was closed");
-        if self.drive(Wait::No).is_none() {
+        if !self.poll() {
             // Somebody who sleeps may have to drive.
             self.waiters.wake();
         }

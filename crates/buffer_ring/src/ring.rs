@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ring_alloc::{Arena, is_aligned};
-use ring_io::{AttachError, Wait};
+use ring_io::AttachError;
 
 use crate::append::Patience;
 use crate::device;
@@ -274,7 +274,7 @@ impl BufferRing {
     /// Every byte of the log below this address has been written to the device, which may not have synced it. Only grows.
     #[must_use]
     pub fn written_watermark(&self) -> u64 {
-        self.shared.drive(Wait::No);
+        self.shared.poll();
         self.shared.durability.written()
     }
 

@@ -13,7 +13,6 @@
 //! has published it as current. So a sealer first publishes *its own* life, and the publication only ever moves forward.
 
 use crossbeam_utils::CachePadded;
-use ring_io::Wait;
 
 use crate::RotateError;
 use crate::shared::Shared;
@@ -208,7 +207,7 @@ impl Shared {
             return Ok(());
         }
         if !self.rotation.has_room(&self.slots, Target::Next) {
-            self.drive(Wait::No);
+            self.poll();
         }
         if self.rotation.current() == seen && !self.rotation.has_room(&self.slots, Target::Next) {
             return Err(RotateError::RingFull);

@@ -75,7 +75,7 @@ impl Shared {
         tracing::error!(%error, "the ring is poisoned");
         self.waiters.wake();
         // Whoever drives sleeps at the device, where perhaps nothing will happen any more.
-        self.device.with(WriteQueue::interrupt);
+        self.device.interrupt();
     }
 
     /// Does `f`, except after a failure; and no failure comes while it does.

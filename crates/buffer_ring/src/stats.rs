@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
-use ring_io::{Engine, Wait};
+use ring_io::Engine;
 
 use crate::shared::Shared;
 
@@ -133,7 +133,7 @@ impl Counters {
 
 impl Shared {
     pub(crate) fn stats(&self) -> RingStats {
-        self.drive(Wait::No);
+        self.poll();
         let counters = &self.counters;
         let sum = |field: fn(&Lane) -> &AtomicU64| counters.lanes.iter().map(|lane| field(lane).load(Relaxed)).sum();
         let get = |counter: &AtomicU64| counter.load(Relaxed);
