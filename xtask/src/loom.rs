@@ -1,6 +1,6 @@
 //! Runs the loom models and shows how much each one explored.
 //!
-//! A model reports with one line, `model <name>: <n> executions in <s> s`. A run without such a line proves nothing
+//! A model reports with one line, `model <name>: <n> executions at bound <b> in <s> s`. A run without such a line proves nothing
 //! (a filter that matches no test, a test file compiled without `--cfg loom`) and counts as failed.
 
 use std::env;
@@ -11,13 +11,12 @@ use crate::run::{root, run_and_read};
 /// Packages with models, in `tests/loom.rs`.
 const PACKAGES: &[&str] = &["ring-state", "buffer_ring"];
 
-/// More than this many preemptions are seldom needed to show a bug, and each one multiplies the time.
-const BOUND: &str = "3";
-
 #[derive(Debug, PartialEq)]
 struct Model {
     name: String,
     executions: u64,
+    /// Preemptions explored, or `none` for every interleaving.
+    bound: String,
     seconds: f64,
 }
 
@@ -27,18 +26,19 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
         return Err(format!("loom does not know `{flag}`: cargo xtask loom [--deep] [filter]"));
     }
     let deep = !flags.is_empty();
-    let bound = env::var("LOOM_MAX_PREEMPTIONS").ok().or((!deep).then(|| BOUND.into()));
 
     // A folder of its own: other flags would make every normal build start from nothing.
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from).join("loom");
     let target = target.to_string_lossy();
     let flags = format!("{} --cfg loom", env::var("RUSTFLAGS").unwrap_or_default());
     let mut variables = vec![("RUSTFLAGS", flags.trim_start()), ("CARGO_TARGET_DIR", &*target)];
-    variables.extend(bound.as_deref().map(|bound| ("LOOM_MAX_PREEMPTIONS", bound)));
+    if deep {
+        variables.push(("LOOM_DEEP", "1"));
+    }
 
     let mut models = Vec::new();
     for package in PACKAGES {
-        let mut line = format!("cargo test --profile loom -p {package} --test loom -- --nocapture --test-threads=1");
+        let mut line = format!("cargo test --profile loom -p {package} --test loom -- --nocapture --test-threads=2");
         for filter in &filters {
             line.push(' ');
             line.push_str(filter);
@@ -52,7 +52,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     if models.is_empty() {
         return Err("no model has reported: does the filter match one?".into());
     }
-    print!("\n{}", table(&models, bound.as_deref().unwrap_or("none")));
+    print!("\n{}", table(&models));
     Ok(())
 }
 
@@ -63,15 +63,16 @@ fn parse(line: &str) -> Option<Model> {
         return None;
     }
     let (name, numbers) = report.split_once(": ")?;
-    let (executions, time) = numbers.split_once(" executions in ")?;
-    let seconds = time.trim_end().strip_suffix(" s")?;
-    Some(Model { name: name.into(), executions: executions.parse().ok()?, seconds: seconds.parse().ok()? })
+    let (executions, rest) = numbers.split_once(" executions at bound ")?;
+    let (bound, time) = rest.split_once(" in ")?;
+    let (executions, seconds) = (executions.parse().ok()?, time.trim_end().strip_suffix(" s")?.parse().ok()?);
+    Some(Model { name: name.into(), executions, bound: bound.into(), seconds })
 }
 
-fn table(models: &[Model], bound: &str) -> String {
+fn table(models: &[Model]) -> String {
     let width = models.iter().map(|model| model.name.len()).max().unwrap_or(0).max("model".len());
     let mut table = format!("{:<width$}  {:>12}  {:>5}  {:>8}\n", "model", "executions", "bound", "time");
-    for Model { name, executions, seconds } in models {
+    for Model { name, executions, bound, seconds } in models {
         table.push_str(&format!("{name:<width$}  {executions:>12}  {bound:>5}  {seconds:>6.1} s\n"));
     }
     table
@@ -82,15 +83,15 @@ mod tests {
     use super::*;
 
     fn model(name: &str, executions: u64, seconds: f64) -> Option<Model> {
-        Some(Model { name: name.into(), executions, seconds })
+        Some(Model { name: name.into(), executions, bound: "3".into(), seconds })
     }
 
     #[test]
     fn a_report_is_found_alone_and_behind_the_harness() {
         let expected = model("one_sealer", 40_123, 3.25);
-        assert_eq!(parse("model one_sealer: 40123 executions in 3.25 s"), expected);
-        assert_eq!(parse("test one_sealer ... model one_sealer: 40123 executions in 3.25 s"), expected);
-        assert_eq!(parse("model tiny: 1 executions in 0 s"), model("tiny", 1, 0.0));
+        assert_eq!(parse("model one_sealer: 40123 executions at bound 3 in 3.25 s"), expected);
+        assert_eq!(parse("test one_sealer ... model one_sealer: 40123 executions at bound 3 in 3.25 s"), expected);
+        assert_eq!(parse("model tiny: 1 executions at bound 3 in 0 s"), model("tiny", 1, 0.0));
     }
 
     #[test]
@@ -99,10 +100,10 @@ mod tests {
             "",
             "running 3 tests",
             "test model_of_the_word ... ok",
-            "model one_sealer: many executions in 3 s",
-            "model one_sealer: 7 executions in 3 ms",
+            "model one_sealer: many executions at bound 3 in 3 s",
+            "model one_sealer: 7 executions at bound 3 in 3 ms",
             "model one_sealer: 7 executions",
-            "the model one_sealer: 7 executions in 3 s",
+            "the model one_sealer: 7 executions at bound 3 in 3 s",
         ] {
             assert_eq!(parse(line), None, "{line}");
         }
@@ -116,6 +117,6 @@ model                 executions  bound      time
 a_rather_long_name             7      3     0.0 s
 short                    1000000      3    61.0 s
 ";
-        assert_eq!(table(&models, "3"), expected);
+        assert_eq!(table(&models), expected);
     }
 }

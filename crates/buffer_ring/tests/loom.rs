@@ -4,31 +4,18 @@
 //! a model that never gets there would pass with any bug.
 #![cfg(loom)]
 
+#[path = "../../ring-state/tests/model/mod.rs"]
+mod model;
+
 use core::sync::atomic::AtomicUsize as Count;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::Arc;
-use std::time::Instant;
 
 use buffer_ring::model::ModelDevice;
-use buffer_ring::{AppendError, BufferRing, BufferRingOptions, Extent, ReadError};
+use buffer_ring::{AppendError, BufferRing, BufferRingOptions, Extent, ReadError, RingError};
 
 use loom::thread;
-
-/// Explores `program`, and says how many executions that took.
-fn model(name: &str, program: impl Fn() + Send + Sync + 'static) {
-    let executions: &Count = Box::leak(Box::default());
-    let start = Instant::now();
-    loom::model(move || {
-        executions.fetch_add(1, Relaxed);
-        program();
-    });
-    let seconds = start.elapsed().as_secs_f64();
-    println!("\nmodel {name}: {} executions in {seconds:.2} s", executions.load(Relaxed));
-}
-
-fn hit(branch: &Count) {
-    branch.fetch_add(1, Relaxed);
-}
+use model::{Bound, hit, model};
 
 /// An extent, and the byte that it was filled with.
 type Appended = (Extent, u8);
@@ -66,6 +53,12 @@ fn recycling(capacity: usize) -> Arc<BufferRing> {
     Arc::new(BufferRing::with_options(options))
 }
 
+/// The smallest ring: one buffer, without a device, that opens again in place when it is flushed.
+fn in_place() -> Arc<BufferRing> {
+    let options = BufferRingOptions { capacity: 1, buffer_size: 4096, auto_rotate: false, ..Default::default() };
+    Arc::new(BufferRing::with_options(options))
+}
+
 /// Runs `body` in a thread that has the ring.
 fn spawn<T: 'static>(ring: &Arc<BufferRing>, body: impl FnOnce(&BufferRing) -> T + 'static) -> thread::JoinHandle<T> {
     let ring = Arc::clone(ring);
@@ -95,7 +88,7 @@ fn durable(ring: &BufferRing, device: &ModelDevice) -> u64 {
 
 #[test]
 fn exact_appends_fill_buffers_that_go_out_once() {
-    model("exact_appends_fill_buffers_that_go_out_once", || {
+    model("exact_appends_fill_buffers_that_go_out_once", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(2, true, true));
         let other = spawn(&ring, |ring| [append(ring, 2048, 1), append(ring, 2048, 2)]);
@@ -107,7 +100,7 @@ fn exact_appends_fill_buffers_that_go_out_once() {
 
 #[test]
 fn blind_appends_fill_buffers_that_go_out_once() {
-    model("blind_appends_fill_buffers_that_go_out_once", || {
+    model("blind_appends_fill_buffers_that_go_out_once", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(2, true, true));
         let first = append(&ring, 3584, 1);
@@ -120,7 +113,7 @@ fn blind_appends_fill_buffers_that_go_out_once() {
 
 #[test]
 fn two_threads_wrap_round() {
-    model("two_threads_wrap_round", || {
+    model("two_threads_wrap_round", Bound::Preemptions(3), || {
         let ring = recycling(2);
         let other = spawn(&ring, |ring| [append(ring, 4096, 1), append(ring, 4096, 2)]);
         let mine = append(&ring, 4096, 3);
@@ -133,12 +126,12 @@ fn two_threads_wrap_round() {
 fn a_flush_on_request_and_a_full_buffer_have_one_sealer() {
     static BEFORE: Count = Count::new(0);
     static AFTER: Count = Count::new(0);
-    model("a_flush_on_request_and_a_full_buffer_have_one_sealer", || {
+    model("a_flush_on_request_and_a_full_buffer_have_one_sealer", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(2, true, true));
         let first = append(&ring, 2048, 1);
         let other = spawn(&ring, |ring| [append(ring, 2048, 2), append(ring, 2048, 3)]);
-        let current = ring.current_buffer(core::sync::atomic::Ordering::Acquire);
+        let current = ring.current_buffer(Acquire);
         assert_eq!(ring.flush(&current).wait(), Ok(()));
         assert!(current.is_sealed() && current.is_written());
         let theirs = other.join().unwrap();
@@ -150,7 +143,7 @@ fn a_flush_on_request_and_a_full_buffer_have_one_sealer() {
 
 #[test]
 fn an_aborted_reservation_becomes_zeros() {
-    model("an_aborted_reservation_becomes_zeros", || {
+    model("an_aborted_reservation_becomes_zeros", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(2, true, true));
         let first = append(&ring, 512, 1);
@@ -158,7 +151,7 @@ fn an_aborted_reservation_becomes_zeros() {
             let mut reservation = ring.reserve(512).expect("there is room");
             reservation.fill(7);
         });
-        ring.flush(&ring.current_buffer(core::sync::atomic::Ordering::Acquire));
+        ring.flush(&ring.current_buffer(Acquire));
         other.join().unwrap();
         check(ring, &device, &[first]);
     });
@@ -170,16 +163,17 @@ fn an_aborted_reservation_becomes_zeros() {
 #[test]
 fn a_late_arrival_does_not_lose_the_rotation() {
     static IN_THE_WAY: Count = Count::new(0);
-    model("a_late_arrival_does_not_lose_the_rotation", || {
-        let ring = recycling(2);
-        let first = append(&ring, 512, 1);
-        let late = spawn(&ring, |ring| append(ring, 512, 2));
-        let mine = [append(&ring, 4096, 3), append(&ring, 4096, 4)];
-        let theirs = late.join().unwrap();
-        if ring.stats().full_waits > 0 {
+    model("a_late_arrival_does_not_lose_the_rotation", Bound::Preemptions(3), || {
+        let ring = in_place();
+        append(&ring, 512, 1);
+        let late = spawn(&ring, |ring| ring.append(&[2; 512]).is_ok());
+        ring.flush(&ring.current_buffer(Acquire));
+        if ring.current_buffer(Acquire).is_sealed() {
             hit(&IN_THE_WAY);
         }
-        check_log(&ring, vec![first, mine[0], mine[1], theirs]);
+        late.join().unwrap();
+        append(&ring, 512, 3);
+        assert_eq!(ring.sync(), Ok(ring.tail()));
     });
     assert!(IN_THE_WAY.load(Relaxed) > 0);
 }
@@ -187,14 +181,24 @@ fn a_late_arrival_does_not_lose_the_rotation() {
 /// A thread with an old idea of the current buffer reserves in its next life, fills it and seals it, before it is published.
 #[test]
 fn a_life_can_end_before_its_opener_has_published_it() {
-    model("a_life_can_end_before_its_opener_has_published_it", || {
-        let ring = recycling(2);
-        let first = append(&ring, 512, 1);
-        let late = spawn(&ring, |ring| [append(ring, 512, 2), append(ring, 4096, 3)]);
-        let mine = [append(&ring, 4096, 4), append(&ring, 512, 5)];
-        let theirs = late.join().unwrap();
-        check_log(&ring, vec![first, mine[0], mine[1], theirs[0], theirs[1]]);
+    static IN_THE_NEXT: Count = Count::new(0);
+    model("a_life_can_end_before_its_opener_has_published_it", Bound::Preemptions(3), || {
+        let ring = in_place();
+        append(&ring, 512, 1);
+        let late = spawn(&ring, |ring| {
+            let start = ring.append(&[2; 512]).map(|extent| extent.start());
+            (start, ring.append(&[3; 4096]).is_err())
+        });
+        ring.flush(&ring.current_buffer(Acquire));
+        if late.join().unwrap() == (Ok(4096), true) {
+            hit(&IN_THE_NEXT);
+        }
+        // Whatever happened, the ring goes on.
+        ring.flush(&ring.current_buffer(Acquire));
+        append(&ring, 512, 4);
+        assert_eq!(ring.sync(), Ok(ring.tail()));
     });
+    assert!(IN_THE_NEXT.load(Relaxed) > 0);
 }
 
 /// Readers keep a slot from its next life, and the last of them sees to the rotation.
@@ -202,8 +206,9 @@ fn a_life_can_end_before_its_opener_has_published_it() {
 fn a_reader_never_meets_the_next_life() {
     static READ: Count = Count::new(0);
     static GONE: Count = Count::new(0);
-    model("a_reader_never_meets_the_next_life", || {
-        let ring = recycling(2);
+    static IN_THE_WAY: Count = Count::new(0);
+    model("a_reader_never_meets_the_next_life", Bound::Preemptions(3), || {
+        let ring = in_place();
         let (extent, _) = append(&ring, 512, 1);
         let reader = spawn(&ring, move |ring| {
             let mut bytes = [0; 512];
@@ -216,11 +221,14 @@ fn a_reader_never_meets_the_next_life() {
                 other => panic!("{other:?}"),
             }
         });
-        append(&ring, 4096, 2);
-        append(&ring, 4096, 3);
+        ring.flush(&ring.current_buffer(Acquire));
+        if ring.append(&[2; 512]).is_err() {
+            hit(&IN_THE_WAY);
+        }
         reader.join().unwrap();
+        append(&ring, 512, 3);
     });
-    assert!(READ.load(Relaxed) > 0 && GONE.load(Relaxed) > 0);
+    assert!(READ.load(Relaxed) > 0 && GONE.load(Relaxed) > 0 && IN_THE_WAY.load(Relaxed) > 0);
 }
 
 // Waiting.
@@ -228,7 +236,7 @@ fn a_reader_never_meets_the_next_life() {
 #[test]
 fn a_full_ring_lets_its_waiter_go_on() {
     static WAITED: Count = Count::new(0);
-    model("a_full_ring_lets_its_waiter_go_on", || {
+    model("a_full_ring_lets_its_waiter_go_on", Bound::Preemptions(3), || {
         let device = ModelDevice::held();
         let ring = Arc::new(device.ring(2, true, true));
         let first = [append(&ring, 4096, 1), append(&ring, 4096, 2)];
@@ -247,11 +255,11 @@ fn a_full_ring_lets_its_waiter_go_on() {
 /// Two threads wait for room; one of them drives, and hands the role on when it leaves.
 #[test]
 fn the_driver_hands_its_role_on() {
-    model("the_driver_hands_its_role_on", || {
+    model("the_driver_hands_its_role_on", Bound::Preemptions(3), || {
         let device = ModelDevice::held();
         let ring = Arc::new(device.ring(2, true, true));
         let (extent, _) = append(&ring, 512, 1);
-        let ticket = ring.flush(&ring.current_buffer(core::sync::atomic::Ordering::Acquire));
+        let ticket = ring.flush(&ring.current_buffer(Acquire));
         let waiter = thread::spawn(move || ticket.wait());
         assert!(device.complete(0));
         assert_eq!(ring.wait_durable(extent.end()), Ok(()));
@@ -260,23 +268,43 @@ fn the_driver_hands_its_role_on() {
     });
 }
 
+/// Two threads wait for the same bytes: one has them flushed, one syncs, both are told.
 #[test]
 fn a_waiter_for_durability_flushes_what_it_needs() {
-    model("a_waiter_for_durability_flushes_what_it_needs", || {
+    model("a_waiter_for_durability_flushes_what_it_needs", Bound::Preemptions(2), || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(2, true, true));
-        let waiters = [1, 2].map(|mark| {
+        let (extent, _) = append(&ring, 512, 1);
+        let wait = move |ring: &BufferRing, device: &ModelDevice| {
+            assert_eq!(ring.wait_durable(extent.end()), Ok(()));
+            assert!(durable(ring, device) >= extent.end());
+        };
+        let other = {
             let device = device.clone();
-            spawn(&ring, move |ring| {
-                let (extent, _) = append(ring, 512, mark);
-                assert_eq!(ring.wait_durable(extent.end()), Ok(()));
-                assert!(durable(ring, &device) >= extent.end());
-            })
-        });
-        for waiter in waiters {
-            waiter.join().unwrap();
+            spawn(&ring, move |ring| wait(ring, &device))
+        };
+        wait(&ring, &device);
+        other.join().unwrap();
+    });
+}
+
+/// An append that comes while somebody waits for an address beyond it: both end.
+#[test]
+fn a_waiter_is_not_left_alone_with_an_append_that_comes_late() {
+    static TOO_EARLY: Count = Count::new(0);
+    static DURABLE: Count = Count::new(0);
+    model("a_waiter_is_not_left_alone_with_an_append_that_comes_late", Bound::Preemptions(3), || {
+        let device = ModelDevice::instant();
+        let ring = Arc::new(device.ring(2, true, true));
+        let waiter = spawn(&ring, |ring| ring.wait_durable(512));
+        append(&ring, 512, 1);
+        match waiter.join().unwrap() {
+            Ok(()) => hit(&DURABLE),
+            Err(RingError::NotAppended { address: 512, tail: 0 }) => hit(&TOO_EARLY),
+            Err(error) => panic!("{error}"),
         }
     });
+    assert!(TOO_EARLY.load(Relaxed) > 0 && DURABLE.load(Relaxed) > 0);
 }
 
 // Durability.
@@ -284,12 +312,12 @@ fn a_waiter_for_durability_flushes_what_it_needs() {
 #[test]
 fn watermarks_never_pass_a_hole() {
     static OUT_OF_ORDER: Count = Count::new(0);
-    model("watermarks_never_pass_a_hole", || {
+    model("watermarks_never_pass_a_hole", Bound::Preemptions(3), || {
         let device = ModelDevice::held();
         let ring = Arc::new(device.ring(3, true, true));
         append(&ring, 4096, 1);
         append(&ring, 4096, 2);
-        let second = ring.flush(&ring.current_buffer(core::sync::atomic::Ordering::Acquire));
+        let second = ring.flush(&ring.current_buffer(Acquire));
         let waiter = {
             let second = second.clone();
             thread::spawn(move || second.wait())
@@ -312,12 +340,12 @@ fn watermarks_never_pass_a_hole() {
 #[test]
 fn a_sync_covers_only_what_was_written_before_it_began() {
     static COVERED_ONE: Count = Count::new(0);
-    model("a_sync_covers_only_what_was_written_before_it_began", || {
+    model("a_sync_covers_only_what_was_written_before_it_began", Bound::Preemptions(3), || {
         let device = ModelDevice::held();
         let ring = Arc::new(device.ring(3, true, true));
         append(&ring, 4096, 1);
         append(&ring, 4096, 2);
-        let second = ring.flush(&ring.current_buffer(core::sync::atomic::Ordering::Acquire));
+        let second = ring.flush(&ring.current_buffer(Acquire));
         assert!(device.complete(0));
         let syncer = {
             let device = device.clone();
@@ -339,7 +367,7 @@ fn a_sync_covers_only_what_was_written_before_it_began() {
 
 #[test]
 fn a_device_error_reaches_a_thread_that_waits_for_room() {
-    model("a_device_error_reaches_a_thread_that_waits_for_room", || {
+    model("a_device_error_reaches_a_thread_that_waits_for_room", Bound::Preemptions(3), || {
         let device = ModelDevice::held();
         let ring = Arc::new(device.ring(2, true, true));
         append(&ring, 4096, 1);
@@ -355,11 +383,11 @@ fn a_device_error_reaches_a_thread_that_waits_for_room() {
 
 #[test]
 fn a_device_error_reaches_a_thread_that_waits_for_durability() {
-    model("a_device_error_reaches_a_thread_that_waits_for_durability", || {
+    model("a_device_error_reaches_a_thread_that_waits_for_durability", Bound::Preemptions(3), || {
         let device = ModelDevice::held();
         let ring = Arc::new(device.ring(2, true, true));
         let (extent, _) = append(&ring, 4096, 1);
-        let ticket = ring.flush(&ring.current_buffer(core::sync::atomic::Ordering::Acquire));
+        let ticket = ring.flush(&ring.current_buffer(Acquire));
         let waiter = spawn(&ring, move |ring| ring.wait_durable(extent.end()));
         device.break_down();
         assert!(device.complete(0));
@@ -371,11 +399,11 @@ fn a_device_error_reaches_a_thread_that_waits_for_durability() {
 
 #[test]
 fn a_ticket_outlives_a_ring_that_is_dropped_with_a_write_in_flight() {
-    model("a_ticket_outlives_a_ring_that_is_dropped_with_a_write_in_flight", || {
+    model("a_ticket_outlives_a_ring_that_is_dropped_with_a_write_in_flight", Bound::Preemptions(3), || {
         let device = ModelDevice::held();
         let ring = device.ring(2, true, true);
         append(&ring, 4096, 1);
-        let ticket = ring.flush(&ring.current_buffer(core::sync::atomic::Ordering::Acquire));
+        let ticket = ring.flush(&ring.current_buffer(Acquire));
         let waiter = thread::spawn(move || ticket.wait());
         let completer = {
             let device = device.clone();
@@ -393,12 +421,12 @@ fn a_ticket_outlives_a_ring_that_is_dropped_with_a_write_in_flight() {
 #[test]
 fn a_held_buffer_goes_out_once_when_it_is_asked_for() {
     static ASKED_FIRST: Count = Count::new(0);
-    model("a_held_buffer_goes_out_once_when_it_is_asked_for", || {
+    model("a_held_buffer_goes_out_once_when_it_is_asked_for", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(2, false, true));
         let first = append(&ring, 2048, 1);
         let other = spawn(&ring, |ring| append(ring, 4096, 2));
-        let current = ring.current_buffer(core::sync::atomic::Ordering::Acquire);
+        let current = ring.current_buffer(Acquire);
         let ticket = ring.flush(&current);
         if !ticket.is_done() {
             hit(&ASKED_FIRST);
@@ -414,7 +442,7 @@ fn a_held_buffer_goes_out_once_when_it_is_asked_for() {
 #[test]
 fn a_deposit_wakes_who_waits_for_room() {
     static FULL: Count = Count::new(0);
-    model("a_deposit_wakes_who_waits_for_room", || {
+    model("a_deposit_wakes_who_waits_for_room", Bound::Preemptions(2), || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(2, false, true));
         append(&ring, 512, 1);

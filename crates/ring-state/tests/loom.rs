@@ -4,30 +4,16 @@
 //! a model that never gets there would pass with any bug.
 #![cfg(loom)]
 
+mod model;
+
 use core::sync::atomic::AtomicUsize as Count;
 use core::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
+use model::{Bound, hit, model};
 use ring_state::{Duty, Quiet, Reserve, Seal, StateWord};
-
-/// Explores `program`, and says how many executions that took.
-fn model(name: &str, program: impl Fn() + Send + Sync + 'static) {
-    let executions: &Count = Box::leak(Box::default());
-    let start = Instant::now();
-    loom::model(move || {
-        executions.fetch_add(1, Relaxed);
-        program();
-    });
-    let seconds = start.elapsed().as_secs_f64();
-    println!("\nmodel {name}: {} executions in {seconds:.2} s", executions.load(Relaxed));
-}
-
-fn hit(branch: &Count) {
-    branch.fetch_add(1, Relaxed);
-}
 
 /// Memory that loom watches: an access that races with another one fails the model.
 struct Bytes<const N: usize>([UnsafeCell<u32>; N]);
@@ -158,7 +144,7 @@ fn two_writers(name: &'static str, unit: u32, mixed: bool) {
     static OPEN: Count = Count::new(0);
     SEALED.store(0, Relaxed);
     OPEN.store(0, Relaxed);
-    model(name, move || {
+    model(name, Bound::None, move || {
         let buffer = Buffer::<3>::open(unit);
         let other = {
             let buffer = Arc::clone(&buffer);
@@ -193,7 +179,7 @@ fn blind_and_exact_writers_seal_once_and_flush_once() {
 #[test]
 fn three_writers_agree_on_the_one_who_crosses() {
     static CROSSED: Count = Count::new(0);
-    model("three_writers_agree_on_the_one_who_crosses", || {
+    model("three_writers_agree_on_the_one_who_crosses", Bound::None, || {
         let buffer = Buffer::<2>::open(8);
         let others = [1, 2].map(|mark| {
             let buffer = Arc::clone(&buffer);
@@ -214,7 +200,7 @@ fn three_writers_agree_on_the_one_who_crosses() {
 fn an_explicit_seal_and_a_full_buffer_have_one_sealer() {
     static REQUESTED: Count = Count::new(0);
     static CROSSED: Count = Count::new(0);
-    model("an_explicit_seal_and_a_full_buffer_have_one_sealer", || {
+    model("an_explicit_seal_and_a_full_buffer_have_one_sealer", Bound::None, || {
         let buffer = Buffer::<2>::open(8);
         assert!(buffer.append(1, 1));
         let writer = {
@@ -235,7 +221,7 @@ fn an_explicit_seal_and_a_full_buffer_have_one_sealer() {
 fn the_flusher_sees_every_byte() {
     static BY_WRITER: Count = Count::new(0);
     static BY_SEALER: Count = Count::new(0);
-    model("the_flusher_sees_every_byte", || {
+    model("the_flusher_sees_every_byte", Bound::None, || {
         let buffer = Buffer::<2>::open(8);
         let Reserve::Granted { start: 0 } = buffer.word.reserve(8, 16) else { panic!("an empty buffer") };
         let writer = {
@@ -266,7 +252,7 @@ fn the_flusher_sees_every_byte() {
 #[test]
 fn the_next_life_waits_for_the_flusher() {
     static SECOND_LIFE: Count = Count::new(0);
-    model("the_next_life_waits_for_the_flusher", || {
+    model("the_next_life_waits_for_the_flusher", Bound::None, || {
         let buffer = Buffer::<1>::open(8);
         assert!(buffer.append(1, 1));
         assert!(buffer.word.enter());
@@ -325,7 +311,7 @@ fn the_next_life_sees_what_its_opener_prepared() {
 fn a_late_arrival_never_leaves_a_hole() {
     static GRANTED_LATER: Count = Count::new(0);
     static REOPEN_FAILED: Count = Count::new(0);
-    model("a_late_arrival_never_leaves_a_hole", || {
+    model("a_late_arrival_never_leaves_a_hole", Bound::None, || {
         let buffer = Buffer::<2>::open(8);
         assert!(buffer.append(1, 1));
         let late = {
@@ -367,7 +353,7 @@ fn a_late_arrival_never_leaves_a_hole() {
 fn a_life_does_not_end_under_a_thread_inside() {
     static INSIDE: Count = Count::new(0);
     static TOO_LATE: Count = Count::new(0);
-    model("a_life_does_not_end_under_a_thread_inside", || {
+    model("a_life_does_not_end_under_a_thread_inside", Bound::None, || {
         let buffer = Buffer::<1>::open(8);
         assert!(buffer.append(1, 1));
         let visitor = {
