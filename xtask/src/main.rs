@@ -12,7 +12,7 @@ type Task = fn(&[String]) -> Result<(), String>;
 /// Name, what follows it on the command line, what it is for, and the function that does it.
 const TASKS: &[(&str, &str, &str, Task)] = &[
     ("ci", "", "everything the gate asks for, in order; stops at the first failure", ci::task),
-    ("loom", "[--deep] [filter]", "model-check; --deep lifts the preemption bound, which can take hours", loom::task),
+    ("loom", "[--deep] [filter]", "model-check; --deep allows one preemption more", loom::task),
     ("help", "", "this list", help),
 ];
 
