@@ -281,7 +281,7 @@ fn the_next_life_sees_what_its_opener_prepared() {
     static INSIDE: [Count; 3] = [Count::new(0), Count::new(0), Count::new(0)];
     for way in 0..3 {
         let name = ["blind", "exact", "enter"][way];
-        model(&format!("the_next_life_sees_what_its_opener_prepared ({name})"), move || {
+        model(&format!("the_next_life_sees_what_its_opener_prepared ({name})"), Bound::None, move || {
             let word = Arc::new(StateWord::vacant());
             let base = Arc::new(Bytes::<1>::new());
             let late = {
