@@ -4,8 +4,8 @@ use std::fs;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::loom;
 use crate::run::{root, run};
+use crate::{loom, shuttle};
 
 /// The two commands the README gives to a newcomer, word for word.
 const MAIN_JOB: &str = "cargo run --release --example pack";
@@ -20,6 +20,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     }
     let start = Instant::now();
     step("the README gives the commands that run here", || readme_gives(&[MAIN_JOB, TESTS]))?;
+    step("every witness is a model", every_witness_is_a_model)?;
     step("format", || run(&[], "cargo fmt --all --check"))?;
     step("lints", || run(&[], "cargo clippy --workspace --all-targets -- -D warnings"))?;
     step("documentation", || run(&[("RUSTDOCFLAGS", "-D warnings")], "cargo doc --workspace --no-deps"))?;
@@ -27,6 +28,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     step("ring-state without std", ring_state_without_std)?;
     step("tests", || run(&[], TESTS))?;
     step("models", || loom::task(&[]))?;
+    step("random schedules", || shuttle::task(&[]))?;
     step("the main job", || run(&[], MAIN_JOB))?;
     println!("\nall of it holds ({:.0} s)", start.elapsed().as_secs_f64());
     Ok(())
@@ -54,6 +56,25 @@ fn gives(text: &str, command: &str) -> bool {
     text.lines().any(|line| line.split(" #").next().unwrap_or(line).trim().trim_start_matches("$ ") == command)
 }
 
+/// `docs/ORDERINGS.md` names a model for each edge; it must be one.
+fn every_witness_is_a_model() -> Result<(), String> {
+    let read = |path: &str| fs::read_to_string(root().join(path)).map_err(|error| format!("{path}: {error}"));
+    let models = read("crates/ring-state/tests/loom.rs")? + &read("crates/buffer_ring/tests/loom.rs")?;
+    let document = read("docs/ORDERINGS.md")?;
+    let witnesses: Vec<_> = witnesses(&document).collect();
+    match witnesses.iter().find(|witness| !models.contains(&format!("fn {witness}("))) {
+        Some(missing) => Err(format!("docs/ORDERINGS.md names `{missing}`, which is no model")),
+        None if witnesses.is_empty() => Err("docs/ORDERINGS.md names no witness at all".into()),
+        None => Ok(()),
+    }
+}
+
+/// What stands between backquotes in the last column of the tables.
+fn witnesses(document: &str) -> impl Iterator<Item = &str> {
+    let rows = document.lines().filter_map(|line| line.trim_end().strip_prefix('|')?.strip_suffix('|'));
+    rows.filter_map(|row| row.rsplit('|').next()).flat_map(|cell| cell.split('`').skip(1).step_by(2))
+}
+
 /// In the workspace, one crate's features can hide what another has forgotten to ask for.
 fn each_crate_alone() -> Result<(), String> {
     let crates = fs::read_dir(root().join("crates")).and_then(|entries| {
@@ -79,6 +100,12 @@ fn ring_state_without_std() -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn witnesses_are_the_names_in_the_last_column() {
+        let document = "text `no`\n| `E1` | `no` | `yes`, and `this_too` |\n|---|---|---|\n| E2 | `no` | none |\n";
+        assert_eq!(witnesses(document).collect::<Vec<_>>(), ["yes", "this_too"]);
+    }
 
     #[test]
     fn a_command_counts_only_as_a_whole_line() {

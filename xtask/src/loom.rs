@@ -3,10 +3,7 @@
 //! A model reports with one line, `model <name>: <n> executions at bound <b> in <s> s`. A run without such a line proves nothing
 //! (a filter that matches no test, a test file compiled without `--cfg loom`) and counts as failed.
 
-use std::env;
-use std::path::PathBuf;
-
-use crate::run::{root, run_and_read};
+use crate::run::{run_and_read, rustflags, target};
 
 /// Packages with models, in `tests/loom.rs`.
 const PACKAGES: &[&str] = &["ring-state", "buffer_ring"];
@@ -27,11 +24,8 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     }
     let deep = !flags.is_empty();
 
-    // A folder of its own: other flags would make every normal build start from nothing.
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from).join("loom");
-    let target = target.to_string_lossy();
-    let flags = format!("{} --cfg loom", env::var("RUSTFLAGS").unwrap_or_default());
-    let mut variables = vec![("RUSTFLAGS", flags.trim_start()), ("CARGO_TARGET_DIR", &*target)];
+    let (flags, target) = (rustflags("--cfg loom"), target("loom"));
+    let mut variables = vec![("RUSTFLAGS", &*flags), ("CARGO_TARGET_DIR", &*target)];
     if deep {
         variables.push(("LOOM_DEEP", "1"));
     }

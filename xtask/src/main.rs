@@ -1,8 +1,12 @@
 //! The project's chores, so that a workflow or a person needs one word and nothing to copy: `cargo xtask help`.
 
+mod asan;
 mod ci;
 mod loom;
+mod mutants;
 mod run;
+mod shuttle;
+mod tsan;
 
 use std::env;
 use std::process::ExitCode;
@@ -13,6 +17,15 @@ type Task = fn(&[String]) -> Result<(), String>;
 const TASKS: &[(&str, &str, &str, Task)] = &[
     ("ci", "", "everything the gate asks for, in order; stops at the first failure", ci::task),
     ("loom", "[--deep] [filter]", "model-check; --deep allows one preemption more", loom::task),
+    (
+        "mutants",
+        "[--hunt] [filter]",
+        "break the protocol in many places, one by one: each time a model must fail",
+        mutants::task,
+    ),
+    ("shuttle", "[--schedules n] [--seed s] [filter]", "run larger programs in random schedules", shuttle::task),
+    ("asan", "", "the tests under AddressSanitizer", asan::task),
+    ("tsan", "", "the tests under ThreadSanitizer; needs the sources of std", tsan::task),
     ("help", "", "this list", help),
 ];
 
@@ -35,7 +48,7 @@ fn main() -> ExitCode {
 fn help(_: &[String]) -> Result<(), String> {
     println!("cargo xtask <task>\n");
     for (name, arguments, purpose, _) in TASKS {
-        println!("  {:<24}{purpose}", format!("{name} {arguments}"));
+        println!("  {:<46}{purpose}", format!("{name} {arguments}"));
     }
     Ok(())
 }

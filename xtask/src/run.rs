@@ -1,5 +1,6 @@
 //! Commands: shown before they run, started at the root of the checkout, an error when they fail.
 
+use std::env;
 use std::io::{self, PipeReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -11,6 +12,18 @@ pub(crate) type Variables<'a> = &'a [(&'a str, &'a str)];
 pub(crate) fn root() -> PathBuf {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
     xtask.parent().expect("xtask lies in the checkout").to_owned()
+}
+
+/// The folder for builds with other flags than the normal ones, which would otherwise make every normal build start from nothing.
+pub(crate) fn target(name: &str) -> String {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    target.join(name).to_string_lossy().into_owned()
+}
+
+/// The user's `RUSTFLAGS`, and `flags` behind them.
+pub(crate) fn rustflags(flags: &str) -> String {
+    let users = env::var("RUSTFLAGS").unwrap_or_default();
+    format!("{users} {flags}").trim_start().to_owned()
 }
 
 /// Runs `line`: words with single blanks between, no quoting.

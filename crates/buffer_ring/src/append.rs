@@ -13,8 +13,14 @@ use crate::sync::Ordering::{Acquire, Relaxed};
 use crate::sync::spin_loop;
 use crate::{AppendError, Extent, Reservation};
 
-/// How often a thread looks whether another one is just about to open the next buffer.
-const GLANCES: usize = if cfg!(loom) { 0 } else { 64 };
+/// How often a thread looks whether another one is just about to open the next buffer. Checkers would explore little but that.
+const GLANCES: usize = if cfg!(loom) {
+    0
+} else if cfg!(shuttle) {
+    2
+} else {
+    64
+};
 
 /// How long a thread that finds the ring full will wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

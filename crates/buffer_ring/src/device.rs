@@ -2,14 +2,14 @@
 
 use ring_io::DeviceError;
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use imp::{WriteQueue, attach};
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub(crate) use crate::model::{WriteQueue, attach};
 use crate::sync::RwLock;
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod imp {
     use std::sync::Arc;
 

@@ -32,7 +32,7 @@ mod extent;
 mod flush;
 mod gate;
 mod hold;
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub mod model;
 mod options;
 mod read;

@@ -1,4 +1,4 @@
-//! The device that models run on: writes complete when the model says so, and loom sees every step.
+//! The device that models run on: writes complete when the model says so, and the checker, loom or shuttle, sees every step.
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use crate::sync::{spin_loop, yield_now};
 use crate::{Extent, ReadError};
 
 /// How often a reader looks for a moment without writers before it has the buffer sealed.
-const LOOKS: usize = 200;
+const LOOKS: usize = if cfg!(shuttle) { 4 } else { 200 };
 
 /// How often it looks where it cannot wait: some tenths of a second beside threads that copy.
 const PATIENT_LOOKS: usize = 1 << 20;

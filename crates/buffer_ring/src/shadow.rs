@@ -1,13 +1,13 @@
-//! What loom sees of a buffer's bytes: for each 512 of them a cell that notices when two threads get in each other's way. Nothing at all
-//! in a normal build.
+//! What a checker sees of a buffer's bytes. Loom: for each 512 of them a cell that notices when two threads get in each other's way.
+//! Shuttle: who is at which bytes at this moment. Nothing at all in a normal build.
 
 use core::ops::Range;
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 #[derive(Debug)]
 pub(crate) struct Shadow;
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 impl Shadow {
     pub(crate) fn new(_len: usize) -> Self {
         Self
@@ -52,5 +52,44 @@ impl Shadow {
     fn cells(&self, range: Range<usize>) -> &[loom::cell::UnsafeCell<()>] {
         assert!(range.start % GRAIN == 0 && range.end % GRAIN == 0, "models use multiples of {GRAIN} bytes");
         &self.0[range.start / GRAIN..range.end / GRAIN]
+    }
+}
+
+/// Who is at which bytes at this moment, and whether to write.
+#[cfg(shuttle)]
+#[derive(Debug)]
+pub(crate) struct Shadow {
+    visits: std::sync::Mutex<Vec<(Range<usize>, bool)>>,
+    /// Gives others a turn.
+    turn: crate::sync::AtomicBool,
+}
+
+#[cfg(shuttle)]
+impl Shadow {
+    pub(crate) fn new(_len: usize) -> Self {
+        Self { visits: Default::default(), turn: crate::sync::AtomicBool::new(false) }
+    }
+
+    pub(crate) fn read(&self, range: Range<usize>) {
+        self.visit(range, false);
+    }
+
+    pub(crate) fn write(&self, range: Range<usize>) {
+        self.visit(range, true);
+    }
+
+    fn visit(&self, range: Range<usize>, writes: bool) {
+        {
+            let mut visits = self.visits.lock().expect("not poisoned");
+            for (other, other_writes) in visits.iter().filter(|_| !range.is_empty()) {
+                let meet = range.start < other.end && other.start < range.end;
+                assert!(!(meet && (writes || *other_writes)), "one at {range:?} (writes: {writes}), one at {other:?}");
+            }
+            visits.push((range.clone(), writes));
+        }
+        self.turn.load(crate::sync::Ordering::Relaxed);
+        let mut visits = self.visits.lock().expect("not poisoned");
+        let mine = visits.iter().position(|visit| *visit == (range.clone(), writes)).expect("put there above");
+        visits.swap_remove(mine);
     }
 }

@@ -1,6 +1,6 @@
-//! The one place of this crate that knows where atomics and locks come from: the hardware and `parking_lot`, or loom.
+//! The one place of this crate that knows where atomics and locks come from: the hardware and `parking_lot`, or a checker.
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod imp {
     pub(crate) use core::hint::spin_loop;
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -8,25 +8,30 @@ mod imp {
     pub(crate) use std::thread::yield_now;
 }
 
-/// Loom's types behind the calls of `parking_lot` that the ring makes.
-#[cfg(loom)]
+/// A checker's types behind the calls of `parking_lot` that the ring makes.
+#[cfg(any(loom, shuttle))]
 mod imp {
     use core::ops::{Deref, DerefMut};
     use std::time::Instant;
 
-    pub(crate) use loom::hint::spin_loop;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-    pub(crate) use loom::thread::yield_now;
+    #[cfg(loom)]
+    use loom as checker;
+    #[cfg(shuttle)]
+    use shuttle as checker;
+
+    pub(crate) use checker::hint::spin_loop;
+    pub(crate) use checker::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use checker::thread::yield_now;
 
     #[derive(Debug)]
-    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+    pub(crate) struct Mutex<T>(checker::sync::Mutex<T>);
 
     /// `None` only while its thread sleeps at a condition variable.
-    pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
+    pub(crate) struct MutexGuard<'a, T>(Option<checker::sync::MutexGuard<'a, T>>);
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
-            Self(loom::sync::Mutex::new(value))
+            Self(checker::sync::Mutex::new(value))
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
@@ -49,9 +54,9 @@ mod imp {
     }
 
     #[derive(Debug)]
-    pub(crate) struct Condvar(loom::sync::Condvar);
+    pub(crate) struct Condvar(checker::sync::Condvar);
 
-    /// Loom knows no time: nothing ever times out.
+    /// Checkers know no time: nothing ever times out.
     pub(crate) struct NeverTimedOut;
 
     impl NeverTimedOut {
@@ -62,7 +67,7 @@ mod imp {
 
     impl Condvar {
         pub(crate) fn new() -> Self {
-            Self(loom::sync::Condvar::new())
+            Self(checker::sync::Condvar::new())
         }
 
         pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
@@ -81,18 +86,18 @@ mod imp {
     }
 
     #[derive(Debug)]
-    pub(crate) struct RwLock<T>(loom::sync::RwLock<T>);
+    pub(crate) struct RwLock<T>(checker::sync::RwLock<T>);
 
     impl<T> RwLock<T> {
         pub(crate) fn new(value: T) -> Self {
-            Self(loom::sync::RwLock::new(value))
+            Self(checker::sync::RwLock::new(value))
         }
 
-        pub(crate) fn read_recursive(&self) -> loom::sync::RwLockReadGuard<'_, T> {
+        pub(crate) fn read_recursive(&self) -> checker::sync::RwLockReadGuard<'_, T> {
             self.0.read().expect("not poisoned")
         }
 
-        pub(crate) fn write(&self) -> loom::sync::RwLockWriteGuard<'_, T> {
+        pub(crate) fn write(&self) -> checker::sync::RwLockWriteGuard<'_, T> {
             self.0.write().expect("not poisoned")
         }
     }

@@ -85,7 +85,7 @@
 //! assert!(word.reopen());
 //! ```
 
-#![cfg_attr(not(loom), no_std)]
+#![cfg_attr(not(any(loom, shuttle)), no_std)]
 #![forbid(unsafe_code)]
 
 mod layout;
@@ -97,5 +97,5 @@ pub use layout::{MAX_BLIND_LEN, MAX_CAPACITY};
 pub use snapshot::{Quiet, Snapshot};
 pub use word::{Duty, Reserve, Seal, StateWord};
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod exhaustive;

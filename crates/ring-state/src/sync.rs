@@ -1,9 +1,11 @@
-//! The one place of this crate that knows whether loom is on.
+//! The one place of this crate that knows whether a checker is on: loom or shuttle.
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::{AtomicUsize, Ordering};
 
 /// Loom's atomics register themselves at run time, so that their constructors are not `const`.
 macro_rules! const_unless_loom {

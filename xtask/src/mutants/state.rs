@@ -1,0 +1,219 @@
+//! The mutants of `ring-state`.
+
+use super::Group;
+
+pub(super) const GROUPS: &[Group] = &[
+    (
+        "crates/ring-state/src/word.rs",
+        "ring-state",
+        &[
+            // The three edges, each half.
+            [
+                "E1, release half",
+                "self.0.fetch_sub(WRITER, Release)",
+                "self.0.fetch_sub(WRITER, Relaxed)",
+                "the_flusher_sees_every_byte",
+            ],
+            [
+                "E1, acquire half",
+                "quiet.0.flushing().0, Acquire, Relaxed)",
+                "quiet.0.flushing().0, Relaxed, Relaxed)",
+                "the_flusher_sees_every_byte",
+            ],
+            [
+                "E2, release half",
+                "self.0.fetch_sub(FLUSHING + bytes(len), Release)",
+                "self.0.fetch_sub(FLUSHING + bytes(len), Relaxed)",
+                "the_next_life_waits_for_the_flusher",
+            ],
+            [
+                "E2, acquire half",
+                "compare_exchange(SEALED, 0, AcqRel, Relaxed)",
+                "compare_exchange(SEALED, 0, Release, Relaxed)",
+                "the_next_life_waits_for_the_flusher",
+            ],
+            [
+                "E3, release half",
+                "compare_exchange(SEALED, 0, AcqRel, Relaxed)",
+                "compare_exchange(SEALED, 0, Acquire, Relaxed)",
+                "the_next_life_sees_what_its_opener_prepared",
+            ],
+            [
+                "E3, acquire half of a blind reservation",
+                "self.0.fetch_add(WRITER + bytes(len), Acquire)",
+                "self.0.fetch_add(WRITER + bytes(len), Relaxed)",
+                "the_next_life_sees_what_its_opener_prepared",
+            ],
+            [
+                "E3, acquire half of an exact reservation",
+                "compare_exchange_weak(seen.0, next.0, Acquire, Relaxed)",
+                "compare_exchange_weak(seen.0, next.0, Relaxed, Relaxed)",
+                "the_next_life_sees_what_its_opener_prepared",
+            ],
+            [
+                "E3, acquire half of entering",
+                "compare_exchange_weak(seen.0, seen.entered().0, Acquire, Relaxed)",
+                "compare_exchange_weak(seen.0, seen.entered().0, Relaxed, Relaxed)",
+                "the_next_life_sees_what_its_opener_prepared",
+            ],
+            // Planted bugs.
+            [
+                "the flush is taken by setting its bit, whatever was there",
+                "self.0.compare_exchange(quiet.0.0, quiet.0.flushing().0, Acquire, Relaxed).is_ok()",
+                "{ let _ = quiet; self.0.fetch_or(FLUSHING, Acquire); true }",
+                "an_explicit_seal_and_a_full_buffer_have_one_sealer",
+            ],
+            [
+                "a late addition is not undone",
+                "Judgement::Late => Reserve::Late(self.undo(len)),",
+                "Judgement::Late => Reserve::Late(Duty::None),",
+                "an_explicit_seal_and_a_full_buffer_have_one_sealer",
+            ],
+            [
+                "a late addition's length is undone, its count is not",
+                "let change = WRITER + bytes(len);",
+                "let change = bytes(len);",
+                "an_explicit_seal_and_a_full_buffer_have_one_sealer",
+            ],
+            [
+                "a late addition's count is undone, its length is not",
+                "let change = WRITER + bytes(len);",
+                "let change = WRITER;",
+                "an_explicit_seal_and_a_full_buffer_have_one_sealer",
+            ],
+            [
+                "a late addition is undone in two steps, the count first",
+                "Self::duty(Snapshot(self.0.fetch_sub(change, Relaxed) - change))",
+                "self.0.fetch_sub(WRITER, Relaxed); let rest = change - WRITER; Self::duty(Snapshot(self.0.fetch_sub(rest, Relaxed) - rest))",
+                "an_explicit_seal_and_a_full_buffer_have_one_sealer",
+            ],
+            [
+                "who undoes does not look whether it was the last one",
+                "Self::duty(Snapshot(self.0.fetch_sub(change, Relaxed) - change))",
+                "{ self.0.fetch_sub(change, Relaxed); Duty::None }",
+                "an_explicit_seal_and_a_full_buffer_have_one_sealer",
+            ],
+            [
+                "the crosser leaves its addition in",
+                "self.0.fetch_add(SEALED.wrapping_sub(bytes(len)), Relaxed);",
+                "self.0.fetch_or(SEALED, Relaxed);",
+                "blind_writers_seal_once_and_flush_once",
+            ],
+            [
+                "the crosser does not seal",
+                "self.0.fetch_add(SEALED.wrapping_sub(bytes(len)), Relaxed);",
+                "self.0.fetch_sub(bytes(len), Relaxed);",
+                "blind_writers_seal_once_and_flush_once",
+            ],
+            [
+                "an exact reservation that does not fit seals without staying inside",
+                "seen.entered().sealed()",
+                "seen.sealed()",
+                "exact_writers_seal_once_and_flush_once",
+            ],
+            [
+                "an exact reservation stores what it has read",
+                "match self.0.compare_exchange_weak(seen.0, next.0, Acquire, Relaxed) {\n                Ok(_)",
+                "self.0.store(next.0, Relaxed); match Ok(0) {\n                Ok::<usize, usize>(_)",
+                "exact_writers_seal_once_and_flush_once",
+            ],
+            [
+                "who leaves a sealed buffer last is not told",
+                "Self::duty(Snapshot(before.0 - WRITER))",
+                "Duty::None",
+                "blind_writers_seal_once_and_flush_once",
+            ],
+            [
+                "who leaves is told what it saw before it left",
+                "Self::duty(Snapshot(before.0 - WRITER))",
+                "Self::duty(before)",
+                "blind_writers_seal_once_and_flush_once",
+            ],
+            [
+                "a seal on request sets the bit, whatever was there",
+                "match self.0.compare_exchange_weak(seen.0, seen.sealed().0, Relaxed, Relaxed) {",
+                "match Ok::<usize, usize>(self.0.fetch_or(SEALED, Relaxed)) {",
+                "an_explicit_seal_and_a_full_buffer_have_one_sealer",
+            ],
+            [
+                "the end of a flush wipes late arrivals out",
+                "let before = Snapshot(self.0.fetch_sub(FLUSHING + bytes(len), Release));",
+                "let before = Snapshot(self.0.swap(SEALED, Release));",
+                "a_late_arrival_never_leaves_a_hole",
+            ],
+            [
+                "the end of a flush leaves its bytes in",
+                "let before = Snapshot(self.0.fetch_sub(FLUSHING + bytes(len), Release));",
+                "let before = Snapshot(self.0.fetch_sub(FLUSHING, Release));",
+                "a_late_arrival_never_leaves_a_hole",
+            ],
+            [
+                "the next life begins over a late arrival's addition",
+                "self.0.compare_exchange(SEALED, 0, AcqRel, Relaxed).is_ok()",
+                "{ self.0.swap(0, AcqRel); true }",
+                "a_late_arrival_never_leaves_a_hole",
+            ],
+        ],
+    ),
+    (
+        "crates/ring-state/src/snapshot.rs",
+        "ring-state",
+        &[
+            [
+                "a sealed buffer grants",
+                "if self.is_sealed() || self.offset() > capacity {",
+                "if self.offset() > capacity {",
+                "an_explicit_seal_and_a_full_buffer_have_one_sealer",
+            ],
+            [
+                "who comes after the crosser crosses, too",
+                "if self.is_sealed() || self.offset() > capacity {",
+                "if self.is_sealed() {",
+                "blind_and_exact_writers_seal_once_and_flush_once",
+            ],
+            [
+                "a buffer with writers inside is quiet",
+                "self.is_sealed() && self.writers() == 0 && self.offset() > 0",
+                "self.is_sealed() && self.offset() > 0",
+                "blind_writers_seal_once_and_flush_once",
+            ],
+            [
+                "an open buffer is quiet",
+                "self.is_sealed() && self.writers() == 0 && self.offset() > 0",
+                "self.writers() == 0 && self.offset() > 0",
+                "a_life_does_not_end_under_a_thread_inside",
+            ],
+            [
+                "a buffer whose flush is under way is quiet",
+                "self.offset() > 0 && !self.is_flushing() {",
+                "self.offset() > 0 {",
+                "blind_and_exact_writers_seal_once_and_flush_once",
+            ],
+            [
+                "a thread may enter while the device reads",
+                "!ended && !self.is_flushing()",
+                "!ended",
+                "a_life_does_not_end_under_a_thread_inside",
+            ],
+        ],
+    ),
+    // What only a ring can show.
+    (
+        "crates/ring-state/src/word.rs",
+        "buffer_ring",
+        &[
+            [
+                "the flush is taken by setting its bit, if nobody was faster",
+                "self.0.compare_exchange(quiet.0.0, quiet.0.flushing().0, Acquire, Relaxed).is_ok()",
+                "{ let _ = quiet; self.0.fetch_or(FLUSHING, Acquire) & FLUSHING == 0 }",
+                "blind_appends_fill_buffers_that_go_out_once",
+            ],
+            [
+                "a buffer without bytes can be sealed on request",
+                "if seen.offset() == 0 {",
+                "if seen.offset() == u32::MAX {",
+                "a_life_can_end_before_its_opener_has_published_it",
+            ],
+        ],
+    ),
+];
