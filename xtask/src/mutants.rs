@@ -4,6 +4,7 @@
 //! stays as it is; a copy of it is changed, built with loom, and changed back. A mutant that does not compile is an error of the
 //! list, and so is a text that does not occur exactly once, or a model that fails without any change.
 
+mod open;
 mod ring;
 mod state;
 
@@ -46,11 +47,13 @@ enum Verdict {
 
 pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     let (flags, filters): (Vec<_>, Vec<_>) = arguments.iter().partition(|argument| argument.starts_with('-'));
-    if let Some(flag) = flags.iter().find(|flag| **flag != "--hunt") {
-        return Err(format!("mutants does not know `{flag}`: cargo xtask mutants [--hunt] [filter]"));
+    let has = |name: &str| flags.iter().any(|flag| *flag == name);
+    if let Some(flag) = flags.iter().find(|flag| !["--hunt", "--open"].contains(&flag.as_str())) {
+        return Err(format!("mutants does not know `{flag}`: cargo xtask mutants [--hunt] [--open] [filter]"));
     }
+    let groups: &[&[Group]] = if has("--open") { &[open::GROUPS] } else { &[state::GROUPS, ring::GROUPS] };
     let wanted = |mutant: &Mutant| filters.is_empty() || filters.iter().any(|filter| mutant.title().contains(*filter));
-    let mutants: Vec<_> = mutants().filter(wanted).collect();
+    let mutants: Vec<_> = mutants(groups).filter(wanted).collect();
     if mutants.is_empty() {
         return Err("no mutant has such a name".into());
     }
@@ -62,7 +65,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     for (number, mutant) in mutants.iter().enumerate() {
         say(&format!("[{}/{count}] {}: ", number + 1, mutant.title()));
         let begun = Instant::now();
-        let verdict = lab.try_mutant(mutant, !flags.is_empty())?;
+        let verdict = lab.try_mutant(mutant, has("--hunt"))?;
         let seconds = begun.elapsed().as_secs_f64();
         match verdict {
             Verdict::Failed(why) => {
@@ -81,9 +84,8 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     if survivors.is_empty() { Ok(()) } else { Err(format!("no model has noticed\n{}", survivors.join("\n"))) }
 }
 
-fn mutants() -> impl Iterator<Item = Mutant> {
-    let groups: [&[Group]; 2] = [state::GROUPS, ring::GROUPS];
-    groups.into_iter().flatten().flat_map(|(file, package, changes)| {
+fn mutants(groups: &[&'static [Group]]) -> impl Iterator<Item = Mutant> {
+    groups.iter().copied().flatten().flat_map(|(file, package, changes)| {
         changes.iter().map(|&[what, from, to, killer]| Mutant { file, what, from, to, package, killer })
     })
 }
@@ -286,7 +288,7 @@ mod tests {
     #[test]
     fn every_mutant_changes_one_place_and_names_a_model() {
         let mut titles = BTreeSet::new();
-        for mutant in mutants() {
+        for mutant in mutants(&[state::GROUPS, ring::GROUPS, open::GROUPS]) {
             let source = fs::read_to_string(root().join(mutant.file)).expect(mutant.file);
             assert_ne!(mutant.apply(&source).unwrap(), source, "{}", mutant.title());
             let models = format!("crates/{}/tests/loom.rs", mutant.package);

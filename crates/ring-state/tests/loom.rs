@@ -216,6 +216,28 @@ fn an_explicit_seal_and_a_full_buffer_have_one_sealer() {
     assert!(REQUESTED.load(Relaxed) > 0 && CROSSED.load(Relaxed) > 0);
 }
 
+/// A crossing that was foreseen takes the exact way; this one is blind.
+#[test]
+fn a_blind_crosser_and_an_explicit_seal_have_one_sealer() {
+    static CROSSED: Count = Count::new(0);
+    static REQUESTED: Count = Count::new(0);
+    model("a_blind_crosser_and_an_explicit_seal_have_one_sealer", Bound::Preemptions(3), || {
+        let buffer = Buffer::<2>::open(8);
+        assert!(buffer.append(1, 1));
+        let writers = [2, 3].map(|mark| {
+            let buffer = Arc::clone(&buffer);
+            thread::spawn(move || buffer.append(1, mark))
+        });
+        buffer.seal();
+        for writer in writers {
+            let _ = writer.join().unwrap();
+        }
+        hit(if buffer.sealed_len.load(Relaxed) == 16 { &CROSSED } else { &REQUESTED });
+        buffer.check_one_life();
+    });
+    assert!(REQUESTED.load(Relaxed) > 0 && CROSSED.load(Relaxed) > 0);
+}
+
 /// E1.
 #[test]
 fn the_flusher_sees_every_byte() {

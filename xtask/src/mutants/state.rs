@@ -216,4 +216,42 @@ pub(super) const GROUPS: &[Group] = &[
             ],
         ],
     ),
+    (
+        "crates/ring-state/src/word.rs",
+        "ring-state",
+        &[
+            [
+                "the crosser takes its addition back before it seals",
+                "self.0.fetch_add(SEALED.wrapping_sub(bytes(len)), Relaxed);",
+                "self.0.fetch_sub(bytes(len), Relaxed); self.0.fetch_or(SEALED, Relaxed);",
+                "a_blind_crosser_and_an_explicit_seal_have_one_sealer",
+            ],
+            [
+                "a seal on request does not know that somebody has crossed",
+                "if seen.is_sealed() || seen.offset() > capacity {",
+                "if seen.is_sealed() {",
+                "a_blind_crosser_and_an_explicit_seal_have_one_sealer",
+            ],
+        ],
+    ),
+    (
+        "crates/ring-state/src/word.rs",
+        "buffer_ring",
+        &[[
+            "a snapshot acquires nothing",
+            "Snapshot(self.0.load(Acquire))",
+            "Snapshot(self.0.load(Relaxed))",
+            "a_reader_never_meets_the_next_life",
+        ]],
+    ),
+    (
+        "crates/ring-state/src/snapshot.rs",
+        "buffer_ring",
+        &[[
+            "a vacant buffer is quiet",
+            "self.writers() == 0 && self.offset() > 0 && !self.is_flushing()",
+            "self.writers() == 0 && !self.is_flushing()",
+            "a_late_arrival_does_not_lose_the_rotation",
+        ]],
+    ),
 ];
