@@ -53,7 +53,7 @@ impl BufferHandle {
     #[must_use]
     pub fn is_written(&self) -> bool {
         self.shared.poll();
-        self.shared.slots[self.life.slot()].has_completed(self.life.generation())
+        self.shared.has_completed(self.life)
     }
 }
 
@@ -62,7 +62,7 @@ impl fmt::Debug for BufferHandle {
         f.debug_struct("BufferHandle")
             .field("generation", &self.generation())
             .field("sealed", &self.is_sealed())
-            .field("written", &self.is_written())
+            .field("written", &self.shared.has_completed(self.life))
             .finish()
     }
 }
@@ -107,7 +107,7 @@ impl FlushTicket {
     }
 
     fn has_completed(&self) -> bool {
-        self.life.is_none_or(|life| self.shared.slots[life.slot()].has_completed(life.generation()))
+        self.life.is_none_or(|life| self.shared.has_completed(life))
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<(), RingError> {
@@ -121,7 +121,7 @@ impl FlushTicket {
 
 impl fmt::Debug for FlushTicket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlushTicket").field("done", &self.is_done()).finish()
+        f.debug_struct("FlushTicket").field("done", &self.has_completed()).finish()
     }
 }
 
@@ -202,6 +202,11 @@ impl Shared {
             // Somebody who sleeps may have to drive.
             self.waiters.wake();
         }
+    }
+
+    /// Whether the bytes of `life` have been written.
+    fn has_completed(&self, life: Life) -> bool {
+        self.slots[life.slot()].has_completed(life.generation())
     }
 
     /// The buffer has been written: its slot is free.
