@@ -46,6 +46,11 @@ impl Watermark {
         self.generation.store(mark.generation, Release);
     }
 
+    /// Both together. Only while nobody sets it.
+    fn get(&self) -> Mark {
+        Mark { generation: self.generation(), address: self.address() }
+    }
+
     fn generation(&self) -> u64 {
         self.generation.load(Acquire)
     }
@@ -85,7 +90,7 @@ impl Durability {
     pub(crate) fn written_up_to(&self, generation: u64, end: u64) {
         let mut ahead = self.ahead.lock();
         ahead.insert(generation, end);
-        let mut mark = Mark { generation: self.written.generation(), address: self.written.address() };
+        let mut mark = self.written.get();
         while let Some(address) = ahead.remove(&(mark.generation + 1)) {
             mark = Mark { generation: mark.generation + 1, address };
         }
@@ -95,7 +100,7 @@ impl Durability {
     /// What a sync that begins now will cover.
     fn covered(&self) -> Mark {
         let _ahead = self.ahead.lock();
-        Mark { generation: self.written.generation(), address: self.written.address() }
+        self.written.get()
     }
 
     pub(crate) fn close(&self) {

@@ -564,8 +564,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "what a sync covers is read while it moves",
-                "        let _ahead = self.ahead.lock();\n        Mark {",
-                "        Mark {",
+                "        let _ahead = self.ahead.lock();\n        self.written.get()",
+                "        self.written.get()",
                 "a_sync_covers_only_what_was_written_before_it_began",
             ],
             [
