@@ -28,9 +28,11 @@ struct State {
     instant: bool,
     held: Vec<Write>,
     ready: Vec<Finished>,
+    /// Finished, for the threads that wait for their own.
+    own: Vec<Finished>,
     /// What is in the file.
-    written: Vec<(u64, Vec<u8>)>,
-    /// How many of them are on stable storage.
+    written: Vec<Written>,
+    /// How many of them a sync has covered.
     synced: usize,
     broken: Option<DeviceError>,
     interrupted: bool,
@@ -41,6 +43,17 @@ struct Write {
     token: u64,
     bytes: Frozen,
     offset: u64,
+    durable: bool,
+    /// Whether the thread that submitted it waits for it itself.
+    own: bool,
+}
+
+/// A write that has completed.
+#[derive(Debug)]
+struct Written {
+    offset: u64,
+    bytes: Vec<u8>,
+    durable: bool,
 }
 
 impl ModelDevice {
@@ -108,26 +121,38 @@ impl ModelDevice {
     /// What was written where, in the order of completion.
     #[must_use]
     pub fn written(&self) -> Vec<(u64, Vec<u8>)> {
-        self.0.state.lock().written.clone()
+        self.0.state.lock().written.iter().map(|write| (write.offset, write.bytes.clone())).collect()
     }
 
     /// The address below which everything is on stable storage, on a log that begins at 0.
     #[must_use]
     pub fn synced_up_to(&self) -> u64 {
         let state = self.0.state.lock();
-        let mut writes: Vec<_> = state.written[..state.synced].iter().map(|(at, bytes)| (*at, bytes.len())).collect();
+        let (synced, later) = state.written.split_at(state.synced);
+        let durable = synced.iter().chain(later.iter().filter(|write| write.durable));
+        let mut writes: Vec<_> = durable.map(|write| (write.offset, write.bytes.len())).collect();
         writes.sort_unstable();
         writes.into_iter().fold(0, |end, (at, len)| if at == end { end + len as u64 } else { end })
     }
 }
 
 impl State {
-    fn finish(&mut self, Write { token, bytes, offset }: Write) {
-        let result = self.broken.clone().map_or(Ok(()), Err);
-        if result.is_ok() {
-            self.written.push((offset, bytes.to_vec()));
+    fn arrive(&mut self, write: Write) {
+        if self.instant {
+            self.finish(write);
+        } else {
+            self.held.push(write);
         }
-        self.ready.push(Finished { token, bytes, result });
+    }
+
+    fn finish(&mut self, Write { token, bytes, offset, durable, own }: Write) {
+        let result = self.broken.clone().map_or(Ok(()), Err);
+        let durable = durable && result.is_ok();
+        if result.is_ok() {
+            self.written.push(Written { offset, bytes: bytes.to_vec(), durable });
+        }
+        let finished = if own { &mut self.own } else { &mut self.ready };
+        finished.push(Finished { token, bytes, durable, result });
     }
 }
 
@@ -141,15 +166,33 @@ pub(crate) fn attach(_: &Arc<QuikIO>, _: &Arc<Arena>) -> Result<WriteQueue, Atta
 
 impl WriteQueue {
     pub(crate) fn submit(&self, token: u64, bytes: Frozen, offset: u64) {
+        self.start(Write { token, bytes, offset, durable: false, own: false });
+    }
+
+    #[allow(dead_code, reason = "the seam of the real queue")]
+    pub(crate) fn submit_durable(&self, token: u64, bytes: Frozen, offset: u64) {
+        self.start(Write { token, bytes, offset, durable: true, own: false });
+    }
+
+    /// Waits for its completion like the kernel's would; `reap` never sees it.
+    #[allow(dead_code, reason = "the seam of the real queue")]
+    pub(crate) fn write_durable_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
         let device = &self.0.0;
-        let write = Write { token, bytes, offset };
         let mut state = device.state.lock();
-        if state.instant {
-            state.finish(write);
-        } else {
-            state.held.push(write);
+        state.arrive(Write { token, bytes, offset, durable: true, own: true });
+        loop {
+            if let Some(mine) = state.own.iter().position(|write| write.token == token) {
+                return state.own.swap_remove(mine);
+            }
+            device.changed.wait(&mut state);
         }
-        device.in_flight.fetch_add(1, AcqRel);
+    }
+
+    fn start(&self, write: Write) {
+        let mut state = self.0.0.state.lock();
+        state.arrive(write);
+        // Before anybody can reap it.
+        self.0.0.in_flight.fetch_add(1, AcqRel);
     }
 
     pub(crate) fn reap(&self, wait: Wait, finished: &mut Vec<Finished>) {
@@ -205,9 +248,9 @@ impl WriteQueue {
         let state = self.0.0.state.lock();
         for (index, byte) in target.iter_mut().enumerate() {
             let address = at + index as u64;
-            let hit = |(start, bytes): &&(u64, Vec<u8>)| (*start..*start + bytes.len() as u64).contains(&address);
-            let Some((start, bytes)) = state.written.iter().find(hit) else { return Ok(index) };
-            *byte = bytes[(address - start) as usize];
+            let hit = |write: &&Written| (write.offset..write.offset + write.bytes.len() as u64).contains(&address);
+            let Some(write) = state.written.iter().find(hit) else { return Ok(index) };
+            *byte = write.bytes[(address - write.offset) as usize];
         }
         Ok(target.len())
     }

@@ -19,7 +19,7 @@ const ENGINE_VARIABLE: &str = "BUFFER_RING_ENGINE";
 pub enum EngineKind {
     /// Asynchronous writes through an io_uring instance of its own.
     IoUring,
-    /// `pwrite` on a few threads.
+    /// `pwrite` and `pwritev2` on a few threads.
     Positioned,
     /// No device at all: see [`QuikIO::in_memory`](crate::QuikIO::in_memory).
     Memory,

@@ -1,7 +1,7 @@
 //! The file under a log: what it must be, and how it is opened, read, written and synced.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use ring_alloc::{BLOCK, Buffer, round_down, round_up};
 use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use crate::FileError;
-use crate::seam::Storage;
+use crate::retry::is_transient;
+use crate::seam::{Request, Storage};
 
 /// Bytes of the largest buffer that a direct read goes through.
 const MAX_BOUNCE: u64 = 1 << 20;
@@ -59,8 +60,26 @@ impl LogFile {
         Self { file, direct }
     }
 
-    pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<usize, Errno> {
-        rustix::io::pwrite(&self.file, bytes, offset)
+    /// One attempt at what remains of `request`, in this thread.
+    pub(crate) fn write(&self, request: &Request) -> Result<usize, Errno> {
+        let (bytes, offset) = (request.remaining(), request.position());
+        if !request.durable {
+            return rustix::io::pwrite(&self.file, bytes, offset);
+        }
+        match rustix::io::pwritev2(&self.file, &[IoSlice::new(bytes)], offset, ReadWriteFlags::DSYNC) {
+            Err(Errno::NOSYS | Errno::OPNOTSUPP) => self.write_and_sync(bytes, offset),
+            outcome => outcome,
+        }
+    }
+
+    /// The same without `RWF_DSYNC`, which a filter of system calls or a file system may not know.
+    fn write_and_sync(&self, bytes: &[u8], offset: u64) -> Result<usize, Errno> {
+        let written = rustix::io::pwrite(&self.file, bytes, offset)?;
+        match self.sync() {
+            // "Not now" is no answer to a sync: what it had to tell is told once.
+            Err(errno) if is_transient(errno) => Err(Errno::IO),
+            outcome => outcome.map(|()| written),
+        }
     }
 
     /// What direct I/O on the file has to be aligned to, where the kernel tells.

@@ -24,13 +24,15 @@
 //! | from [`WriteQueue::reap`] on | the caller, in [`Finished`] | the caller |
 //!
 //! So memory is free to be used again exactly when it comes back, and not before. Dropping the [`WriteQueue`] waits until everything
-//! has come back. If even waiting fails, the memory is leaked: the kernel may still be reading it.
+//! has come back. [`WriteQueue::write_durable_now`] goes through the same rows within one call. If even waiting fails, the memory is leaked: the kernel may still be reading it.
 //!
 //! # What comes back
 //!
 //! Every token comes back exactly once, in any order. A short write goes on from the block where it stopped; `EINTR`, `EAGAIN`,
 //! `EBUSY` and `ECANCELED` are tried again, a bounded number of times; everything else is a [`DeviceError`] with the errno and the
-//! file range. A write that came back is in the file; it is on stable storage once a [`QuikIO::sync`] that began later has succeeded.
+//! file range. A write that came back is in the file. It is on stable storage if it was durable ([`WriteQueue::submit_durable`],
+//! [`WriteQueue::write_durable_now`]), all of it, however many attempts it took; else once a [`QuikIO::sync`] that began later has
+//! succeeded.
 //!
 //! This crate knows nothing about reservations, records or rotation: that is the business of the ring on top.
 //!

@@ -27,7 +27,7 @@ pub struct MemoryDevice {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    mailbox: Mailbox,
+    mailbox: Arc<Mailbox>,
 }
 
 #[derive(Debug, Default)]
@@ -37,12 +37,21 @@ struct State {
     /// Below this byte `contents` and `synced` are the same.
     clean: usize,
     holding: bool,
-    held: Vec<(Request, Fault)>,
+    held: Vec<Held>,
     writes: Vec<(u64, usize)>,
+    durable_writes: Vec<(u64, usize)>,
     /// What will happen to writes yet to come, by order of arrival.
     faults: BTreeMap<usize, Fault>,
     sync_fault: Option<Errno>,
     syncs: usize,
+}
+
+/// A write that has arrived, what will happen to it, and who waits for it.
+#[derive(Debug)]
+struct Held {
+    request: Request,
+    fault: Fault,
+    mailbox: Arc<Mailbox>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,7 +73,8 @@ impl MemoryDevice {
         self.shared.state.lock().contents.clone()
     }
 
-    /// What is on stable storage: [`contents`](Self::contents) as they were at the last successful sync.
+    /// What is on stable storage: [`contents`](Self::contents) as they were at the last successful sync, and the bytes of completed
+    /// durable writes since.
     #[must_use]
     pub fn synced(&self) -> Vec<u8> {
         self.shared.state.lock().synced.clone()
@@ -89,16 +99,16 @@ impl MemoryDevice {
     /// If fewer are held.
     pub fn release(&self, n: usize) {
         let mut state = self.shared.state.lock();
-        let (request, fault) = state.held.remove(n);
-        self.complete(&mut state, request, fault);
+        let held = state.held.remove(n);
+        state.complete(held);
     }
 
     /// Completes all held writes, oldest first, and stops holding.
     pub fn release_all(&self) {
         let mut state = self.shared.state.lock();
         state.holding = false;
-        for (request, fault) in mem::take(&mut state.held) {
-            self.complete(&mut state, request, fault);
+        for held in mem::take(&mut state.held) {
+            state.complete(held);
         }
     }
 
@@ -131,7 +141,13 @@ impl MemoryDevice {
         self.shared.state.lock().writes.clone()
     }
 
-    /// How many syncs there were, failed ones included.
+    /// Those of [`writes`](Self::writes) that were to be durable. Each is a flush of the device's cache, as a sync is.
+    #[must_use]
+    pub fn durable_writes(&self) -> Vec<(u64, usize)> {
+        self.shared.state.lock().durable_writes.clone()
+    }
+
+    /// How many syncs there were, failed ones included; durable writes are none.
     #[must_use]
     pub fn syncs(&self) -> usize {
         self.shared.state.lock().syncs
@@ -143,22 +159,39 @@ impl MemoryDevice {
         state.faults.insert(arrival, fault);
     }
 
-    /// With the state still locked, so that completions are delivered in the order in which they change the contents.
-    fn complete(&self, state: &mut State, request: Request, fault: Fault) {
-        let result = match fault {
-            Fault::None => state.write(request.position(), request.remaining()),
-            Fault::Shorten(len) => {
-                let bytes = request.remaining();
-                state.write(request.position(), &bytes[..bytes.len().min(len)])
-            }
-            Fault::Fail(errno) => Err(errno),
-        };
-        self.shared.mailbox.deliver((request, result));
+    /// A write arrives, whose outcome goes to `mailbox`.
+    fn arrive(&self, request: Request, mailbox: &Arc<Mailbox>) {
+        mailbox.announce();
+        let state = &mut *self.shared.state.lock();
+        let arrival = state.writes.len();
+        let write = (request.position(), request.remaining().len());
+        state.writes.push(write);
+        if request.durable {
+            state.durable_writes.push(write);
+        }
+        let fault = state.faults.remove(&arrival).unwrap_or_default();
+        let held = Held { request, fault, mailbox: Arc::clone(mailbox) };
+        if state.holding {
+            state.held.push(held);
+        } else {
+            state.complete(held);
+        }
     }
 }
 
 impl State {
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<usize, Errno> {
+    /// With the state still locked, so that completions are delivered in the order in which they change the contents.
+    fn complete(&mut self, Held { request, fault, mailbox }: Held) {
+        let bytes = request.remaining();
+        let result = match fault {
+            Fault::None => self.write(request.position(), bytes, request.durable),
+            Fault::Shorten(len) => self.write(request.position(), &bytes[..bytes.len().min(len)], request.durable),
+            Fault::Fail(errno) => Err(errno),
+        };
+        mailbox.deliver((request, result));
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8], durable: bool) -> Result<usize, Errno> {
         let end = offset.checked_add(bytes.len() as u64).filter(|&end| end <= MAX_LEN).ok_or(Errno::FBIG)? as usize;
         let start = offset as usize;
         if self.contents.len() < end {
@@ -166,6 +199,12 @@ impl State {
         }
         self.contents[start..end].copy_from_slice(bytes);
         self.clean = self.clean.min(start);
+        if durable {
+            if self.synced.len() < end {
+                self.synced.resize(end, 0);
+            }
+            self.synced[start..end].copy_from_slice(bytes);
+        }
         Ok(bytes.len())
     }
 }
@@ -176,16 +215,17 @@ impl Backend for MemoryDevice {
     }
 
     fn submit(&self, request: Request) {
-        self.shared.mailbox.announce();
-        let mut state = self.shared.state.lock();
-        let arrival = state.writes.len();
-        state.writes.push((request.position(), request.remaining().len()));
-        let fault = state.faults.remove(&arrival).unwrap_or_default();
-        if state.holding {
-            state.held.push((request, fault));
-        } else {
-            self.complete(&mut state, request, fault);
+        self.arrive(request, &self.shared.mailbox);
+    }
+
+    fn write_now(&self, request: Request) -> Completion {
+        let mailbox = Arc::default();
+        self.arrive(request, &mailbox);
+        let mut completed = Vec::new();
+        while completed.is_empty() {
+            mailbox.reap(Wait::Until(None), &mut completed);
         }
+        completed.remove(0)
     }
 
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {

@@ -77,6 +77,11 @@ impl Backend for Positioned {
         self.shared.arrived.notify_one();
     }
 
+    fn write_now(&self, request: Request) -> Completion {
+        let result = self.shared.file.write(&request);
+        (request, result)
+    }
+
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
         self.shared.mailbox.reap(wait, completed);
     }
@@ -122,7 +127,7 @@ impl Shared {
     }
 
     fn write(&self, request: Request) {
-        let result = self.file.write_at(request.remaining(), request.position());
+        let result = self.file.write(&request);
         self.mailbox.deliver((request, result));
     }
 }

@@ -28,7 +28,9 @@ pub struct Finished {
     pub token: u64,
     /// The bytes, which the device no longer reads.
     pub bytes: Frozen,
-    /// Whether they are all in the file (not yet: on stable storage).
+    /// Whether they are on stable storage: it was submitted as durable, and the result is `Ok`. If not, a sync has to put them there.
+    pub durable: bool,
+    /// Whether they are all in the file.
     pub result: Result<(), DeviceError>,
 }
 
@@ -91,10 +93,33 @@ impl WriteQueue {
     /// arrives by [`reap`](Self::reap). Writes complete in any order, so two at once must not overlap in the file.
     /// Bytes from outside the queue's arena are fine, only slower.
     pub fn submit(&self, token: u64, bytes: Frozen, offset: u64) {
-        debug_assert!(is_aligned(offset) && is_aligned(bytes.len() as u64), "{} bytes at {offset}", bytes.len());
-        tracing::trace!(token, offset, len = bytes.len(), "write submitted");
+        self.start(request(token, bytes, offset, false));
+    }
+
+    /// Like [`submit`](Self::submit), but the bytes are on stable storage when the write comes back without an error: no sync has to
+    /// follow. It says nothing about other writes.
+    pub fn submit_durable(&self, token: u64, bytes: Frozen, offset: u64) {
+        self.start(request(token, bytes, offset, true));
+    }
+
+    fn start(&self, request: Request) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.io.backend().submit(Request { token, bytes, offset, done: 0, stalls: 0 });
+        self.io.backend().submit(request);
+    }
+
+    /// Writes in this thread, and returns when the bytes are on stable storage, or with the error: the same outcome as of
+    /// [`submit_durable`](Self::submit_durable), but without a submission and without [`reap`](Self::reap), for a thread that has
+    /// nothing else to do meanwhile. It is not counted by [`in_flight`](Self::in_flight), and does not wait for what is.
+    #[must_use]
+    pub fn write_durable_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
+        let mut request = request(token, bytes, offset, true);
+        loop {
+            match retry::judge(self.io.backend().write_now(request)) {
+                Verdict::Finished(write) => return write,
+                Verdict::Again(rest) => request = rest,
+            }
+            retry::pause(request.stalls);
+        }
     }
 
     /// Appends finished writes to `finished`.
@@ -160,6 +185,12 @@ impl WriteQueue {
     pub fn io(&self) -> &Arc<QuikIO> {
         &self.io
     }
+}
+
+fn request(token: u64, bytes: Frozen, offset: u64, durable: bool) -> Request {
+    debug_assert!(is_aligned(offset) && is_aligned(bytes.len() as u64), "{} bytes at {offset}", bytes.len());
+    tracing::trace!(token, offset, len = bytes.len(), durable, "write begins");
+    Request { token, bytes, offset, durable, done: 0, stalls: 0 }
 }
 
 impl fmt::Debug for WriteQueue {

@@ -73,5 +73,6 @@ pub(crate) fn judge((mut request, result): Completion) -> Verdict {
 }
 
 fn finished(request: Request, result: Result<(), DeviceError>) -> Verdict {
-    Verdict::Finished(Finished { token: request.token, bytes: request.bytes, result })
+    let durable = request.durable && result.is_ok();
+    Verdict::Finished(Finished { token: request.token, bytes: request.bytes, durable, result })
 }

@@ -15,6 +15,8 @@ pub(crate) struct Request {
     pub(crate) bytes: Frozen,
     /// Where in the file `bytes` begin.
     pub(crate) offset: u64,
+    /// Whether what is written is to be on stable storage when the request comes back; each attempt by itself, the last as the first.
+    pub(crate) durable: bool,
     /// How many of `bytes` are in the file already; a multiple of 4096.
     pub(crate) done: usize,
     /// Completions in a row that brought nothing forward.
@@ -40,7 +42,7 @@ impl Request {
 /// A request that the device no longer reads, and how many of its remaining bytes were written.
 pub(crate) type Completion = (Request, Result<usize, Errno>);
 
-/// How requests reach the device. Every request that goes in comes out of `reap` exactly once.
+/// How requests reach the device. Every request that goes into `submit` comes out of `reap` exactly once.
 pub(crate) trait Backend: Debug + Send + Sync {
     /// Called before the first submit of a queue: here memory and file are registered.
     fn attach(&self, arena: &Arc<Arena>) -> Registered;
@@ -50,6 +52,9 @@ pub(crate) trait Backend: Debug + Send + Sync {
 
     /// Takes `request` over; returns soon. Any thread.
     fn submit(&self, request: Request);
+
+    /// Writes in the caller's own thread, past what is submitted, and returns when that is over. Any thread.
+    fn write_now(&self, request: Request) -> Completion;
 
     /// Appends completions, waiting as `wait` says. One thread at a time: the queue sees to that.
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>);

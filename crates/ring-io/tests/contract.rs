@@ -48,6 +48,9 @@ every_engine! {
     any_range_can_be_read,
     a_new_log_starts_behind_what_is_there,
     sync_succeeds_after_writes,
+    a_durable_write_needs_no_sync,
+    a_write_in_the_own_thread_is_durable_when_it_returns,
+    threads_that_write_themselves_do_not_disturb_those_that_submit,
 }
 
 fn ok(finished: &[Finished]) -> bool {
@@ -235,6 +238,74 @@ fn sync_succeeds_after_writes(device: Device) {
     if let Some(memory) = device.memory {
         assert_eq!((memory.synced(), memory.syncs()), (memory.contents(), 1));
     }
+}
+
+fn a_durable_write_needs_no_sync(device: Device) {
+    let block = BLOCK as u64;
+    let queue = attach(&device.io);
+    // Extending with a gap, filling the gap, overwriting; and beside them a write that is not durable.
+    for (token, at) in [(0, 2), (1, 0), (2, 2)] {
+        queue.submit_durable(token, bytes(token, BLOCK), at * block);
+        let finished = drain(&queue);
+        assert!(ok(&finished) && finished.iter().all(|write| write.durable));
+    }
+    queue.submit(3, bytes(3, BLOCK), block);
+    let finished = drain(&queue);
+    assert!(ok(&finished) && !finished[0].durable);
+    let durable = [pattern(1, BLOCK), vec![0; BLOCK], pattern(2, BLOCK)].concat();
+    if let Some(memory) = &device.memory {
+        assert!(memory.synced() == durable);
+        assert_eq!(memory.durable_writes(), [(2 * block, BLOCK), (0, BLOCK), (2 * block, BLOCK)]);
+        assert_eq!((memory.syncs(), memory.writes().len()), (0, 4));
+    }
+    assert_eq!(device.io.sync(), Ok(()));
+    let all = [pattern(1, BLOCK), pattern(3, BLOCK), pattern(2, BLOCK)].concat();
+    assert!(read_all(&device.io, all.len()) == all);
+    if let Some(memory) = &device.memory {
+        assert!(memory.synced() == all);
+    }
+}
+
+fn a_write_in_the_own_thread_is_durable_when_it_returns(device: Device) {
+    const LEN: usize = 3 * BLOCK;
+    let (arena, buffers) = buffers(3, 4 * BLOCK);
+    let queue = device.io.attach(&arena).expect("the only queue");
+    for (token, buffer) in (0..).zip(buffers) {
+        let write = queue.write_durable_now(token, patterned(buffer, token, LEN), token * LEN as u64);
+        assert_eq!((write.token, write.result, write.durable), (token, Ok(()), true));
+        assert!(write.bytes[..] == pattern(token, LEN));
+        assert_eq!(queue.in_flight(), 0);
+    }
+    let expected: Vec<_> = (0..3).flat_map(|token| pattern(token, LEN)).collect();
+    assert!(read_all(&device.io, expected.len()) == expected);
+    if let Some(memory) = &device.memory {
+        assert!(memory.synced() == expected);
+        assert_eq!((memory.syncs(), memory.durable_writes()), (0, memory.writes()));
+    }
+}
+
+fn threads_that_write_themselves_do_not_disturb_those_that_submit(device: Device) {
+    const EACH: u64 = 50;
+    let queue = attach(&device.io);
+    let finished = thread::scope(|scope| {
+        for thread in 0..3 {
+            let queue = &queue;
+            scope.spawn(move || {
+                for token in (thread * EACH..).take(EACH as usize) {
+                    let write = queue.write_durable_now(token, bytes(token, BLOCK), token * BLOCK as u64);
+                    assert_eq!((write.token, write.result), (token, Ok(())));
+                }
+            });
+        }
+        for token in 3 * EACH..4 * EACH {
+            queue.submit(token, bytes(token, BLOCK), token * BLOCK as u64);
+        }
+        drain(&queue)
+    });
+    let tokens: BTreeSet<_> = finished.iter().map(|write| write.token).collect();
+    assert!(ok(&finished) && finished.len() as u64 == EACH && tokens == (3 * EACH..4 * EACH).collect());
+    let expected: Vec<_> = (0..4 * EACH).flat_map(|token| pattern(token, BLOCK)).collect();
+    assert!(read_all(&device.io, expected.len()) == expected);
 }
 
 /// Registration is a matter of speed: without it the same writes succeed.

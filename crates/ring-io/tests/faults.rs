@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use common::{attach, bytes, drain, pattern};
 use ring_alloc::BLOCK;
-use ring_io::{DeviceError, MemoryDevice, Operation, QuikIO, Wait, WriteQueue};
+use ring_io::{DeviceError, Finished, MemoryDevice, Operation, QuikIO, Wait, WriteQueue};
 use rustix::io::Errno;
 
 const AT: u64 = 3 * BLOCK as u64;
@@ -182,6 +182,91 @@ fn a_sync_covers_what_was_completed_and_no_more() {
     io.sync().expect("no fault");
     let expected = [pattern(2, BLOCK), pattern(1, BLOCK), vec![0; BLOCK], pattern(3, BLOCK)].concat();
     assert!(device.synced() == expected && device.contents() == expected);
+}
+
+/// One durable write of `LEN` bytes at `AT`, either way, and what came of it.
+fn write_durable(queue: &WriteQueue, now: bool) -> Finished {
+    if now {
+        return queue.write_durable_now(1, bytes(1, LEN), AT);
+    }
+    queue.submit_durable(1, bytes(1, LEN), AT);
+    drain(queue).remove(0)
+}
+
+#[test]
+fn every_attempt_at_a_durable_write_is_durable() {
+    let rest = [(AT, LEN), (AT + BLOCK as u64, LEN - BLOCK)];
+    for now in [false, true] {
+        let (_, device, queue) = device();
+        device.fail_write(0, Errno::AGAIN.raw_os_error());
+        device.shorten_write(1, BLOCK + 100);
+        device.fail_write(2, Errno::CANCELED.raw_os_error());
+        let write = write_durable(&queue, now);
+        assert_eq!((write.result, write.durable), (Ok(()), true));
+        assert_eq!(device.writes(), [rest[0], rest[0], rest[1], rest[1]]);
+        assert_eq!(device.durable_writes(), device.writes());
+        assert!(device.synced() == device.contents() && landed(&device));
+        assert_eq!(device.syncs(), 0);
+    }
+}
+
+#[test]
+fn a_durable_write_that_fails_is_not_durable() {
+    for (now, errno) in [(false, Errno::IO), (true, Errno::IO), (false, Errno::NOSPC), (true, Errno::NOSPC)] {
+        let (_, device, queue) = device();
+        device.shorten_write(0, BLOCK);
+        device.fail_write(1, errno.raw_os_error());
+        let write = write_durable(&queue, now);
+        let error = write.result.unwrap_err();
+        assert!(!write.durable && write.bytes[..] == pattern(1, LEN));
+        assert_eq!((error.operation(), error.errno()), (Operation::Write, Some(errno.raw_os_error())));
+        assert_eq!((error.range(), device.writes().len()), (AT..AT + LEN as u64, 2));
+        assert_eq!(write_durable(&queue, now).result, Ok(()), "the next write is a new one");
+    }
+}
+
+#[test]
+fn a_durable_write_that_is_put_off_for_ever_fails_in_the_end() {
+    let (_, device, queue) = device();
+    for nth in 0..1000 {
+        device.fail_write(nth, Errno::AGAIN.raw_os_error());
+    }
+    let errno = Some(Errno::AGAIN.raw_os_error());
+    assert_eq!(write_durable(&queue, true).result.unwrap_err().errno(), errno);
+    assert!(device.writes().len() < 200, "{} attempts", device.writes().len());
+}
+
+#[test]
+fn a_write_in_the_own_thread_waits_while_it_is_held_and_nobody_else_reaps_it() {
+    let (_, device, queue) = device();
+    device.hold();
+    let mut finished = Vec::new();
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| write_durable(&queue, true));
+        while device.held() == 0 {
+            thread::yield_now();
+        }
+        assert!(!writing.is_finished() && device.synced().is_empty());
+        queue.interrupt();
+        queue.reap(Wait::Until(None), &mut finished);
+        assert!(!writing.is_finished() && finished.is_empty());
+        device.release(0);
+        assert_eq!(writing.join().expect("no panic").result, Ok(()));
+    });
+    assert!(device.synced() == device.contents() && landed(&device));
+}
+
+#[test]
+fn a_durable_write_makes_nothing_durable_but_itself() {
+    let (io, device, queue) = device();
+    let block = BLOCK as u64;
+    queue.submit(0, bytes(0, BLOCK), 0);
+    queue.submit_durable(1, bytes(1, BLOCK), block);
+    queue.submit(2, bytes(2, BLOCK), block);
+    assert_eq!(drain(&queue).len(), 3);
+    assert!(device.synced() == [vec![0; BLOCK], pattern(1, BLOCK)].concat());
+    io.sync().expect("no fault");
+    assert!(device.synced() == device.contents());
 }
 
 #[test]

@@ -119,9 +119,10 @@ impl Uring {
             Some(registration) if registration.file => (Fd(0), squeue::Flags::FIXED_FILE),
             _ => (Fd(self.file.as_fd().as_raw_fd()), squeue::Flags::empty()),
         };
+        let sync = if request.durable { libc::RWF_DSYNC } else { 0 };
         let entry = match registration.and_then(|registration| registration.buffer(&request.bytes)) {
-            Some(buffer) => opcode::WriteFixed::new(fd, start, len, buffer).offset(position).build(),
-            None => opcode::Write::new(fd, start, len).offset(position).build(),
+            Some(buffer) => opcode::WriteFixed::new(fd, start, len, buffer).offset(position).rw_flags(sync).build(),
+            None => opcode::Write::new(fd, start, len).offset(position).rw_flags(sync).build(),
         };
         entry.flags(flags)
     }
@@ -201,6 +202,11 @@ impl Backend for Uring {
 
     fn submit(&self, request: Request) {
         self.enqueue(|queues| queues.backlog.push_back(request));
+    }
+
+    fn write_now(&self, request: Request) -> Completion {
+        let result = self.file.write(&request);
+        (request, result)
     }
 
     fn interrupt(&self) {
