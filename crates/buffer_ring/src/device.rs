@@ -1,6 +1,6 @@
 //! The way to the file, for as long as there is a ring.
 
-use ring_io::DeviceError;
+use ring_io::{DeviceError, WriteMode};
 
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use imp::{WriteQueue, attach};
@@ -27,16 +27,23 @@ mod imp {
 pub(crate) struct Device {
     queue: RwLock<Option<WriteQueue>>,
     exists: bool,
+    serialized: bool,
 }
 
 impl Device {
     pub(crate) fn new(queue: Option<WriteQueue>) -> Self {
-        Self { exists: queue.is_some(), queue: RwLock::new(queue) }
+        let serialized = queue.as_ref().is_some_and(|queue| queue.io().write_mode() == WriteMode::Serialized);
+        Self { exists: queue.is_some(), serialized, queue: RwLock::new(queue) }
     }
 
     /// Whether there ever was a file.
     pub(crate) fn exists(&self) -> bool {
         self.exists
+    }
+
+    /// Whether a buffer is written only after the one before it.
+    pub(crate) fn is_serialized(&self) -> bool {
+        self.serialized
     }
 
     /// Calls `f` with the queue, if there is one. The lock is shared, and taken once per buffer.

@@ -127,7 +127,7 @@ impl Shared {
     }
 
     /// Without `auto_flush`: asks for the flush of all sealed buffers, up to life `last`, that begin below `address`.
-    fn flush_all_held(&self, last: Life, address: u64) {
+    pub(crate) fn flush_all_held(&self, last: Life, address: u64) {
         if self.auto_flush {
             return;
         }

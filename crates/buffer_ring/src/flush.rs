@@ -163,7 +163,10 @@ impl Shared {
     /// Seals `life`, and has it written when the last writer has left. `false` if it is open and has no bytes.
     pub(crate) fn seal_and_flush(&self, life: Life) -> bool {
         let has_bytes = self.seal(life);
-        if has_bytes && !self.auto_flush {
+        if has_bytes && self.device.is_serialized() {
+            // It is written only after those before it, and nobody else may ask for them.
+            self.flush_all_held(life, u64::MAX);
+        } else if has_bytes && !self.auto_flush {
             self.flush_held(life);
         }
         has_bytes

@@ -56,5 +56,5 @@ pub use ring::BufferRing;
 pub use stats::{OldestReservation, RingStats};
 
 pub use ring_alloc::{self, BLOCK, ONE_MEGABYTE_BLOCK};
-pub use ring_io::{self, DeviceError, Engine, EngineKind, MemoryDevice, QuikIO};
+pub use ring_io::{self, DeviceError, Engine, EngineKind, MemoryDevice, QuikIO, WriteMode};
 pub use ring_state;

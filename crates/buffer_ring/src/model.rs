@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ring_alloc::{Arena, Frozen};
-use ring_io::{AttachError, DeviceError, Finished, QuikIO, Wait};
+use ring_io::{AttachError, DeviceError, Finished, QuikIO, Wait, WriteMode};
 
 use crate::BufferRing;
 use crate::sync::Ordering::{AcqRel, Acquire};
@@ -219,6 +219,10 @@ impl WriteQueue {
 
     pub(crate) fn io(&self) -> &Self {
         self
+    }
+
+    pub(crate) fn write_mode(&self) -> WriteMode {
+        WriteMode::TailLocalized
     }
 
     pub(crate) fn registered(&self) -> &Self {

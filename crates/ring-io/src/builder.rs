@@ -7,20 +7,35 @@ use ring_alloc::is_aligned;
 
 use crate::file::LogFile;
 use crate::seam::Storage;
-use crate::{EngineKind, FileError, QuikIO, engine};
+use crate::{Engine, EngineKind, FileError, MemoryDevice, QuikIO, WriteMode, engine};
 
-/// Makes a [`QuikIO`] whose start or engine is chosen by hand. See [`QuikIO::builder`].
+/// Makes a [`QuikIO`] whose start, engine or write mode is chosen by hand. See [`QuikIO::builder`] and [`MemoryDevice::builder`].
 #[derive(Debug)]
 #[must_use]
 pub struct QuikIOBuilder {
-    file: Arc<File>,
+    target: Target,
     start_at: Option<u64>,
     engine: Option<EngineKind>,
+    write_mode: WriteMode,
+}
+
+#[derive(Debug)]
+enum Target {
+    File(Arc<File>),
+    Memory(MemoryDevice),
 }
 
 impl QuikIOBuilder {
     pub(crate) fn new(file: Arc<File>) -> Self {
-        Self { file, start_at: None, engine: None }
+        Self::on(Target::File(file))
+    }
+
+    pub(crate) fn on_memory(device: MemoryDevice) -> Self {
+        Self::on(Target::Memory(device))
+    }
+
+    fn on(target: Target) -> Self {
+        Self { target, start_at: None, engine: None, write_mode: WriteMode::default() }
     }
 
     /// The log begins at this byte of the file, a multiple of 4096. What the file holds from there on is overwritten.
@@ -35,6 +50,12 @@ impl QuikIOBuilder {
         self
     }
 
+    /// In which order the parts of the log reach the file; [`WriteMode::TailLocalized`] if nothing is said.
+    pub fn write_mode(mut self, mode: WriteMode) -> Self {
+        self.write_mode = mode;
+        self
+    }
+
     /// The `QuikIO`.
     ///
     /// # Errors
@@ -44,12 +65,26 @@ impl QuikIOBuilder {
         if let Some(start) = self.start_at.filter(|&start| !is_aligned(start)) {
             return Err(FileError::UnalignedStart(start));
         }
-        let file = Arc::new(LogFile::new(self.file));
-        file.check()?;
-        let (backend, engine) = match self.engine {
-            Some(kind) => engine::exactly(kind, &file)?,
-            None => engine::best(&file),
+        let mut io = match self.target {
+            Target::File(file) => {
+                let file = Arc::new(LogFile::new(file));
+                file.check()?;
+                let (backend, engine) = match self.engine {
+                    Some(kind) => engine::exactly(kind, &file)?,
+                    None => engine::best(&file),
+                };
+                QuikIO::assemble(backend, file, engine)
+            }
+            Target::Memory(device) => {
+                if let Some(kind) = self.engine.filter(|&kind| kind != EngineKind::Memory) {
+                    let reason = "there is no file, only memory".to_owned();
+                    return Err(FileError::EngineUnavailable { kind, reason });
+                }
+                QuikIO::assemble(Box::new(device.clone()), Arc::new(device), Engine::new(EngineKind::Memory, None))
+            }
         };
-        Ok(QuikIO::assemble(backend, file, engine, self.start_at))
+        io.start_at = self.start_at;
+        io.write_mode = self.write_mode;
+        Ok(io)
     }
 }

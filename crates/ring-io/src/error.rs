@@ -40,15 +40,22 @@ pub struct DeviceError {
     /// 0: the device took or gave no bytes, without a reason.
     errno: i32,
     range: Range<u64>,
+    /// The write whose failure kept this one from being tried.
+    behind: Option<Range<u64>>,
 }
 
 impl DeviceError {
     pub(crate) fn new(operation: Operation, errno: Errno, range: Range<u64>) -> Self {
-        Self { operation, errno: errno.raw_os_error(), range }
+        Self { operation, errno: errno.raw_os_error(), range, behind: None }
     }
 
     pub(crate) fn no_progress(operation: Operation, range: Range<u64>) -> Self {
-        Self { operation, errno: 0, range }
+        Self { operation, errno: 0, range, behind: None }
+    }
+
+    /// A write of `range` that was not tried, because of `failure`.
+    pub(crate) fn untried(range: Range<u64>, failure: &Self) -> Self {
+        Self { range, behind: Some(failure.range()), ..*failure }
     }
 
     /// What was asked of the device.
@@ -71,6 +78,13 @@ impl DeviceError {
         self.range.clone()
     }
 
+    /// The write before this one in the file whose failure, with this [`errno`](Self::errno), kept this one from being tried; only with
+    /// [`WriteMode::Serialized`](crate::WriteMode::Serialized).
+    #[must_use]
+    pub fn behind(&self) -> Option<Range<u64>> {
+        self.behind.clone()
+    }
+
     /// The same as the standard library calls it; [`io::ErrorKind::WriteZero`] where there is no errno.
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
@@ -83,6 +97,9 @@ impl fmt::Display for DeviceError {
         write!(f, "{}", self.operation)?;
         if self.operation != Operation::Sync {
             write!(f, " of bytes {}..{}", self.range.start, self.range.end)?;
+        }
+        if let Some(failed) = &self.behind {
+            write!(f, " was not tried: that of bytes {}..{} before it", failed.start, failed.end)?;
         }
         match self.errno() {
             Some(errno) => write!(f, " failed: {}", os(errno)),
@@ -112,6 +129,9 @@ pub enum FileError {
     /// It was opened with `O_APPEND`, which ignores offsets.
     #[error("the file is open for appending, which ignores offsets")]
     Append,
+    /// Somebody writes to it already: another process, or another `QuikIO` in this one.
+    #[error("another process or QuikIO already writes to this file")]
+    Locked,
     /// The start that the builder was given.
     #[error("start {0} is not a multiple of 4096")]
     UnalignedStart(u64),

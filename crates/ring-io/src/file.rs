@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use crate::FileError;
+use crate::lock::WriterLock;
 use crate::retry::is_transient;
 use crate::seam::{Request, Storage};
 
@@ -144,6 +145,18 @@ impl Storage for LogFile {
             return Err(FileError::NoEnd);
         }
         Ok(rustix::fs::fstat(&self.file)?.st_size.cast_unsigned())
+    }
+
+    fn lock(&self) -> Result<WriterLock, FileError> {
+        WriterLock::of_file(&self.file)
+    }
+
+    fn granule(&self) -> usize {
+        match self.direct_alignment() {
+            _ if !self.direct => 1,
+            Some(told) if (1..BLOCK as u32).contains(&told) => told as usize,
+            _ => BLOCK,
+        }
     }
 
     fn is_direct(&self) -> bool {

@@ -8,12 +8,16 @@ use parking_lot::Mutex;
 use ring_alloc::Arena;
 use rustix::io::Errno;
 
+use crate::lock::WriterLock;
 use crate::mailbox::Mailbox;
 use crate::seam::{Backend, Completion, Request, Storage};
-use crate::{FileError, Registered, Wait};
+use crate::{FileError, QuikIOBuilder, Registered, Wait};
 
 /// Bytes that the device holds at most; a write beyond them fails with `EFBIG`.
 const MAX_LEN: u64 = 1 << 32;
+
+/// A write can begin at each multiple of this many bytes, as on most disks.
+const SECTOR: usize = 512;
 
 /// The remote control of a device in memory. Made by [`QuikIO::in_memory`](crate::QuikIO::in_memory); clones control the same device.
 ///
@@ -65,6 +69,12 @@ enum Fault {
 impl MemoryDevice {
     pub(crate) fn new() -> Self {
         Self { shared: Arc::default() }
+    }
+
+    /// For another [`QuikIO`](crate::QuikIO) on this device: after a first one is gone, as when a file is opened again, or to choose
+    /// what [`QuikIO::in_memory`](crate::QuikIO::in_memory) chooses by itself.
+    pub fn builder(&self) -> QuikIOBuilder {
+        QuikIOBuilder::on_memory(self.clone())
     }
 
     /// What is in the file: the bytes of completed writes, with zeros between them.
@@ -244,6 +254,15 @@ impl Storage for MemoryDevice {
 
     fn len(&self) -> Result<u64, FileError> {
         Ok(self.shared.state.lock().contents.len() as u64)
+    }
+
+    fn lock(&self) -> Result<WriterLock, FileError> {
+        // No file system has this device number.
+        WriterLock::in_process((u64::MAX, Arc::as_ptr(&self.shared).addr() as u64))
+    }
+
+    fn granule(&self) -> usize {
+        SECTOR
     }
 
     fn is_direct(&self) -> bool {

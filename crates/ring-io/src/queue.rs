@@ -1,6 +1,7 @@
 //! The right to write: one queue per file, the same promises over every engine.
 
 use core::fmt;
+use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,9 +9,11 @@ use std::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 use ring_alloc::{Arena, Frozen, is_aligned};
 
+use crate::lock::WriterLock;
+use crate::order::{Admitted, Order};
 use crate::retry::{self, Verdict};
 use crate::seam::{Completion, Request};
-use crate::{DeviceError, QuikIO};
+use crate::{DeviceError, QuikIO, WriteMode};
 
 /// How long [`WriteQueue::reap`] may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +71,8 @@ impl Registered {
 
 /// The exclusive right to write through a [`QuikIO`], for the buffers of one arena.
 ///
-/// Dropping it waits for everything in flight, then lets the next [`QuikIO::attach`] succeed.
+/// Dropping it waits for everything in flight, then lets the next [`QuikIO::attach`] succeed. A queue that is leaked
+/// (`mem::forget`) keeps the file for itself until the process ends.
 ///
 /// Threads share it by reference. Any of them may submit; those who reap take turns.
 pub struct WriteQueue {
@@ -78,13 +82,25 @@ pub struct WriteQueue {
     in_flight: AtomicUsize,
     /// Locked by the one thread that reaps; what it keeps there is scratch space.
     reaper: Mutex<Vec<Completion>>,
+    /// What stands before the engine in [`WriteMode::Serialized`].
+    order: Option<Mutex<Order>>,
+    /// [`Storage::granule`](crate::seam::Storage::granule) of the file.
+    granule: usize,
+    /// `None`: `io` has it for good.
+    lock: Option<WriterLock>,
 }
 
 impl WriteQueue {
-    pub(crate) fn new(io: Arc<QuikIO>, arena: &Arc<Arena>) -> Self {
+    /// For a log that begins at `start`.
+    pub(crate) fn new(io: Arc<QuikIO>, arena: &Arc<Arena>, start: u64, lock: Option<WriterLock>) -> Self {
         let registered = io.backend().attach(arena);
-        tracing::debug!(engine = %io.engine(), ?registered, "attached");
-        Self { io, registered, in_flight: AtomicUsize::new(0), reaper: Mutex::default() }
+        let order = match io.write_mode() {
+            WriteMode::TailLocalized => None,
+            WriteMode::Serialized => Some(Mutex::new(Order::new(start))),
+        };
+        let granule = io.storage().granule();
+        tracing::debug!(engine = %io.engine(), mode = ?io.write_mode(), start, ?registered, "attached");
+        Self { io, registered, in_flight: AtomicUsize::new(0), reaper: Mutex::default(), order, granule, lock }
     }
 
     /// Lends `bytes` to the device, which writes them at byte `offset` of the file; returns soon.
@@ -92,14 +108,31 @@ impl WriteQueue {
     /// Length and offset are multiples of 4096. `token` is the caller's name for the write. It never fails here: every outcome
     /// arrives by [`reap`](Self::reap). Writes complete in any order, so two at once must not overlap in the file.
     /// Bytes from outside the queue's arena are fine, only slower.
+    ///
+    /// In [`WriteMode::Serialized`] it is kept here until every byte of the file from [`QuikIO::start`] up to `offset` has been written; so
+    /// the writes may be submitted in any order, but must leave no gap. After a failed write each later one comes back untried.
     pub fn submit(&self, token: u64, bytes: Frozen, offset: u64) {
-        self.start(request(token, bytes, offset, false));
+        self.arrive(request(token, bytes, offset, false));
     }
 
     /// Like [`submit`](Self::submit), but the bytes are on stable storage when the write comes back without an error: no sync has to
     /// follow. It says nothing about other writes.
     pub fn submit_durable(&self, token: u64, bytes: Frozen, offset: u64) {
-        self.start(request(token, bytes, offset, true));
+        self.arrive(request(token, bytes, offset, true));
+    }
+
+    fn arrive(&self, request: Request) {
+        let Some(order) = &self.order else { return self.start(request) };
+        let mut order = order.lock();
+        match order.admit(request) {
+            Admitted::Now(request) => {
+                drop(order);
+                self.start(request);
+            }
+            Admitted::Later => {}
+            // Counted with `order` still locked, before anybody can hand it out.
+            Admitted::Never => _ = self.in_flight.fetch_add(1, Ordering::Relaxed),
+        }
     }
 
     fn start(&self, request: Request) {
@@ -110,15 +143,44 @@ impl WriteQueue {
     /// Writes in this thread, and returns when the bytes are on stable storage, or with the error: the same outcome as of
     /// [`submit_durable`](Self::submit_durable), but without a submission and without [`reap`](Self::reap), for a thread that has
     /// nothing else to do meanwhile. It is not counted by [`in_flight`](Self::in_flight), and does not wait for what is.
+    ///
+    /// # Panics
+    ///
+    /// In [`WriteMode::Serialized`], if it is not its turn: every byte of the file from [`QuikIO::start`] up to `offset` must have
+    /// come back written.
     #[must_use]
     pub fn write_durable_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
         let mut request = request(token, bytes, offset, true);
-        loop {
-            match retry::judge(self.io.backend().write_now(request)) {
-                Verdict::Finished(write) => return write,
+        if let Some(order) = &self.order {
+            match order.lock().claim(request) {
+                Ok(its_turn) => request = its_turn,
+                Err(untried) => return untried,
+            }
+        }
+        let range = request.range();
+        let finished = loop {
+            match retry::judge(self.io.backend().write_now(request), self.granule) {
+                Verdict::Finished(write) => break write,
                 Verdict::Again(rest) => request = rest,
             }
             retry::pause(request.stalls);
+        };
+        if let Some(order) = &self.order {
+            self.pass_on(order, &range, &finished.result);
+        }
+        finished
+    }
+
+    /// In [`WriteMode::Serialized`]: lets go what waited for the write of `range`, or nothing any more.
+    fn pass_on(&self, order: &Mutex<Order>, range: &Range<u64>, result: &Result<(), DeviceError>) {
+        let mut order = order.lock();
+        match result {
+            Ok(()) => {
+                let next = order.succeeded(range);
+                drop(order);
+                next.into_iter().for_each(|request| self.start(request));
+            }
+            Err(error) => _ = self.in_flight.fetch_add(order.failed(error), Ordering::Relaxed),
         }
     }
 
@@ -132,23 +194,32 @@ impl WriteQueue {
         let Some(mut completions) = self.become_reaper(wait) else { return };
         let before = finished.len();
         loop {
+            if let Some(order) = &self.order {
+                order.lock().take_untried(finished);
+            }
+            if finished.len() > before {
+                break;
+            }
             self.io.backend().reap(wait, &mut completions);
             if completions.is_empty() {
                 break;
             }
             let mut again = Vec::new();
             for completion in completions.drain(..) {
-                match retry::judge(completion) {
-                    Verdict::Finished(write) => finished.push(write),
+                let range = completion.0.range();
+                match retry::judge(completion, self.granule) {
+                    Verdict::Finished(write) => {
+                        if let Some(order) = &self.order {
+                            self.pass_on(order, &range, &write.result);
+                        }
+                        finished.push(write);
+                    }
                     Verdict::Again(request) => again.push(request),
                 }
             }
             // One pause for all: a device that puts off everything is not waited for once per write.
             retry::pause(again.iter().map(|request| request.stalls).max().unwrap_or(0));
             again.into_iter().for_each(|request| self.io.backend().submit(request));
-            if finished.len() > before {
-                break;
-            }
         }
         self.in_flight.fetch_sub(finished.len() - before, Ordering::Release);
     }
@@ -167,11 +238,18 @@ impl WriteQueue {
         }
     }
 
-    /// Writes submitted and not yet handed out by [`reap`](Self::reap). May be out of date when you read it, except that
-    /// it stays 0 as long as nobody submits.
+    /// Writes submitted and not yet handed out by [`reap`](Self::reap), without those that are [waiting](Self::waiting). May be out of
+    /// date when you read it, except that it stays 0 as long as nobody submits.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// In [`WriteMode::Serialized`]: writes submitted whose turn has not come. While nothing is in flight, they wait for one that was not
+    /// submitted; dropping the queue drops them.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.order.as_ref().map_or(0, |order| order.lock().waiting())
     }
 
     /// What is registered with the engine.
@@ -190,13 +268,14 @@ impl WriteQueue {
 fn request(token: u64, bytes: Frozen, offset: u64, durable: bool) -> Request {
     debug_assert!(is_aligned(offset) && is_aligned(bytes.len() as u64), "{} bytes at {offset}", bytes.len());
     tracing::trace!(token, offset, len = bytes.len(), durable, "write begins");
-    Request { token, bytes, offset, durable, done: 0, stalls: 0 }
+    Request::new(token, bytes, offset, durable)
 }
 
 impl fmt::Debug for WriteQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WriteQueue")
             .field("in_flight", &self.in_flight())
+            .field("waiting", &self.waiting())
             .field("registered", &self.registered)
             .field("io", &self.io)
             .finish()
@@ -211,6 +290,8 @@ impl Drop for WriteQueue {
             finished.clear();
         }
         self.io.backend().detach();
+        // In this order: whoever finds the queue gone finds the file free.
+        drop(self.lock.take());
         self.io.release();
     }
 }

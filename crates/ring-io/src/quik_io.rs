@@ -9,21 +9,28 @@ use std::sync::Arc;
 use ring_alloc::{Arena, round_up};
 
 use crate::file::{self, LogFile};
+use crate::lock::WriterLock;
 use crate::memory::MemoryDevice;
 use crate::seam::{Backend, Storage};
 use crate::{
-    AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, WriteQueue, engine,
+    AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, WriteMode,
+    WriteQueue, engine,
 };
 
 /// A file for a log, together with the engine that writes to it.
 ///
-/// Reading and syncing are for everybody; writing is for the one [`WriteQueue`] that is attached.
+/// Reading and syncing are for everybody; writing is for the one [`WriteQueue`] that is attached. Other writers are kept away
+/// by an advisory lock on the file (`flock`), which lasts as long as the queue, or as long as a `QuikIO` that was made by
+/// [`open`](Self::open). It is taken and released on the open file: a program must not use `flock` on the same `File` itself.
 pub struct QuikIO {
     backend: Box<dyn Backend>,
     storage: Arc<dyn Storage>,
     engine: Engine,
-    start_at: Option<u64>,
+    pub(crate) start_at: Option<u64>,
+    pub(crate) write_mode: WriteMode,
     attached: AtomicBool,
+    /// Held for good, if it was opened here. Declared last: released when nothing can write any more.
+    lock: Option<WriterLock>,
 }
 
 impl QuikIO {
@@ -34,26 +41,30 @@ impl QuikIO {
     pub fn new(file: impl Into<Arc<File>>) -> Self {
         let file = Arc::new(LogFile::new(file.into()));
         let (backend, engine) = engine::best(&file);
-        Self::assemble(backend, file, engine, None)
+        Self::assemble(backend, file, engine)
     }
 
     /// Opens the file at `path` to read and write, past the kernel's cache (`O_DIRECT`) where the file system allows that.
     ///
-    /// A missing file is created, and its directory synced; an existing one keeps its content.
+    /// A missing file is created, and its directory synced; an existing one keeps its content. Nobody else can write to it through
+    /// a `QuikIO` while this one lives.
     ///
     /// # Errors
     ///
-    /// [`OpenError`], if it cannot be opened or cannot hold a log.
+    /// [`OpenError`], if it cannot be opened or cannot hold a log, or somebody writes to it already (what another process has locked is
+    /// tried for about a second).
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         let path = path.as_ref();
         let file = file::open(path).map_err(|error| OpenError::os(path, &error))?;
-        let io = Self::new(file);
-        io.storage.check().map_err(|error| OpenError::file(path, error))?;
+        let file = Arc::new(LogFile::new(Arc::new(file)));
+        let lock = file.check().and_then(|()| file.lock()).map_err(|error| OpenError::file(path, error))?;
+        let (backend, engine) = engine::best(&file);
+        let io = Self { lock: Some(lock), ..Self::assemble(backend, file, engine) };
         tracing::debug!(path = %path.display(), engine = %io.engine, direct = io.is_direct(), "opened");
         Ok(io)
     }
 
-    /// For choosing the engine, or where the log starts.
+    /// For choosing the engine, the write mode, or where the log starts.
     pub fn builder(file: impl Into<Arc<File>>) -> QuikIOBuilder {
         QuikIOBuilder::new(file.into())
     }
@@ -63,23 +74,25 @@ impl QuikIO {
     pub fn in_memory() -> (Self, MemoryDevice) {
         let device = MemoryDevice::new();
         let engine = Engine::new(EngineKind::Memory, None);
-        let io = Self::assemble(Box::new(device.clone()), Arc::new(device.clone()), engine, None);
+        let io = Self::assemble(Box::new(device.clone()), Arc::new(device.clone()), engine);
         (io, device)
     }
 
-    pub(crate) fn assemble(
-        backend: Box<dyn Backend>,
-        storage: Arc<dyn Storage>,
-        engine: Engine,
-        start_at: Option<u64>,
-    ) -> Self {
-        Self { backend, storage, engine, start_at, attached: AtomicBool::new(false) }
+    pub(crate) fn assemble(backend: Box<dyn Backend>, storage: Arc<dyn Storage>, engine: Engine) -> Self {
+        let write_mode = WriteMode::default();
+        Self { backend, storage, engine, start_at: None, write_mode, attached: AtomicBool::new(false), lock: None }
     }
 
     /// Which engine writes, and why that one.
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// In which order writes reach the file.
+    #[must_use]
+    pub fn write_mode(&self) -> WriteMode {
+        self.write_mode
     }
 
     /// Whether the file was open with `O_DIRECT` when it was handed over.
@@ -142,13 +155,21 @@ impl QuikIO {
     ///
     /// # Errors
     ///
-    /// [`AttachError::Busy`] while another queue lives; [`AttachError::File`] if the file cannot hold a log.
+    /// [`AttachError::Busy`] while another queue lives; [`AttachError::File`] if the file cannot hold a log, or somebody else writes to it
+    /// already (what another process has locked is tried for about a second).
     pub fn attach(self: &Arc<Self>, arena: &Arc<Arena>) -> Result<WriteQueue, AttachError> {
         self.storage.check()?;
         if self.attached.swap(true, Ordering::Acquire) {
             return Err(AttachError::Busy);
         }
-        Ok(WriteQueue::new(Arc::clone(self), arena))
+        self.writer(arena).inspect_err(|_| self.release()).map_err(AttachError::File)
+    }
+
+    /// Only for the one who has set `attached`.
+    fn writer(self: &Arc<Self>, arena: &Arc<Arena>) -> Result<WriteQueue, FileError> {
+        let lock = if self.lock.is_none() { Some(self.storage.lock()?) } else { None };
+        let start = self.start()?;
+        Ok(WriteQueue::new(Arc::clone(self), arena, start, lock))
     }
 
     /// The queue is gone: the next may come.
@@ -159,6 +180,10 @@ impl QuikIO {
     pub(crate) fn backend(&self) -> &dyn Backend {
         &*self.backend
     }
+
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
 }
 
 impl fmt::Debug for QuikIO {
@@ -167,6 +192,7 @@ impl fmt::Debug for QuikIO {
             .field("engine", &format_args!("{}", self.engine))
             .field("storage", &self.storage)
             .field("start_at", &self.start_at)
+            .field("write_mode", &self.write_mode)
             .field("attached", &self.attached)
             .finish_non_exhaustive()
     }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use crate::seam::{Completion, Request};
 use crate::{DeviceError, Finished, Operation};
 
-/// Attempts in a row that may bring nothing forward.
+/// Attempts in a row that may bring no block to its end.
 pub(crate) const MAX_STALLS: u32 = 64;
 
 /// Stalls after which the next attempt is made at once; then the pauses grow, from a microsecond to 4 ms.
@@ -37,25 +37,25 @@ pub(crate) fn pause(stalls: u32) {
     }
 }
 
-/// Decides, and counts in a request that goes out again how often it has stalled.
-pub(crate) fn judge((mut request, result): Completion) -> Verdict {
-    let range = request.offset..request.offset + request.bytes.len() as u64;
+/// Decides, and counts in a request that goes out again how often it has stalled. `granule`: where a write may begin.
+pub(crate) fn judge((mut request, result): Completion, granule: usize) -> Verdict {
+    let range = request.range();
     let (token, position) = (request.token, request.position());
     let error = match result {
         Ok(written) if request.done + written >= request.bytes.len() => {
-            tracing::trace!(token, offset = range.start, len = request.bytes.len(), "write completed");
+            let elapsed = request.submitted.elapsed();
+            tracing::trace!(token, offset = range.start, len = request.bytes.len(), ?elapsed, "write completed");
             return finished(request, Ok(()));
         }
         Ok(written) if written > 0 && request.stalls < MAX_STALLS => {
-            // Direct I/O resumes at block boundaries only; part of a block is written twice, with the same bytes.
-            let done = round_down((request.done + written) as u64) as usize;
-            request.stalls = if done > request.done { 0 } else { request.stalls + 1 };
-            request.done = done;
+            resume(&mut request, written, granule);
+            let resumes_at = request.position();
             tracing::debug!(
                 token,
                 position,
                 written,
-                resumes_at = request.position(),
+                resumes_at,
+                stalls = request.stalls,
                 "short write: the rest goes out"
             );
             return Verdict::Again(request);
@@ -68,8 +68,24 @@ pub(crate) fn judge((mut request, result): Completion) -> Verdict {
         }
         Err(errno) => DeviceError::new(Operation::Write, errno, range),
     };
-    tracing::error!(token, position, %error, "write failed");
+    tracing::error!(token, position, %error, errno = error.errno(), elapsed = ?request.submitted.elapsed(), "write failed");
     finished(request, Err(error))
+}
+
+/// Where a short write goes on: at the block in which it stopped, so that it stays aligned; part of the block is written twice, with
+/// the same bytes. If that was tried in vain, as close to where it stopped as possible: there the device says what is in its way.
+fn resume(request: &mut Request, written: usize, granule: usize) {
+    let reached = request.done + written;
+    let block = round_down(reached as u64) as usize;
+    if block > request.done {
+        request.done = block;
+        request.stalls = 0;
+        return;
+    }
+    if request.stalls > 0 {
+        request.done = request.done.max(reached - reached % granule);
+    }
+    request.stalls += 1;
 }
 
 fn finished(request: Request, result: Result<(), DeviceError>) -> Verdict {

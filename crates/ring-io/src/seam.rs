@@ -1,11 +1,14 @@
 //! The seam between what the crate promises and what an engine does: requests in, raw completions out.
 
 use core::fmt::Debug;
+use core::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ring_alloc::{Arena, Frozen};
 use rustix::io::Errno;
 
+use crate::lock::WriterLock;
 use crate::{FileError, Registered, Wait};
 
 /// One write on its way. It owns the bytes, so whoever holds the request decides how long they stay in place.
@@ -17,15 +20,25 @@ pub(crate) struct Request {
     pub(crate) offset: u64,
     /// Whether what is written is to be on stable storage when the request comes back; each attempt by itself, the last as the first.
     pub(crate) durable: bool,
-    /// How many of `bytes` are in the file already; a multiple of 4096.
+    /// How many of `bytes` are in the file already: whole blocks, unless the device stops inside of one over and over.
     pub(crate) done: usize,
-    /// Completions in a row that brought nothing forward.
+    /// Completions in a row that brought no block to its end.
     pub(crate) stalls: u32,
+    pub(crate) submitted: Instant,
 }
 
 impl Request {
     /// More than the kernel writes in one call (2 GiB less a page) would only come back short.
     const MAX_WRITE: usize = 1 << 30;
+
+    pub(crate) fn new(token: u64, bytes: Frozen, offset: u64, durable: bool) -> Self {
+        Self { token, bytes, offset, durable, done: 0, stalls: 0, submitted: Instant::now() }
+    }
+
+    /// Where in the file all of `bytes` go.
+    pub(crate) fn range(&self) -> Range<u64> {
+        self.offset..self.offset + self.bytes.len() as u64
+    }
 
     /// What the device is to write next.
     pub(crate) fn remaining(&self) -> &[u8] {
@@ -70,6 +83,12 @@ pub(crate) trait Storage: Debug + Send + Sync {
 
     /// Bytes it holds now.
     fn len(&self) -> Result<u64, FileError>;
+
+    /// Makes the caller the only one who writes to it.
+    fn lock(&self) -> Result<WriterLock, FileError>;
+
+    /// A write may begin at each multiple of this many bytes; at most 4096.
+    fn granule(&self) -> usize;
 
     fn is_direct(&self) -> bool;
 

@@ -4,13 +4,12 @@ mod common;
 
 use core::time::Duration;
 use std::collections::BTreeSet;
-use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 use std::{env, fs};
 
-use common::{Device, attach, buffers, bytes, disk, drain, open, pattern, patterned, read_all};
+use common::{Device, attach, buffers, bytes, disk, drain, open, pattern, patterned, read_all, this_test};
 use ring_alloc::{Arena, BLOCK};
 use ring_io::{AttachError, EngineKind, Finished, QuikIO, Wait};
 use rustix::fs::OFlags;
@@ -363,9 +362,8 @@ fn the_environment_chooses_where_the_builder_does_not() {
         return;
     }
     let print = |value: &str| {
-        let mut test = Command::new(env::current_exe().expect("this test"));
-        let test = test.args(["--exact", "--nocapture", "the_environment_chooses_where_the_builder_does_not"]);
-        let output = test.env(PRINT, "").env("BUFFER_RING_ENGINE", value).output().expect("a process");
+        let mut test = this_test("the_environment_chooses_where_the_builder_does_not", PRINT, "");
+        let output = test.env("BUFFER_RING_ENGINE", value).output().expect("a process");
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).expect("text")
     };

@@ -73,12 +73,45 @@ fn a_zero_length_completion_is_an_error_at_once() {
 
 #[test]
 fn a_device_that_never_takes_a_whole_block_is_given_up() {
+    for taken in [1, 100, 511] {
+        let (_, device, queue) = device();
+        for nth in 0..1000 {
+            device.shorten_write(nth, taken);
+        }
+        assert_eq!(write(&queue).unwrap_err().errno(), None);
+        assert!(device.writes().len() < 200, "{} attempts", device.writes().len());
+    }
+}
+
+/// As at the end of a file's permitted length: what fits is taken, and only a write that begins behind it is refused with the reason.
+#[test]
+fn a_device_that_stops_inside_a_block_is_asked_for_the_reason_there() {
+    for sectors in 1..8 {
+        let (_, device, queue) = device();
+        let stop = sectors * 512;
+        device.shorten_write(0, BLOCK + stop);
+        // Aligned, it comes no further, twice.
+        device.shorten_write(1, stop);
+        device.shorten_write(2, stop);
+        device.fail_write(3, Errno::FBIG.raw_os_error());
+        let error = write(&queue).unwrap_err();
+        assert_eq!((error.errno(), error.range()), (Some(Errno::FBIG.raw_os_error()), AT..AT + LEN as u64));
+        let block = AT + BLOCK as u64;
+        let aligned = (block, LEN - BLOCK);
+        let expected = [(AT, LEN), aligned, aligned, (block + stop as u64, LEN - BLOCK - stop)];
+        assert_eq!(device.writes(), expected, "{stop} bytes of a block");
+    }
+}
+
+#[test]
+fn a_device_that_takes_a_sector_at_a_time_gets_there() {
     let (_, device, queue) = device();
     for nth in 0..1000 {
-        device.shorten_write(nth, 512);
+        device.shorten_write(nth, 512 + nth % 512);
     }
-    assert_eq!(write(&queue).unwrap_err().errno(), None);
-    assert!(device.writes().len() < 200, "{} attempts", device.writes().len());
+    assert_eq!(write(&queue), Ok(()));
+    assert!(landed(&device));
+    assert!(device.writes().iter().all(|&(offset, _)| offset % 512 == 0), "{:?}", device.writes());
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn engine() -> Option<Uring> {
 
 fn request(token: u64) -> Request {
     let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
-    Request { token, bytes, offset: token * BLOCK as u64, durable: false, done: 0, stalls: 0 }
+    Request::new(token, bytes, token * BLOCK as u64, false)
 }
 
 fn tokens(completed: &[Completion]) -> Vec<u64> {

@@ -2,9 +2,12 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use ring_alloc::{Arena, BLOCK, Buffer, Frozen};
@@ -118,4 +121,17 @@ pub(crate) fn read_all(io: &QuikIO, len: usize) -> Vec<u8> {
     let read = io.read_at(0, &mut all).expect("a readable file");
     all.truncate(read);
     all
+}
+
+/// This test program again, as a process of its own that runs only the test `name`; `variable` tells it that it is the other one.
+pub(crate) fn this_test(name: &str, variable: &str, value: impl AsRef<OsStr>) -> Command {
+    let mut test = Command::new(env::current_exe().expect("this test"));
+    test.args(["--exact", "--nocapture", name]).env(variable, value);
+    test
+}
+
+/// Reads lines until one contains `mark`.
+pub(crate) fn wait_for_line(lines: impl Read, mark: &str) {
+    let mut lines = BufReader::new(lines).lines();
+    assert!(lines.any(|line| line.is_ok_and(|line| line.contains(mark))), "the process never said `{mark}`");
 }

@@ -1,0 +1,120 @@
+//! Write modes, and the queue in front of the device that the serialized one needs.
+
+use core::ops::Range;
+use std::collections::BTreeMap;
+
+use crate::seam::Request;
+use crate::{DeviceError, Finished};
+
+/// In which order the parts of a log reach the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteMode {
+    /// In parallel, in any order. After a crash there may be holes, but only near the end: a ring writes nothing that is further
+    /// from the tail than `capacity` x `buffer_size` bytes.
+    #[default]
+    TailLocalized,
+    /// One after the other: a write begins when the one before it in the file has completed. So the file is at every moment a
+    /// prefix of the log (the write in flight may be there in part), and the device is never busy with two.
+    ///
+    /// The next write is sent by whoever [reaps](crate::WriteQueue::reap) the one before.
+    Serialized,
+}
+
+/// Writes in the order of their offsets, one at a time.
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// Everything below is in the file.
+    next: u64,
+    /// Whether the engine has a write.
+    busy: bool,
+    /// By offset, and by order of arrival where that is the same.
+    waiting: BTreeMap<(u64, u64), Request>,
+    arrivals: u64,
+    failure: Option<DeviceError>,
+    /// What the failure kept from being tried.
+    untried: Vec<Finished>,
+}
+
+/// What becomes of a write that arrives.
+#[derive(Debug)]
+pub(crate) enum Admitted {
+    /// It is its turn.
+    Now(Request),
+    /// It is kept until its turn comes.
+    Later,
+    /// It is kept for [`Order::take_untried`].
+    Never,
+}
+
+impl Order {
+    /// For a log that begins at `start`.
+    pub(crate) fn new(start: u64) -> Self {
+        Self { next: start, busy: false, waiting: BTreeMap::new(), arrivals: 0, failure: None, untried: Vec::new() }
+    }
+
+    #[must_use]
+    pub(crate) fn admit(&mut self, request: Request) -> Admitted {
+        if let Some(failure) = &self.failure {
+            self.untried.push(untried(request, failure));
+            return Admitted::Never;
+        }
+        self.arrivals += 1;
+        self.waiting.insert((request.offset, self.arrivals), request);
+        self.next_turn().map_or(Admitted::Later, Admitted::Now)
+    }
+
+    /// For a write that does not go through the engine's queue: gives it back if it is its turn, or untried after a failure.
+    ///
+    /// # Panics
+    ///
+    /// If it is not.
+    pub(crate) fn claim(&mut self, request: Request) -> Result<Request, Finished> {
+        if let Some(failure) = &self.failure {
+            return Err(untried(request, failure));
+        }
+        let its_turn = !self.busy && request.offset <= self.next;
+        assert!(its_turn, "a serialized write of bytes {:?} with {} missing", request.range(), self.next);
+        self.busy = true;
+        Ok(request)
+    }
+
+    /// The write of `range` has succeeded. Answers the next.
+    #[must_use]
+    pub(crate) fn succeeded(&mut self, range: &Range<u64>) -> Option<Request> {
+        self.busy = false;
+        self.next = self.next.max(range.end);
+        self.next_turn()
+    }
+
+    /// It has failed, and what waits behind it with it. Answers how many that are.
+    #[must_use]
+    pub(crate) fn failed(&mut self, error: &DeviceError) -> usize {
+        self.busy = false;
+        self.failure = Some(error.clone());
+        let waiting = core::mem::take(&mut self.waiting);
+        let count = waiting.len();
+        self.untried.extend(waiting.into_values().map(|request| untried(request, error)));
+        count
+    }
+
+    pub(crate) fn take_untried(&mut self, finished: &mut Vec<Finished>) {
+        finished.append(&mut self.untried);
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The first that waits, if nothing is missing before it.
+    fn next_turn(&mut self) -> Option<Request> {
+        let first = self.waiting.first_entry().filter(|first| !self.busy && first.key().0 <= self.next)?;
+        self.busy = true;
+        Some(first.remove())
+    }
+}
+
+fn untried(request: Request, failure: &DeviceError) -> Finished {
+    let error = DeviceError::untried(request.range(), failure);
+    tracing::debug!(token = request.token, %error, "write given back");
+    Finished { token: request.token, bytes: request.bytes, durable: false, result: Err(error) }
+}
