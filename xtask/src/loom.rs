@@ -3,10 +3,8 @@
 //! A model reports with one line, `model <name>: <n> executions at bound <b> in <s> s`. A run without such a line proves nothing
 //! (a filter that matches no test, a test file compiled without `--cfg loom`) and counts as failed.
 
+use crate::models::{PROGRAMS, Program};
 use crate::run::{run_and_read, rustflags, target};
-
-/// Packages with models, in `tests/loom.rs`.
-const PACKAGES: &[&str] = &["ring-state", "buffer_ring"];
 
 #[derive(Debug, PartialEq)]
 struct Model {
@@ -31,8 +29,10 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     }
 
     let mut models = Vec::new();
-    for package in PACKAGES {
-        let mut line = format!("cargo test --profile loom -p {package} --test loom -- --nocapture --test-threads=2");
+    for Program { package, target, .. } in PROGRAMS {
+        let mut line = format!("cargo test --profile loom -p {package} {target} -- --nocapture --test-threads=2");
+        // A library's other tests know nothing of loom.
+        line.push_str(" --skip tests::");
         for filter in &filters {
             line.push(' ');
             line.push_str(filter);
@@ -40,7 +40,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
         let before = models.len();
         models.extend(run_and_read(&variables, &line)?.lines().filter_map(parse));
         if models.len() == before && filters.is_empty() {
-            return Err(format!("no model of {package} has reported, so nothing was shown"));
+            return Err(format!("no model of {package} ({target}) has reported, so nothing was shown"));
         }
     }
     if models.is_empty() {

@@ -3,6 +3,7 @@
 mod asan;
 mod ci;
 mod loom;
+mod models;
 mod mutants;
 mod run;
 mod shuttle;

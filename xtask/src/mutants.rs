@@ -1,22 +1,27 @@
 //! Breaks the protocol on purpose, one place at a time, and shows that a model notices.
 //!
-//! A mutant is one piece of source text, what it is replaced with, and the model that has to fail then: see [`state`] and [`ring`]. The checkout
+//! A mutant is one piece of source text, what it is replaced with, and the model that has to fail then: see [`state`], [`parts`] and [`ring`]. The checkout
 //! stays as it is; a copy of it is changed, built with loom, and changed back. A mutant that does not compile is an error of the
 //! list, and so is a text that does not occur exactly once, or a model that fails without any change.
 
 mod open;
+mod parts;
 mod ring;
 mod state;
 
+use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
 
+use crate::models::{self, Model, Program};
 use crate::run::{root, rustflags, target};
 
 /// What is copied. The models need no more.
@@ -25,15 +30,14 @@ const SOURCES: &[&str] = &["Cargo.toml", "Cargo.lock", "README.md", "crates", "x
 /// A model of a mutant may take longer than that only if the mutant is not noticed: one that fails ends early.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A file, the package whose models are run, and the changes: what is wrong then, the text, what it becomes, the model.
-type Group = (&'static str, &'static str, &'static [[&'static str; 4]]);
+/// A file, and the changes: what is wrong then, the text, what it becomes, the model.
+type Group = (&'static str, &'static [[&'static str; 4]]);
 
 struct Mutant {
     file: &'static str,
     what: &'static str,
     from: &'static str,
     to: &'static str,
-    package: &'static str,
     killer: &'static str,
 }
 
@@ -51,42 +55,70 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     if let Some(flag) = flags.iter().find(|flag| !["--hunt", "--open"].contains(&flag.as_str())) {
         return Err(format!("mutants does not know `{flag}`: cargo xtask mutants [--hunt] [--open] [filter]"));
     }
-    let groups: &[&[Group]] = if has("--open") { &[open::GROUPS] } else { &[state::GROUPS, ring::GROUPS] };
+    let groups: &[&[Group]] =
+        if has("--open") { &[open::GROUPS] } else { &[state::GROUPS, parts::GROUPS, ring::GROUPS] };
     let wanted = |mutant: &Mutant| filters.is_empty() || filters.iter().any(|filter| mutant.title().contains(*filter));
     let mutants: Vec<_> = mutants(groups).filter(wanted).collect();
     if mutants.is_empty() {
         return Err("no mutant has such a name".into());
     }
-    let lab = Lab::new()?;
-    lab.check_unchanged(&mutants)?;
 
-    let (start, count) = (Instant::now(), mutants.len());
-    let (mut lines, mut survivors) = (Vec::new(), Vec::new());
-    for (number, mutant) in mutants.iter().enumerate() {
-        say(&format!("[{}/{count}] {}: ", number + 1, mutant.title()));
-        let begun = Instant::now();
-        let verdict = lab.try_mutant(mutant, has("--hunt"))?;
-        let seconds = begun.elapsed().as_secs_f64();
-        match verdict {
-            Verdict::Failed(why) => {
-                println!("killed by {} ({seconds:.1} s): {why}", mutant.killer);
-                lines.push((mutant.title(), format!("{:<74}{seconds:>6.1} s", mutant.killer)));
-            }
-            Verdict::Passed | Verdict::TimedOut => {
-                let how = if matches!(verdict, Verdict::Passed) { "passed" } else { "was not done in time" };
-                println!("SURVIVED: {} {how} ({seconds:.1} s)", mutant.killer);
-                survivors.push(mutant.description(&lab.tree));
-            }
+    let (start, next, report) = (Instant::now(), AtomicUsize::new(0), Mutex::new(Report::default()));
+    let first = Lab::new(0)?;
+    first.check_unchanged(&mutants)?;
+    let work = |lab: Lab| -> Result<(), String> {
+        while let Some(mutant) = mutants.get(next.fetch_add(1, Relaxed)) {
+            let begun = Instant::now();
+            let (verdict, hunted) = lab.try_mutant(mutant, has("--hunt"))?;
+            let line = report.lock().expect("not poisoned").add(mutant, verdict, begun.elapsed());
+            println!("[{}/{}] {line}{hunted}", next.load(Relaxed).min(mutants.len()), mutants.len());
         }
-    }
-    print!("\n{}", table(&lines));
-    println!("\n{} of {count} killed ({:.0} s)", count - survivors.len(), start.elapsed().as_secs_f64());
+        Ok(())
+    };
+    // A model runs in one thread, and so does most of a build.
+    let helpers = (1..thread::available_parallelism().map_or(1, usize::from)).map(Lab::new);
+    let labs: Vec<_> = [Ok(first)].into_iter().chain(helpers).collect::<Result<_, _>>()?;
+    thread::scope(|scope| {
+        let workers: Vec<_> = labs.into_iter().map(|lab| scope.spawn(|| work(lab))).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("no panic"))
+    })?;
+
+    let Report { mut killed, survivors } = report.into_inner().expect("not poisoned");
+    killed.sort();
+    print!("\n{}", table(&killed));
+    println!("\n{} of {} killed ({:.0} s)", killed.len(), mutants.len(), start.elapsed().as_secs_f64());
     if survivors.is_empty() { Ok(()) } else { Err(format!("no model has noticed\n{}", survivors.join("\n"))) }
 }
 
+/// What has become of the mutants so far.
+#[derive(Default)]
+struct Report {
+    killed: Vec<(String, String)>,
+    survivors: Vec<String>,
+}
+
+impl Report {
+    /// Takes a verdict down, and tells it in a line.
+    fn add(&mut self, mutant: &Mutant, verdict: Verdict, time: Duration) -> String {
+        let (title, killer, seconds) = (mutant.title(), mutant.killer, time.as_secs_f64());
+        match verdict {
+            Verdict::Failed(why) => {
+                let line = format!("{title}: killed by {killer} ({seconds:.1} s): {why}");
+                self.killed.push((title, format!("{killer:<74}{seconds:>6.1} s")));
+                line
+            }
+            Verdict::Passed | Verdict::TimedOut => {
+                self.survivors.push(mutant.description());
+                let how = if matches!(verdict, Verdict::Passed) { "passed" } else { "was not done in time" };
+                format!("{title}: SURVIVED: {killer} {how} ({seconds:.1} s)")
+            }
+        }
+    }
+}
+
 fn mutants(groups: &[&'static [Group]]) -> impl Iterator<Item = Mutant> {
-    groups.iter().copied().flatten().flat_map(|(file, package, changes)| {
-        changes.iter().map(|&[what, from, to, killer]| Mutant { file, what, from, to, package, killer })
+    groups.iter().copied().flatten().flat_map(|(file, changes)| {
+        changes.iter().map(|&[what, from, to, killer]| Mutant { file, what, from, to, killer })
     })
 }
 
@@ -105,9 +137,9 @@ impl Mutant {
         }
     }
 
-    /// Where it is and what it changes. The tree must be as it was.
-    fn description(&self, tree: &Path) -> String {
-        let source = fs::read_to_string(tree.join(self.file)).unwrap_or_default();
+    /// Where it is and what it changes.
+    fn description(&self) -> String {
+        let source = fs::read_to_string(root().join(self.file)).unwrap_or_default();
         let line = source
             .find(self.from)
             .map_or(0, |at| source[..at].lines().count() + usize::from(source[..at].ends_with('\n')));
@@ -123,64 +155,68 @@ struct Lab {
 }
 
 impl Lab {
-    fn new() -> Result<Self, String> {
-        let target = PathBuf::from(target("mutants"));
-        let (tree, build) = (target.join("tree"), target.join("build"));
+    fn new(number: usize) -> Result<Self, String> {
+        let place = PathBuf::from(target("mutants")).join(number.to_string());
+        let (tree, build) = (place.join("tree"), place.join("build"));
         fs::create_dir_all(&tree).map_err(|error| format!("{}: {error}", tree.display()))?;
         for name in SOURCES {
             copy(&root().join(name), &tree.join(name)).map_err(|error| format!("cannot copy {name}: {error}"))?;
         }
-        println!("the copy that is changed: {}", tree.display());
         Ok(Self { tree, build, flags: rustflags("--cfg loom -A warnings") })
     }
 
     /// All models that are said to kill something have to pass as long as nothing is changed.
     fn check_unchanged(&self, mutants: &[Mutant]) -> Result<(), String> {
-        let killers: BTreeSet<_> = mutants.iter().map(|mutant| (mutant.package, mutant.killer)).collect();
-        for (package, killer) in killers {
-            say(&format!("unchanged: {killer}: "));
+        let models: Result<BTreeSet<_>, _> = mutants.iter().map(|mutant| models::find(mutant.killer)).collect();
+        for Model { program, test } in models? {
+            say(&format!("unchanged: {test}: "));
             let start = Instant::now();
-            match self.run(&self.compile(package)?, killer, PATIENCE, None)? {
+            match self.run(&self.compile(program)?, &test, PATIENCE, None)? {
                 Verdict::Passed => println!("passes ({:.1} s)", start.elapsed().as_secs_f64()),
-                Verdict::Failed(why) => return Err(format!("{killer} of {package} fails without any change: {why}")),
-                Verdict::TimedOut => return Err(format!("{killer} of {package} takes more than {PATIENCE:?}")),
+                Verdict::Failed(why) => return Err(format!("{test} fails without any change: {why}")),
+                Verdict::TimedOut => return Err(format!("{test} takes more than {PATIENCE:?}")),
             }
         }
         Ok(())
     }
 
-    fn try_mutant(&self, mutant: &Mutant, hunt: bool) -> Result<Verdict, String> {
+    /// What became of a mutant, and what else was found if other models were to be tried.
+    fn try_mutant(&self, mutant: &Mutant, hunt: bool) -> Result<(Verdict, String), String> {
         let path = self.tree.join(mutant.file);
         let write = |text: &str| fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()));
         let source = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let Model { program, test } = models::find(mutant.killer)?;
         write(&mutant.apply(&source)?)?;
-        let outcome = self.compile(mutant.package).and_then(|test| {
-            let verdict = self.run(&test, mutant.killer, PATIENCE, None)?;
-            if hunt && !matches!(verdict, Verdict::Failed(_)) {
-                self.hunt(&test)?;
-            }
-            Ok(verdict)
+        let outcome = self.compile(program).and_then(|binary| {
+            let verdict = self.run(&binary, &test, PATIENCE, None)?;
+            let hunted = hunt && !matches!(verdict, Verdict::Failed(_));
+            Ok((verdict, if hunted { self.hunt(program.package)? } else { String::new() }))
         });
         write(&source)?;
         outcome.map_err(|error| format!("{}: {error}", mutant.title()))
     }
 
     /// Looks for another model of the package that fails, with few preemptions, so that it does not take long.
-    fn hunt(&self, test: &Path) -> Result<(), String> {
-        let list =
-            Command::new(test).arg("--list").output().map_err(|error| format!("cannot list the models: {error}"))?;
-        for name in String::from_utf8_lossy(&list.stdout).lines().filter_map(|line| line.strip_suffix(": test")) {
-            if let Verdict::Failed(why) = self.run(test, name, PATIENCE / 6, Some("2"))? {
-                say(&format!("\n  {name} fails at 2 preemptions: {why} "));
+    fn hunt(&self, package: &str) -> Result<String, String> {
+        let mut found = String::new();
+        for program in models::PROGRAMS.iter().filter(|program| program.package == package) {
+            let binary = self.compile(program)?;
+            let list = Command::new(&binary).args(["--list", "--skip", "tests::"]).output();
+            let list = list.map_err(|error| format!("cannot list the models: {error}"))?.stdout;
+            for test in String::from_utf8_lossy(&list).lines().filter_map(|line| line.strip_suffix(": test")) {
+                if let Verdict::Failed(why) = self.run(&binary, test, PATIENCE / 10, Some("2"))? {
+                    found.push_str(&format!("\n  {test} fails at 2 preemptions: {why} "));
+                }
             }
         }
-        Ok(())
+        Ok(found)
     }
 
-    /// Builds the models of `package`, and gives the program that has them.
-    fn compile(&self, package: &str) -> Result<PathBuf, String> {
+    /// Builds a program of models, and gives its path.
+    fn compile(&self, program: &Program) -> Result<PathBuf, String> {
         let mut cargo = Command::new("cargo");
-        cargo.args(["test", "--profile", "loom", "--package", package, "--test", "loom", "--no-run"]);
+        cargo.args(["test", "--profile", "loom", "--package", program.package, "--no-run"]);
+        cargo.args(program.target.split(' '));
         // Nobody looks at these builds with a debugger, and linking takes half the time without.
         cargo
             .env("RUSTFLAGS", &self.flags)
@@ -288,13 +324,10 @@ mod tests {
     #[test]
     fn every_mutant_changes_one_place_and_names_a_model() {
         let mut titles = BTreeSet::new();
-        for mutant in mutants(&[state::GROUPS, ring::GROUPS, open::GROUPS]) {
+        for mutant in mutants(&[state::GROUPS, parts::GROUPS, ring::GROUPS, open::GROUPS]) {
             let source = fs::read_to_string(root().join(mutant.file)).expect(mutant.file);
             assert_ne!(mutant.apply(&source).unwrap(), source, "{}", mutant.title());
-            let models = format!("crates/{}/tests/loom.rs", mutant.package);
-            let models = fs::read_to_string(root().join(&models)).expect(&models);
-            let model = format!("#[test]\nfn {}()", mutant.killer);
-            assert!(models.contains(&model), "{} has no model {}", mutant.package, mutant.killer);
+            assert!(models::find(mutant.killer).is_ok(), "{}: no model {}", mutant.title(), mutant.killer);
             assert!(titles.insert(mutant.title()), "two mutants: {}", mutant.title());
         }
     }

@@ -9,7 +9,7 @@ use crate::error::TimedOut;
 use crate::rotation::{Life, Rotation, Target};
 use crate::shared::Shared;
 use crate::slot::{Grant, Inside, Seized, Slot};
-use crate::sync::Ordering::{Acquire, Relaxed};
+use crate::sync::Ordering::Relaxed;
 use crate::sync::spin_loop;
 use crate::{AppendError, Extent, Reservation};
 
@@ -151,7 +151,7 @@ impl Shared {
         let look = || {
             if rotated() {
                 Some(Ok(()))
-            } else if self.poisoned.load(Acquire) {
+            } else if self.poisoned.load(Relaxed) {
                 Some(Err(self.poison_error()))
             } else if self.rotation.is_exhausted(&self.slots) {
                 Some(Err(AppendError::AddressesExhausted))

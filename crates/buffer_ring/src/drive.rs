@@ -11,9 +11,11 @@ use crate::shared::Shared;
 use crate::sync::yield_now;
 
 impl Shared {
-    /// Takes finished writes from the device, if there are any, and nobody else is at it. `false` if it did not get the role.
-    pub(crate) fn poll(&self) -> bool {
-        self.become_driver().map(|driver| self.drive(driver, Wait::No)).is_some()
+    /// Takes finished writes from the device, if there are any, and nobody else is at it.
+    pub(crate) fn poll(&self) {
+        if let Some(driver) = self.become_driver() {
+            self.drive(driver, Wait::No);
+        }
     }
 
     /// The role, if there is something in flight and nobody has it.

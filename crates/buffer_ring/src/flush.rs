@@ -201,10 +201,8 @@ impl Shared {
         // The device goes when the ring does, which nobody can be inside of.
         let submitted = self.device.with(|queue| queue.submit(token, bytes, base));
         debug_assert!(submitted.is_some(), "a flush after the ring was closed");
-        if !self.poll() {
-            // Somebody who sleeps may have to drive.
-            self.waiters.wake();
-        }
+        // If somebody else drives, that thread sees this write when it gives the role up, and wakes who may have to drive.
+        self.poll();
     }
 
     /// Whether the bytes of `life` have been written.

@@ -32,7 +32,7 @@ impl Gate {
 
     /// Whether there is no reader, and the gate is open. May be out of date.
     pub(crate) fn is_free(&self) -> bool {
-        self.0.load(Acquire) == 0
+        self.0.load(Relaxed) == 0
     }
 
     /// Closes the gate; `false` if there are readers.

@@ -11,7 +11,7 @@
 //! Every state carries the generation, so that a request for an old life finds nothing to pick up.
 
 use crate::sync::AtomicU64;
-use crate::sync::Ordering::{AcqRel, Acquire, Release};
+use crate::sync::Ordering::{AcqRel, Relaxed};
 
 const OPEN: u64 = 0;
 const REQUESTED: u64 = 1;
@@ -29,7 +29,7 @@ impl Hold {
 
     /// The opener of life `generation` makes it ready.
     pub(crate) fn open(&self, generation: u64) {
-        self.0.store(state(generation, OPEN), Release);
+        self.0.store(state(generation, OPEN), Relaxed);
     }
 
     /// The sealer leaves its place here. If the answer is `false`, the flush has been asked for already: the sealer leaves itself.
@@ -51,12 +51,12 @@ impl Hold {
 
     /// Whether life `generation` waits for somebody to ask.
     pub(crate) fn is_held(&self, generation: u64) -> bool {
-        self.0.load(Acquire) == state(generation, HELD)
+        self.0.load(Relaxed) == state(generation, HELD)
     }
 
     fn change(&self, generation: u64, from: u64, to: u64) -> bool {
         let (from, to) = (state(generation, from), state(generation, to));
-        self.0.compare_exchange(from, to, AcqRel, Acquire).is_ok()
+        self.0.compare_exchange(from, to, AcqRel, Relaxed).is_ok()
     }
 }
 

@@ -35,6 +35,8 @@ mod hold;
 #[cfg(any(loom, shuttle))]
 pub mod model;
 mod options;
+#[cfg(all(test, loom))]
+mod parts;
 mod read;
 mod reservation;
 mod ring;

@@ -101,46 +101,47 @@ impl Rotation {
 
     /// Makes `life` current, unless a later one is.
     pub(crate) fn publish(&self, life: Life) {
-        self.current.fetch_max(life.0, AcqRel);
+        // ordering: release half of R1. A read-modify-write also when a later life stays, so that it breaks no one else's edge.
+        self.current.fetch_max(life.0, Release);
     }
 
     /// Where the next life begins, if the current one is sealed and its sealer has come this far; else where the current one does.
     pub(crate) fn next_base(&self) -> u64 {
-        self.next_base.load(Acquire)
+        self.next_base.load(Relaxed)
     }
 
     /// The sealer of `life` hands over: the next life begins at `next_base`, and somebody is to open it.
     pub(crate) fn hand_over(&self, life: Life, next_base: u64) {
         self.publish(life);
-        self.next_base.store(next_base, Release);
-        self.pending.swap(true, AcqRel);
+        self.next_base.store(next_base, Relaxed);
+        // ordering: release half of R2. Whoever hands over takes the token next, and acquires then.
+        self.pending.swap(true, Release);
     }
 
     /// Opens the next life, if there is need and `target` is free.
     pub(crate) fn advance(&self, slots: &[Slot], target: Target) -> Rotated {
-        let mut outcome = Rotated::No;
+        // ordering: acquire half of R2, release half of R3.
         while self.pending.swap(false, AcqRel) {
             // Look again, now that the token makes `current` stable: what looked free before may have belonged to an older one.
             let current = self.current();
             let slot = &slots[Self::target(current, slots, target)];
             let base = self.next_base.load(Relaxed);
             if !Self::is_address(base, slot) {
-                self.pending.swap(true, AcqRel);
+                self.pending.swap(true, Release);
                 return Rotated::Exhausted;
             }
             let next = Life::new(current.generation() + 1, slot.index());
             if slot.open(next.generation(), base) {
                 self.publish(next);
-                outcome = Rotated::Opened(next);
-                // The new life may be over already, and this thread may have been in the way of the next.
-                continue;
+                return Rotated::Opened(next);
             }
+            // ordering: acquire half of R3, and release half of R2 once more: for what a failed opening has prepared.
             self.pending.swap(true, AcqRel);
             if !self.has_room(slots, target) {
                 break;
             }
         }
-        outcome
+        Rotated::No
     }
 
     /// Whether the log has reached its last address: the current life is sealed, and is the last one.
@@ -197,7 +198,7 @@ impl Shared {
 
     /// Without `auto_rotate`: makes the next buffer current, if it is free.
     pub(crate) fn rotate(&self) -> Result<(), RotateError> {
-        if self.poisoned.load(Acquire) {
+        if self.poisoned.load(Relaxed) {
             return Err(RotateError::Poisoned(self.failure()));
         }
         let seen = self.rotation.current();

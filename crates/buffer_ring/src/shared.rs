@@ -10,7 +10,7 @@ use crate::role::Role;
 use crate::rotation::Rotation;
 use crate::slot::Slot;
 use crate::stats::Counters;
-use crate::sync::Ordering::{Acquire, Release};
+use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicBool, Mutex, spin_loop};
 use crate::waiters::Waiters;
 use crate::{AppendError, RingError};
@@ -70,7 +70,7 @@ impl Shared {
                 return;
             }
             *failure = Some(error.clone());
-            self.poisoned.store(true, Release);
+            self.poisoned.store(true, Relaxed);
         }
         tracing::error!(%error, "the ring is poisoned");
         self.waiters.wake();
@@ -87,7 +87,7 @@ impl Shared {
     }
 
     pub(crate) fn poisoned(&self) -> Option<RingError> {
-        self.poisoned.load(Acquire).then(|| self.failure())
+        self.poisoned.load(Relaxed).then(|| self.failure())
     }
 
     pub(crate) fn failure(&self) -> RingError {

@@ -142,7 +142,8 @@ impl Slot {
         if !self.is_free() || !self.gate.close() {
             return false;
         }
-        self.free.store(false, Release);
+        self.free.store(false, Relaxed);
+        // ordering: release halves of R12, in this order.
         self.generation.store(generation, Release);
         self.base.store(base, Release);
         self.sealed_len.store(0, Relaxed);
@@ -152,8 +153,9 @@ impl Slot {
         self.gate.open();
         let opened = self.word.reopen();
         if !opened {
-            // A late arrival's addition. What was prepared stays, and is prepared again by the next try.
-            self.free.store(true, Release);
+            // A late arrival's addition. What was prepared stays, and is prepared again by the next try,
+            // which comes by the token.
+            self.free.store(true, Relaxed);
         }
         opened
     }

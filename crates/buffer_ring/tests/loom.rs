@@ -201,6 +201,89 @@ fn a_life_can_end_before_its_opener_has_published_it() {
     assert!(IN_THE_NEXT.load(Relaxed) > 0);
 }
 
+/// The same from the append's side: its next look finds the life that it is in, so that its own sync covers it.
+#[test]
+fn an_append_is_covered_by_its_own_sync() {
+    static IN_THE_NEXT: Count = Count::new(0);
+    model("an_append_is_covered_by_its_own_sync", Bound::Preemptions(3), || {
+        let ring = in_place();
+        append(&ring, 512, 1);
+        let late = spawn(&ring, |ring| {
+            if let Ok(extent) = ring.append(&[2; 512]) {
+                if extent.start() == 4096 {
+                    hit(&IN_THE_NEXT);
+                }
+                assert!(ring.sync().expect("nothing failed") >= extent.end());
+            }
+        });
+        ring.flush(&ring.current_buffer(Acquire));
+        late.join().unwrap();
+    });
+    assert!(IN_THE_NEXT.load(Relaxed) > 0);
+}
+
+#[test]
+fn a_stale_handle_leaves_the_next_life_alone() {
+    static NEXT: Count = Count::new(0);
+    model("a_stale_handle_leaves_the_next_life_alone", Bound::Preemptions(3), || {
+        let ring = in_place();
+        append(&ring, 512, 1);
+        let first = ring.current_buffer(Acquire);
+        let other = {
+            let first = first.clone();
+            spawn(&ring, move |ring| drop(ring.flush(&first)))
+        };
+        ring.flush(&first);
+        if ring.append(&[2; 512]).is_ok_and(|extent| extent.start() == 4096) {
+            hit(&NEXT);
+            other.join().unwrap();
+            let second = ring.current_buffer(Acquire);
+            assert!(second.generation() == 2 && !second.is_sealed());
+        } else {
+            other.join().unwrap();
+        }
+    });
+    assert!(NEXT.load(Relaxed) > 0);
+}
+
+#[test]
+fn a_handle_that_was_sealed_stays_sealed() {
+    static SEALED: Count = Count::new(0);
+    model("a_handle_that_was_sealed_stays_sealed", Bound::Preemptions(3), || {
+        let ring = in_place();
+        append(&ring, 512, 1);
+        let first = ring.current_buffer(Acquire);
+        let looker = {
+            let first = first.clone();
+            thread::spawn(move || {
+                if first.is_sealed() {
+                    hit(&SEALED);
+                    assert!(first.is_sealed());
+                }
+            })
+        };
+        ring.flush(&first);
+        looker.join().unwrap();
+        assert!(first.is_sealed());
+    });
+    assert!(SEALED.load(Relaxed) > 0);
+}
+
+/// Not only its completion does, which may wait for somebody to ask for the flush.
+#[test]
+fn a_sealer_opens_the_next_buffer() {
+    model("a_sealer_opens_the_next_buffer", Bound::Preemptions(3), || {
+        let device = ModelDevice::instant();
+        let ring = Arc::new(device.ring(3, false, true));
+        let first = append(&ring, 4096, 1);
+        let other = spawn(&ring, |ring| append(ring, 4096, 2));
+        let mine = append(&ring, 4096, 3);
+        let theirs = other.join().unwrap();
+        assert!(device.written().is_empty());
+        check(ring, &device, &[first, mine, theirs]);
+    });
+}
+
 /// Readers keep a slot from its next life, and the last of them sees to the rotation.
 #[test]
 fn a_reader_never_meets_the_next_life() {

@@ -5,7 +5,6 @@ use super::Group;
 pub(super) const GROUPS: &[Group] = &[
     (
         "crates/ring-state/src/word.rs",
-        "ring-state",
         &[
             // The three edges, each half.
             [
@@ -157,7 +156,6 @@ pub(super) const GROUPS: &[Group] = &[
     ),
     (
         "crates/ring-state/src/snapshot.rs",
-        "ring-state",
         &[
             [
                 "a sealed buffer grants",
@@ -200,7 +198,6 @@ pub(super) const GROUPS: &[Group] = &[
     // What only a ring can show.
     (
         "crates/ring-state/src/word.rs",
-        "buffer_ring",
         &[
             [
                 "the flush is taken by setting its bit, if nobody was faster",
@@ -218,7 +215,6 @@ pub(super) const GROUPS: &[Group] = &[
     ),
     (
         "crates/ring-state/src/word.rs",
-        "ring-state",
         &[
             [
                 "the crosser takes its addition back before it seals",
@@ -236,7 +232,6 @@ pub(super) const GROUPS: &[Group] = &[
     ),
     (
         "crates/ring-state/src/word.rs",
-        "buffer_ring",
         &[[
             "a snapshot acquires nothing",
             "Snapshot(self.0.load(Acquire))",
@@ -246,7 +241,6 @@ pub(super) const GROUPS: &[Group] = &[
     ),
     (
         "crates/ring-state/src/snapshot.rs",
-        "buffer_ring",
         &[[
             "a vacant buffer is quiet",
             "self.writers() == 0 && self.offset() > 0 && !self.is_flushing()",

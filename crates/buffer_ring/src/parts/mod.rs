@@ -1,0 +1,102 @@
+//! Every interleaving of the ring's parts: one or two of them alone, and two threads that stand one step before their race. Run with
+//! `cargo xtask loom`, like the models of the whole ring, which show that the parts fit together.
+//!
+//! Each model counts, outside of itself, that the branches it is about were taken.
+
+#[path = "../../../ring-state/tests/model/mod.rs"]
+mod model;
+
+mod gate;
+mod hold;
+mod role;
+mod rotation;
+mod shared;
+mod slot;
+
+use core::sync::atomic::AtomicUsize as Count;
+use core::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
+
+use loom::thread;
+use model::{Bound, hit, model};
+use ring_alloc::{Arena, Frozen};
+use ring_state::{Duty, Seal};
+
+use crate::rotation::{Life, Rotated, Rotation, Target};
+use crate::shadow::Shadow;
+use crate::slot::{Grant, Seized, Slot};
+
+const BUFFER: usize = 4096;
+
+/// Memory of one cell, whose accesses loom checks.
+fn cell() -> Shadow {
+    Shadow::new(512)
+}
+
+/// A rotation and its slots.
+struct Rotary {
+    rotation: Rotation,
+    slots: Box<[Slot]>,
+    target: Target,
+}
+
+impl Rotary {
+    /// With the first life open.
+    fn new(capacity: usize, target: Target) -> Arc<Self> {
+        let arena = Arc::new(Arena::new(capacity, BUFFER).expect("a valid arena"));
+        let slots = (0..capacity).map(|index| Slot::new(&arena, index)).collect();
+        let rotary = Self { rotation: Rotation::new(0), slots, target };
+        assert_eq!(rotary.advance(), Rotated::Opened(Life::new(1, 0)));
+        Arc::new(rotary)
+    }
+
+    fn advance(&self) -> Rotated {
+        self.rotation.advance(&self.slots, self.target)
+    }
+
+    /// Fills life `generation` in `slot`, seals it, hands over, leaves, and takes the flush.
+    fn over(&self, slot: usize) -> Frozen {
+        let slot = &self.slots[slot];
+        assert_eq!(granted(slot, BUFFER).leave(), Duty::None);
+        self.seal(slot)
+    }
+
+    fn seal(&self, slot: &Slot) -> Frozen {
+        let Seized::Sealed(inside) = slot.reserve(BUFFER as u32) else { panic!("it is full") };
+        let next_base = slot.base() + BUFFER as u64;
+        self.rotation.hand_over(Life::new(slot.generation(), slot.index()), next_base);
+        flush(slot, inside.leave())
+    }
+
+    /// Does what a thread owes after it has left the only slot, and whatever its duty, looks whether it was in the way.
+    fn pay(&self, duty: Duty) {
+        let slot = &self.slots[0];
+        if let Duty::Flush(quiet) = duty
+            && let Some(flush) = slot.take_flush(quiet)
+        {
+            slot.complete(flush.freeze());
+        }
+        self.advance();
+    }
+
+    /// Generation of the current life, which must be the one in its slot.
+    fn generation(&self) -> u64 {
+        let current = self.rotation.current();
+        assert_eq!(self.slots[current.slot()].generation(), current.generation());
+        current.generation()
+    }
+}
+
+/// A range of `len` bytes, filled.
+fn granted(slot: &Slot, len: usize) -> Grant<'_> {
+    let Seized::Granted(mut grant) = slot.reserve(len as u32) else { panic!("there is room") };
+    let mark = slot.generation() as u8;
+    grant.bytes_mut().fill(mark);
+    grant
+}
+
+/// Takes the flush, which is due.
+fn flush(slot: &Slot, duty: Duty) -> Frozen {
+    let Duty::Flush(quiet) = duty else { panic!("somebody is inside") };
+    slot.take_flush(quiet).expect("nobody else takes it").freeze()
+}

@@ -1,0 +1,147 @@
+//! Rotation over bare slots: the token, who puts it back, who removes an obstacle, and openers that are late.
+
+use super::*;
+
+/// R has the token and finds the slot not free; meanwhile it becomes free. Either R looks again, or the other one finds the token.
+#[test]
+fn a_slot_that_becomes_free_beside_the_token_is_opened() {
+    static BY: [Count; 2] = [const { Count::new(0) }; 2];
+    model("a_slot_that_becomes_free_beside_the_token_is_opened", Bound::None, || {
+        let rotary = Rotary::new(1, Target::Same);
+        let bytes = rotary.over(0);
+        let completer = {
+            let rotary = Arc::clone(&rotary);
+            thread::spawn(move || {
+                rotary.slots[0].complete(bytes);
+                rotary.advance()
+            })
+        };
+        let mine = rotary.advance();
+        let theirs = completer.join().unwrap();
+        assert!((mine == Rotated::No) != (theirs == Rotated::No), "{mine:?} and {theirs:?}");
+        assert_eq!(rotary.generation(), 2);
+        hit(&BY[usize::from(mine == Rotated::No)]);
+    });
+    assert!(BY.iter().all(|by| by.load(Relaxed) > 0));
+}
+
+#[test]
+fn the_last_reader_takes_up_the_rotation() {
+    static BY: [Count; 2] = [const { Count::new(0) }; 2];
+    model("the_last_reader_takes_up_the_rotation", Bound::None, || {
+        let rotary = Rotary::new(1, Target::Same);
+        let bytes = rotary.over(0);
+        rotary.slots[0].complete(bytes);
+        assert!(rotary.slots[0].gate.enter());
+        let reader = {
+            let rotary = Arc::clone(&rotary);
+            thread::spawn(move || if rotary.slots[0].gate.leave() { rotary.advance() } else { Rotated::No })
+        };
+        let mine = rotary.advance();
+        let theirs = reader.join().unwrap();
+        assert!((mine == Rotated::No) != (theirs == Rotated::No), "{mine:?} and {theirs:?}");
+        assert_eq!(rotary.generation(), 2);
+        hit(&BY[usize::from(mine == Rotated::No)]);
+    });
+    assert!(BY.iter().all(|by| by.load(Relaxed) > 0));
+}
+
+/// A rotator that sleeps before it takes the token: meanwhile the next life is opened, and is over, and its slot is free again.
+#[test]
+fn a_rotator_with_an_old_idea_opens_nothing_twice() {
+    static BY: [Count; 2] = [const { Count::new(0) }; 2];
+    model("a_rotator_with_an_old_idea_opens_nothing_twice", Bound::Preemptions(4), || {
+        let rotary = Rotary::new(2, Target::Next);
+        // Stays in flight, so that the life after the next cannot begin.
+        let first = rotary.over(0);
+        let rotator = {
+            let rotary = Arc::clone(&rotary);
+            thread::spawn(move || rotary.advance())
+        };
+        let second = Rotated::Opened(Life::new(2, 1));
+        let mine = rotary.advance();
+        if mine == second {
+            let bytes = rotary.over(1);
+            rotary.slots[1].complete(bytes);
+            assert_eq!(rotary.advance(), Rotated::No);
+        }
+        let theirs = rotator.join().unwrap();
+        assert!([mine, theirs].contains(&second) && [mine, theirs].contains(&Rotated::No), "{mine:?} and {theirs:?}");
+        assert_eq!(rotary.generation(), 2);
+        hit(&BY[usize::from(mine == Rotated::No)]);
+        drop(first);
+    });
+    assert!(BY.iter().all(|by| by.load(Relaxed) > 0));
+}
+
+/// Between opening a life and publishing it, others can fill that life, seal it, and have it over.
+#[test]
+fn a_life_that_is_over_before_it_is_published_is_not_opened_twice() {
+    static OVER: Count = Count::new(0);
+    static LATE: Count = Count::new(0);
+    model("a_life_that_is_over_before_it_is_published_is_not_opened_twice", Bound::Preemptions(4), || {
+        let rotary = Rotary::new(1, Target::Same);
+        let bytes = rotary.over(0);
+        rotary.slots[0].complete(bytes);
+        let opener = {
+            let rotary = Arc::clone(&rotary);
+            thread::spawn(move || assert_eq!(rotary.advance(), Rotated::Opened(Life::new(2, 0))))
+        };
+        // Two threads with an old idea of the current life, one after the other: the first has bytes, the second does not fit.
+        let slot = &rotary.slots[0];
+        match slot.reserve(BUFFER as u32) {
+            Seized::Granted(grant) => {
+                if rotary.rotation.current().generation() == 1 {
+                    hit(&OVER);
+                }
+                assert_eq!(grant.leave(), Duty::None);
+                slot.complete(rotary.seal(slot));
+                assert_eq!(rotary.advance(), Rotated::Opened(Life::new(3, 0)));
+                opener.join().unwrap();
+                assert_eq!(rotary.generation(), 3);
+            }
+            Seized::Late(duty) => {
+                hit(&LATE);
+                assert_eq!(duty, Duty::None);
+                opener.join().unwrap();
+                assert_eq!(rotary.generation(), 2);
+            }
+            Seized::Sealed(_) => panic!("it fits"),
+        }
+    });
+    assert!(OVER.load(Relaxed) > 0 && LATE.load(Relaxed) > 0);
+}
+
+/// A late arrival's addition makes an opening fail. What that has left behind is known to the next who tries.
+#[test]
+fn what_a_failed_opening_leaves_is_known_to_the_next() {
+    static IN_THE_WAY: Count = Count::new(0);
+    model("what_a_failed_opening_leaves_is_known_to_the_next", Bound::Preemptions(2), || {
+        let rotary = Rotary::new(1, Target::Same);
+        let slot = &rotary.slots[0];
+        assert_eq!(granted(slot, BUFFER - 512).leave(), Duty::None);
+        let late = {
+            let rotary = Arc::clone(&rotary);
+            thread::spawn(move || match rotary.slots[0].reserve(512) {
+                Seized::Late(duty) => rotary.pay(duty),
+                Seized::Granted(grant) => rotary.pay(grant.leave()),
+                Seized::Sealed(_) => panic!("it fits"),
+            })
+        };
+        let other = {
+            let rotary = Arc::clone(&rotary);
+            thread::spawn(move || rotary.pay(Duty::None))
+        };
+        let inside = slot.enter().expect("it is open");
+        assert!(matches!(inside.seal(), Seal::Sealed { .. }));
+        rotary.rotation.hand_over(Life::new(1, 0), 4096);
+        rotary.pay(inside.leave());
+        if slot.is_free() {
+            hit(&IN_THE_WAY);
+        }
+        late.join().unwrap();
+        other.join().unwrap();
+        assert_eq!(rotary.generation(), 2);
+    });
+    assert!(IN_THE_WAY.load(Relaxed) > 0);
+}

@@ -1,0 +1,189 @@
+//! What the parts do for each other: tail, failure, and who is woken by whom. Mostly on a ring without a device, where a buffer is
+//! written as soon as its last writer has left.
+
+use super::*;
+use crate::RingError;
+use crate::append::Patience;
+use crate::model::ModelDevice;
+use crate::shared::Shared;
+
+fn recycling(capacity: usize, auto_rotate: bool) -> Arc<Shared> {
+    let arena = Arc::new(Arena::new(capacity, BUFFER).expect("a valid arena"));
+    Arc::new(Shared::new(&arena, true, auto_rotate, 0, None))
+}
+
+fn append(shared: &Shared, len: usize) -> u64 {
+    shared.append(&vec![1; len], Patience::ForRoom).expect("there is room").start()
+}
+
+fn spawn<T: 'static>(shared: &Arc<Shared>, body: impl FnOnce(&Shared) -> T + 'static) -> thread::JoinHandle<T> {
+    let shared = Arc::clone(shared);
+    thread::spawn(move || body(&shared))
+}
+
+/// The tail is put together from a word, a base and the next base: of one life, whatever happens between the looks.
+#[test]
+fn the_tail_only_grows() {
+    static SEEN: [Count; 3] = [const { Count::new(0) }; 3];
+    model("the_tail_only_grows", Bound::Preemptions(4), || {
+        let shared = recycling(1, false);
+        append(&shared, 512);
+        let sealer = spawn(&shared, |shared| shared.seal(Life::new(1, 0)));
+        let mut last = 512;
+        for _ in 0..2 {
+            let tail = shared.tail();
+            assert!([512, 4096].contains(&tail) && tail >= last, "{tail} after {last}");
+            last = tail;
+            hit(&SEEN
+                [usize::from(tail == 4096) + usize::from(tail == 4096 && shared.rotation.current().generation() == 2)]);
+        }
+        sealer.join().unwrap();
+        assert_eq!(shared.tail(), 4096);
+    });
+    assert!(SEEN.iter().all(|seen| seen.load(Relaxed) > 0), "{SEEN:?}");
+}
+
+#[test]
+fn who_sees_a_buffer_written_sees_the_watermark() {
+    static WRITTEN: Count = Count::new(0);
+    model("who_sees_a_buffer_written_sees_the_watermark", Bound::Preemptions(4), || {
+        let shared = recycling(1, false);
+        append(&shared, 512);
+        let sealer = spawn(&shared, |shared| shared.seal(Life::new(1, 0)));
+        if shared.slots[0].has_completed(1) {
+            hit(&WRITTEN);
+            assert_eq!(shared.durability.written(), 4096);
+        }
+        sealer.join().unwrap();
+    });
+    assert!(WRITTEN.load(Relaxed) > 0);
+}
+
+/// The reader in the way of the rotation is the only one to wake whoever waits for it.
+#[test]
+fn an_opener_wakes_who_waits_for_room() {
+    static WAITED: Count = Count::new(0);
+    model("an_opener_wakes_who_waits_for_room", Bound::Preemptions(3), || {
+        let shared = recycling(2, true);
+        append(&shared, BUFFER);
+        assert!(shared.slots[1].gate.enter());
+        let waiter = spawn(&shared, |shared| append(shared, 512));
+        let was_last = shared.slots[1].gate.leave();
+        if was_last {
+            shared.advance();
+        }
+        assert_eq!(waiter.join().unwrap(), 4096);
+        if shared.stats().full_waits > 0 {
+            hit(&WAITED);
+        }
+    });
+    assert!(WAITED.load(Relaxed) > 0);
+}
+
+#[test]
+fn a_completion_wakes_who_waits_for_it() {
+    static WAITED: Count = Count::new(0);
+    model("a_completion_wakes_who_waits_for_it", Bound::Preemptions(3), || {
+        // The next buffer is open by then: nobody rotates.
+        let shared = recycling(2, true);
+        let reservation = shared.reserve(512, Patience::ForRoom).expect("there is room");
+        let waiter = spawn(&shared, |shared| {
+            shared.seal(Life::new(1, 0));
+            let mut looks = 0;
+            let written = || {
+                looks += 1;
+                shared.outcome(|| shared.slots[0].has_completed(1))
+            };
+            assert_eq!(shared.wait_until(None, written), Ok(Ok(())));
+            if looks > 1 {
+                hit(&WAITED);
+            }
+        });
+        reservation.commit();
+        waiter.join().unwrap();
+    });
+    assert!(WAITED.load(Relaxed) > 0);
+}
+
+#[test]
+fn a_failure_wakes_who_waits() {
+    static WAITED: Count = Count::new(0);
+    model("a_failure_wakes_who_waits", Bound::None, || {
+        let shared = recycling(1, false);
+        let waiter = spawn(&shared, |shared| {
+            let mut looks = 0;
+            let never = || {
+                looks += 1;
+                shared.outcome(|| false)
+            };
+            assert_eq!(shared.wait_until(None, never), Ok(Err(RingError::Closed)));
+            if looks > 2 {
+                hit(&WAITED);
+            }
+        });
+        shared.poison(RingError::Closed);
+        waiter.join().unwrap();
+    });
+    assert!(WAITED.load(Relaxed) > 0);
+}
+
+/// A driver sleeps at the device, where nothing happens any more.
+#[test]
+fn a_failure_fetches_the_driver_from_the_device() {
+    static IN_FLIGHT: Count = Count::new(0);
+    model("a_failure_fetches_the_driver_from_the_device", Bound::Preemptions(3), || {
+        let device = ModelDevice::held();
+        let ring = device.ring(1, true, false);
+        let shared = Arc::clone(&ring.shared);
+        append(&shared, BUFFER);
+        shared.seal(Life::new(1, 0));
+        assert_eq!(shared.device.in_flight(), 1);
+        let waiter = spawn(&shared, |shared| {
+            let mut looks = 0;
+            let never = || {
+                looks += 1;
+                shared.outcome(|| false)
+            };
+            assert_eq!(shared.wait_until(None, never), Ok(Err(RingError::Closed)));
+            if looks > 2 {
+                hit(&IN_FLIGHT);
+            }
+        });
+        shared.poison(RingError::Closed);
+        waiter.join().unwrap();
+        device.complete_from_now_on();
+    });
+    assert!(IN_FLIGHT.load(Relaxed) > 0);
+}
+
+#[test]
+fn who_sees_the_ring_poisoned_sees_by_what() {
+    static POISONED: Count = Count::new(0);
+    model("who_sees_the_ring_poisoned_sees_by_what", Bound::None, || {
+        let shared = recycling(1, false);
+        let poisoner = spawn(&shared, |shared| shared.poison(RingError::Closed));
+        if let Some(error) = shared.poisoned() {
+            hit(&POISONED);
+            assert_eq!(error, RingError::Closed);
+        }
+        poisoner.join().unwrap();
+    });
+    assert!(POISONED.load(Relaxed) > 0);
+}
+
+/// A visitor can be inside a free slot, because a late arrival makes it look like one that has bytes. Whoever of the two leaves last
+/// sees to the rotation.
+#[test]
+fn a_visitor_does_not_lose_the_rotation() {
+    model("a_visitor_does_not_lose_the_rotation", Bound::Preemptions(3), || {
+        let shared = recycling(1, false);
+        append(&shared, 512);
+        let late = spawn(&shared, |shared| {
+            let _ = shared.append(&[1; 512], Patience::Never);
+        });
+        shared.seal(Life::new(1, 0));
+        shared.seal(Life::new(1, 0));
+        late.join().unwrap();
+        assert!(shared.rotation.current().generation() == 2, "the next life was not opened");
+    });
+}

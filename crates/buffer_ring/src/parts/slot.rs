@@ -1,0 +1,99 @@
+//! One slot: two lives of it, and its readers.
+
+use super::*;
+use crate::slot::Copied;
+
+/// A slot whose first life is being written.
+fn flushing() -> (Arc<Rotary>, Frozen) {
+    let rotary = Rotary::new(1, Target::Same);
+    let bytes = rotary.over(0);
+    (rotary, bytes)
+}
+
+#[test]
+fn the_next_life_begins_when_all_of_the_one_before_is_over() {
+    static OPENED: Count = Count::new(0);
+    static TOO_EARLY: Count = Count::new(0);
+    model("the_next_life_begins_when_all_of_the_one_before_is_over", Bound::None, || {
+        let (rotary, bytes) = flushing();
+        let completer = {
+            let rotary = Arc::clone(&rotary);
+            thread::spawn(move || rotary.slots[0].complete(bytes))
+        };
+        let slot = &rotary.slots[0];
+        let opened = slot.open(2, 4096);
+        assert!(!opened || slot.has_completed(1));
+        completer.join().unwrap();
+        hit(if opened { &OPENED } else { &TOO_EARLY });
+        assert!(opened || slot.open(2, 4096));
+        assert!(slot.has_completed(1) && !slot.has_completed(2));
+        assert!(!slot.is_free() && slot.sealed_len() == 0);
+        slot.complete(rotary.over(0));
+        assert!(slot.is_openable() && slot.has_completed(2));
+    });
+    assert!(OPENED.load(Relaxed) > 0 && TOO_EARLY.load(Relaxed) > 0);
+}
+
+#[test]
+fn a_reader_meets_one_life_and_no_writer() {
+    static FOUND: [Count; 4] = [const { Count::new(0) }; 4];
+    model("a_reader_meets_one_life_and_no_writer", Bound::Preemptions(4), || {
+        let (rotary, bytes) = flushing();
+        rotary.slots[0].complete(bytes);
+        let reader = {
+            let rotary = Arc::clone(&rotary);
+            thread::spawn(move || {
+                let slot = &rotary.slots[0];
+                if !slot.gate.enter() {
+                    hit(&FOUND[0]);
+                    return false;
+                }
+                let (generation, base) = (slot.generation(), slot.base());
+                assert_eq!(base, (generation - 1) * 4096);
+                let mut target = [0; 512];
+                match slot.copy_stable(0, &mut target) {
+                    Copied::Bytes(512) => {
+                        hit(&FOUND[generation as usize]);
+                        assert_eq!(target, [generation as u8; 512]);
+                    }
+                    Copied::Writing => hit(&FOUND[3]),
+                    Copied::Beyond => assert_eq!(generation, 2),
+                    Copied::Bytes(len) => panic!("{len} bytes of life {generation}"),
+                }
+                slot.gate.leave()
+            })
+        };
+        let slot = &rotary.slots[0];
+        let opened = slot.open(2, 4096);
+        if opened {
+            assert_eq!(granted(slot, 512).leave(), Duty::None);
+        }
+        let was_last = reader.join().unwrap();
+        assert!(opened || was_last);
+    });
+    assert!(FOUND.iter().all(|found| found.load(Relaxed) > 0), "{FOUND:?}");
+}
+
+/// Where a sealed life ends is known before it is quiet; where an open one does is not.
+#[test]
+fn a_new_life_has_no_end_yet() {
+    model("a_new_life_has_no_end_yet", Bound::None, || {
+        let (rotary, bytes) = flushing();
+        let slot = &rotary.slots[0];
+        slot.complete(bytes);
+        assert!(slot.open(2, 4096));
+        assert_eq!(slot.sealed_len(), 0);
+        let grant = granted(slot, 1024);
+        let reader = {
+            let rotary = Arc::clone(&rotary);
+            thread::spawn(move || {
+                let slot = &rotary.slots[0];
+                assert!(slot.gate.enter());
+                assert_eq!(slot.copy_stable(512, &mut [0; 512]), Copied::Writing);
+                let _ = slot.gate.leave();
+            })
+        };
+        reader.join().unwrap();
+        assert_eq!(grant.leave(), Duty::None);
+    });
+}
