@@ -33,8 +33,7 @@ impl Device {
                 Some(Self { io: Arc::new(io), memory: None, _dir: Some(dir) })
             }
             Err(error) => {
-                assert!(env::var_os("BUFFER_RING_REQUIRE_URING").is_none(), "io_uring is required: {error}");
-                eprintln!("SKIPPED: {error}");
+                skipped("BUFFER_RING_REQUIRE_URING", &error.to_string());
                 None
             }
         }
@@ -134,4 +133,11 @@ pub(crate) fn this_test(name: &str, variable: &str, value: impl AsRef<OsStr>) ->
 pub(crate) fn wait_for_line(lines: impl Read, mark: &str) {
     let mut lines = BufReader::new(lines).lines();
     assert!(lines.any(|line| line.is_ok_and(|line| line.contains(mark))), "the process never said `{mark}`");
+}
+
+/// Says why a test cannot be done here, which is a failure where the variable `required` says that it must. Always `false`.
+pub(crate) fn skipped(required: &str, why: &str) -> bool {
+    assert!(env::var_os(required).is_none(), "not to be skipped, says {required}: {why}");
+    eprintln!("SKIPPED: {why}");
+    false
 }

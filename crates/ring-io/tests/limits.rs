@@ -1,0 +1,358 @@
+//! What a process may be refused: io_uring by filters and limits, memory to register, descriptors, room in a file, locks. Each test
+//! brings the limit about, in a thread or a process of its own.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::thread;
+
+use common::{attach, buffers, bytes, disk, drain, open, pattern, patterned, read_all, skipped, this_test};
+use ring_alloc::BLOCK;
+use ring_io::{AttachError, DeviceError, EngineKind, FileError, QuikIO};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::thread::set_thread_uid;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+
+/// Tells a test that it runs in a process of its own, and may limit it.
+const ALONE: &str = "RING_IO_TEST_IS_ALONE";
+
+/// Runs `body` in a process of its own: the test `name` again.
+fn alone(name: &str, body: impl FnOnce()) {
+    if env::var_os(ALONE).is_some() {
+        return body();
+    }
+    let output = this_test(name, ALONE, "").output().expect("a process");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("1 passed"), "{}\n{out}\n{err}", output.status);
+    // A test that passes keeps what it says to itself; whoever wants to see what was skipped runs it with `--nocapture`.
+    eprint!("{err}");
+}
+
+/// Runs `body` in a thread for which the system calls `calls` fail with `errno`, and in whatever that thread starts.
+fn denied<R: Send>(calls: &[i64], errno: Errno, body: impl FnOnce() -> R + Send) -> R {
+    let rules: BTreeMap<_, _> = calls.iter().map(|&call| (call, vec![])).collect();
+    let answer = SeccompAction::Errno(errno.raw_os_error().cast_unsigned());
+    let arch = env::consts::ARCH.try_into().expect("an architecture that seccompiler knows");
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, arch).expect("a filter");
+    let filter = BpfProgram::try_from(filter).expect("a filter");
+    thread::scope(|scope| {
+        let denied = scope.spawn(move || {
+            apply_filter(&filter).expect("a kernel with seccomp");
+            body()
+        });
+        denied.join().expect("no panic")
+    })
+}
+
+fn limit(resource: Resource, value: u64) {
+    setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) }).expect("a limit");
+}
+
+fn log(dir: &Path) -> File {
+    open(&dir.join("log"), OFlags::DIRECT)
+}
+
+/// A log that works: some buffers, read back.
+fn assert_works(io: QuikIO) {
+    let io = Arc::new(io);
+    let (arena, buffers) = buffers(4, 4 * BLOCK);
+    let queue = io.attach(&arena).expect("the only queue");
+    for (token, buffer) in (0..).zip(buffers) {
+        queue.submit(token, patterned(buffer, token, 4 * BLOCK), token * 4 * BLOCK as u64);
+    }
+    assert!(drain(&queue).iter().all(|write| write.result.is_ok()));
+    io.sync().expect("a working disk");
+    let expected: Vec<_> = (0..4).flat_map(|token| pattern(token, 4 * BLOCK)).collect();
+    assert!(read_all(&io, expected.len()) == expected);
+}
+
+fn assert_falls_back(io: QuikIO, reason: &str) {
+    assert_eq!((io.engine().kind(), io.engine().reason()), (EngineKind::Positioned, Some(reason)));
+    assert_works(io);
+}
+
+fn io_uring_is_there() -> bool {
+    let works = common::Device::io_uring().is_some() && env::var_os("BUFFER_RING_ENGINE").is_none();
+    works || skipped("BUFFER_RING_REQUIRE_URING", "io_uring is not there to be refused, or not to be used")
+}
+
+fn privileged() -> bool {
+    rustix::process::geteuid().is_root() || skipped("BUFFER_RING_REQUIRE_ROOT", "only root can become somebody else")
+}
+
+#[test]
+fn where_a_filter_forbids_io_uring_positioned_writes_take_over_and_say_why() {
+    if !io_uring_is_there() {
+        return;
+    }
+    let dir = disk();
+    let forbidden = "EPERM, a seccomp filter or sysctl kernel.io_uring_disabled forbids it";
+    let unknown = "ENOSYS, neither the kernel nor its seccomp filter knows io_uring";
+    for (errno, why) in [(Errno::PERM, forbidden), (Errno::NOSYS, unknown)] {
+        for (call, number) in [
+            ("io_uring_setup", libc::SYS_io_uring_setup),
+            ("io_uring_register", libc::SYS_io_uring_register),
+            ("io_uring_enter", libc::SYS_io_uring_enter),
+        ] {
+            denied(&[number], errno, || {
+                assert_falls_back(QuikIO::new(log(dir.path())), &format!("{call}: {why}"));
+                let error = QuikIO::builder(log(dir.path())).engine(EngineKind::IoUring).build().unwrap_err();
+                let expected =
+                    FileError::EngineUnavailable { kind: EngineKind::IoUring, reason: format!("{call}: {why}") };
+                assert_eq!(error, expected);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_filter_that_comes_too_late_fails_what_is_in_flight_and_hangs_nothing() {
+    if !io_uring_is_there() {
+        return;
+    }
+    let dir = disk();
+    let io = Arc::new(QuikIO::new(log(dir.path())));
+    let queue = attach(&io);
+    denied(&[libc::SYS_io_uring_enter], Errno::PERM, move || {
+        for token in 0..3 {
+            queue.submit(token, bytes(token, BLOCK), token * BLOCK as u64);
+        }
+        let finished = drain(&queue);
+        let errnos: Vec<_> = finished.iter().map(|write| write.result.as_ref().map_err(DeviceError::errno)).collect();
+        assert_eq!(errnos, [Err(Some(Errno::PERM.raw_os_error())); 3]);
+        drop(queue);
+    });
+    // What the ring of the kernel is good for now is nobody's business: it answers, and with an error.
+    let queue = attach(&io);
+    queue.submit(7, bytes(7, BLOCK), 0);
+    assert!(drain(&queue)[0].result.is_err());
+}
+
+#[test]
+fn without_memory_to_lock_positioned_writes_take_over() {
+    alone("without_memory_to_lock_positioned_writes_take_over", || {
+        if !(io_uring_is_there() && privileged()) {
+            return;
+        }
+        let dir = disk();
+        let file = log(dir.path());
+        limit(Resource::Memlock, 0);
+        set_thread_uid(rustix::process::Uid::from_raw(64_001)).expect("root can");
+        assert_falls_back(QuikIO::new(file), "io_uring_setup: ENOMEM, perhaps RLIMIT_MEMLOCK is too small");
+    });
+}
+
+#[test]
+fn with_little_memory_to_lock_nothing_is_registered_and_everything_written() {
+    alone("with_little_memory_to_lock_nothing_is_registered_and_everything_written", || {
+        if !(io_uring_is_there() && privileged()) {
+            return;
+        }
+        let dir = disk();
+        let file = log(dir.path());
+        limit(Resource::Memlock, 64 << 10);
+        set_thread_uid(rustix::process::Uid::from_raw(64_002)).expect("root can");
+        let io = Arc::new(QuikIO::new(file));
+        assert_eq!(io.engine().to_string(), "io_uring");
+        let (arena, _buffers) = buffers(4, 64 * BLOCK);
+        let queue = io.attach(&arena).expect("the only queue");
+        let registered = queue.registered();
+        assert!(!registered.buffers() && registered.file(), "{registered:?}");
+        let reason = registered.reason().expect("a reason");
+        assert!(reason.starts_with("buffers: ") && reason.contains("os error 12"), "{reason}");
+        drop(queue);
+        assert_works(Arc::into_inner(io).expect("nobody else has it"));
+    });
+}
+
+#[test]
+fn without_a_descriptor_for_io_uring_positioned_writes_take_over() {
+    alone("without_a_descriptor_for_io_uring_positioned_writes_take_over", || {
+        if !io_uring_is_there() {
+            return;
+        }
+        let dir = disk();
+        let file = log(dir.path());
+        let next = file.try_clone().expect("a descriptor").as_raw_fd();
+        limit(Resource::Nofile, next.try_into().expect("a number"));
+        assert_falls_back(QuikIO::new(file), "io_uring_setup: EMFILE, RLIMIT_NOFILE is reached");
+    });
+}
+
+/// The kernel takes what fits, also part of a block; the error comes only for what begins beyond.
+fn write_beyond_the_limit(kind: EngineKind, flags: OFlags) {
+    const BLOCKS: usize = 16;
+    let fits = 6 * BLOCK + 2048;
+    let dir = disk();
+    let path = dir.path().join("log");
+    let io = match QuikIO::builder(open(&path, flags)).engine(kind).build() {
+        Ok(io) => Arc::new(io),
+        Err(error) => {
+            skipped("BUFFER_RING_REQUIRE_URING", &error.to_string());
+            return;
+        }
+    };
+    let queue = attach(&io);
+    limit(Resource::Fsize, fits as u64);
+    queue.submit(1, bytes(1, BLOCKS * BLOCK), 0);
+    let error = drain(&queue).remove(0).result.unwrap_err();
+    assert_eq!((error.errno(), error.range()), (Some(Errno::FBIG.raw_os_error()), 0..(BLOCKS * BLOCK) as u64));
+    queue.submit(2, bytes(2, BLOCK), (BLOCKS * BLOCK) as u64);
+    let error = drain(&queue).remove(0).result.unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::FBIG.raw_os_error()), "nothing of it fits");
+    assert!(fs::read(&path).expect("the file")[..] == pattern(1, BLOCKS * BLOCK)[..fits], "what fits is there");
+}
+
+/// Under a shell that ignores the signal, as the host of a log must: nothing else in this test can without unsafe code.
+fn with_the_signal_ignored(name: &str) -> Output {
+    let this = this_test(name, ALONE, "");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(this.get_program()).args(this.get_args());
+    shell.env(ALONE, "").output().expect("a shell")
+}
+
+macro_rules! file_size_limit {
+    ($($name:ident: $kind:ident $flags:ident),* $(,)?) => {
+        $(#[test]
+        fn $name() {
+            if env::var_os(ALONE).is_some() {
+                return write_beyond_the_limit(EngineKind::$kind, OFlags::$flags);
+            }
+            let output = with_the_signal_ignored(stringify!($name));
+            assert!(output.status.success(), "{output:?}");
+        })*
+    };
+}
+
+file_size_limit! {
+    the_limit_of_a_file_is_told_by_io_uring: IoUring DIRECT,
+    the_limit_of_a_file_is_told_by_io_uring_through_the_cache: IoUring RDWR,
+    the_limit_of_a_file_is_told_by_positioned_writes: Positioned DIRECT,
+    the_limit_of_a_file_is_told_by_positioned_writes_through_the_cache: Positioned RDWR,
+}
+
+/// Why the documentation asks for that.
+#[test]
+fn the_limit_of_a_file_kills_a_host_that_does_not_ignore_the_signal() {
+    if env::var_os(ALONE).is_some() {
+        return write_beyond_the_limit(EngineKind::Positioned, OFlags::DIRECT);
+    }
+    let mut test = this_test("the_limit_of_a_file_kills_a_host_that_does_not_ignore_the_signal", ALONE, "");
+    let output = test.output().expect("a process");
+    assert_eq!(output.status.signal(), Some(libc::SIGXFSZ), "{output:?}");
+}
+
+#[test]
+fn where_there_are_no_locks_the_log_goes_on_without() {
+    let dir = disk();
+    for errno in [Errno::NOLCK, Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL] {
+        denied(&[libc::SYS_flock], errno, || {
+            let first = QuikIO::open(dir.path().join("log")).expect("no lock is no obstacle");
+            // This process is still in order.
+            let second = Arc::new(QuikIO::new(log(dir.path())));
+            let (arena, _buffers) = buffers(1, BLOCK);
+            assert_eq!(second.attach(&arena).unwrap_err(), AttachError::File(FileError::Locked));
+            assert_works(first);
+        });
+    }
+}
+
+#[test]
+fn a_lock_that_fails_for_another_reason_is_an_error() {
+    let dir = disk();
+    denied(&[libc::SYS_flock], Errno::IO, || {
+        let error = QuikIO::open(dir.path().join("log")).unwrap_err();
+        assert_eq!(error.file_error(), Some(&FileError::Stat(Errno::IO.raw_os_error())));
+    });
+    assert_works(QuikIO::open(dir.path().join("log")).expect("nobody has it"));
+}
+
+#[test]
+fn where_no_thread_can_be_started_the_one_that_submits_writes() {
+    let dir = disk();
+    let io = Arc::new(QuikIO::builder(log(dir.path())).engine(EngineKind::Positioned).build().expect("no obstacle"));
+    let queue = attach(&io);
+    denied(&[libc::SYS_clone3, libc::SYS_clone], Errno::AGAIN, || {
+        for token in 0..3 {
+            queue.submit(token, bytes(token, BLOCK), token * BLOCK as u64);
+        }
+        assert!(drain(&queue).iter().all(|write| write.result.is_ok()));
+    });
+    assert!(read_all(&io, 3 * BLOCK) == (0..3).flat_map(|token| pattern(token, BLOCK)).collect::<Vec<_>>());
+}
+
+/// Row by row: what `strace` makes the `nth` call of io_uring_enter answer. The probe makes the first.
+#[test]
+fn an_entry_that_the_kernel_puts_off_at_any_call_goes_out_exactly_once() {
+    const NAME: &str = "an_entry_that_the_kernel_puts_off_at_any_call_goes_out_exactly_once";
+    const WRITES: u64 = 4;
+    if let Some(path) = env::var_os(ALONE) {
+        let io = Arc::new(QuikIO::open(path).expect("a file"));
+        assert_eq!(io.engine().kind(), EngineKind::IoUring);
+        let queue = attach(&io);
+        for token in 0..WRITES {
+            queue.submit(token, bytes(token, BLOCK), token * BLOCK as u64);
+            let finished = drain(&queue);
+            assert_eq!((finished.len(), finished[0].token), (1, token));
+            assert_eq!(finished[0].result, Ok(()));
+            let rest = queue.in_flight();
+            assert_eq!(rest, 0, "nothing comes twice");
+        }
+        return;
+    }
+    if !io_uring_is_there() {
+        return;
+    }
+    if Command::new("strace").arg("--version").output().is_err() {
+        skipped("BUFFER_RING_REQUIRE_ROOT", "strace is not installed");
+        return;
+    }
+    let dir = disk();
+    let mut injected = 0;
+    for errno in ["EINTR", "EAGAIN", "EBUSY"] {
+        for call in 1..=2 * WRITES + 2 {
+            let path = dir.path().join(format!("{errno}-{call}"));
+            let this = this_test(NAME, ALONE, &path);
+            let mut strace = Command::new("strace");
+            strace.args(["-f", "-qq", "-e", "trace=io_uring_enter"]);
+            strace.args(["-e", &format!("inject=io_uring_enter:error={errno}:when={call}")]);
+            let output =
+                strace.arg(this.get_program()).args(this.get_args()).env(ALONE, &path).output().expect("strace");
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{errno} at call {call}: {told}");
+            injected += told.matches("(INJECTED)").count();
+            let expected: Vec<_> = (0..WRITES).flat_map(|token| pattern(token, BLOCK)).collect();
+            assert!(fs::read(&path).expect("the file") == expected, "{errno} at call {call}");
+        }
+    }
+    assert!(injected as u64 >= 3 * WRITES, "{injected} calls were tampered with");
+}
+
+/// The kernel may cancel what a thread leaves behind when it exits at once; the work is done nevertheless.
+#[test]
+fn writes_of_a_thousand_threads_that_exit_at_once_complete() {
+    let dir = disk();
+    let io = Arc::new(QuikIO::new(log(dir.path())));
+    let queue = attach(&io);
+    let mut finished = Vec::new();
+    for round in 0..20 {
+        thread::scope(|scope| {
+            for token in round * 50..(round + 1) * 50 {
+                let queue = &queue;
+                scope.spawn(move || queue.submit(token, bytes(token, BLOCK), token * BLOCK as u64));
+            }
+        });
+        finished.extend(drain(&queue));
+    }
+    assert!(finished.iter().all(|write| write.result.is_ok()) && finished.len() == 1000);
+    assert!(read_all(&io, 1000 * BLOCK) == (0..1000).flat_map(|token| pattern(token, BLOCK)).collect::<Vec<_>>());
+}
