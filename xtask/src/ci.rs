@@ -5,11 +5,11 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::run::{root, run};
-use crate::{loom, models, shuttle};
+use crate::{engines, loom, models, shuttle};
 
 /// The two commands the README gives to a newcomer, word for word.
 const MAIN_JOB: &str = "cargo run --release --example pack";
-const TESTS: &str = "cargo test --workspace";
+pub(crate) const TESTS: &str = "cargo test --workspace";
 
 /// A target without `std`, but with the 64-bit atomics that the usual embedded targets lack.
 const BARE_TARGET: &str = "x86_64-unknown-none";
@@ -26,7 +26,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     step("documentation", || run(&[("RUSTDOCFLAGS", "-D warnings")], "cargo doc --workspace --no-deps"))?;
     step("each crate alone", each_crate_alone)?;
     step("ring-state without std", ring_state_without_std)?;
-    step("tests", || run(&[], TESTS))?;
+    step("tests, over each engine", || engines::task(&[]))?;
     step("models", || loom::task(&[]))?;
     step("random schedules", || shuttle::task(&[]))?;
     step("the main job", || run(&[], MAIN_JOB))?;

@@ -2,6 +2,7 @@
 
 mod asan;
 mod ci;
+mod engines;
 mod loom;
 mod models;
 mod mutants;
@@ -17,6 +18,12 @@ type Task = fn(&[String]) -> Result<(), String>;
 /// Name, what follows it on the command line, what it is for, and the function that does it.
 const TASKS: &[(&str, &str, &str, Task)] = &[
     ("ci", "", "everything the gate asks for, in order; stops at the first failure", ci::task),
+    (
+        "engines",
+        "",
+        "all tests by io_uring, by positioned writes, and where io_uring or its extras are refused",
+        engines::task,
+    ),
     ("loom", "[--deep] [filter]", "model-check; --deep allows one preemption more", loom::task),
     (
         "mutants",

@@ -349,6 +349,18 @@ fn open_creates_and_keeps() {
     assert!(read_all(&io, 2 * BLOCK) == pattern(1, 2 * BLOCK));
 }
 
+/// `cargo xtask engines` runs all tests in several surroundings, and wants to be sure of each.
+#[test]
+fn the_engine_is_the_one_that_the_surroundings_are_meant_to_bring_about() {
+    let Ok(expected) = env::var("BUFFER_RING_EXPECT") else { return };
+    let dir = disk();
+    let io = Arc::new(QuikIO::open(dir.path().join("log")).expect("a new file"));
+    let (arena, _buffers) = buffers(64, 16 * BLOCK);
+    let queue = io.attach(&arena).expect("the only queue");
+    let found = format!("{}, buffers registered: {}", io.engine(), queue.registered().buffers());
+    assert!(found.contains(&expected), "`{found}`, and not `{expected}`");
+}
+
 /// The environment of a process cannot be changed safely, so each value gets a process: this very test, again.
 #[test]
 fn the_environment_chooses_where_the_builder_does_not() {

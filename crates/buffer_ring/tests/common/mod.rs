@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
-use std::{panic, thread};
+use std::{env, panic, thread};
 
 use buffer_ring::{BufferHandle, BufferRing, BufferRingOptions, Extent, MemoryDevice, QuikIO};
 use tempfile::TempDir;
@@ -154,4 +154,11 @@ pub(crate) fn pattern(id: u64, len: usize) -> Vec<u8> {
     let mut random = Random::new(id);
     let words = core::iter::repeat_with(|| random.next().to_le_bytes());
     words.flatten().map(|byte| byte | 1).take(len).collect()
+}
+
+/// Says why a test cannot be done here, which is a failure where the variable `required` says that it must. Always `false`.
+pub(crate) fn skipped(required: &str, why: &str) -> bool {
+    assert!(env::var_os(required).is_none(), "not to be skipped, says {required}: {why}");
+    eprintln!("SKIPPED: {why}");
+    false
 }

@@ -1,0 +1,131 @@
+//! All tests, once for each way in which a machine may let us write: io_uring, positioned writes by choice, positioned writes
+//! because io_uring is refused, and io_uring without registered buffers.
+//!
+//! Each pass says what engine it means to get, and one of the tests fails if it is another.
+
+use core::fmt::Display;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::{env, fs, thread};
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    apply_filter,
+};
+
+use crate::ci::TESTS;
+use crate::run::{Variables, run};
+
+/// What the expected engine is told to the tests in.
+const EXPECT: &str = "BUFFER_RING_EXPECT";
+
+/// What the tests need beside Rust, to bring faults about.
+const TOOLS: [&str; 4] = ["mkfs.ext4", "mkfs.xfs", "mount", "strace"];
+
+pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
+    if !arguments.is_empty() {
+        return Err("engines takes no arguments".into());
+    }
+    let (io_uring, root) = (io_uring_is_allowed(), root_can_do_everything());
+    let mut required = Vec::new();
+    match &io_uring {
+        Ok(()) => required.extend([("BUFFER_RING_REQUIRE_URING", "1"), (EXPECT, "io_uring")]),
+        Err(why) => println!("io_uring: {why}; tests that need it are skipped"),
+    }
+    match &root {
+        Ok(()) => required.push(("BUFFER_RING_REQUIRE_ROOT", "1")),
+        Err(why) => println!("root: {why}; tests that need it are skipped"),
+    }
+    pass("the first choice", || run(&required, TESTS))?;
+    pass("positioned writes, chosen", || {
+        run(&[("BUFFER_RING_ENGINE", "positioned"), (EXPECT, "positioned writes (asked for by")], TESTS)
+    })?;
+    for (name, errno) in [("EPERM", libc::EPERM), ("ENOSYS", libc::ENOSYS)] {
+        let expected = format!("positioned writes (io_uring_setup: {name}");
+        pass(&format!("io_uring denied with {name}"), || denied(io_uring_calls(), errno, &[(EXPECT, &expected)]))?;
+    }
+    if let Err(why) = io_uring {
+        println!("skipped: registration of buffers denied ({why})");
+        return Ok(());
+    }
+    let expected = [(EXPECT, "io_uring, buffers registered: false")];
+    pass("registration of buffers denied with ENOMEM", || denied(registration_of_buffers()?, libc::ENOMEM, &expected))
+}
+
+fn pass(name: &str, work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    println!("\n-- {name}");
+    work().map_err(|error| format!("{name}: {error}"))
+}
+
+/// System calls, each with the conditions under which it is denied; none: always.
+type Calls = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// What the seccomp filters of most containers deny.
+fn io_uring_calls() -> Calls {
+    let calls = [libc::SYS_io_uring_setup, libc::SYS_io_uring_register, libc::SYS_io_uring_enter];
+    calls.into_iter().map(|call| (call, vec![])).collect()
+}
+
+/// What a small `RLIMIT_MEMLOCK` denies to everybody but root.
+fn registration_of_buffers() -> Result<Calls, String> {
+    const IORING_REGISTER_BUFFERS: u64 = 0;
+    let opcode = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, IORING_REGISTER_BUFFERS);
+    let rule = opcode.and_then(|opcode| SeccompRule::new(vec![opcode])).map_err(no_filter)?;
+    Ok([(libc::SYS_io_uring_register, vec![rule])].into())
+}
+
+/// The tests under a seccomp filter: in a thread of its own, since there is no way back.
+fn denied(calls: Calls, errno: i32, variables: Variables<'_>) -> Result<(), String> {
+    let answer = SeccompAction::Errno(errno.cast_unsigned());
+    let arch = env::consts::ARCH.try_into().map_err(no_filter)?;
+    let filter = SeccompFilter::new(calls, SeccompAction::Allow, answer, arch).map_err(no_filter)?;
+    let filter = BpfProgram::try_from(filter).map_err(no_filter)?;
+    thread::scope(|scope| {
+        let filtered = scope.spawn(|| {
+            apply_filter(&filter).map_err(no_filter)?;
+            run(variables, TESTS)
+        });
+        filtered.join().expect("no panic")
+    })
+}
+
+fn no_filter(error: impl Display) -> String {
+    format!("no seccomp filter: {error}")
+}
+
+/// Asked of the system, and not of what is to be tested.
+fn io_uring_is_allowed() -> Result<(), String> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    if read("/proc/sys/kernel/io_uring_disabled").trim() != "0" {
+        return Err("sysctl kernel.io_uring_disabled is not 0".into());
+    }
+    match status("Seccomp:") {
+        Some(mode) if mode == "0" => Ok(()),
+        _ => Err("a seccomp filter may forbid it".into()),
+    }
+}
+
+fn root_can_do_everything() -> Result<(), String> {
+    const CAP_SYS_ADMIN: u32 = 21;
+    let capabilities = status("CapEff:").and_then(|hex| u64::from_str_radix(&hex, 16).ok()).unwrap_or(0);
+    if capabilities >> CAP_SYS_ADMIN & 1 == 0 {
+        return Err("this is not root, or not the machine's".into());
+    }
+    if !Path::new("/dev/loop-control").exists() {
+        return Err("there are no loop devices".into());
+    }
+    match TOOLS.iter().find(|tool| !installed(tool)) {
+        Some(missing) => Err(format!("{missing} is not installed")),
+        None => Ok(()),
+    }
+}
+
+fn status(field: &str) -> Option<String> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    Some(status.lines().find_map(|line| line.strip_prefix(field))?.trim().to_owned())
+}
+
+fn installed(tool: &str) -> bool {
+    let folders = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&folders).any(|folder| folder.join(tool).exists())
+}
