@@ -30,6 +30,8 @@ mod durability;
 mod error;
 mod extent;
 mod flush;
+#[cfg(doctest)]
+mod forbidden;
 mod gate;
 mod hold;
 #[cfg(any(loom, shuttle))]

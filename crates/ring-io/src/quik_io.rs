@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ring_alloc::{Arena, round_up};
 
@@ -138,14 +139,17 @@ impl QuikIO {
     /// [`DeviceError`], after which nobody knows which writes are on stable storage: the kernel may have dropped them, and
     /// a later success would not bring them back. So it is never retried here, and should not be by the caller.
     pub fn sync(&self) -> Result<(), DeviceError> {
-        match self.storage.sync() {
+        let start = Instant::now();
+        let outcome = self.storage.sync();
+        let elapsed = start.elapsed();
+        match outcome {
             Ok(()) => {
-                tracing::trace!("synced");
+                tracing::trace!(?elapsed, "synced");
                 Ok(())
             }
             Err(errno) => {
                 let error = DeviceError::new(Operation::Sync, errno, 0..u64::MAX);
-                tracing::error!(%error, "sync failed");
+                tracing::error!(%error, errno = error.errno(), ?elapsed, "sync failed");
                 Err(error)
             }
         }

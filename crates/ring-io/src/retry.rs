@@ -40,11 +40,11 @@ pub(crate) fn pause(stalls: u32) {
 /// Decides, and counts in a request that goes out again how often it has stalled. `granule`: where a write may begin.
 pub(crate) fn judge((mut request, result): Completion, granule: usize) -> Verdict {
     let range = request.range();
-    let (token, position) = (request.token, request.position());
+    let (token, offset, position) = (request.token, request.offset, request.position());
     let error = match result {
         Ok(written) if request.done + written >= request.bytes.len() => {
             let elapsed = request.submitted.elapsed();
-            tracing::trace!(token, offset = range.start, len = request.bytes.len(), ?elapsed, "write completed");
+            tracing::trace!(token, offset, len = request.bytes.len(), ?elapsed, "write completed");
             return finished(request, Ok(()));
         }
         Ok(written) if written > 0 && request.stalls < MAX_STALLS => {
@@ -63,12 +63,14 @@ pub(crate) fn judge((mut request, result): Completion, granule: usize) -> Verdic
         Ok(_) => DeviceError::no_progress(Operation::Write, range),
         Err(errno) if is_transient(errno) && request.stalls < MAX_STALLS => {
             request.stalls += 1;
-            tracing::debug!(token, position, %errno, stalls = request.stalls, "write put off: it goes out again");
+            let (errno, stalls) = (errno.raw_os_error(), request.stalls);
+            tracing::debug!(token, position, errno, stalls, "write put off: it goes out again");
             return Verdict::Again(request);
         }
         Err(errno) => DeviceError::new(Operation::Write, errno, range),
     };
-    tracing::error!(token, position, %error, errno = error.errno(), elapsed = ?request.submitted.elapsed(), "write failed");
+    let elapsed = request.submitted.elapsed();
+    tracing::error!(token, offset, position, %error, errno = error.errno(), ?elapsed, "write failed");
     finished(request, Err(error))
 }
 
