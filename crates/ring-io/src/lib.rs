@@ -76,6 +76,7 @@ mod quik_io;
 mod retry;
 mod seam;
 mod uring;
+mod watch;
 
 pub use builder::QuikIOBuilder;
 pub use engine::{Engine, EngineKind};
@@ -84,3 +85,4 @@ pub use memory::MemoryDevice;
 pub use order::WriteMode;
 pub use queue::{Finished, Registered, Wait, WriteQueue};
 pub use quik_io::QuikIO;
+pub use watch::DeviceEvent;

@@ -11,7 +11,8 @@ use rustix::io::Errno;
 use crate::lock::WriterLock;
 use crate::mailbox::Mailbox;
 use crate::seam::{Backend, Completion, Request, Storage};
-use crate::{FileError, QuikIOBuilder, Registered, Wait};
+use crate::watch::Watcher;
+use crate::{DeviceEvent, FileError, QuikIOBuilder, Registered, Wait};
 
 /// Bytes that the device holds at most; a write beyond them fails with `EFBIG`.
 const MAX_LEN: u64 = 1 << 32;
@@ -48,11 +49,15 @@ struct State {
     faults: BTreeMap<usize, Fault>,
     sync_fault: Option<Errno>,
     syncs: usize,
+    /// Decides which held writes complete, if the device does so by itself.
+    chance: Option<Chance>,
+    watcher: Watcher,
 }
 
 /// A write that has arrived, what will happen to it, and who waits for it.
 #[derive(Debug)]
 struct Held {
+    write: usize,
     request: Request,
     fault: Fault,
     mailbox: Arc<Mailbox>,
@@ -117,9 +122,27 @@ impl MemoryDevice {
     pub fn release_all(&self) {
         let mut state = self.shared.state.lock();
         state.holding = false;
+        state.chance = None;
         for held in mem::take(&mut state.held) {
             state.complete(held);
         }
+    }
+
+    /// Holds every write that arrives from now on, and completes held ones in an order and at moments that `seed` decides: some, or none,
+    /// whenever one arrives, and whenever somebody looks for completions or syncs; at least one when somebody waits. So nothing ever has to be released, and a
+    /// program of one thread does the same each time.
+    pub fn shuffle(&self, seed: u64) {
+        let mut state = self.shared.state.lock();
+        state.holding = true;
+        state.chance = Some(Chance(seed));
+    }
+
+    /// Calls `watch` at everything that happens from now on, in that order.
+    ///
+    /// The device is locked meanwhile, and must not be used; except at [`DeviceEvent::SyncBegan`], where `watch` may
+    /// do what other threads might do while a sync is running.
+    pub fn watch(&self, watch: impl Fn(DeviceEvent<'_>) + Send + Sync + 'static) {
+        self.shared.state.lock().watcher = Watcher::new(watch);
     }
 
     /// Lets the `nth` write from now (0 is the next) fail with `errno`, once, without writing anything.
@@ -163,6 +186,10 @@ impl MemoryDevice {
         self.shared.state.lock().syncs
     }
 
+    fn is_shuffled(&self) -> bool {
+        self.shared.state.lock().chance.is_some()
+    }
+
     fn plan(&self, nth: usize, fault: Fault) {
         let mut state = self.shared.state.lock();
         let arrival = state.writes.len() + nth;
@@ -180,9 +207,12 @@ impl MemoryDevice {
             state.durable_writes.push(write);
         }
         let fault = state.faults.remove(&arrival).unwrap_or_default();
-        let held = Held { request, fault, mailbox: Arc::clone(mailbox) };
+        let (bytes, durable) = (request.remaining(), request.durable);
+        state.watcher.tell(DeviceEvent::WriteArrived { write: arrival, offset: write.0, bytes, durable });
+        let held = Held { write: arrival, request, fault, mailbox: Arc::clone(mailbox) };
         if state.holding {
             state.held.push(held);
+            state.complete_some(0);
         } else {
             state.complete(held);
         }
@@ -191,14 +221,30 @@ impl MemoryDevice {
 
 impl State {
     /// With the state still locked, so that completions are delivered in the order in which they change the contents.
-    fn complete(&mut self, Held { request, fault, mailbox }: Held) {
+    fn complete(&mut self, Held { write, request, fault, mailbox }: Held) {
         let bytes = request.remaining();
         let result = match fault {
             Fault::None => self.write(request.position(), bytes, request.durable),
             Fault::Shorten(len) => self.write(request.position(), &bytes[..bytes.len().min(len)], request.durable),
             Fault::Fail(errno) => Err(errno),
         };
+        self.watcher.tell(match result {
+            Ok(written) => DeviceEvent::WriteCompleted { write, bytes: &bytes[..written] },
+            Err(_) => DeviceEvent::WriteFailed { write },
+        });
         mailbox.deliver((request, result));
+    }
+
+    /// At least so many of those that are held, if the device completes them by itself.
+    fn complete_some(&mut self, least: usize) {
+        let Some(chance) = &mut self.chance else { return };
+        let mut count = chance.below(4).saturating_sub(1).max(least).min(self.held.len());
+        while count > 0 {
+            let Some(chance) = &mut self.chance else { return };
+            let held = self.held.remove(chance.below(self.held.len()));
+            self.complete(held);
+            count -= 1;
+        }
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8], durable: bool) -> Result<usize, Errno> {
@@ -233,12 +279,15 @@ impl Backend for MemoryDevice {
         self.arrive(request, &mailbox);
         let mut completed = Vec::new();
         while completed.is_empty() {
-            mailbox.reap(Wait::Until(None), &mut completed);
+            self.shared.state.lock().complete_some(1);
+            let wait = if self.is_shuffled() { Wait::No } else { Wait::Until(None) };
+            mailbox.reap(wait, &mut completed);
         }
         completed.remove(0)
     }
 
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
+        self.shared.state.lock().complete_some(usize::from(wait != Wait::No));
         self.shared.mailbox.reap(wait, completed);
     }
 
@@ -279,15 +328,35 @@ impl Storage for MemoryDevice {
     }
 
     fn sync(&self) -> Result<(), Errno> {
+        let (sync, watcher) = {
+            let mut state = self.shared.state.lock();
+            state.syncs += 1;
+            state.complete_some(0);
+            (state.syncs - 1, state.watcher.clone())
+        };
+        watcher.tell(DeviceEvent::SyncBegan { sync });
         let mut state = self.shared.state.lock();
-        state.syncs += 1;
-        if let Some(errno) = state.sync_fault.take() {
-            return Err(errno);
+        let result = state.sync_fault.take().map_or(Ok(()), Err);
+        if result.is_ok() {
+            let State { contents, synced, clean, .. } = &mut *state;
+            synced.truncate(*clean);
+            synced.extend_from_slice(&contents[*clean..]);
+            *clean = contents.len();
         }
-        let State { contents, synced, clean, .. } = &mut *state;
-        synced.truncate(*clean);
-        synced.extend_from_slice(&contents[*clean..]);
-        *clean = contents.len();
-        Ok(())
+        watcher.tell(DeviceEvent::SyncEnded { sync, succeeded: result.is_ok() });
+        result
+    }
+}
+
+/// Random numbers that a seed repeats: splitmix64.
+#[derive(Debug)]
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((mixed ^ mixed >> 31) % end as u64) as usize
     }
 }

@@ -1,0 +1,68 @@
+//! What a device in memory tells whoever watches it, in the order in which it happens.
+
+use core::fmt;
+use std::sync::Arc;
+
+/// Something that happened at a [`MemoryDevice`](crate::MemoryDevice). Writes and syncs are numbered from 0, in order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceEvent<'a> {
+    /// A write has arrived, and the device may read its bytes from now on.
+    WriteArrived {
+        /// Its number.
+        write: usize,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// What is to be written.
+        bytes: &'a [u8],
+        /// Whether it is to be on stable storage when it completes.
+        durable: bool,
+    },
+    /// It is in the file, perhaps not all of it.
+    WriteCompleted {
+        /// Its number.
+        write: usize,
+        /// What was written.
+        bytes: &'a [u8],
+    },
+    /// It failed.
+    WriteFailed {
+        /// Its number.
+        write: usize,
+    },
+    /// A sync begins, which puts on stable storage what has completed by now.
+    SyncBegan {
+        /// Its number.
+        sync: usize,
+    },
+    /// It has ended.
+    SyncEnded {
+        /// Its number.
+        sync: usize,
+        /// Whether it has succeeded.
+        succeeded: bool,
+    },
+}
+
+type Watch = dyn Fn(DeviceEvent<'_>) + Send + Sync;
+
+#[derive(Clone, Default)]
+pub(crate) struct Watcher(Option<Arc<Watch>>);
+
+impl Watcher {
+    pub(crate) fn new(watch: impl Fn(DeviceEvent<'_>) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(watch)))
+    }
+
+    pub(crate) fn tell(&self, event: DeviceEvent<'_>) {
+        if let Some(watch) = &self.0 {
+            watch(event);
+        }
+    }
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "watching" } else { "nobody" })
+    }
+}
