@@ -131,3 +131,27 @@ impl Shared {
         self.mailbox.deliver((request, result));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ring_alloc::{BLOCK, Buffer};
+
+    use super::*;
+
+    #[test]
+    fn however_many_writes_there_are_a_few_threads_write_them() {
+        const MANY: u64 = 500;
+        let file = tempfile::tempfile().expect("a file");
+        let engine = Positioned::new(Arc::new(LogFile::new(Arc::new(file))));
+        for token in 0..MANY {
+            let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
+            engine.submit(Request::new(token, bytes, token * BLOCK as u64, false));
+            assert!((1..=MAX_THREADS).contains(&engine.threads.lock().len()));
+        }
+        let mut completed = Vec::new();
+        while completed.len() < MANY as usize {
+            engine.reap(Wait::Until(None), &mut completed);
+        }
+        assert!(completed.iter().all(|(_, result)| *result == Ok(BLOCK)));
+    }
+}

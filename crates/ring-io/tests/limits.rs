@@ -290,6 +290,52 @@ fn where_no_thread_can_be_started_the_one_that_submits_writes() {
     assert!(read_all(&io, 3 * BLOCK) == (0..3).flat_map(|token| pattern(token, BLOCK)).collect::<Vec<_>>());
 }
 
+/// This test again, under a `strace` that watches `calls` and does what `inject` says; `None` where there is no `strace`.
+fn traced(name: &str, path: &Path, calls: &str, inject: Option<&str>) -> Option<(bool, String)> {
+    let this = this_test(name, ALONE, path);
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-y", "-e", &format!("trace={calls}")]);
+    if let Some(inject) = inject {
+        strace.args(["-e", &format!("inject={inject}")]);
+    }
+    match strace.arg(this.get_program()).args(this.get_args()).env(ALONE, path).output() {
+        Ok(output) => Some((output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())),
+        Err(error) => {
+            skipped("BUFFER_RING_REQUIRE_ROOT", &format!("strace: {error}"));
+            None
+        }
+    }
+}
+
+/// After a crash a new file is there only if its directory was synced: before anything is written to it, and not in vain.
+#[test]
+fn the_directory_of_a_new_file_is_synced_or_there_is_no_file() {
+    const NAME: &str = "the_directory_of_a_new_file_is_synced_or_there_is_no_file";
+    if let Some(path) = env::var_os(ALONE) {
+        match QuikIO::open(path) {
+            Ok(io) => {
+                let queue = attach(&Arc::new(io));
+                queue.submit(1, bytes(1, BLOCK), 0);
+                assert_eq!(drain(&queue)[0].result, Ok(()));
+            }
+            Err(error) => eprintln!("errno {:?}", error.errno()),
+        }
+        return;
+    }
+    let dir = disk();
+    // The descriptor may have been opened by a link.
+    let real = fs::canonicalize(dir.path()).expect("the folder");
+    let synced = format!("<{}>", real.display());
+    let (path, calls) = (dir.path().join("log"), "fsync");
+    let Some((passed, told)) = traced(NAME, &path, calls, Some("fsync:error=EIO:when=1")) else { return };
+    assert!(passed && told.contains("errno Some(5)"), "{told}");
+    assert_eq!(fs::metadata(&path).expect("the file, empty").len(), 0);
+    let (passed, told) = traced(NAME, &path, calls, None).expect("strace");
+    assert!(passed && told.matches(&synced).count() == 1, "left over from a failure, it is new still: {told}");
+    let (passed, told) = traced(NAME, &path, calls, None).expect("strace");
+    assert!(passed && !told.contains(&synced), "it has content, so it was there: {told}");
+}
+
 /// Row by row: what `strace` makes the `nth` call of io_uring_enter answer. The probe makes the first.
 #[test]
 fn an_entry_that_the_kernel_puts_off_at_any_call_goes_out_exactly_once() {
@@ -312,23 +358,14 @@ fn an_entry_that_the_kernel_puts_off_at_any_call_goes_out_exactly_once() {
     if !io_uring_is_there() {
         return;
     }
-    if Command::new("strace").arg("--version").output().is_err() {
-        skipped("BUFFER_RING_REQUIRE_ROOT", "strace is not installed");
-        return;
-    }
     let dir = disk();
     let mut injected = 0;
     for errno in ["EINTR", "EAGAIN", "EBUSY"] {
         for call in 1..=2 * WRITES + 2 {
             let path = dir.path().join(format!("{errno}-{call}"));
-            let this = this_test(NAME, ALONE, &path);
-            let mut strace = Command::new("strace");
-            strace.args(["-f", "-qq", "-e", "trace=io_uring_enter"]);
-            strace.args(["-e", &format!("inject=io_uring_enter:error={errno}:when={call}")]);
-            let output =
-                strace.arg(this.get_program()).args(this.get_args()).env(ALONE, &path).output().expect("strace");
-            let told = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{errno} at call {call}: {told}");
+            let inject = format!("io_uring_enter:error={errno}:when={call}");
+            let Some((passed, told)) = traced(NAME, &path, "io_uring_enter", Some(&inject)) else { return };
+            assert!(passed, "{errno} at call {call}: {told}");
             injected += told.matches("(INJECTED)").count();
             let expected: Vec<_> = (0..WRITES).flat_map(|token| pattern(token, BLOCK)).collect();
             assert!(fs::read(&path).expect("the file") == expected, "{errno} at call {call}");
