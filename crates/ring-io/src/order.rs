@@ -23,10 +23,8 @@ pub enum WriteMode {
 /// Writes in the order of their offsets, one at a time.
 #[derive(Debug)]
 pub(crate) struct Order {
-    /// Everything below is in the file.
+    /// Everything below is in the file. The engine has at most the write that begins here, so that all others wait.
     next: u64,
-    /// Whether the engine has a write.
-    busy: bool,
     /// By offset, and by order of arrival where that is the same.
     waiting: BTreeMap<(u64, u64), Request>,
     arrivals: u64,
@@ -49,7 +47,7 @@ pub(crate) enum Admitted {
 impl Order {
     /// For a log that begins at `start`.
     pub(crate) fn new(start: u64) -> Self {
-        Self { next: start, busy: false, waiting: BTreeMap::new(), arrivals: 0, failure: None, untried: Vec::new() }
+        Self { next: start, waiting: BTreeMap::new(), arrivals: 0, failure: None, untried: Vec::new() }
     }
 
     #[must_use]
@@ -72,16 +70,14 @@ impl Order {
         if let Some(failure) = &self.failure {
             return Err(untried(request, failure));
         }
-        let its_turn = !self.busy && request.offset <= self.next;
+        let its_turn = request.offset <= self.next;
         assert!(its_turn, "a serialized write of bytes {:?} with {} missing", request.range(), self.next);
-        self.busy = true;
         Ok(request)
     }
 
     /// The write of `range` has succeeded. Answers the next.
     #[must_use]
     pub(crate) fn succeeded(&mut self, range: &Range<u64>) -> Option<Request> {
-        self.busy = false;
         self.next = self.next.max(range.end);
         self.next_turn()
     }
@@ -89,7 +85,6 @@ impl Order {
     /// It has failed, and what waits behind it with it. Answers how many that are.
     #[must_use]
     pub(crate) fn failed(&mut self, error: &DeviceError) -> usize {
-        self.busy = false;
         self.failure = Some(error.clone());
         let waiting = core::mem::take(&mut self.waiting);
         let count = waiting.len();
@@ -107,8 +102,7 @@ impl Order {
 
     /// The first that waits, if nothing is missing before it.
     fn next_turn(&mut self) -> Option<Request> {
-        let first = self.waiting.first_entry().filter(|first| !self.busy && first.key().0 <= self.next)?;
-        self.busy = true;
+        let first = self.waiting.first_entry().filter(|first| first.key().0 <= self.next)?;
         Some(first.remove())
     }
 }
