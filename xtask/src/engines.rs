@@ -20,7 +20,7 @@ use crate::run::{Variables, run};
 const EXPECT: &str = "BUFFER_RING_EXPECT";
 
 /// What the tests need beside Rust, to bring faults about.
-const TOOLS: [&str; 4] = ["mkfs.ext4", "mkfs.xfs", "mount", "strace"];
+const TOOLS: [&str; 5] = ["losetup", "mkfs.ext4", "mkfs.xfs", "mount", "strace"];
 
 pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     if !arguments.is_empty() {

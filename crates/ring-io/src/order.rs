@@ -61,11 +61,11 @@ impl Order {
         self.next_turn().map_or(Admitted::Later, Admitted::Now)
     }
 
-    /// For a write that does not go through the engine's queue: gives it back if it is its turn, or untried after a failure.
+    /// For a write that does not go through the engine's queue: gives it back, or untried after a failure.
     ///
     /// # Panics
     ///
-    /// If it is not.
+    /// If it is not its turn.
     pub(crate) fn claim(&mut self, request: Request) -> Result<Request, Finished> {
         if let Some(failure) = &self.failure {
             return Err(untried(request, failure));

@@ -13,7 +13,7 @@ use crate::lock::WriterLock;
 use crate::order::{Admitted, Order};
 use crate::retry::{self, Verdict};
 use crate::seam::{Completion, Request};
-use crate::{DeviceError, QuikIO, WriteMode};
+use crate::{DeviceError, QuikIO};
 
 /// How long [`WriteQueue::reap`] may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub struct WriteQueue {
     in_flight: AtomicUsize,
     /// Locked by the one thread that reaps; what it keeps there is scratch space.
     reaper: Mutex<Vec<Completion>>,
-    /// What stands before the engine in [`WriteMode::Serialized`].
+    /// What stands before the engine in [`Serialized`](crate::WriteMode::Serialized).
     order: Option<Mutex<Order>>,
     /// [`Storage::granule`](crate::seam::Storage::granule) of the file.
     granule: usize,
@@ -91,15 +91,10 @@ pub struct WriteQueue {
 }
 
 impl WriteQueue {
-    /// For a log that begins at `start`.
-    pub(crate) fn new(io: Arc<QuikIO>, arena: &Arc<Arena>, start: u64, lock: Option<WriterLock>) -> Self {
+    pub(crate) fn new(io: Arc<QuikIO>, arena: &Arc<Arena>, order: Option<Order>, lock: Option<WriterLock>) -> Self {
         let registered = io.backend().attach(arena);
-        let order = match io.write_mode() {
-            WriteMode::TailLocalized => None,
-            WriteMode::Serialized => Some(Mutex::new(Order::new(start))),
-        };
-        let granule = io.storage().granule();
-        tracing::debug!(engine = %io.engine(), mode = ?io.write_mode(), start, ?registered, "attached");
+        let (order, granule) = (order.map(Mutex::new), io.storage().granule());
+        tracing::debug!(engine = %io.engine(), mode = ?io.write_mode(), ?registered, "attached");
         Self { io, registered, in_flight: AtomicUsize::new(0), reaper: Mutex::default(), order, granule, lock }
     }
 
@@ -109,7 +104,7 @@ impl WriteQueue {
     /// arrives by [`reap`](Self::reap). Writes complete in any order, so two at once must not overlap in the file.
     /// Bytes from outside the queue's arena are fine, only slower.
     ///
-    /// In [`WriteMode::Serialized`] it is kept here until every byte of the file from [`QuikIO::start`] up to `offset` has been written; so
+    /// In [`Serialized`](crate::WriteMode::Serialized) it is kept here until every byte of the file from [`QuikIO::start`] up to `offset` has been written; so
     /// the writes may be submitted in any order, but must leave no gap. After a failed write each later one comes back untried.
     pub fn submit(&self, token: u64, bytes: Frozen, offset: u64) {
         self.arrive(request(token, bytes, offset, false));
@@ -146,7 +141,7 @@ impl WriteQueue {
     ///
     /// # Panics
     ///
-    /// In [`WriteMode::Serialized`], if it is not its turn: every byte of the file from [`QuikIO::start`] up to `offset` must have
+    /// In [`Serialized`](crate::WriteMode::Serialized), if it is not its turn: every byte of the file from [`QuikIO::start`] up to `offset` must have
     /// come back written.
     #[must_use]
     pub fn write_durable_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
@@ -171,7 +166,7 @@ impl WriteQueue {
         finished
     }
 
-    /// In [`WriteMode::Serialized`]: lets go what waited for the write of `range`, or nothing any more.
+    /// In [`Serialized`](crate::WriteMode::Serialized): lets go what waited for the write of `range`, or nothing any more.
     fn pass_on(&self, order: &Mutex<Order>, range: &Range<u64>, result: &Result<(), DeviceError>) {
         let mut order = order.lock();
         match result {
@@ -245,7 +240,7 @@ impl WriteQueue {
         self.in_flight.load(Ordering::Acquire)
     }
 
-    /// In [`WriteMode::Serialized`]: writes submitted whose turn has not come. While nothing is in flight, they wait for one that was not
+    /// In [`Serialized`](crate::WriteMode::Serialized): writes submitted whose turn has not come. While nothing is in flight, they wait for one that was not
     /// submitted; dropping the queue drops them.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -12,6 +12,7 @@ use ring_alloc::{Arena, round_up};
 use crate::file::{self, LogFile};
 use crate::lock::WriterLock;
 use crate::memory::MemoryDevice;
+use crate::order::Order;
 use crate::seam::{Backend, Storage};
 use crate::{
     AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, WriteMode,
@@ -172,8 +173,11 @@ impl QuikIO {
     /// Only for the one who has set `attached`.
     fn writer(self: &Arc<Self>, arena: &Arc<Arena>) -> Result<WriteQueue, FileError> {
         let lock = if self.lock.is_none() { Some(self.storage.lock()?) } else { None };
-        let start = self.start()?;
-        Ok(WriteQueue::new(Arc::clone(self), arena, start, lock))
+        let order = match self.write_mode {
+            WriteMode::TailLocalized => None,
+            WriteMode::Serialized => Some(Order::new(self.start()?)),
+        };
+        Ok(WriteQueue::new(Arc::clone(self), arena, order, lock))
     }
 
     /// The queue is gone: the next may come.

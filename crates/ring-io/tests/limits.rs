@@ -20,7 +20,10 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::set_thread_uid;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    apply_filter,
+};
 
 /// Tells a test that it runs in a process of its own, and may limit it.
 const ALONE: &str = "RING_IO_TEST_IS_ALONE";
@@ -39,7 +42,11 @@ fn alone(name: &str, body: impl FnOnce()) {
 
 /// Runs `body` in a thread for which the system calls `calls` fail with `errno`, and in whatever that thread starts.
 fn denied<R: Send>(calls: &[i64], errno: Errno, body: impl FnOnce() -> R + Send) -> R {
-    let rules: BTreeMap<_, _> = calls.iter().map(|&call| (call, vec![])).collect();
+    denied_where(calls.iter().map(|&call| (call, vec![])).collect(), errno, body)
+}
+
+/// The same, for calls that a rule fits.
+fn denied_where<R: Send>(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: Errno, body: impl FnOnce() -> R + Send) -> R {
     let answer = SeccompAction::Errno(errno.raw_os_error().cast_unsigned());
     let arch = env::consts::ARCH.try_into().expect("an architecture that seccompiler knows");
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, arch).expect("a filter");
@@ -249,6 +256,65 @@ fn the_limit_of_a_file_kills_a_host_that_does_not_ignore_the_signal() {
     let mut test = this_test("the_limit_of_a_file_kills_a_host_that_does_not_ignore_the_signal", ALONE, "");
     let output = test.output().expect("a process");
     assert_eq!(output.status.signal(), Some(libc::SIGXFSZ), "{output:?}");
+}
+
+#[test]
+fn where_direct_io_is_refused_writes_go_through_the_cache() {
+    let dir = disk();
+    let direct = u64::from(OFlags::DIRECT.bits());
+    let flags = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(direct), direct);
+    let rule = SeccompRule::new(vec![flags.expect("a condition")]).expect("a rule");
+    let io = denied_where([(libc::SYS_openat, vec![rule])].into(), Errno::INVAL, || {
+        QuikIO::open(dir.path().join("log")).expect("what the cache is for")
+    });
+    assert!(!io.is_direct());
+    assert_works(io);
+}
+
+/// A loop device, detached when dropped.
+struct Loop(String);
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).output();
+    }
+}
+
+#[test]
+fn a_block_device_holds_a_log_where_it_is_told_to() {
+    let dir = disk();
+    let image = dir.path().join("image");
+    File::create(&image).and_then(|file| file.set_len(1 << 20)).expect("a sparse file");
+    let attached = Command::new("losetup").args(["--find", "--show", "--sector-size", "4096"]).arg(&image).output();
+    let device = match attached {
+        Ok(output) if output.status.success() => Loop(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        outcome => {
+            skipped("BUFFER_RING_REQUIRE_ROOT", &format!("a loop device: {outcome:?}"));
+            return;
+        }
+    };
+    let io = QuikIO::open(&device.0).expect("a device to write to");
+    assert_eq!((io.start(), io.is_direct()), (Err(FileError::NoEnd), true));
+    assert_eq!(QuikIO::open(&device.0).unwrap_err().file_error(), Some(&FileError::Locked));
+    drop(io);
+    let file = open(Path::new(&device.0), OFlags::DIRECT);
+    let io = Arc::new(QuikIO::builder(file).start_at(512 << 10).build().expect("a device to write to"));
+    assert_eq!(io.start(), Ok(512 << 10));
+    let queue = attach(&io);
+    queue.submit(1, bytes(1, 4 * BLOCK), 512 << 10);
+    // It ends, as a full file system does.
+    queue.submit(2, bytes(2, 4 * BLOCK), (1 << 20) - 2 * BLOCK as u64);
+    queue.submit(3, bytes(3, BLOCK), 1 << 20);
+    let mut finished = drain(&queue);
+    finished.sort_by_key(|write| write.token);
+    let errnos: Vec<_> = finished.iter().map(|write| write.result.as_ref().map_err(DeviceError::errno)).collect();
+    let full = Err(Some(Errno::NOSPC.raw_os_error()));
+    assert_eq!(errnos, [Ok(&()), full, full]);
+    io.sync().expect("a working device");
+    drop(queue);
+    let mut back = vec![0; 4 * BLOCK];
+    assert_eq!(io.read_at(512 << 10, &mut back), Ok(4 * BLOCK));
+    assert!(back == pattern(1, 4 * BLOCK));
 }
 
 #[test]
