@@ -22,6 +22,9 @@ const MAX_BOUNCE: u64 = 1 << 20;
 /// The kernel takes no offset beyond this, so no file has bytes there.
 const MAX_OFFSET: u64 = round_down(i64::MAX as u64);
 
+/// `f_type` of file systems that are memory (tmpfs, ramfs), or never overwrite in place (btrfs, zfs, bcachefs, nilfs2).
+const NOT_IN_PLACE: [u32; 6] = [0x0102_1994, 0x8584_58f6, 0x9123_683e, 0x2fc1_2fc1, 0xca45_1a4e, 0x3434];
+
 #[derive(Debug)]
 pub(crate) struct LogFile {
     file: Arc<File>,
@@ -187,5 +190,16 @@ impl Storage for LogFile {
 
     fn sync(&self) -> Result<(), Errno> {
         rustix::fs::fdatasync(&self.file)
+    }
+
+    fn cut(&self, len: u64) -> Result<(), Errno> {
+        retry_on_intr(|| rustix::fs::ftruncate(&self.file, len))
+    }
+
+    fn is_worth_preparing(&self) -> bool {
+        // Where every write is synced, a preparing one would be told of what went wrong with another.
+        let synced = rustix::fs::fcntl_getfl(&self.file).is_ok_and(|flags| flags.contains(OFlags::DSYNC));
+        let in_place = |system: rustix::fs::StatFs| !NOT_IN_PLACE.contains(&(system.f_type as u32));
+        !synced && rustix::fs::fstatfs(&self.file).is_ok_and(in_place)
     }
 }

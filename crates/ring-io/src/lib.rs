@@ -24,7 +24,8 @@
 //! | from [`WriteQueue::reap`] on | the caller, in [`Finished`] | the caller |
 //!
 //! So memory is free to be used again exactly when it comes back, and not before. Dropping the [`WriteQueue`] waits until everything
-//! has come back. [`WriteQueue::write_durable_now`] goes through the same rows within one call. If even waiting fails, the memory is leaked: the kernel may still be reading it.
+//! has come back. [`WriteQueue::write_durable_now`] goes through the same rows within one call. If even waiting fails, the memory is
+//! leaked: the kernel may still be reading it.
 //!
 //! # What comes back
 //!
@@ -33,6 +34,9 @@
 //! file range. A write that came back is in the file. It is on stable storage if it was durable ([`WriteQueue::submit_durable`],
 //! [`WriteQueue::write_durable_now`]), all of it, however many attempts it took; else once a [`QuikIO::sync`] that began later has
 //! succeeded.
+//!
+//! While small durable writes come, the queue also writes behind the log: space [prepared](QuikIOBuilder::prepare) for them, which
+//! [`QuikIO::log_end`] tells from the log, and which is cut off when the queue is dropped.
 //!
 //! This crate knows nothing about reservations, records or rotation: that is the business of the ring on top.
 //!
@@ -68,6 +72,7 @@ mod error;
 mod file;
 mod lock;
 mod mailbox;
+mod mark;
 mod memory;
 mod order;
 mod positioned;
@@ -75,6 +80,7 @@ mod queue;
 mod quik_io;
 mod retry;
 mod seam;
+mod space;
 mod uring;
 mod watch;
 

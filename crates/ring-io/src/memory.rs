@@ -346,6 +346,18 @@ impl Storage for MemoryDevice {
         watcher.tell(DeviceEvent::SyncEnded { sync, succeeded: result.is_ok() });
         result
     }
+
+    fn cut(&self, len: u64) -> Result<(), Errno> {
+        let state = &mut *self.shared.state.lock();
+        state.contents.truncate(len as usize);
+        state.clean = state.clean.min(state.contents.len());
+        state.watcher.tell(DeviceEvent::Cut { len });
+        Ok(())
+    }
+
+    fn is_worth_preparing(&self) -> bool {
+        true
+    }
 }
 
 /// Random numbers that a seed repeats: splitmix64.

@@ -13,7 +13,8 @@ use crate::lock::WriterLock;
 use crate::order::{Admitted, Order};
 use crate::retry::{self, Verdict};
 use crate::seam::{Completion, Request};
-use crate::{DeviceError, QuikIO};
+use crate::space::Space;
+use crate::{DeviceError, Operation, QuikIO};
 
 /// How long [`WriteQueue::reap`] may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ impl Registered {
 
 /// The exclusive right to write through a [`QuikIO`], for the buffers of one arena.
 ///
-/// Dropping it waits for everything in flight, then lets the next [`QuikIO::attach`] succeed. A queue that is leaked
+/// Dropping it waits for everything in flight, cuts off what was [prepared](crate::QuikIOBuilder::prepare) and not used, then lets the next [`QuikIO::attach`] succeed. A queue that is leaked
 /// (`mem::forget`) keeps the file for itself until the process ends.
 ///
 /// Threads share it by reference. Any of them may submit; those who reap take turns.
@@ -80,22 +81,39 @@ pub struct WriteQueue {
     registered: Registered,
     /// Counts a write before the engine has it, until after `reap` has handed it out; so at 0 nothing is lent.
     in_flight: AtomicUsize,
-    /// Locked by the one thread that reaps; what it keeps there is scratch space.
-    reaper: Mutex<Vec<Completion>>,
+    /// Locked by the one thread that reaps.
+    reaper: Mutex<Reaper>,
     /// What stands before the engine in [`Serialized`](crate::WriteMode::Serialized).
     order: Option<Mutex<Order>>,
+    /// `None`: the file has no end.
+    space: Option<Mutex<Space>>,
     /// [`Storage::granule`](crate::seam::Storage::granule) of the file.
     granule: usize,
     /// `None`: `io` has it for good.
     lock: Option<WriterLock>,
 }
 
+#[derive(Debug, Default)]
+struct Reaper {
+    /// Scratch space.
+    completions: Vec<Completion>,
+    /// For whoever reaps next.
+    finished: Vec<Finished>,
+}
+
 impl WriteQueue {
-    pub(crate) fn new(io: Arc<QuikIO>, arena: &Arc<Arena>, order: Option<Order>, lock: Option<WriterLock>) -> Self {
+    pub(crate) fn new(
+        io: Arc<QuikIO>,
+        arena: &Arc<Arena>,
+        order: Option<Order>,
+        space: Option<Space>,
+        lock: Option<WriterLock>,
+    ) -> Self {
         let registered = io.backend().attach(arena);
-        let (order, granule) = (order.map(Mutex::new), io.storage().granule());
+        let (in_flight, reaper, granule) = (AtomicUsize::new(0), Mutex::default(), io.storage().granule());
+        let (order, space) = (order.map(Mutex::new), space.map(Mutex::new));
         tracing::debug!(engine = %io.engine(), mode = ?io.write_mode(), ?registered, "attached");
-        Self { io, registered, in_flight: AtomicUsize::new(0), reaper: Mutex::default(), order, granule, lock }
+        Self { io, registered, in_flight, reaper, order, space, granule, lock }
     }
 
     /// Lends `bytes` to the device, which writes them at byte `offset` of the file; returns soon.
@@ -132,12 +150,26 @@ impl WriteQueue {
 
     fn start(&self, request: Request) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
+        if let Some(space) = &self.space {
+            let mut space = space.lock();
+            if !space.admit(&request.range(), request.durable) {
+                return space.keep(request);
+            }
+        }
         self.io.backend().submit(request);
+        self.prepare();
+    }
+
+    /// Has space prepared ahead, if it is time.
+    fn prepare(&self) {
+        let next = self.space.as_ref().and_then(|space| space.lock().next());
+        next.into_iter().for_each(|request| self.io.backend().submit(request));
     }
 
     /// Writes in this thread, and returns when the bytes are on stable storage, or with the error: the same outcome as of
     /// [`submit_durable`](Self::submit_durable), but without a submission and without [`reap`](Self::reap), for a thread that has
-    /// nothing else to do meanwhile. It is not counted by [`in_flight`](Self::in_flight), and does not wait for what is.
+    /// nothing else to do meanwhile. It is not counted by [`in_flight`](Self::in_flight), and does not wait for what is, unless space is
+    /// just being [prepared](crate::QuikIOBuilder::prepare) in its place.
     ///
     /// # Panics
     ///
@@ -153,6 +185,7 @@ impl WriteQueue {
             }
         }
         let range = request.range();
+        self.make_way(&range);
         let finished = loop {
             match retry::judge(self.io.backend().write_now(request), self.granule) {
                 Verdict::Finished(write) => break write,
@@ -160,10 +193,51 @@ impl WriteQueue {
             }
             retry::pause(request.stalls);
         };
+        let finished = self.vouch_for(finished);
         if let Some(order) = &self.order {
             self.pass_on(order, &range, &finished.result);
         }
+        self.tidy_up();
         finished
+    }
+
+    /// Waits until nothing is being prepared in the place of a durable write.
+    fn make_way(&self, range: &Range<u64>) {
+        let Some(space) = &self.space else { return };
+        let mut interrupted = false;
+        let mut free = space.lock().admit(range, true);
+        while !free {
+            let mut reaper = self.reaper.lock();
+            free = space.lock().is_free(range);
+            interrupted |= !free && !self.collect(Wait::Until(None), &mut reaper);
+        }
+        if interrupted {
+            // That was for somebody else.
+            self.interrupt();
+        }
+        self.prepare();
+    }
+
+    /// Takes back what a preparing write was lent, if that has ended: perhaps nobody reaps.
+    fn tidy_up(&self) {
+        if self.space.as_ref().is_some_and(|space| space.lock().is_preparing())
+            && let Some(mut reaper) = self.reaper.try_lock()
+        {
+            self.collect(Wait::No, &mut reaper);
+        }
+    }
+
+    /// What a durable write may say of itself: nothing, after a failure that may have been about it.
+    fn vouch_for(&self, mut write: Finished) -> Finished {
+        if write.durable
+            && let Err(failure) = self.io.health().verdict()
+        {
+            (write.durable, write.result) = (false, Err(failure));
+        }
+        if write.result.is_err() {
+            self.io.health().troubled.store(true, Ordering::Relaxed);
+        }
+        write
     }
 
     /// In [`Serialized`](crate::WriteMode::Serialized): lets go what waited for the write of `range`, or nothing any more.
@@ -186,37 +260,70 @@ impl WriteQueue {
     ///   [`interrupt`](Self::interrupt). If another
     ///   thread is reaping it waits for its turn first, and what that thread gets does not count.
     pub fn reap(&self, wait: Wait, finished: &mut Vec<Finished>) {
-        let Some(mut completions) = self.become_reaper(wait) else { return };
-        let before = finished.len();
-        loop {
-            if let Some(order) = &self.order {
-                order.lock().take_untried(finished);
-            }
+        // Nobody is to wait for a preparing write alone.
+        let wait = if self.in_flight() == 0 { Wait::No } else { wait };
+        let Some(mut reaper) = self.become_reaper(wait) else { return };
+        while reaper.finished.is_empty() && self.collect(wait, &mut reaper) {}
+        self.in_flight.fetch_sub(reaper.finished.len(), Ordering::Release);
+        finished.append(&mut reaper.finished);
+    }
+
+    /// Takes completions from the engine, once, and deals with them. `false` if there were none.
+    fn collect(&self, wait: Wait, Reaper { completions, finished }: &mut Reaper) -> bool {
+        if let Some(order) = &self.order {
+            let before = finished.len();
+            order.lock().take_untried(finished);
             if finished.len() > before {
-                break;
+                return true;
             }
-            self.io.backend().reap(wait, &mut completions);
-            if completions.is_empty() {
-                break;
-            }
-            let mut again = Vec::new();
-            for completion in completions.drain(..) {
-                let range = completion.0.range();
-                match retry::judge(completion, self.granule) {
-                    Verdict::Finished(write) => {
-                        if let Some(order) = &self.order {
-                            self.pass_on(order, &range, &write.result);
-                        }
-                        finished.push(write);
-                    }
-                    Verdict::Again(request) => again.push(request),
-                }
-            }
-            // One pause for all: a device that puts off everything is not waited for once per write.
-            retry::pause(again.iter().map(|request| request.stalls).max().unwrap_or(0));
-            again.into_iter().for_each(|request| self.io.backend().submit(request));
         }
-        self.in_flight.fetch_sub(finished.len() - before, Ordering::Release);
+        self.io.backend().reap(wait, completions);
+        let any = !completions.is_empty();
+        let mut again = Vec::new();
+        for completion in completions.drain(..) {
+            let (preparing, range) = (completion.0.preparing, completion.0.range());
+            match retry::judge(completion, self.granule) {
+                Verdict::Finished(write) if preparing => self.prepared(write),
+                Verdict::Finished(write) => {
+                    let write = self.vouch_for(write);
+                    if let Some(order) = &self.order {
+                        self.pass_on(order, &range, &write.result);
+                    }
+                    finished.push(write);
+                }
+                Verdict::Again(request) => again.push(request),
+            }
+        }
+        // One pause for all: a device that puts off everything is not waited for once per write.
+        retry::pause(again.iter().map(|request| request.stalls).max().unwrap_or(0));
+        again.into_iter().for_each(|request| self.io.backend().submit(request));
+        any
+    }
+
+    /// A preparing write has ended.
+    fn prepared(&self, Finished { bytes, result, .. }: Finished) {
+        let success = result.is_ok();
+        // Before anything that waited for it can succeed.
+        result.unwrap_or_else(|error| self.io.health().preparing_failed(error));
+        let kept = self.space.as_ref().map(|space| space.lock().done(bytes, success));
+        kept.into_iter().flatten().for_each(|request| self.io.backend().submit(request));
+    }
+
+    /// Cuts prepared space off the file that the log has not used. Only when nothing is in flight.
+    fn trim(&self) {
+        let Some(space) = &self.space else { return };
+        let (storage, health) = (self.io.storage(), self.io.health());
+        if health.troubled.load(Ordering::Relaxed) {
+            return;
+        }
+        let surplus = storage.len().ok().and_then(|len| space.lock().surplus(len));
+        if let Some(end) = surplus {
+            match storage.cut(end).and_then(|()| storage.sync()) {
+                Ok(()) => tracing::debug!(end, "what was prepared behind the log is cut off"),
+                // Not lost, only longer. But what the sync had to tell it will not tell again.
+                Err(errno) => health.fail(DeviceError::new(Operation::Sync, errno, 0..u64::MAX)),
+            }
+        }
     }
 
     /// Lets the thread that waits in [`reap`](Self::reap) return early, or the next one that would wait there; for what it waits for
@@ -225,7 +332,7 @@ impl WriteQueue {
         self.io.backend().interrupt();
     }
 
-    fn become_reaper(&self, wait: Wait) -> Option<MutexGuard<'_, Vec<Completion>>> {
+    fn become_reaper(&self, wait: Wait) -> Option<MutexGuard<'_, Reaper>> {
         match wait {
             Wait::No => self.reaper.try_lock(),
             Wait::Until(None) => Some(self.reaper.lock()),
@@ -284,6 +391,10 @@ impl Drop for WriteQueue {
             self.reap(Wait::Until(None), &mut finished);
             finished.clear();
         }
+        while self.space.as_ref().is_some_and(|space| space.lock().is_preparing()) {
+            self.collect(Wait::Until(None), &mut self.reaper.lock());
+        }
+        self.trim();
         self.io.backend().detach();
         // In this order: whoever finds the queue gone finds the file free.
         drop(self.lock.take());

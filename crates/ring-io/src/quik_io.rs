@@ -4,16 +4,20 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use ring_alloc::{Arena, round_up};
+use parking_lot::Mutex;
+use ring_alloc::Arena;
+use rustix::io::Errno;
 
 use crate::file::{self, LogFile};
 use crate::lock::WriterLock;
+use crate::mark::Ending;
 use crate::memory::MemoryDevice;
 use crate::order::Order;
 use crate::seam::{Backend, Storage};
+use crate::space::{DEFAULT_LIMIT, Space};
 use crate::{
     AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, WriteMode,
     WriteQueue, engine,
@@ -30,6 +34,9 @@ pub struct QuikIO {
     engine: Engine,
     pub(crate) start_at: Option<u64>,
     pub(crate) write_mode: WriteMode,
+    /// Bytes that may be prepared ahead of the log.
+    pub(crate) prepare: u64,
+    health: Health,
     attached: AtomicBool,
     /// Held for good, if it was opened here. Declared last: released when nothing can write any more.
     lock: Option<WriterLock>,
@@ -81,8 +88,18 @@ impl QuikIO {
     }
 
     pub(crate) fn assemble(backend: Box<dyn Backend>, storage: Arc<dyn Storage>, engine: Engine) -> Self {
-        let write_mode = WriteMode::default();
-        Self { backend, storage, engine, start_at: None, write_mode, attached: AtomicBool::new(false), lock: None }
+        let prepare = if engine.kind() == EngineKind::Memory { 0 } else { DEFAULT_LIMIT };
+        Self {
+            backend,
+            storage,
+            engine,
+            start_at: None,
+            write_mode: WriteMode::default(),
+            prepare,
+            health: Health::default(),
+            attached: AtomicBool::new(false),
+            lock: None,
+        }
     }
 
     /// Which engine writes, and why that one.
@@ -103,7 +120,7 @@ impl QuikIO {
         self.storage.is_direct()
     }
 
-    /// The byte of the file where a new log begins: what the builder was told, else the present length, rounded up to 4096.
+    /// The byte of the file where a new log begins: what the builder was told, else [`log_end`](Self::log_end).
     ///
     /// # Errors
     ///
@@ -112,8 +129,31 @@ impl QuikIO {
         self.storage.check()?;
         match self.start_at {
             Some(start) => Ok(start),
-            None => Ok(round_up(self.storage.len()?)),
+            None => self.log_end(),
         }
+    }
+
+    /// Where the log in the file ends, a multiple of 4096: without what was prepared behind it and never used.
+    ///
+    /// A ring that was closed has cut that off, and so has one that was dropped. After a crash the file may end with it; who reads the
+    /// file stops here, and finds his last record below by what he knows of his records. A ring on the file goes on from here, and uses
+    /// what is prepared. Anything that was written counts as log, if only in part, and zeros too; so does a gap between writes that
+    /// came to the file out of order.
+    ///
+    /// Costs one read of 4 KiB, and of as much more as there is prepared space.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`], if it does not have a length: a block device.
+    pub fn log_end(&self) -> Result<u64, FileError> {
+        Ok(Ending::of(&*self.storage)?.log)
+    }
+
+    /// Why no more space is prepared ahead of the log: the disk is full, or a limit is reached. Durable writes go on without, as long as
+    /// there is room for them.
+    #[must_use]
+    pub fn preparing_stopped(&self) -> Option<DeviceError> {
+        self.health.stopped.lock().clone()
     }
 
     /// Reads from byte `offset` of the file into `buf`: any offset, any length, also with `O_DIRECT`. Returns how many bytes
@@ -137,9 +177,11 @@ impl QuikIO {
     ///
     /// # Errors
     ///
-    /// [`DeviceError`], after which nobody knows which writes are on stable storage: the kernel may have dropped them, and
-    /// a later success would not bring them back. So it is never retried here, and should not be by the caller.
+    /// [`DeviceError`], also that of a write that [prepared space](QuikIOBuilder::prepare); after which nobody knows which writes are on
+    /// stable storage: the kernel may have dropped them, and a later success would not bring them back. So it is never retried here,
+    /// and should not be by the caller.
     pub fn sync(&self) -> Result<(), DeviceError> {
+        self.health.verdict()?;
         let start = Instant::now();
         let outcome = self.storage.sync();
         let elapsed = start.elapsed();
@@ -151,6 +193,7 @@ impl QuikIO {
             Err(errno) => {
                 let error = DeviceError::new(Operation::Sync, errno, 0..u64::MAX);
                 tracing::error!(%error, errno = error.errno(), ?elapsed, "sync failed");
+                self.health.troubled.store(true, Ordering::Relaxed);
                 Err(error)
             }
         }
@@ -177,7 +220,15 @@ impl QuikIO {
             WriteMode::TailLocalized => None,
             WriteMode::Serialized => Some(Order::new(self.start()?)),
         };
-        Ok(WriteQueue::new(Arc::clone(self), arena, order, lock))
+        let space = match Ending::of(&*self.storage) {
+            Ok(ending) => {
+                let limit = if self.storage.is_worth_preparing() { self.prepare } else { 0 };
+                Some(Space::new(limit, ending))
+            }
+            Err(FileError::NoEnd) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(WriteQueue::new(Arc::clone(self), arena, order, space, lock))
     }
 
     /// The queue is gone: the next may come.
@@ -191,6 +242,46 @@ impl QuikIO {
 
     pub(crate) fn storage(&self) -> &dyn Storage {
         &*self.storage
+    }
+
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
+    }
+}
+
+/// What has gone wrong so far.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    /// Whether anything of the log has.
+    pub(crate) troubled: AtomicBool,
+    /// Why a preparing write failed, where that is no matter of course.
+    failure: OnceLock<DeviceError>,
+    /// Why preparing ended, where it is one.
+    stopped: Mutex<Option<DeviceError>>,
+}
+
+impl Health {
+    /// Whether a sync or a durable write may still succeed.
+    pub(crate) fn verdict(&self) -> Result<(), DeviceError> {
+        self.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
+    }
+
+    /// A preparing write has failed.
+    pub(crate) fn preparing_failed(&self, error: DeviceError) {
+        let full = [Errno::NOSPC, Errno::DQUOT, Errno::FBIG].map(Errno::raw_os_error);
+        if error.errno().is_none_or(|errno| full.contains(&errno)) {
+            tracing::warn!(%error, "no more space is prepared: durable writes become slower");
+            *self.stopped.lock() = Some(error);
+        } else {
+            self.fail(error);
+        }
+    }
+
+    /// Something failed that nobody waits for: whoever comes next is told.
+    pub(crate) fn fail(&self, error: DeviceError) {
+        tracing::error!(%error, "failed behind the log");
+        self.troubled.store(true, Ordering::Relaxed);
+        _ = self.failure.set(error);
     }
 }
 

@@ -69,8 +69,11 @@ pub(crate) fn judge((mut request, result): Completion, granule: usize) -> Verdic
         }
         Err(errno) => DeviceError::new(Operation::Write, errno, range),
     };
-    let elapsed = request.submitted.elapsed();
-    tracing::error!(token, offset, position, %error, errno = error.errno(), ?elapsed, "write failed");
+    // That is for the queue to tell, for whom it may be a matter of course.
+    if !request.preparing {
+        let elapsed = request.submitted.elapsed();
+        tracing::error!(token, offset, position, %error, errno = error.errno(), ?elapsed, "write failed");
+    }
     finished(request, Err(error))
 }
 

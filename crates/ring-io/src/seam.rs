@@ -20,6 +20,8 @@ pub(crate) struct Request {
     pub(crate) offset: u64,
     /// Whether what is written is to be on stable storage when the request comes back; each attempt by itself, the last as the first.
     pub(crate) durable: bool,
+    /// Whether it is the queue's own, and writes prepared space.
+    pub(crate) preparing: bool,
     /// How many of `bytes` are in the file already: whole blocks, unless the device stops inside of one over and over.
     pub(crate) done: usize,
     /// Completions in a row that brought no block to its end.
@@ -32,7 +34,12 @@ impl Request {
     const MAX_WRITE: usize = 1 << 30;
 
     pub(crate) fn new(token: u64, bytes: Frozen, offset: u64, durable: bool) -> Self {
-        Self { token, bytes, offset, durable, done: 0, stalls: 0, submitted: Instant::now() }
+        Self { token, bytes, offset, durable, preparing: false, done: 0, stalls: 0, submitted: Instant::now() }
+    }
+
+    /// Of the queue's own.
+    pub(crate) fn preparing(bytes: Frozen, offset: u64) -> Self {
+        Self { preparing: true, ..Self::new(0, bytes, offset, false) }
     }
 
     /// Where in the file all of `bytes` go.
@@ -96,4 +103,10 @@ pub(crate) trait Storage: Debug + Send + Sync {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Errno>;
 
     fn sync(&self) -> Result<(), Errno>;
+
+    /// Cuts off what is beyond `len` bytes.
+    fn cut(&self, len: u64) -> Result<(), Errno>;
+
+    /// Whether writing a block beforehand makes it cheaper to write again.
+    fn is_worth_preparing(&self) -> bool;
 }

@@ -30,6 +30,11 @@ pub enum DeviceEvent<'a> {
         /// Its number.
         write: usize,
     },
+    /// What was beyond `len` is no longer in the file; on stable storage it is there until a sync.
+    Cut {
+        /// Bytes of the file.
+        len: u64,
+    },
     /// A sync begins, which puts on stable storage what has completed by now.
     SyncBegan {
         /// Its number.
