@@ -3,6 +3,7 @@
 mod asan;
 mod ci;
 mod engines;
+mod kills;
 mod loom;
 mod models;
 mod mutants;
@@ -32,6 +33,12 @@ const TASKS: &[(&str, &str, &str, Task)] = &[
         mutants::task,
     ),
     ("shuttle", "[--schedules n] [--seed s] [filter]", "run larger programs in random schedules", shuttle::task),
+    (
+        "kills",
+        "[--count n] [--seed s]",
+        "kill the example commit_log at random moments; nothing acknowledged may be lost",
+        kills::task,
+    ),
     ("asan", "", "the tests under AddressSanitizer", asan::task),
     ("tsan", "", "the tests under ThreadSanitizer; needs the sources of std", tsan::task),
     ("help", "", "this list", help),

@@ -1,0 +1,283 @@
+//! Many threads commit records to one log, each waiting for its own to be on stable storage; then the log is read back and proved whole.
+//!
+//! ```text
+//! cargo run --release --example commit_log                                  # commits, tells how fast, proves, cleans up
+//! cargo run --release --example commit_log -- --threads 64 --records 2000
+//! cargo run --release --example commit_log -- --file my.log --crash-after 5000   # kills itself by SIGKILL
+//! cargo run --release --example commit_log -- --file my.log --verify             # what was acknowledged is there
+//! cargo run --release --example commit_log -- --file my.log                      # goes on where that log ended
+//! ```
+//!
+//! What to look at: `commit` is all that a writer does. `scan` is what whoever reopens a log does: it knows its records by their
+//! lengths and checksums, stops at [`QuikIO::log_end`], and goes on behind what is no record at the next block, where another buffer
+//! may begin. Acknowledgements are kept in a second file, written after [`append_durable`](BufferRing::append_durable) has returned, and
+//! without a sync: what a process has given to the kernel survives the process.
+
+use core::fmt::Display;
+use core::hash::BuildHasher;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::hash::RandomState;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+use std::{env, thread};
+
+use buffer_ring::{BLOCK, BufferRing, BufferRingOptions, QuikIO};
+use clap::Parser;
+use hdrhistogram::Histogram;
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use rustix::process::{Signal, getpid, kill_process};
+
+/// Commit records from many threads, each durable before the next; then prove that all of them are in the log.
+#[derive(Parser)]
+struct Args {
+    /// Threads that commit
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: u16,
+    /// Records that each of them commits
+    #[arg(long, default_value_t = 2000)]
+    records: u64,
+    /// Bytes of each record's payload
+    #[arg(long, default_value_t = 100)]
+    bytes: usize,
+    /// Buffers in the ring
+    #[arg(long, default_value_t = 8)]
+    buffers: usize,
+    /// Bytes of each buffer, a multiple of 4096
+    #[arg(long, default_value_t = 256 << 10)]
+    buffer_size: usize,
+    /// Log to write, and to keep; if it is there, it goes on [default: a file beside this program, removed at the end]
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// Kill this process by SIGKILL when so many commits have been acknowledged
+    #[arg(long, value_name = "ACKNOWLEDGED")]
+    crash_after: Option<u64>,
+    /// Commit nothing: only prove that what was acknowledged is in the log
+    #[arg(long)]
+    verify: bool,
+}
+
+/// Writer and sequence number: no two records have the same.
+type Name = (u64, u64);
+
+const HEADER: usize = 32;
+
+/// The first bytes of a record; a record's other numbers could be anything.
+const MAGIC: u32 = 0xB0F_FE2D;
+
+fn main() -> ExitCode {
+    let Err(message) = run(&Args::parse()) else { return ExitCode::SUCCESS };
+    eprintln!("commit_log: {message}");
+    ExitCode::FAILURE
+}
+
+fn run(args: &Args) -> Result<(), String> {
+    // Among the build products: that is a real disk, where /tmp may be memory.
+    let default = || env::current_exe().map(|program| program.with_extension("log"));
+    let log = args.file.clone().map_or_else(default, Ok).map_err(reason)?;
+    let acks = log.with_added_extension("acknowledged");
+    if args.verify {
+        return verify(&log, &acks);
+    }
+    let remove_all = || remove(&log).and_then(|()| remove(&acks));
+    if args.file.is_some() {
+        commit_all(args, &log, &acks)?;
+        return verify(&log, &acks);
+    }
+    // What an earlier run has left, which was killed.
+    remove_all()?;
+    commit_all(args, &log, &acks)?;
+    // A log that fails here is evidence, and stays.
+    verify(&log, &acks)?;
+    remove_all()
+}
+
+/// Has every thread commit its records, and tells how that went.
+fn commit_all(args: &Args, log: &Path, acks: &Path) -> Result<(), String> {
+    let io = Arc::new(QuikIO::open(log).map_err(reason)?);
+    let engine = format!("{}, {}", io.engine(), if io.is_direct() { "O_DIRECT" } else { "buffered" });
+    let ring = BufferRing::try_with_options(BufferRingOptions {
+        capacity: args.buffers,
+        buffer_size: args.buffer_size,
+        io_instance: Some(io),
+        ..Default::default()
+    })
+    .map_err(reason)?;
+    let acks = OpenOptions::new().append(true).create(true).open(acks).map_err(|why| cannot("open", acks, why))?;
+
+    let total = u64::from(args.threads) * args.records;
+    println!("{} commits of {} bytes by {} threads to {}", HumanCount(total), args.bytes, args.threads, log.display());
+    let bar = progress_bar(total);
+    let acknowledged = AtomicU64::new(0);
+    // Other runs on this log have had other names.
+    let run = RandomState::new().hash_one(log) << 16;
+    let start = Instant::now();
+    let latencies: Vec<_> = thread::scope(|scope| {
+        let committer = |thread: u16| {
+            let (ring, acks, bar, acknowledged) = (&ring, &acks, &bar, &acknowledged);
+            scope.spawn(move || {
+                let mut latency = new_histogram();
+                for sequence in 0..args.records {
+                    let name = (run | u64::from(thread), sequence);
+                    latency.saturating_record(commit(ring, name, args.bytes, acks)?);
+                    bar.inc(1);
+                    let count = acknowledged.fetch_add(1, Ordering::Relaxed) + 1;
+                    if args.crash_after.is_some_and(|crash_after| count >= crash_after) {
+                        kill_process(getpid(), Signal::KILL).map_err(reason)?;
+                    }
+                }
+                Ok::<_, String>(latency)
+            })
+        };
+        let threads: Vec<_> = (0..args.threads).map(committer).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a thread panicked; see above")).collect()
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    bar.finish_and_clear();
+    let stats = ring.stats();
+    ring.close().map_err(|why| cannot("close", log, why))?;
+
+    let mut latency = new_histogram();
+    for one in latencies {
+        latency.add(one?).expect("histograms of one kind");
+    }
+    let micros = |quantile| latency.value_at_quantile(quantile) as f64 / 1000.0;
+    println!("   commits  {:.0} per second, {total} in {seconds:.2} s", total as f64 / seconds);
+    println!("   latency  p50 {:.0} µs, p99 {:.0} µs, p999 {:.0} µs", micros(0.5), micros(0.99), micros(0.999));
+    println!("   flushes  {:.3} of the device per commit", stats.syncs as f64 / total as f64);
+    println!("    engine  {engine}");
+    Ok(())
+}
+
+/// Appends one record, waits until it is durable, and only then says so. Gives the nanoseconds until then.
+fn commit(ring: &BufferRing, name: Name, bytes: usize, mut acks: &File) -> Result<u64, String> {
+    let record = record(name, bytes);
+    let start = Instant::now();
+    ring.append_durable(&record).map_err(|why| format!("a commit failed: {why}"))?;
+    let nanos = start.elapsed().as_nanos() as u64;
+    // One write, so that acknowledgements of other threads cannot come in between.
+    let ack = [name.0.to_le_bytes(), name.1.to_le_bytes()].concat();
+    acks.write_all(&ack).map_err(|why| format!("cannot note an acknowledgement: {why}"))?;
+    Ok(nanos)
+}
+
+/// Magic, length of the payload, writer, sequence, checksum; then the payload, which only this record can have.
+fn record(name: Name, bytes: usize) -> Vec<u8> {
+    let mut record = Vec::with_capacity(HEADER + bytes);
+    record.extend(MAGIC.to_le_bytes());
+    record.extend((bytes as u32).to_le_bytes());
+    record.extend(name.0.to_le_bytes());
+    record.extend(name.1.to_le_bytes());
+    record.extend([0; 8]);
+    let mut state = name.0 ^ name.1.rotate_left(32);
+    let words = (0..bytes.div_ceil(8)).flat_map(|_| {
+        state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+        (state ^ state >> 29).to_le_bytes()
+    });
+    record.extend(words.take(bytes));
+    let checksum = checksum(&record);
+    record[24..HEADER].copy_from_slice(&checksum.to_le_bytes());
+    record
+}
+
+/// Of a record, whose own eight bytes count as zeros.
+fn checksum(record: &[u8]) -> u64 {
+    let fold = |sum: u64, byte: u8| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+    let sum = record[..24].iter().copied().fold(0xCBF2_9CE4_8422_2325, fold);
+    record[HEADER..].iter().copied().fold(sum, fold)
+}
+
+/// Proves that every acknowledged record is in the log, as it was written and once.
+fn verify(log: &Path, acks: &Path) -> Result<(), String> {
+    let found = scan(log)?;
+    let bytes = match fs::read(acks) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        bytes => bytes.map_err(|why| cannot("read", acks, why))?,
+    };
+    // A kill can cut the last one short: then it was not given.
+    let acknowledged: HashSet<Name> = bytes.chunks_exact(16).map(|ack| (word(ack), word(&ack[8..]))).collect();
+    if acknowledged.len() != bytes.len() / 16 {
+        return Err("something was acknowledged twice".into());
+    }
+    let missing: Vec<_> = acknowledged.iter().filter(|name| !found.contains_key(name)).collect();
+    if let Some((writer, sequence)) = missing.iter().min() {
+        let (missing, all) = (missing.len(), acknowledged.len());
+        return Err(format!(
+            "{missing} of {all} acknowledged records are lost; record {sequence} of writer {writer:x} is"
+        ));
+    }
+    let unacknowledged = found.len() - acknowledged.len();
+    println!("    proved  {} acknowledged records are in the log, and {unacknowledged} others", acknowledged.len());
+    Ok(())
+}
+
+/// All records of a log, with their addresses.
+fn scan(log: &Path) -> Result<HashMap<Name, u64>, String> {
+    // Only to read: whoever writes to it need not be gone yet.
+    let io = QuikIO::new(File::open(log).map_err(|why| cannot("open", log, why))?);
+    let end = io.log_end().map_err(|why| cannot("read", log, why))?;
+    let mut bytes = vec![0; end as usize];
+    let read = io.read_at(0, &mut bytes).map_err(|why| cannot("read", log, why))?;
+    bytes.truncate(read);
+
+    let mut found = HashMap::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let Some((name, len)) = parse(&bytes[at..]) else {
+            // Padding, or what a crash has left: the next buffer begins at a block.
+            at = (at + 1).next_multiple_of(BLOCK);
+            continue;
+        };
+        if let Some(first) = found.insert(name, at as u64) {
+            return Err(format!("record {} of writer {:x} is at {first} and again at {at}", name.1, name.0));
+        }
+        at += len;
+    }
+    Ok(found)
+}
+
+/// The record that `bytes` begin with, and its length; `None` if they do not begin with one that is whole.
+fn parse(bytes: &[u8]) -> Option<(Name, usize)> {
+    let header = bytes.get(..HEADER)?;
+    if word(header) as u32 != MAGIC {
+        return None;
+    }
+    let record = bytes.get(..HEADER + (word(header) >> 32) as usize)?;
+    let whole = checksum(record) == word(&header[24..]);
+    whole.then(|| ((word(&header[8..]), word(&header[16..])), record.len()))
+}
+
+/// The number in the first eight of `bytes`.
+fn word(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"))
+}
+
+fn remove(path: &Path) -> Result<(), String> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(cannot("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn cannot(what: &str, path: impl AsRef<Path>, why: impl Display) -> String {
+    format!("cannot {what} {}: {}", path.as_ref().display(), reason(why))
+}
+
+/// The error's sentence without the system's number for it.
+fn reason(error: impl Display) -> String {
+    error.to_string().split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// Of nanoseconds, up to a minute, to three digits.
+fn new_histogram() -> Histogram<u64> {
+    Histogram::new_with_max(60_000_000_000, 3).expect("valid bounds")
+}
+
+fn progress_bar(commits: u64) -> ProgressBar {
+    const LOOK: &str = "{bar:40} {human_pos} of {human_len} commits, {per_sec}, {eta} left";
+    ProgressBar::new(commits).with_style(ProgressStyle::with_template(LOOK).expect("the template is well formed"))
+}

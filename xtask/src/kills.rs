@@ -1,0 +1,166 @@
+//! Kills the example `commit_log` at random moments, and has it prove each time that what was acknowledged is in the log.
+//!
+//! A log is killed several times: what the next life makes of the end that it finds is tried too. Everything but the moment itself
+//! follows from the seed; so the command that a failure prints meets the same circumstances, and nearly the same moment.
+
+use core::hash::BuildHasher;
+use core::time::Duration;
+use std::collections::hash_map::RandomState;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fs, io, thread};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::run::{root, run};
+
+const USAGE: &str = "cargo xtask kills [--count n] [--seed s]";
+
+/// Kills of one log, before the next.
+const LIVES: u64 = 4;
+
+/// What the gate has time for.
+const FEW: u64 = 20;
+
+/// The task of the gate.
+pub(crate) fn few() -> Result<(), String> {
+    kill(FEW, some_seed())
+}
+
+pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
+    let mut count = 200;
+    let mut seed = some_seed();
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let number = arguments.next().and_then(|value| value.parse().ok());
+        let number = number.ok_or(format!("a number has to follow {argument}: {USAGE}"));
+        match argument.as_str() {
+            "--count" => count = number?,
+            "--seed" => seed = number?,
+            other => return Err(format!("kills does not know `{other}`: {USAGE}")),
+        }
+    }
+    kill(count, seed)
+}
+
+/// Kills `count` times. Kill `n` follows from the seed `seed + n`, and from those before it that had the same log.
+fn kill(count: u64, seed: u64) -> Result<(), String> {
+    run(&[], "cargo build --release -p buffer_ring --example commit_log")?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let program = root().join(target).join("release/examples/commit_log");
+    let log = program.with_file_name("killed.log");
+
+    const LOOK: &str = "{bar:40} {pos} of {len} kills, {eta} left";
+    let bar = ProgressBar::new(count);
+    bar.set_style(ProgressStyle::with_template(LOOK).expect("the template is well formed"));
+    let mut total = Proved::default();
+    for nth in 0..count {
+        if nth % LIVES == 0 {
+            remove(&log)?;
+        }
+        let proved = one(&program, &log, seed + nth).map_err(|why| {
+            let (first, lives) = (seed + nth - nth % LIVES, nth % LIVES + 1);
+            let log = log.display();
+            format!("kill {nth}: {why}\nthe log stays: {log}\nto try again: cargo xtask kills --seed {first} --count {lives}")
+        })?;
+        total.acknowledged += proved.acknowledged;
+        total.others += proved.others;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    remove(&log)?;
+    let Proved { acknowledged, others } = total;
+    println!(
+        "{count} kills, from seed {seed} on: {acknowledged} times an acknowledged record was looked for, and was there"
+    );
+    println!("({others} times one that was not acknowledged)");
+    if acknowledged == 0 && count > 0 { Err("nothing was ever acknowledged".into()) } else { Ok(()) }
+}
+
+/// Short, because people type it.
+fn some_seed() -> u64 {
+    u64::from(RandomState::new().hash_one(0) as u32)
+}
+
+/// What `commit_log` says it has found.
+#[derive(Default)]
+struct Proved {
+    acknowledged: u64,
+    others: u64,
+}
+
+fn one(program: &Path, log: &Path, seed: u64) -> Result<Proved, String> {
+    let mut random = Random(seed);
+    let threads = [1, 2, 4, 16, 64][random.below(5)];
+    let bytes = [0, 10, 100, 1000, 9000][random.below(5)];
+    let engine = ["io_uring", "positioned"][random.below(2)];
+    // Some die before the first commit, few live to see the last.
+    let life = Duration::from_micros(random.below(60_000) as u64);
+    let mut command = Command::new(program);
+    command.arg("--file").arg(log).args(["--records", "1000000", "--buffer-size", "65536"]);
+    command.args(["--threads", &threads.to_string(), "--bytes", &bytes.to_string()]);
+    command.env("BUFFER_RING_ENGINE", engine).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+    thread::sleep(life);
+    let early = child.try_wait().map_err(|error| error.to_string())?;
+    child.kill().and_then(|()| child.wait()).map_err(|error| format!("cannot kill: {error}"))?;
+    let circumstances = format!("{threads} threads, {bytes} bytes, {engine}, after {life:?}");
+    if let Some(status) = early {
+        return Err(format!("it ended by itself ({status}; {circumstances})"));
+    }
+    if !log.exists() {
+        return Ok(Proved::default());
+    }
+
+    let output = Command::new(program).arg("--file").arg(log).arg("--verify").output();
+    let output = output.map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{} ({circumstances})", why.trim()));
+    }
+    proved(&String::from_utf8_lossy(&output.stdout)).ok_or("it does not say what it has proved".into())
+}
+
+fn proved(text: &str) -> Option<Proved> {
+    let (_, proved) = text.split_once("proved  ")?;
+    let (acknowledged, rest) = proved.split_once(" acknowledged records are in the log, and ")?;
+    let others = rest.split_once(" others")?.0;
+    Some(Proved { acknowledged: acknowledged.parse().ok()?, others: others.parse().ok()? })
+}
+
+fn remove(log: &Path) -> Result<(), String> {
+    for path in [log, &log.with_added_extension("acknowledged")] {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(format!("cannot remove {}: {error}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Random enough to choose circumstances.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((mixed ^ mixed >> 31) % bound as u64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_proved_is_read_as_it_is_printed() {
+        let proved = proved("x\n    proved  17 acknowledged records are in the log, and 3 others\n").expect("numbers");
+        assert_eq!((proved.acknowledged, proved.others), (17, 3));
+        assert!(super::proved("   commits  12 per second").is_none());
+    }
+}
