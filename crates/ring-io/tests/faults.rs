@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use common::{attach, bytes, drain, pattern};
+use common::{Holding, attach, bytes, drain, pattern};
 use ring_alloc::BLOCK;
 use ring_io::{DeviceError, Finished, MemoryDevice, Operation, QuikIO, Wait, WriteQueue};
 use rustix::io::Errno;
@@ -203,7 +203,7 @@ fn a_sync_covers_what_was_completed_and_no_more() {
     let (io, device, queue) = device();
     let block = BLOCK as u64;
     queue.submit(0, bytes(0, BLOCK), 0);
-    device.hold();
+    let _holding = Holding::new(&device);
     queue.submit(1, bytes(1, BLOCK), block);
     io.sync().expect("no fault");
     assert!(device.synced() == pattern(0, BLOCK));
@@ -272,7 +272,7 @@ fn a_durable_write_that_is_put_off_for_ever_fails_in_the_end() {
 #[test]
 fn a_write_in_the_own_thread_waits_while_it_is_held_and_nobody_else_reaps_it() {
     let (_, device, queue) = device();
-    device.hold();
+    let _holding = Holding::new(&device);
     let mut finished = Vec::new();
     thread::scope(|scope| {
         let writing = scope.spawn(|| write_durable(&queue, true));
@@ -305,7 +305,7 @@ fn a_durable_write_makes_nothing_durable_but_itself() {
 #[test]
 fn completions_come_in_the_order_of_the_device() {
     let (_, device, queue) = device();
-    device.hold();
+    let _holding = Holding::new(&device);
     for token in 0..4 {
         queue.submit(token, bytes(token, BLOCK), token * BLOCK as u64);
     }
@@ -326,7 +326,7 @@ fn completions_come_in_the_order_of_the_device() {
 #[test]
 fn a_deadline_ends_the_wait_for_a_held_write() {
     let (_, device, queue) = device();
-    device.hold();
+    let _holding = Holding::new(&device);
     queue.submit(1, bytes(1, BLOCK), 0);
     let mut finished = Vec::new();
     queue.reap(Wait::Until(Some(Instant::now())), &mut finished);
@@ -338,7 +338,7 @@ fn a_deadline_ends_the_wait_for_a_held_write() {
 #[test]
 fn a_dropped_queue_waits_for_a_held_write() {
     let (io, device, queue) = device();
-    device.hold();
+    let _holding = Holding::new(&device);
     queue.submit(1, bytes(1, BLOCK), 0);
     let dropping = thread::spawn(move || drop(queue));
     assert!(!dropping.is_finished());
@@ -353,7 +353,7 @@ fn a_dropped_queue_waits_for_a_held_write() {
 #[test]
 fn a_waiting_thread_is_woken_by_a_late_completion() {
     let (_, device, queue) = device();
-    device.hold();
+    let _holding = Holding::new(&device);
     queue.submit(1, bytes(1, BLOCK), 0);
     let finished = thread::scope(|scope| {
         let waiting = scope.spawn(|| {
@@ -377,7 +377,7 @@ fn memory_has_an_end() {
 #[test]
 fn an_interrupt_ends_a_wait_for_a_write_that_does_not_come() {
     let (_, device, queue) = device();
-    device.hold();
+    let _holding = Holding::new(&device);
     queue.submit(7, bytes(7, BLOCK), 0);
     let mut finished = Vec::new();
     thread::scope(|scope| {

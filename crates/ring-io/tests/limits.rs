@@ -364,7 +364,9 @@ fn traced(name: &str, path: &Path, calls: &str, inject: Option<&str>) -> Option<
     if let Some(inject) = inject {
         strace.args(["-e", &format!("inject={inject}")]);
     }
-    match strace.arg(this.get_program()).args(this.get_args()).env(ALONE, path).output() {
+    // LeakSanitizer cannot work beside strace.
+    strace.env(ALONE, path).env("ASAN_OPTIONS", "detect_leaks=0");
+    match strace.arg(this.get_program()).args(this.get_args()).output() {
         Ok(output) => Some((output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())),
         Err(error) => {
             skipped("BUFFER_RING_REQUIRE_ROOT", &format!("strace: {error}"));

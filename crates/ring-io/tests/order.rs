@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use common::{attach, bytes, drain, pattern};
+use common::{Holding, attach, bytes, drain, pattern};
 use ring_alloc::BLOCK;
 use ring_io::{Finished, MemoryDevice, QuikIO, Wait, WriteMode, WriteQueue};
 use rustix::io::Errno;
@@ -46,7 +46,7 @@ fn what_nobody_chose_is_tail_localized() {
 fn tail_localized_writes_do_not_wait_for_each_other() {
     let (io, device) = QuikIO::in_memory();
     let queue = attach(&Arc::new(io));
-    device.hold();
+    let _holding = Holding::new(&device);
     for token in [2, 0, 5] {
         submit(&queue, token);
     }
@@ -58,7 +58,7 @@ fn tail_localized_writes_do_not_wait_for_each_other() {
 #[test]
 fn serialized_writes_arrive_in_the_order_of_the_file_and_one_at_a_time() {
     let (_, device, queue) = serialized();
-    device.hold();
+    let _holding = Holding::new(&device);
     for token in [4, 2, 0, 3, 1] {
         submit(&queue, token);
         assert_eq!(device.held(), usize::from(queue.in_flight() > 0), "at most one is at the device");
@@ -163,7 +163,7 @@ fn an_untried_write_says_what_was_in_its_way() {
 #[test]
 fn a_deadline_and_an_interrupt_end_a_wait_while_others_wait_their_turn() {
     let (_, device, queue) = serialized();
-    device.hold();
+    let _holding = Holding::new(&device);
     for token in 0..3 {
         submit(&queue, token);
     }
@@ -186,7 +186,7 @@ fn a_deadline_and_an_interrupt_end_a_wait_while_others_wait_their_turn() {
 #[test]
 fn a_dropped_queue_sends_what_can_go_and_drops_what_cannot() {
     let (io, device, queue) = serialized();
-    device.hold();
+    let _holding = Holding::new(&device);
     for token in [0, 1, 2, 4] {
         submit(&queue, token);
     }

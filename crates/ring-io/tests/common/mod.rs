@@ -1,19 +1,38 @@
 //! What all test files need: recognizable buffers, and somewhere to write them.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use core::time::Duration;
 use std::env;
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::Command;
-use std::sync::Arc;
+use std::process::{self, Command};
+use std::sync::{Arc, Once};
+use std::thread;
 
 use ring_alloc::{Arena, BLOCK, Buffer, Frozen};
 use ring_io::{EngineKind, Finished, MemoryDevice, QuikIO, Wait, WriteQueue};
 use rustix::fs::OFlags;
 use tempfile::TempDir;
+
+/// The device keeps its writes in flight as long as this lives. Make it after the queue, which waits for them when it is dropped:
+/// so a test that fails does not hang.
+pub(crate) struct Holding(MemoryDevice);
+
+impl Holding {
+    pub(crate) fn new(device: &MemoryDevice) -> Self {
+        device.hold();
+        Self(device.clone())
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.0.release_all();
+    }
+}
 
 /// Something to write to, for the length of a test.
 pub(crate) struct Device {
@@ -100,8 +119,21 @@ pub(crate) fn patterned(mut buffer: Buffer, token: u64, len: usize) -> Frozen {
     buffer.freeze(len)
 }
 
+/// A hang is a failure too: ends the process if it takes longer than all tests together.
+fn watch() {
+    static WATCHED: Once = Once::new();
+    WATCHED.call_once(|| {
+        thread::spawn(|| {
+            thread::sleep(Duration::from_secs(300));
+            eprintln!("not done after five minutes: some test waits for ever");
+            process::abort();
+        });
+    });
+}
+
 /// A queue for buffers that are in no arena in particular.
 pub(crate) fn attach(io: &Arc<QuikIO>) -> WriteQueue {
+    watch();
     io.attach(&Arc::new(Arena::new(1, BLOCK).expect("an arena"))).expect("the only queue")
 }
 
