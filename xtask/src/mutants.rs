@@ -4,6 +4,7 @@
 //! stays as it is; a copy of it is changed, built with loom, and changed back. A mutant that does not compile is an error of the
 //! list, and so is a text that does not occur exactly once, or a model that fails without any change.
 
+mod commit;
 mod open;
 mod parts;
 mod ring;
@@ -56,7 +57,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
         return Err(format!("mutants does not know `{flag}`: cargo xtask mutants [--hunt] [--open] [filter]"));
     }
     let groups: &[&[Group]] =
-        if has("--open") { &[open::GROUPS] } else { &[state::GROUPS, parts::GROUPS, ring::GROUPS] };
+        if has("--open") { &[open::GROUPS] } else { &[state::GROUPS, parts::GROUPS, ring::GROUPS, commit::GROUPS] };
     let wanted = |mutant: &Mutant| filters.is_empty() || filters.iter().any(|filter| mutant.title().contains(*filter));
     let mutants: Vec<_> = mutants(groups).filter(wanted).collect();
     if mutants.is_empty() {
@@ -324,7 +325,7 @@ mod tests {
     #[test]
     fn every_mutant_changes_one_place_and_names_a_model() {
         let mut titles = BTreeSet::new();
-        for mutant in mutants(&[state::GROUPS, parts::GROUPS, ring::GROUPS, open::GROUPS]) {
+        for mutant in mutants(&[state::GROUPS, parts::GROUPS, ring::GROUPS, commit::GROUPS, open::GROUPS]) {
             let source = fs::read_to_string(root().join(mutant.file)).expect(mutant.file);
             assert_ne!(mutant.apply(&source).unwrap(), source, "{}", mutant.title());
             assert!(models::find(mutant.killer).is_ok(), "{}: no model {}", mutant.title(), mutant.killer);

@@ -60,7 +60,7 @@ impl Shared {
 
     /// Seizes `len` bytes of the current buffer, or of a later one if it is full.
     #[inline]
-    fn seize(&self, len: usize, patience: Patience) -> Result<Grant<'_>, AppendError> {
+    pub(crate) fn seize(&self, len: usize, patience: Patience) -> Result<Grant<'_>, AppendError> {
         if len == 0 {
             return Err(AppendError::Empty);
         }
@@ -96,16 +96,14 @@ impl Shared {
     /// Does what a thread owes after it has left `slot`.
     #[inline]
     pub(crate) fn pay(&self, slot: &Slot, duty: Duty) {
-        if let Duty::Flush(quiet) = duty
-            && let Some(flush) = slot.take_flush(quiet)
-        {
-            self.dispatch(flush);
+        if let Some(flush) = slot.settle(duty) {
+            self.dispatch(Some(flush));
         }
     }
 
     #[cold]
     fn after_seal(&self, inside: Inside<'_>, patience: Patience, seen: Life) -> Result<(), AppendError> {
-        self.finish_seal(inside);
+        self.dispatch(self.finish_seal(inside));
         // Even if the buffer has opened again in place: whether a full buffer is told must not depend on the device's speed.
         if !self.auto_rotate {
             return Err(AppendError::Sealed);

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use ring_io::{Finished, Wait};
+use ring_io::Wait;
 
 use crate::RingError;
 use crate::error::TimedOut;
@@ -19,30 +19,30 @@ impl Shared {
     }
 
     /// The role, if there is something in flight and nobody has it.
-    fn become_driver(&self) -> Option<Holder<'_>> {
+    pub(crate) fn become_driver(&self) -> Option<Holder<'_>> {
         if self.device.in_flight() > 0 { self.driver.take() } else { None }
     }
 
     /// Takes finished writes from the device, and says how many.
-    fn drive(&self, driver: Holder<'_>, wait: Wait) -> usize {
+    pub(crate) fn drive(&self, driver: Holder<'_>, wait: Wait) -> usize {
         let mut finished = Vec::new();
         self.device.with(|queue| queue.reap(wait, &mut finished));
         let count = finished.len();
-        for Finished { bytes, result, .. } in finished {
-            match result {
-                Ok(()) => self.complete(bytes),
-                // The buffer stays as it is, flushing: its bytes can be read, and never change again.
-                Err(error) => self.poison(RingError::Device(error)),
-            }
-        }
+        finished.into_iter().for_each(|write| self.finish(write));
         self.resign(driver);
         count
     }
 
-    fn resign(&self, driver: Holder<'_>) {
+    pub(crate) fn resign(&self, driver: Holder<'_>) {
         drop(driver);
         // Somebody who sleeps may have to take the role.
+        self.tell();
+    }
+
+    /// Something has changed that others may wait for.
+    pub(crate) fn tell(&self) {
         self.waiters.wake();
+        self.tell_parked();
     }
 
     /// Waits until nothing is in flight, and everything that was has been dealt with.
@@ -96,7 +96,7 @@ impl Shared {
         if done() { Some(Ok(())) } else { failure.map(Err) }
     }
 
-    fn wants_driver(&self) -> bool {
+    pub(crate) fn wants_driver(&self) -> bool {
         self.device.in_flight() > 0 && !self.driver.is_taken()
     }
 }

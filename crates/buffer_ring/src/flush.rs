@@ -5,6 +5,8 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ring_alloc::Frozen;
+use ring_io::Finished;
 use ring_state::Seal;
 
 use crate::RingError;
@@ -125,9 +127,22 @@ impl fmt::Debug for FlushTicket {
     }
 }
 
+/// What became of a try to seal.
+#[derive(Debug)]
+pub(crate) enum Sealing<'a> {
+    /// This thread sealed it. With the flush, if it was also the last one out.
+    Sealed(Option<Flush<'a>>),
+    /// It was sealed before, or has been written.
+    Already,
+    /// It is open, and has no bytes.
+    Empty,
+}
+
 impl Shared {
-    /// The sealer's part: tells where the next life begins, has it opened, and leaves, or deposits its place for a later flush.
-    pub(crate) fn finish_seal(&self, inside: Inside<'_>) {
+    /// The sealer's part: tells where the next life begins, has it opened, and leaves, or deposits its place for a later flush. Gives
+    /// the flush if nobody else is inside any more.
+    #[must_use]
+    pub(crate) fn finish_seal<'a>(&self, inside: Inside<'a>) -> Option<Flush<'a>> {
         let slot = inside.slot();
         let (generation, base, len) = (slot.generation(), slot.base(), slot.sealed_len());
         inside.note_time(self.counters.now());
@@ -138,26 +153,38 @@ impl Shared {
         if !self.auto_flush && slot.hold.deposit(generation) {
             // Who waits for room may have to give up now.
             self.waiters.wake();
+            None
         } else {
-            self.pay(slot, inside.leave());
+            slot.settle(inside.leave())
         }
     }
 
-    /// Seals `life` if it is open and has bytes. `false` if it is open and has none.
-    pub(crate) fn seal(&self, life: Life) -> bool {
+    /// Seals `life` if it is open and has bytes.
+    pub(crate) fn try_seal(&self, life: Life) -> Sealing<'_> {
         let slot = &self.slots[life.slot()];
         // If it cannot be entered, its flush has begun.
-        let Some(inside) = slot.enter() else { return true };
+        let Some(inside) = slot.enter() else { return Sealing::Already };
         // Only from inside: a life that was looked up from outside may be over when it is sealed.
         let sealed = if slot.generation() == life.generation() { inside.seal() } else { Seal::Already };
         if let Seal::Sealed { .. } = sealed {
-            self.finish_seal(inside);
-            return true;
+            return Sealing::Sealed(self.finish_seal(inside));
         }
         self.pay(slot, inside.leave());
         // Being inside may have been what kept the slot from opening.
         self.advance();
-        sealed != Seal::Empty
+        if sealed == Seal::Empty { Sealing::Empty } else { Sealing::Already }
+    }
+
+    /// Seals `life` if it is open and has bytes. `false` if it is open and has none.
+    pub(crate) fn seal(&self, life: Life) -> bool {
+        match self.try_seal(life) {
+            Sealing::Sealed(flush) => {
+                self.dispatch(flush);
+                true
+            }
+            Sealing::Already => true,
+            Sealing::Empty => false,
+        }
     }
 
     /// Seals `life`, and has it written when the last writer has left. `false` if it is open and has no bytes.
@@ -180,13 +207,72 @@ impl Shared {
         }
     }
 
-    /// Sends the bytes on their way. By the one thread that took the flush.
+    /// Has everything written that has bytes.
+    pub(crate) fn flush_everything(&self) {
+        let current = self.rotation.current();
+        self.seal_and_flush(current);
+        self.flush_all_held(current, u64::MAX);
+    }
+
+    /// Without `auto_flush`: asks for the flush of all sealed buffers, up to life `last`, that begin below `address`.
+    pub(crate) fn flush_all_held(&self, last: Life, address: u64) {
+        if self.auto_flush {
+            return;
+        }
+        for slot in &self.slots {
+            // A life after `last` may just be prepared; its flush is nobody's wish yet.
+            let generation = slot.generation();
+            if generation <= last.generation() && slot.snapshot().is_sealed() && slot.base() < address {
+                self.flush_held(Life::new(generation, slot.index()));
+            }
+        }
+    }
+
+    /// Sends the bytes on their way, if there is a flush. By the one thread that took it.
     #[cold]
-    pub(crate) fn dispatch(&self, flush: Flush<'_>) {
+    pub(crate) fn dispatch(&self, flush: Option<Flush<'_>>) {
+        if let Some(write) = flush.and_then(|flush| self.prepare(flush)) {
+            self.submit(write);
+        }
+    }
+
+    fn submit(&self, Write { token, bytes, base }: Write) {
+        // If nobody waits for durability, a sync will do, for many buffers at once.
+        let durable = self.flights.is_anybody_waiting();
+        // The device goes when the ring does, which nobody can be inside of.
+        let submitted = self.device.with(|queue| {
+            if durable { queue.submit_durable(token, bytes, base) } else { queue.submit(token, bytes, base) }
+        });
+        debug_assert!(submitted.is_some(), "a flush after the ring was closed");
+        // If somebody else drives, that thread sees this write when it gives the role up, and wakes who may have to drive.
+        self.poll();
+    }
+
+    /// Writes the bytes in this thread, which needs them on stable storage and has nothing else to do.
+    #[cold]
+    pub(crate) fn write_now(&self, flush: Flush<'_>) {
+        let Some(write) = self.prepare(flush) else { return };
+        if self.device.is_serialized() && self.durability.written() < write.base {
+            // Not before its turn.
+            return self.submit(write);
+        }
+        let Write { token, bytes, base } = write;
+        let start = Instant::now();
+        let finished = self.device.with(|queue| queue.write_durable_now(token, bytes, base));
+        self.flights.measured(start.elapsed());
+        self.finish(finished.expect("a write after the ring was closed"));
+        if self.driver.is_taken_now() {
+            // Who drives waits at the device, and perhaps for this.
+            self.device.interrupt();
+        }
+    }
+
+    /// Makes a flush ready for the device; `None` if there is nothing left to do.
+    fn prepare(&self, flush: Flush<'_>) -> Option<Write> {
         if self.poisoned().is_some() {
             // The bytes stay in memory, to be read for rescue.
-            self.waiters.wake();
-            return;
+            self.tell();
+            return None;
         }
         let slot = flush.slot();
         let (generation, base, len) = (slot.generation(), slot.base(), flush.len());
@@ -194,31 +280,45 @@ impl Shared {
         self.counters.dispatched(bytes.len() as u64 - u64::from(len));
         tracing::trace!(generation, base, len, "flushing");
         if !self.device.exists() {
-            self.complete(bytes);
-            return;
+            self.complete(bytes, true);
+            return None;
         }
-        let token = slot.index() as u64;
-        // The device goes when the ring does, which nobody can be inside of.
-        let submitted = self.device.with(|queue| queue.submit(token, bytes, base));
-        debug_assert!(submitted.is_some(), "a flush after the ring was closed");
-        // If somebody else drives, that thread sees this write when it gives the role up, and wakes who may have to drive.
-        self.poll();
+        Some(Write { token: slot.index() as u64, bytes, base })
+    }
+
+    /// A write has come back.
+    pub(crate) fn finish(&self, Finished { bytes, durable, result, .. }: Finished) {
+        match result {
+            Ok(()) => {
+                self.counters.written(durable);
+                self.complete(bytes, durable);
+            }
+            // The buffer stays as it is, flushing: its bytes can be read, and never change again.
+            Err(error) => self.poison(RingError::Device(error)),
+        }
     }
 
     /// Whether the bytes of `life` have been written.
-    fn has_completed(&self, life: Life) -> bool {
+    pub(crate) fn has_completed(&self, life: Life) -> bool {
         self.slots[life.slot()].has_completed(life.generation())
     }
 
     /// The buffer has been written: its slot is free.
-    pub(crate) fn complete(&self, bytes: ring_alloc::Frozen) {
+    fn complete(&self, bytes: Frozen, durable: bool) {
         let slot = &self.slots[bytes.index()];
         let (generation, end) = (slot.generation(), slot.base() + bytes.len() as u64);
-        // First the watermark, then the slot: whoever sees the buffer written sees the watermark.
-        self.durability.written_up_to(generation, end);
+        // First the watermarks, then the slot: whoever sees the buffer written sees them.
+        self.record(generation, end, durable);
         self.counters.flushed();
         slot.complete(bytes);
         self.advance();
-        self.waiters.wake();
+        self.tell();
     }
+}
+
+/// What goes to the device.
+struct Write {
+    token: u64,
+    bytes: Frozen,
+    base: u64,
 }

@@ -18,25 +18,31 @@
 //! 3. An append that does not fit seals the buffer instead, tells where the next one begins, and opens it if it is free.
 //! 4. Whoever leaves a sealed buffer last pads it with zeros to the next block, and submits it.
 //! 5. Its completion frees the slot, and moves [`written_watermark`](BufferRing::written_watermark) if no earlier buffer is missing.
-//! 6. A sync that begins after that moves [`durable_watermark`](BufferRing::durable_watermark), and wakes who waits for it.
+//! 6. If somebody waits for durability, the write is durable by itself; else a sync follows when somebody does. Then
+//!    [`durable_watermark`](BufferRing::durable_watermark) moves, and those are woken whose bytes are below.
 //!
-//! Completions are taken by threads that wait anyway: one of them drives the device, the others sleep. There is no background
-//! thread; with nobody waiting, finished writes are taken along by the next flush.
+//! There is no background thread. Threads that wait do what there is to do: one of them writes the batch for all, or drives the
+//! device, the others sleep. With nobody waiting, finished writes are taken along by the next flush.
 
 mod append;
+mod builder;
+mod commit;
 mod device;
 mod drive;
 mod durability;
 mod error;
 mod extent;
+mod flights;
 mod flush;
 #[cfg(doctest)]
 mod forbidden;
 mod gate;
 mod hold;
+mod ledger;
 #[cfg(any(loom, shuttle))]
 pub mod model;
 mod options;
+mod parking;
 #[cfg(all(test, loom))]
 mod parts;
 mod read;
@@ -51,8 +57,10 @@ mod stats;
 mod sync;
 mod waiters;
 
+pub use builder::BufferRingBuilder;
 pub use error::{AppendError, OptionsError, ReadError, RingError, RotateError};
 pub use extent::Extent;
+pub use flights::CommitPolicy;
 pub use flush::{BufferHandle, FlushTicket};
 pub use options::{BufferRingOptions, MAX_BUFFERS};
 pub use reservation::Reservation;

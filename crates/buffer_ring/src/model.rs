@@ -5,9 +5,10 @@ use std::sync::Arc;
 use ring_alloc::{Arena, Frozen};
 use ring_io::{AttachError, DeviceError, Finished, QuikIO, Wait, WriteMode};
 
-use crate::BufferRing;
+use crate::shared::Shared;
 use crate::sync::Ordering::{AcqRel, Acquire};
 use crate::sync::{AtomicUsize, Condvar, Mutex};
+use crate::{BufferRing, CommitPolicy};
 
 /// A device and its remote control.
 #[derive(Clone, Debug)]
@@ -28,8 +29,6 @@ struct State {
     instant: bool,
     held: Vec<Write>,
     ready: Vec<Finished>,
-    /// Finished, for the threads that wait for their own.
-    own: Vec<Finished>,
     /// What is in the file.
     written: Vec<Written>,
     /// How many of them a sync has covered.
@@ -44,8 +43,6 @@ struct Write {
     bytes: Frozen,
     offset: u64,
     durable: bool,
-    /// Whether the thread that submitted it waits for it itself.
-    own: bool,
 }
 
 /// A write that has completed.
@@ -63,7 +60,7 @@ impl ModelDevice {
         Self::new(true)
     }
 
-    /// A device whose writes complete by [`complete`](Self::complete).
+    /// A device whose writes complete by [`complete`](Self::complete), except for those that a thread makes itself.
     #[must_use]
     pub fn held() -> Self {
         Self::new(false)
@@ -84,7 +81,8 @@ impl ModelDevice {
     pub fn ring(&self, capacity: usize, auto_flush: bool, auto_rotate: bool) -> BufferRing {
         let arena = Arc::new(Arena::new(capacity, 4096).expect("a valid arena"));
         let queue = WriteQueue(self.clone());
-        BufferRing { shared: Arc::new(crate::shared::Shared::new(&arena, auto_flush, auto_rotate, 0, Some(queue))) }
+        let policy = CommitPolicy::default();
+        BufferRing { shared: Arc::new(Shared::new(&arena, auto_flush, auto_rotate, policy, 0, Some(queue))) }
     }
 
     /// Completes the `n`-th write in flight; `false` if there is none.
@@ -145,14 +143,18 @@ impl State {
         }
     }
 
-    fn finish(&mut self, Write { token, bytes, offset, durable, own }: Write) {
+    fn finish(&mut self, write: Write) {
+        let finished = self.write(write);
+        self.ready.push(finished);
+    }
+
+    fn write(&mut self, Write { token, bytes, offset, durable }: Write) -> Finished {
         let result = self.broken.clone().map_or(Ok(()), Err);
         let durable = durable && result.is_ok();
         if result.is_ok() {
             self.written.push(Written { offset, bytes: bytes.to_vec(), durable });
         }
-        let finished = if own { &mut self.own } else { &mut self.ready };
-        finished.push(Finished { token, bytes, durable, result });
+        Finished { token, bytes, durable, result }
     }
 }
 
@@ -166,26 +168,16 @@ pub(crate) fn attach(_: &Arc<QuikIO>, _: &Arc<Arena>) -> Result<WriteQueue, Atta
 
 impl WriteQueue {
     pub(crate) fn submit(&self, token: u64, bytes: Frozen, offset: u64) {
-        self.start(Write { token, bytes, offset, durable: false, own: false });
+        self.start(Write { token, bytes, offset, durable: false });
     }
 
-    #[allow(dead_code, reason = "the seam of the real queue")]
     pub(crate) fn submit_durable(&self, token: u64, bytes: Frozen, offset: u64) {
-        self.start(Write { token, bytes, offset, durable: true, own: false });
+        self.start(Write { token, bytes, offset, durable: true });
     }
 
-    /// Waits for its completion like the kernel's would; `reap` never sees it.
-    #[allow(dead_code, reason = "the seam of the real queue")]
+    /// In one step: whatever can come between its beginning and its end can also come before or after.
     pub(crate) fn write_durable_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
-        let device = &self.0.0;
-        let mut state = device.state.lock();
-        state.arrive(Write { token, bytes, offset, durable: true, own: true });
-        loop {
-            if let Some(mine) = state.own.iter().position(|write| write.token == token) {
-                return state.own.swap_remove(mine);
-            }
-            device.changed.wait(&mut state);
-        }
+        self.0.0.state.lock().write(Write { token, bytes, offset, durable: true })
     }
 
     fn start(&self, write: Write) {

@@ -5,16 +5,12 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ring_alloc::{Arena, is_aligned};
-use ring_io::AttachError;
-
 use crate::append::Patience;
-use crate::device;
 use crate::shared::Shared;
 use crate::sync::Ordering;
 use crate::{
-    AppendError, BufferHandle, BufferRingOptions, Extent, FlushTicket, OptionsError, ReadError, Reservation, RingError,
-    RingStats, RotateError,
+    AppendError, BufferHandle, BufferRingBuilder, BufferRingOptions, Extent, FlushTicket, OptionsError, ReadError,
+    Reservation, RingError, RingStats, RotateError,
 };
 
 /// A latch-free ring of buffers between many appending threads and one file.
@@ -53,23 +49,12 @@ impl BufferRing {
     ///
     /// [`OptionsError`]: sizes out of range, no memory, a file that cannot hold a log, a `QuikIO` that already serves a ring.
     pub fn try_with_options(options: BufferRingOptions) -> Result<Self, OptionsError> {
-        options.check()?;
-        let BufferRingOptions { capacity, buffer_size, io_instance, auto_flush, auto_rotate } = options;
-        let arena = Arc::new(Arena::new(capacity, buffer_size).map_err(OptionsError::Memory)?);
-        let (start, queue) = match io_instance {
-            None => (0, None),
-            Some(io) => {
-                let queue = device::attach(&io, &arena).map_err(OptionsError::Device)?;
-                let start = io.start().map_err(|error| OptionsError::Device(AttachError::File(error)))?;
-                if start > 0 {
-                    io.sync().map_err(OptionsError::Sync)?;
-                }
-                (start, Some(queue))
-            }
-        };
-        debug_assert!(is_aligned(start));
-        let shared = Shared::new(&arena, auto_flush, auto_rotate, start, queue);
-        Ok(Self { shared: Arc::new(shared) })
+        Self::builder(options).build()
+    }
+
+    /// For a ring with more than the five options.
+    pub fn builder(options: BufferRingOptions) -> BufferRingBuilder {
+        BufferRingBuilder::new(options)
     }
 
     /// Copies `payload` into the log. Waits while the ring is full.
@@ -129,9 +114,7 @@ impl BufferRing {
     ///
     /// Those of [`append`](Self::append). [`AppendError::Poisoned`] may also mean that the bytes were staged, and not made durable.
     pub fn append_durable(&self, payload: &[u8]) -> Result<Extent, AppendError> {
-        let extent = self.append(payload)?;
-        self.wait_durable(extent.end()).map_err(AppendError::Poisoned)?;
-        Ok(extent)
+        self.shared.append_durable(payload)
     }
 
     /// Reserves `len` zeroed bytes of the log, to encode into in place. Waits while the ring is full.
@@ -319,13 +302,13 @@ impl BufferRing {
     /// The [`RingError`] that poisoned the ring; [`RingError::ReservationLeaked`] if a forgotten reservation holds the rest back.
     /// In each case all I/O in flight has ended.
     pub fn close(self) -> Result<u64, RingError> {
-        let flushed = self.shared.flush_everything();
+        self.shared.flush_everything();
         if let Some(address) = self.shared.leaked() {
             self.shared.drain();
-            self.shared.sync_written(None)?;
+            self.shared.wait_durable(self.shared.durability.written(), None)?;
             return Err(RingError::ReservationLeaked(address));
         }
-        let durable = self.shared.wait_life_durable(flushed, None);
+        let durable = self.shared.sync(None);
         self.shared.drain();
         durable
     }

@@ -23,6 +23,12 @@ impl Role {
         (!self.taken.swap(true, AcqRel)).then(|| Holder(self))
     }
 
+    /// Whether somebody has it, who may not have seen what the caller did before. Who takes it later will have.
+    pub(crate) fn is_taken_now(&self) -> bool {
+        // A read-modify-write that changes nothing, so that all takings come before or after it.
+        self.taken.fetch_or(false, AcqRel)
+    }
+
     /// Whether somebody has it. May be out of date.
     pub(crate) fn is_taken(&self) -> bool {
         self.taken.load(Acquire)

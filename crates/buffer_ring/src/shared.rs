@@ -6,6 +6,8 @@ use ring_alloc::Arena;
 
 use crate::device::{Device, WriteQueue};
 use crate::durability::Durability;
+use crate::flights::Flights;
+use crate::parking::Parking;
 use crate::role::Role;
 use crate::rotation::Rotation;
 use crate::slot::Slot;
@@ -13,7 +15,7 @@ use crate::stats::Counters;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicBool, Mutex, spin_loop};
 use crate::waiters::Waiters;
-use crate::{AppendError, RingError};
+use crate::{AppendError, CommitPolicy, RingError};
 
 /// What the ring, its tickets and its handles share.
 #[derive(Debug)]
@@ -29,6 +31,9 @@ pub(crate) struct Shared {
     pub(crate) durability: Durability,
     pub(crate) counters: Counters,
     pub(crate) waiters: Waiters,
+    /// Those who wait for durability.
+    pub(crate) parking: Parking,
+    pub(crate) flights: Flights,
     pub(crate) device: Device,
     /// Whoever has it takes finished writes from the device.
     pub(crate) driver: Role,
@@ -40,6 +45,7 @@ impl Shared {
         arena: &Arc<Arena>,
         auto_flush: bool,
         auto_rotate: bool,
+        policy: CommitPolicy,
         start: u64,
         queue: Option<WriteQueue>,
     ) -> Self {
@@ -54,6 +60,8 @@ impl Shared {
             durability: Durability::new(start),
             counters: Counters::new(),
             waiters: Waiters::new(),
+            parking: Parking::new(),
+            flights: Flights::new(policy),
             device: Device::new(queue),
             driver: Role::new(),
         };
@@ -74,6 +82,7 @@ impl Shared {
         }
         tracing::error!(%error, "the ring is poisoned");
         self.waiters.wake();
+        self.parking.wake_up_to(u64::MAX);
         // Whoever drives sleeps at the device, where perhaps nothing will happen any more.
         self.device.interrupt();
     }

@@ -105,6 +105,15 @@ impl Slot {
         self.hold.request(generation).then_some(Inside { slot: self })
     }
 
+    /// What a thread owes after it has left: the flush, if it is the one who takes it.
+    #[inline]
+    pub(crate) fn settle(&self, duty: Duty) -> Option<Flush<'_>> {
+        match duty {
+            Duty::Flush(quiet) => self.take_flush(quiet),
+            Duty::None => None,
+        }
+    }
+
     /// Tries to take the flush.
     pub(crate) fn take_flush(&self, quiet: Quiet) -> Option<Flush<'_>> {
         self.word.take_flush(quiet).then_some(Flush { slot: self, len: quiet.len() })

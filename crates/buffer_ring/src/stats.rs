@@ -33,6 +33,9 @@ pub struct RingStats {
     pub full_wait_time: Duration,
     /// Syncs of the device that succeeded.
     pub syncs: u64,
+    /// Buffers among [`buffers_flushed`](Self::buffers_flushed) whose write was durable by itself. Together with
+    /// [`syncs`](Self::syncs): how often the device had to flush its cache.
+    pub durable_writes: u64,
     /// What the ring writes through; `None` without a device.
     pub engine: Option<Engine>,
     /// Whether the buffers are registered with the engine.
@@ -68,6 +71,7 @@ pub(crate) struct Counters {
     full_waits: AtomicU64,
     full_wait_nanos: AtomicU64,
     syncs: AtomicU64,
+    durable_writes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -87,12 +91,19 @@ impl Counters {
             full_waits: AtomicU64::new(0),
             full_wait_nanos: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
+            durable_writes: AtomicU64::new(0),
         }
     }
 
     /// Nanoseconds since the ring was made.
     pub(crate) fn now(&self) -> u64 {
         nanos(self.start.elapsed())
+    }
+
+    /// The moment that is so many nanoseconds of the ring's clock.
+    pub(crate) fn moment(&self, nanos: u64) -> Instant {
+        // One that is too late to be told is far enough away.
+        self.start.checked_add(Duration::from_nanos(nanos)).unwrap_or_else(|| self.start + Duration::from_secs(1 << 32))
     }
 
     #[inline]
@@ -121,6 +132,10 @@ impl Counters {
         self.flushed.fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn written(&self, durable: bool) {
+        self.durable_writes.fetch_add(u64::from(durable), Relaxed);
+    }
+
     pub(crate) fn synced(&self) {
         self.syncs.fetch_add(1, Relaxed);
     }
@@ -146,6 +161,7 @@ impl Shared {
             full_waits: get(&counters.full_waits),
             full_wait_time: Duration::from_nanos(get(&counters.full_wait_nanos)),
             syncs: get(&counters.syncs),
+            durable_writes: get(&counters.durable_writes),
             engine: self.device.with(|queue| queue.io().engine().clone()),
             registered_buffers: self.device.with(|queue| queue.registered().buffers()).unwrap_or(false),
             oldest_reservation: self.oldest_reservation(),

@@ -6,12 +6,54 @@ mod imp {
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
     pub(crate) use std::thread::yield_now;
+
+    use core::task::Waker;
+    use std::sync::Arc;
+    use std::task::Wake;
+    use std::time::Instant;
+
+    use crossbeam_utils::sync::Unparker;
+
+    /// Lets its thread sleep until the waker is used, be it before or after.
+    pub(crate) struct Parker(crossbeam_utils::sync::Parker);
+
+    impl Parker {
+        pub(crate) fn new() -> Self {
+            Self(crossbeam_utils::sync::Parker::new())
+        }
+
+        pub(crate) fn waker(&self) -> Waker {
+            Waker::from(Arc::new(Unpark(self.0.unparker().clone())))
+        }
+
+        pub(crate) fn park(&self, deadline: Option<Instant>) {
+            match deadline {
+                None => self.0.park(),
+                Some(deadline) => self.0.park_deadline(deadline),
+            }
+        }
+    }
+
+    struct Unpark(Unparker);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+
+        fn wake_by_ref(self: &Arc<Self>) {
+            self.0.unpark();
+        }
+    }
 }
 
 /// A checker's types behind the calls of `parking_lot` that the ring makes.
 #[cfg(any(loom, shuttle))]
 mod imp {
     use core::ops::{Deref, DerefMut};
+    use core::task::Waker;
+    use std::sync::Arc;
+    use std::task::Wake;
     use std::time::Instant;
 
     #[cfg(loom)]
@@ -82,6 +124,42 @@ mod imp {
 
         pub(crate) fn notify_all(&self) {
             self.0.notify_all();
+        }
+    }
+
+    /// Lets its thread sleep until the waker is used, be it before or after.
+    pub(crate) struct Parker(Arc<Unpark>);
+
+    struct Unpark {
+        woken: Mutex<bool>,
+        changed: Condvar,
+    }
+
+    impl Parker {
+        pub(crate) fn new() -> Self {
+            Self(Arc::new(Unpark { woken: Mutex::new(false), changed: Condvar::new() }))
+        }
+
+        pub(crate) fn waker(&self) -> Waker {
+            Waker::from(Arc::clone(&self.0))
+        }
+
+        pub(crate) fn park(&self, _deadline: Option<Instant>) {
+            let mut woken = self.0.woken.lock();
+            while !core::mem::take(&mut *woken) {
+                self.0.changed.wait(&mut woken);
+            }
+        }
+    }
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.wake_by_ref();
+        }
+
+        fn wake_by_ref(self: &Arc<Self>) {
+            *self.woken.lock() = true;
+            self.changed.notify_all();
         }
     }
 

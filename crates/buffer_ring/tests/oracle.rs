@@ -215,7 +215,7 @@ impl Round {
         assert_eq!(stats.reservations_aborted, (records.len() - committed) as u64, "{self:?}");
         assert_eq!(stats.padding_bytes, end - reserved, "{self:?}");
         assert_eq!(stats.buffers_flushed + 1, current(ring).generation(), "{self:?}");
-        assert!(stats.syncs > 0 && stats.oldest_reservation.is_none(), "{self:?}");
+        assert!(stats.syncs + stats.durable_writes > 0 && stats.oldest_reservation.is_none(), "{self:?}");
     }
 
     fn compare(&self, what: &str, is: &[u8], should: &[u8]) {

@@ -62,7 +62,7 @@ fn run(
     mode: WriteMode,
     every: usize,
     prepare: impl FnOnce(&MemoryDevice) + Send + 'static,
-    before_sync: impl Fn(&MemoryDevice) + Send + 'static,
+    before_sync: impl Fn(&BufferRing, &MemoryDevice) + Send + 'static,
 ) -> Outcome {
     within(LIMIT, move || run_here(mode, every, prepare, before_sync))
 }
@@ -71,7 +71,7 @@ fn run_here(
     mode: WriteMode,
     every: usize,
     prepare: impl FnOnce(&MemoryDevice),
-    before_sync: impl Fn(&MemoryDevice),
+    before_sync: impl Fn(&BufferRing, &MemoryDevice),
 ) -> Outcome {
     let (_, device) = QuikIO::in_memory();
     let io = device.builder().write_mode(mode).build().expect("no obstacle");
@@ -83,14 +83,14 @@ fn run_here(
             break;
         }
         if (nth + 1) % every == 0 {
-            before_sync(&device);
+            before_sync(&ring, &device);
             let Ok(durable) = ring.sync() else { break };
             acknowledged = durable;
         }
     }
     // After a failure it must stay.
     let failure = ring.poisoned();
-    before_sync(&device);
+    before_sync(&ring, &device);
     let again = ring.sync();
     assert!(failure.is_none() || again.clone().err() == failure, "{failure:?}, then {again:?}");
     acknowledged = acknowledged.max(again.unwrap_or(0)).max(ring.durable_watermark());
@@ -105,7 +105,7 @@ const MODES: [WriteMode; 2] = [WriteMode::TailLocalized, WriteMode::Serialized];
 fn at_every_write(mut case: impl FnMut(WriteMode, usize, usize, u64, &str)) {
     for mode in MODES {
         for every in [1, 7] {
-            let undisturbed = run(mode, every, |_| (), |_| ());
+            let undisturbed = run(mode, every, |_| (), |_, _| ());
             undisturbed.assert_complete("undisturbed");
             let writes = undisturbed.device.writes();
             assert_eq!(writes.len(), BUFFERS);
@@ -118,7 +118,7 @@ fn at_every_write(mut case: impl FnMut(WriteMode, usize, usize, u64, &str)) {
 
 fn fails_once(errno: i32) {
     at_every_write(|mode, every, nth, offset, case| {
-        let outcome = run(mode, every, move |device| device.fail_write(nth, errno), |_| ());
+        let outcome = run(mode, every, move |device| device.fail_write(nth, errno), |_, _| ());
         outcome.assert_poisoned_at(offset, Some(errno), case);
     });
 }
@@ -137,7 +137,7 @@ fn every_write_fails_once_for_want_of_space() {
 fn from_every_write_on_all_fail() {
     at_every_write(|mode, every, nth, offset, case| {
         let prepare = move |device: &MemoryDevice| (nth..2 * BUFFERS).for_each(|nth| device.fail_write(nth, EIO));
-        run(mode, every, prepare, |_| ()).assert_poisoned_at(offset, Some(EIO), case);
+        run(mode, every, prepare, |_, _| ()).assert_poisoned_at(offset, Some(EIO), case);
     });
 }
 
@@ -152,14 +152,14 @@ fn every_write_fails_after_half_of_it_landed() {
             device.shorten_write(nth, 4096);
             device.fail_write(nth + 1, EIO);
         };
-        run(mode, every, prepare, |_| ()).assert_poisoned_at(offset, Some(EIO), case);
+        run(mode, every, prepare, |_, _| ()).assert_poisoned_at(offset, Some(EIO), case);
     });
 }
 
 #[test]
 fn every_write_takes_nothing_once() {
     at_every_write(|mode, every, nth, offset, case| {
-        let outcome = run(mode, every, move |device| device.shorten_write(nth, 0), |_| ());
+        let outcome = run(mode, every, move |device| device.shorten_write(nth, 0), |_, _| ());
         outcome.assert_poisoned_at(offset, None, case);
     });
 }
@@ -168,7 +168,7 @@ fn every_write_takes_nothing_once() {
 fn every_write_is_shortened_once() {
     for taken in [1, 2048, 4096, 4097] {
         at_every_write(|mode, every, nth, offset, case| {
-            let outcome = run(mode, every, move |device| device.shorten_write(nth, taken), |_| ());
+            let outcome = run(mode, every, move |device| device.shorten_write(nth, taken), |_, _| ());
             outcome.assert_complete(case);
             let rest = offset + (taken / 4096 * 4096) as u64;
             let again = (rest, SIZE - taken / 4096 * 4096);
@@ -183,7 +183,7 @@ fn every_write_is_shortened_once() {
 fn every_write_is_put_off_once_and_goes_out_again_once() {
     for errno in [EINTR, EAGAIN, EBUSY, ECANCELED] {
         at_every_write(|mode, every, nth, offset, case| {
-            let outcome = run(mode, every, move |device| device.fail_write(nth, errno), |_| ());
+            let outcome = run(mode, every, move |device| device.fail_write(nth, errno), |_, _| ());
             outcome.assert_complete(case);
             let writes = outcome.device.writes();
             let count = writes.iter().filter(|write| **write == (offset, SIZE)).count();
@@ -196,15 +196,18 @@ fn every_write_is_put_off_once_and_goes_out_again_once() {
 fn every_sync_fails_once_and_is_never_made_up_for() {
     for mode in MODES {
         for every in [1, 7] {
-            let syncs = run(mode, every, |_| (), |_| ()).device.syncs();
+            // What goes out while nobody waits for durability needs a sync.
+            let write = |ring: &BufferRing| drop(ring.flush(&current(ring)).wait());
+            let syncs = run(mode, every, |_| (), move |ring, _| write(ring)).device.syncs();
             assert!(syncs >= BUFFERS / every, "{syncs} syncs");
             for nth in 0..syncs {
-                let fail = move |device: &MemoryDevice| {
+                let fail = move |ring: &BufferRing, device: &MemoryDevice| {
+                    write(ring);
                     if device.syncs() == nth {
                         device.fail_sync(EIO);
                     }
                 };
-                let outcome = run(mode, every, fail, fail);
+                let outcome = run(mode, every, |_| (), fail);
                 let case = format!("{mode:?}, sync after {every}, sync {nth}");
                 let Some(RingError::Device(error)) = &outcome.failure else { panic!("{case}: no failure") };
                 assert_eq!(error.errno(), Some(EIO), "{case}");

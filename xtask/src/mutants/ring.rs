@@ -4,23 +4,6 @@ use super::Group;
 
 pub(super) const GROUPS: &[Group] = &[
     (
-        "crates/buffer_ring/src/drive.rs",
-        &[
-            [
-                "a failed write poisons nothing",
-                "Err(error) => self.poison(RingError::Device(error)),",
-                "Err(_) => {}",
-                "a_device_error_reaches_a_thread_that_waits_for_room",
-            ],
-            [
-                "a failed write frees its buffer",
-                "Err(error) => self.poison(RingError::Device(error)),",
-                "Err(error) => {\n                    self.complete(bytes);\n                    self.poison(RingError::Device(error))\n                }",
-                "a_device_error_reaches_a_thread_that_waits_for_durability",
-            ],
-        ],
-    ),
-    (
         "crates/buffer_ring/src/append.rs",
         &[
             [
@@ -91,7 +74,7 @@ pub(super) const GROUPS: &[Group] = &[
             [
                 "the sealer leaves before it has handed over",
                 "        self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n        self.advance();\n        if !self.auto_flush && slot.hold.deposit(generation) {",
-                "        if self.auto_flush {\n            self.pay(slot, inside.leave());\n            self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n            self.advance();\n            return;\n        }\n        if slot.hold.deposit(generation) {",
+                "        if self.auto_flush {\n            let flush = slot.settle(inside.leave());\n            self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n            self.advance();\n            return flush;\n        }\n        if slot.hold.deposit(generation) {",
                 "the_tail_only_grows",
             ],
             [
@@ -114,20 +97,20 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a completion wakes nobody",
-                "        self.advance();\n        self.waiters.wake();\n    }\n}",
+                "        self.advance();\n        self.tell();\n    }\n}",
                 "        self.advance();\n    }\n}",
                 "a_completion_wakes_who_waits_for_it",
             ],
             [
                 "a completion wakes before it has changed anything",
-                "        self.durability.written_up_to(generation, end);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance();\n        self.waiters.wake();",
-                "        self.waiters.wake();\n        self.durability.written_up_to(generation, end);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance();",
+                "        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance();\n        self.tell();",
+                "        self.tell();\n        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance();",
                 "a_completion_wakes_who_waits_for_it",
             ],
             [
                 "the slot is free before the watermark moves",
-                "        self.durability.written_up_to(generation, end);\n        self.counters.flushed();\n        slot.complete(bytes);",
-                "        slot.complete(bytes);\n        self.durability.written_up_to(generation, end);\n        self.counters.flushed();",
+                "        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);",
+                "        slot.complete(bytes);\n        self.record(generation, end, durable);\n        self.counters.flushed();",
                 "who_sees_a_buffer_written_sees_the_watermark",
             ],
             [
@@ -139,35 +122,12 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/durability.rs",
-        &[
-            [
-                "the watermark is the highest end",
-                "while let Some(address) = ahead.remove(&(mark.generation + 1)) {\n            mark = Mark { generation: mark.generation + 1, address };\n        }",
-                "if let Some((&generation, &address)) = ahead.last_key_value()\n            && generation > mark.generation\n        {\n            mark = Mark { generation, address };\n        }",
-                "watermarks_never_pass_a_hole",
-            ],
-            [
-                "a sync covers what was written when it ends",
-                "        let covered = self.durability.covered();\n        let start = Instant::now();\n        match self.device.sync() {",
-                "        let start = Instant::now();\n        let synced = self.device.sync();\n        let covered = self.durability.covered();\n        match synced {",
-                "a_sync_covers_only_what_was_written_before_it_began",
-            ],
-            [
-                "who waits for durability flushes nothing",
-                "            self.flush_up_to(address, current);\n",
-                "",
-                "a_waiter_for_durability_flushes_what_it_needs",
-            ],
-        ],
-    ),
-    (
         "crates/buffer_ring/src/shared.rs",
         &[
             [
                 "a failure wakes nobody",
-                "        self.waiters.wake();\n        // Whoever drives",
-                "        // Whoever drives",
+                "        self.waiters.wake();\n        self.parking",
+                "        self.parking",
                 "a_failure_wakes_who_waits",
             ],
             [

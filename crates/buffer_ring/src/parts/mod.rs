@@ -6,8 +6,10 @@
 #[path = "../../../ring-state/tests/model/mod.rs"]
 mod model;
 
+mod commit;
 mod gate;
 mod hold;
+mod parking;
 mod role;
 mod rotation;
 mod shared;

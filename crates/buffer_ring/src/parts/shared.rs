@@ -2,14 +2,14 @@
 //! written as soon as its last writer has left.
 
 use super::*;
-use crate::RingError;
 use crate::append::Patience;
 use crate::model::ModelDevice;
 use crate::shared::Shared;
+use crate::{CommitPolicy, RingError};
 
 fn recycling(capacity: usize, auto_rotate: bool) -> Arc<Shared> {
     let arena = Arc::new(Arena::new(capacity, BUFFER).expect("a valid arena"));
-    Arc::new(Shared::new(&arena, true, auto_rotate, 0, None))
+    Arc::new(Shared::new(&arena, true, auto_rotate, CommitPolicy::default(), 0, None))
 }
 
 fn append(shared: &Shared, len: usize) -> u64 {

@@ -1,0 +1,227 @@
+//! Group commit: those who wait for durability bring it about, one for many.
+//!
+//! A thread that waits for an address looks what there is to do that nobody is at, and does it in its own thread: it seals the buffer
+//! that has its bytes and those of everybody who came meanwhile, and writes it; it syncs what was written plainly; it drives the
+//! device. If others are at all of that it spins for a moment, about as long as two writes take, and then parks. So a lone commit is one
+//! system call and no hand-over, and a crowd's commits are as few writes as the [policy](crate::flights) makes them.
+//!
+//! Whoever has changed something [tells](Shared::tell_parked) those who are parked: the ones whose bytes are durable now, and one of the
+//! others if there is something left to do.
+
+use std::time::Instant;
+
+use ring_io::Wait;
+
+use crate::append::Patience;
+use crate::error::TimedOut;
+use crate::flights::Flight;
+use crate::flush::Sealing;
+use crate::shared::Shared;
+use crate::sync::{Parker, yield_now};
+use crate::{AppendError, Extent, RingError};
+
+impl Shared {
+    /// Appends, and returns when the bytes are durable.
+    pub(crate) fn append_durable(&self, payload: &[u8]) -> Result<Extent, AppendError> {
+        let mut grant = self.seize(payload.len(), Patience::ForRoom)?;
+        grant.bytes_mut().copy_from_slice(payload);
+        let (slot, extent) = (grant.slot(), grant.extent());
+        // If the batch was sealed for somebody else, and this thread is the last one out, it is the one who writes.
+        if let Some(flush) = slot.settle(grant.leave()) {
+            self.write_now(flush);
+        }
+        self.counters.appended(payload.len());
+        self.wait_durable(extent.end(), None).map_err(AppendError::Poisoned)?;
+        Ok(extent)
+    }
+
+    /// Makes durable what has been appended by now, and gives the durable watermark.
+    pub(crate) fn sync(&self, deadline: Option<Instant>) -> Result<u64, RingError> {
+        loop {
+            match self.wait_durable(self.tail(), deadline) {
+                // While a thread found that its bytes do not fit, the tail was told too high.
+                Err(RingError::NotAppended { .. }) => yield_now(),
+                outcome => return outcome.map(|()| self.durability.durable()),
+            }
+        }
+    }
+
+    pub(crate) fn wait_durable(&self, address: u64, deadline: Option<Instant>) -> Result<(), RingError> {
+        if self.durability.durable() >= address {
+            return Ok(());
+        }
+        let waiting = self.flights.arrive(!self.is_sealed(address));
+        let mut called = false;
+        let outcome = self.await_durable(address, deadline, &mut called);
+        drop(waiting);
+        if called || outcome == Err(RingError::TimedOut) {
+            // What this thread was to do is somebody else's now.
+            self.tell_parked();
+        }
+        outcome
+    }
+
+    /// `called`: whether this thread was woken to do something.
+    fn await_durable(&self, address: u64, deadline: Option<Instant>, called: &mut bool) -> Result<(), RingError> {
+        let mut patience = self.flights.patience();
+        self.flush_held_below(address);
+        loop {
+            if let Some(outcome) = self.durable_outcome(address) {
+                return outcome;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(RingError::TimedOut);
+            }
+            if self.help(address, deadline)? {
+                continue;
+            }
+            if patience.lasts() {
+                yield_now();
+                continue;
+            }
+            *called |= self.park(address, deadline);
+            self.flush_held_below(address);
+        }
+    }
+
+    /// Does one thing that somebody has to do before `address` is durable; `false` if there is none that nobody is at.
+    fn help(&self, address: u64, deadline: Option<Instant>) -> Result<bool, RingError> {
+        if !self.is_sealed(address) {
+            let tail = self.tail();
+            if address > tail {
+                return Err(RingError::NotAppended { address, tail });
+            }
+            if self.has_open_bytes(address)
+                && let Some(flight) = self.flights.start(|| self.open_bytes())
+            {
+                self.lead(flight, address, deadline)?;
+                return Ok(true);
+            }
+        }
+        if self.durability.written() >= address
+            && let Some(syncer) = self.durability.syncer.take()
+        {
+            if self.durable_outcome(address).is_none() {
+                self.sync_device(syncer);
+            } else {
+                drop(syncer);
+                self.tell();
+            }
+            return Ok(true);
+        }
+        if let Some(driver) = self.become_driver() {
+            // The driver before may have brought the answer, or something else to do.
+            if self.durable_outcome(address).is_some() {
+                self.resign(driver);
+            } else if self.drive(driver, Wait::Until(deadline)) == 0 {
+                yield_now();
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Seals a batch and has it written. The flight ends when it has been, so that others gather until then.
+    fn lead(&self, flight: Flight<'_>, address: u64, deadline: Option<Instant>) -> Result<(), RingError> {
+        if !self.await_departure(address, deadline)? {
+            return Ok(());
+        }
+        flight.depart(|| self.counters.now());
+        let current = self.rotation.current();
+        if let Sealing::Sealed(flush) = self.try_seal(current) {
+            match flush {
+                Some(flush) if deadline.is_none() => self.write_now(flush),
+                // With a deadline this thread must not be at the device; without the flush somebody is still inside, who will send it.
+                flush => {
+                    self.dispatch(flush);
+                    self.wait_until(deadline, || self.outcome(|| self.has_completed(current)))??;
+                }
+            }
+        }
+        drop(flight);
+        self.tell_parked();
+        Ok(())
+    }
+
+    /// Waits until the policy lets the batch be sealed; `false` if there is no need any more.
+    fn await_departure(&self, address: u64, deadline: Option<Instant>) -> Result<bool, RingError> {
+        let Some(due) = self.flights.due() else { return Ok(true) };
+        let due = self.counters.moment(due);
+        let until = deadline.map_or(due, |deadline| deadline.min(due));
+        match self.wait_until(Some(until), || self.durable_outcome(address)) {
+            Ok(outcome) => outcome.map(|()| false),
+            Err(TimedOut) if until < due => Err(RingError::TimedOut),
+            Err(TimedOut) => Ok(true),
+        }
+    }
+
+    /// Sleeps until it is told something. `true` if it was called to do something.
+    fn park(&self, address: u64, deadline: Option<Instant>) -> bool {
+        let parker = Parker::new();
+        let place = self.parking.enter(address, parker.waker());
+        if !self.has_news(address) {
+            parker.park(deadline);
+        }
+        self.parking.leave(place)
+    }
+
+    /// Whether somebody who waits for `address` has its answer, or something to do.
+    fn has_news(&self, address: u64) -> bool {
+        self.durable_outcome(address).is_some()
+            || self.has_open_bytes(address) && self.flights.may_start(|| self.open_bytes())
+            || self.wants_syncer(address)
+            || self.wants_driver()
+    }
+
+    /// Wakes those who are parked: all whose bytes are durable, and one for each thing to do that nobody is at.
+    pub(crate) fn tell_parked(&self) {
+        if self.parking.is_empty() {
+            return;
+        }
+        self.parking.wake_up_to(self.durability.durable());
+        if !self.durability.syncer.is_taken() {
+            self.parking.call_up_to(self.durability.written());
+        }
+        if self.wants_driver() {
+            self.parking.call_beyond(0);
+        }
+        if self.flights.may_start(|| self.open_bytes()) {
+            self.parking.call_beyond(self.rotation.next_base());
+        }
+    }
+
+    fn durable_outcome(&self, address: u64) -> Option<Result<(), RingError>> {
+        self.outcome(|| self.durability.durable() >= address)
+    }
+
+    fn wants_syncer(&self, address: u64) -> bool {
+        self.durability.written() >= address && !self.durability.syncer.is_taken()
+    }
+
+    /// Whether all lives below `address` are sealed; then they are written without anybody's doing, except for their last writers'.
+    fn is_sealed(&self, address: u64) -> bool {
+        self.rotation.next_base() >= address
+    }
+
+    /// Whether `address` lies in the open buffer, so that somebody has to seal it.
+    fn has_open_bytes(&self, address: u64) -> bool {
+        !self.is_sealed(address) && !self.slots[self.rotation.current().slot()].snapshot().is_sealed()
+    }
+
+    /// About how many bytes the next batch has.
+    fn open_bytes(&self) -> u64 {
+        self.tail().saturating_sub(self.rotation.next_base())
+    }
+
+    /// Without `auto_flush` there are no batches: who waits asks for the flush of all that begins below `address`.
+    fn flush_held_below(&self, address: u64) {
+        if !self.auto_flush {
+            let current = self.rotation.current();
+            // If the slot has moved on to a later life, the current one has been written.
+            if self.slots[current.slot()].base() < address {
+                self.seal_and_flush(current);
+            }
+            self.flush_all_held(current, address);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! When the next batch may start: the policy of group commit.
+//!
+//! A batch is what has been appended to the open buffer by the time it is sealed for somebody who waits. Its way to the device and back
+//! is a *flight*. With none under way the next starts at once. While one is, what arrives waits for it and forms the next batch;
+//! a second one may start beside it when it has enough to carry, so that a late arrival waits for one flight at most.
+//!
+//! There is no timer: whoever arrives, and whoever ends a flight, decides. Whatever the policy, with no flight under way the answer is
+//! yes; so nobody is left alone.
+
+use core::time::Duration;
+use std::thread;
+use std::time::Instant;
+
+use crate::sync::Ordering::{AcqRel, Acquire, Relaxed};
+use crate::sync::{AtomicU64, AtomicUsize};
+
+/// When durable appends go to the device: see [`BufferRingBuilder::commit_policy`](crate::BufferRingBuilder::commit_policy).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CommitPolicy {
+    /// At once if no batch is under way. Otherwise what arrives forms the next batch; up to two are under way.
+    #[default]
+    Immediate,
+    /// At once if no batch is under way. Beside one, a second starts when so many bytes have gathered: less than that waits for the
+    /// first to come back. For devices on which flushes in parallel are no gain.
+    MinBytes(u64),
+    /// One batch at a time, and at least so long from the start of one to the start of the next: who comes earlier waits that out. For
+    /// devices that bill by the operation. A buffer that is full goes out nevertheless.
+    MinInterval(Duration),
+}
+
+/// On a device that is faster than this, a second flight costs more than it brings.
+const FAST: Duration = Duration::from_micros(20);
+
+/// A wait that is longer than this is not spent spinning.
+const LONGEST_SPIN: Duration = Duration::from_micros(500);
+
+/// The batches under way, and those who wait.
+#[derive(Debug)]
+pub(crate) struct Flights {
+    policy: CommitPolicy,
+    count: AtomicUsize,
+    /// Those who wait for durability.
+    waiting: AtomicUsize,
+    /// About how many of them have come since the latest batch was sealed.
+    pending: AtomicUsize,
+    /// About how many that batch took along.
+    aboard: AtomicUsize,
+    /// When it was sealed, in nanoseconds of the ring's clock.
+    started: AtomicU64,
+    /// How long a durable write takes: the average of the latest, in nanoseconds.
+    write_time: AtomicU64,
+    /// Whether there is a processor to spin on.
+    may_spin: bool,
+}
+
+/// One flight. Dropping it ends it; then who is parked has to be told.
+#[derive(Debug)]
+pub(crate) struct Flight<'a>(&'a Flights);
+
+/// Somebody who waits for durability.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a>(&'a Flights);
+
+impl Flights {
+    pub(crate) fn new(policy: CommitPolicy) -> Self {
+        // Checkers would explore little else.
+        let may_spin = !cfg!(any(loom, shuttle)) && thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+        Self {
+            policy,
+            count: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            pending: AtomicUsize::new(0),
+            aboard: AtomicUsize::new(0),
+            started: AtomicU64::new(0),
+            write_time: AtomicU64::new(0),
+            may_spin,
+        }
+    }
+
+    /// Flights under way. May be out of date.
+    #[cfg(all(test, loom))]
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Acquire)
+    }
+
+    /// Counts in somebody who waits, with bytes that are `pending` or that have been sealed before.
+    pub(crate) fn arrive(&self, pending: bool) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Relaxed);
+        if pending {
+            self.pending.fetch_add(1, Relaxed);
+        }
+        Waiting(self)
+    }
+
+    /// Whether what goes out now should be durable when it comes back. May be out of date: it is a matter of speed.
+    pub(crate) fn is_anybody_waiting(&self) -> bool {
+        self.waiting.load(Relaxed) > 0
+    }
+
+    /// Whether the next batch may start. May be out of date, except that whoever ends a flight is seen by who parks later.
+    pub(crate) fn may_start(&self, bytes: impl FnOnce() -> u64) -> bool {
+        match self.count.load(Acquire) {
+            0 => true,
+            1 => match self.policy {
+                CommitPolicy::Immediate => {
+                    let enough = self.aboard.load(Relaxed).max(1);
+                    !self.is_fast() && self.pending.load(Relaxed) >= enough
+                }
+                CommitPolicy::MinBytes(least) => bytes() >= least,
+                CommitPolicy::MinInterval(_) => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// Starts a flight, if it may.
+    pub(crate) fn start(&self, bytes: impl FnOnce() -> u64) -> Option<Flight<'_>> {
+        let seen = self.count.load(Acquire);
+        let started = self.may_start(bytes) && self.count.compare_exchange(seen, seen + 1, AcqRel, Relaxed).is_ok();
+        started.then(|| Flight(self))
+    }
+
+    /// The moment of the ring's clock, in nanoseconds, before which the next batch is not to be sealed.
+    pub(crate) fn due(&self) -> Option<u64> {
+        match self.policy {
+            CommitPolicy::MinInterval(interval) => match self.started.load(Relaxed) {
+                0 => None,
+                started => Some(started.saturating_add(u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX))),
+            },
+            _ => None,
+        }
+    }
+
+    /// A durable write took so long.
+    pub(crate) fn measured(&self, time: Duration) {
+        if cfg!(any(loom, shuttle)) {
+            return;
+        }
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).min(1 << 40);
+        let average = match self.write_time.load(Relaxed) {
+            0 => time,
+            average => average - average / 8 + time / 8,
+        };
+        self.write_time.store(average, Relaxed);
+    }
+
+    fn is_fast(&self) -> bool {
+        (1..FAST.as_nanos()).contains(&self.write_time.load(Relaxed).into())
+    }
+
+    /// For somebody else's write, before sleeping: about as long as two of them take.
+    pub(crate) fn patience(&self) -> Patience {
+        let time = Duration::from_nanos(2 * self.write_time.load(Relaxed));
+        Patience { time: if self.may_spin { time.min(LONGEST_SPIN) } else { Duration::ZERO }, end: None }
+    }
+}
+
+/// How long it pays to look again and again, before sleeping.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    time: Duration,
+    /// Known once it is tried.
+    end: Option<Instant>,
+}
+
+impl Patience {
+    pub(crate) fn lasts(&mut self) -> bool {
+        if self.time.is_zero() {
+            return false;
+        }
+        let now = Instant::now();
+        now < *self.end.get_or_insert(now + self.time)
+    }
+}
+
+impl Flight<'_> {
+    /// The batch is about to be sealed, at this moment of the ring's clock.
+    pub(crate) fn depart(&self, now: impl FnOnce() -> u64) {
+        let Flights { policy, pending, aboard, started, .. } = self.0;
+        aboard.store(pending.swap(0, Relaxed), Relaxed);
+        if let CommitPolicy::MinInterval(_) = policy {
+            started.store(now().max(1), Relaxed);
+        }
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, AcqRel);
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
+    }
+}

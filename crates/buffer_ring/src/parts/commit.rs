@@ -1,0 +1,198 @@
+//! Group commit: flights, and threads that wait for durability on a ring with a device.
+
+use super::*;
+use crate::append::Patience;
+use crate::flights::{CommitPolicy, Flights};
+use crate::model::ModelDevice;
+use crate::shared::Shared;
+use crate::{AppendError, BufferRing, RingError};
+
+fn append(shared: &Shared, len: usize) -> u64 {
+    shared.append(&vec![1; len], Patience::ForRoom).expect("there is room").end()
+}
+
+fn spawn<T: 'static>(ring: &BufferRing, body: impl FnOnce(&Shared) -> T + 'static) -> thread::JoinHandle<T> {
+    let shared = Arc::clone(&ring.shared);
+    thread::spawn(move || body(&shared))
+}
+
+/// What the ring calls durable is so.
+fn check(shared: &Shared, device: &ModelDevice, address: u64) {
+    let durable = shared.durability.durable();
+    assert!(durable >= address, "durable up to {durable}, and not {address}");
+    assert!(device.synced_up_to() >= durable, "durable up to {durable}, synced up to {}", device.synced_up_to());
+}
+
+#[test]
+fn one_flight_starts_at_once_and_a_second_when_it_has_enough() {
+    static BOTH: Count = Count::new(0);
+    model("one_flight_starts_at_once_and_a_second_when_it_has_enough", Bound::None, || {
+        let flights = Arc::new(Flights::new(CommitPolicy::Immediate));
+        let fly = |flights: &Flights| {
+            let _waiting = flights.arrive(true);
+            let flight = flights.start(|| 0);
+            if let Some(flight) = &flight {
+                flight.depart(|| 0);
+            }
+            let count = flights.count();
+            assert!(count <= 2, "{count} in flight");
+            (flight.is_some(), count)
+        };
+        let other = {
+            let flights = Arc::clone(&flights);
+            thread::spawn(move || fly(&flights))
+        };
+        let mine = fly(&flights);
+        let theirs = other.join().unwrap();
+        assert!(mine.0 || theirs.0, "nobody flies");
+        assert_eq!(flights.count(), 0);
+        if mine.1 == 2 || theirs.1 == 2 {
+            hit(&BOTH);
+        }
+    });
+    assert!(BOTH.load(Relaxed) > 0);
+}
+
+#[test]
+fn with_a_least_interval_there_is_one_flight() {
+    static REFUSED: Count = Count::new(0);
+    model("with_a_least_interval_there_is_one_flight", Bound::None, || {
+        let flights = Arc::new((Flights::new(CommitPolicy::MinInterval(core::time::Duration::ZERO)), cell()));
+        let fly = |(flights, cell): &(Flights, Shadow)| match flights.start(|| 0) {
+            Some(_flight) => cell.write(0..512),
+            None => hit(&REFUSED),
+        };
+        let other = {
+            let flights = Arc::clone(&flights);
+            thread::spawn(move || fly(&flights))
+        };
+        fly(&flights);
+        other.join().unwrap();
+    });
+    assert!(REFUSED.load(Relaxed) > 0);
+}
+
+/// Two threads commit: whoever of them leads, in one batch or in two, both are told, and of nothing that is not so.
+#[test]
+fn two_commits_are_durable_when_they_return() {
+    static TOGETHER: Count = Count::new(0);
+    static APART: Count = Count::new(0);
+    model("two_commits_are_durable_when_they_return", Bound::Preemptions(1), || {
+        let device = ModelDevice::instant();
+        let ring = device.ring(2, true, true);
+        let commit = |shared: &Shared, device: &ModelDevice| {
+            let extent = shared.append_durable(&[1; 512]).expect("a working device");
+            check(shared, device, extent.end());
+        };
+        let other = {
+            let device = device.clone();
+            spawn(&ring, move |shared| commit(shared, &device))
+        };
+        commit(&ring.shared, &device);
+        other.join().unwrap();
+        let stats = ring.stats();
+        assert_eq!((stats.syncs, stats.durable_writes), (0, stats.buffers_flushed), "each batch is one durable write");
+        hit(if stats.buffers_flushed == 1 { &TOGETHER } else { &APART });
+    });
+    assert!(TOGETHER.load(Relaxed) > 0 && APART.load(Relaxed) > 0);
+}
+
+/// A leader seals the batch while another committer is still inside: that one writes for both.
+#[test]
+fn the_last_one_out_writes_for_the_leader() {
+    static LAST_OUT: Count = Count::new(0);
+    model("the_last_one_out_writes_for_the_leader", Bound::Preemptions(1), || {
+        let device = ModelDevice::instant();
+        let ring = device.ring(2, true, true);
+        let shared = &ring.shared;
+        let end = append(shared, 512);
+        let grant = shared.seize(512, Patience::ForRoom).expect("there is room");
+        let leader = {
+            let device = device.clone();
+            spawn(&ring, move |shared| {
+                assert_eq!(shared.wait_durable(end, None), Ok(()));
+                check(shared, &device, end);
+            })
+        };
+        let (slot, end) = (grant.slot(), grant.extent().end());
+        if let Some(flush) = slot.settle(grant.leave()) {
+            hit(&LAST_OUT);
+            shared.write_now(flush);
+        }
+        assert_eq!(shared.wait_durable(end, None), Ok(()));
+        check(shared, &device, end);
+        leader.join().unwrap();
+    });
+    assert!(LAST_OUT.load(Relaxed) > 0);
+}
+
+/// A buffer that went out when nobody waited needs a sync, whatever comes behind it.
+#[test]
+fn a_commit_behind_a_plain_write_syncs_it() {
+    static SYNCED: Count = Count::new(0);
+    model("a_commit_behind_a_plain_write_syncs_it", Bound::Preemptions(3), || {
+        let device = ModelDevice::instant();
+        let ring = device.ring(2, true, true);
+        append(&ring.shared, BUFFER);
+        ring.shared.seal(Life::new(1, 0));
+        let other = {
+            let device = device.clone();
+            spawn(&ring, move |shared| {
+                assert_eq!(shared.wait_durable(4096, None), Ok(()));
+                check(shared, &device, 4096);
+            })
+        };
+        let extent = ring.shared.append_durable(&[1; 512]).expect("a working device");
+        check(&ring.shared, &device, extent.end());
+        other.join().unwrap();
+        assert!(ring.stats().syncs > 0);
+        if ring.stats().syncs == 1 {
+            hit(&SYNCED);
+        }
+    });
+    assert!(SYNCED.load(Relaxed) > 0);
+}
+
+/// The driver sleeps at the device, for a write that is not its own; its own is made by another thread.
+#[test]
+fn a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device() {
+    static AT_THE_DEVICE: Count = Count::new(0);
+    model("a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device", Bound::Preemptions(3), || {
+        let device = ModelDevice::held();
+        let ring = device.ring(2, true, true);
+        let shared = &ring.shared;
+        let grant = shared.seize(512, Patience::ForRoom).expect("there is room");
+        shared.seal(Life::new(1, 0));
+        append(shared, 512);
+        shared.seal(Life::new(2, 1));
+        assert_eq!(shared.device.in_flight(), 1);
+        let driver = spawn(&ring, |shared| assert_eq!(shared.wait_durable(512, None), Ok(())));
+        if shared.driver.is_taken() {
+            hit(&AT_THE_DEVICE);
+        }
+        shared.write_now(grant.slot().settle(grant.leave()).expect("the last one out"));
+        driver.join().unwrap();
+        device.complete_from_now_on();
+    });
+    assert!(AT_THE_DEVICE.load(Relaxed) > 0);
+}
+
+#[test]
+fn a_failed_commit_reaches_all_who_wait() {
+    static WAITED: Count = Count::new(0);
+    model("a_failed_commit_reaches_all_who_wait", Bound::Preemptions(1), || {
+        let device = ModelDevice::instant();
+        device.break_down();
+        let ring = device.ring(2, true, true);
+        let end = append(&ring.shared, 512);
+        let other = spawn(&ring, move |shared| shared.wait_durable(end, None));
+        match ring.shared.append_durable(&[1; 512]) {
+            Err(AppendError::Poisoned(RingError::Device(_))) => {}
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(other.join().unwrap(), Err(RingError::Device(_))));
+        assert_eq!(ring.durable_watermark(), 0);
+        hit(&WAITED);
+    });
+    assert!(WAITED.load(Relaxed) > 0);
+}

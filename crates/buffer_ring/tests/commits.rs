@@ -1,0 +1,202 @@
+//! Group commit: how many device writes commits take, who waits for whom, and what the policies change.
+
+mod common;
+
+use core::time::Duration;
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use buffer_ring::{BufferRing, BufferRingOptions, CommitPolicy, MemoryDevice, QuikIO, RingError};
+use common::{EIO, Holding, LIMIT, MOMENT, current, eventually, in_memory, options, pattern, stored, within};
+
+fn with_policy(policy: CommitPolicy) -> (Arc<BufferRing>, MemoryDevice) {
+    let (io, device) = QuikIO::in_memory();
+    let options = BufferRingOptions { io_instance: Some(Arc::new(io)), ..options(8, 64 << 10) };
+    (Arc::new(BufferRing::builder(options).commit_policy(policy).build().expect("valid options")), device)
+}
+
+/// How often the device had to flush its cache.
+fn device_flushes(device: &MemoryDevice) -> usize {
+    device.syncs() + device.durable_writes().len()
+}
+
+fn commit_in_a_thread(ring: &Arc<BufferRing>, id: u64) -> thread::JoinHandle<()> {
+    let ring = Arc::clone(ring);
+    thread::spawn(move || {
+        let extent = ring.append_durable(&pattern(id, 100)).expect("a working device");
+        assert!(ring.durable_watermark() >= extent.end());
+    })
+}
+
+#[test]
+fn a_lone_commit_is_one_durable_write() {
+    within(LIMIT, || {
+        let policies = [
+            CommitPolicy::Immediate,
+            CommitPolicy::MinBytes(1 << 20),
+            CommitPolicy::MinInterval(Duration::from_micros(100)),
+        ];
+        for policy in policies {
+            let (ring, device) = with_policy(policy);
+            for id in 1..=20 {
+                let extent = ring.append_durable(&pattern(id, 100)).expect("a working device");
+                assert!(ring.durable_watermark() >= extent.end());
+                assert!(device.synced().len() as u64 >= extent.end() && stored(&device, extent) == pattern(id, 100));
+                assert_eq!((device.durable_writes().len() as u64, device.syncs()), (id, 0), "{policy:?}");
+            }
+            let stats = ring.stats();
+            assert_eq!((stats.durable_writes, stats.syncs, stats.buffers_flushed), (20, 0, 20));
+        }
+    });
+}
+
+#[test]
+fn who_comes_while_batches_are_under_way_shares_the_next() {
+    within(LIMIT, || {
+        let (ring, device) = with_policy(CommitPolicy::Immediate);
+        let holding = Holding::new(&device);
+        let first = commit_in_a_thread(&ring, 0);
+        eventually("the first batch is under way", || device.held() == 1);
+        let others: Vec<_> = (1..=30).map(|id| commit_in_a_thread(&ring, id)).collect();
+        eventually("a second batch is, and all have appended", || {
+            device.held() == 2 && ring.stats().records_appended == 31
+        });
+        drop(holding);
+        [first].into_iter().chain(others).for_each(|thread| thread.join().expect("no panic"));
+        let flushes = device_flushes(&device);
+        assert!(flushes <= 3, "{flushes} flushes of the device for 31 commits");
+    });
+}
+
+#[test]
+fn a_crowd_needs_few_flushes_of_the_device() {
+    within(LIMIT, || {
+        const THREADS: usize = 64;
+        const COMMITS: u64 = 20;
+        for policy in [CommitPolicy::Immediate, CommitPolicy::MinBytes(4096)] {
+            let (ring, device) = with_policy(policy);
+            // The device takes its time: as long as it takes all threads that can come to come.
+            let holding = Holding::new(&device);
+            let begin = Barrier::new(THREADS + 1);
+            thread::scope(|scope| {
+                for thread in 0..THREADS as u64 {
+                    let (ring, begin) = (&ring, &begin);
+                    scope.spawn(move || {
+                        begin.wait();
+                        for commit in 0..COMMITS {
+                            ring.append_durable(&pattern(thread * COMMITS + commit, 100)).expect("a working device");
+                        }
+                    });
+                }
+                begin.wait();
+                let all = THREADS as u64 * COMMITS;
+                let mut seen = 0;
+                while device.held() > 0 || ring.stats().records_appended < all {
+                    // Until nobody comes any more.
+                    let appended = ring.stats().records_appended;
+                    if appended == seen && device.held() > 0 {
+                        device.release(0);
+                    }
+                    seen = appended;
+                    thread::sleep(Duration::from_millis(1));
+                }
+            });
+            drop(holding);
+            let (flushes, commits) = (device_flushes(&device), THREADS * COMMITS as usize);
+            assert!(flushes * 100 <= commits * 10, "{policy:?}: {flushes} flushes of the device for {commits} commits");
+        }
+    });
+}
+
+#[test]
+fn with_min_bytes_a_second_batch_waits_until_it_has_them() {
+    within(LIMIT, || {
+        let (ring, device) = with_policy(CommitPolicy::MinBytes(10_000));
+        let holding = Holding::new(&device);
+        let first = commit_in_a_thread(&ring, 0);
+        eventually("the first batch is under way", || device.held() == 1);
+        let small: Vec<_> = (1..=5).map(|id| commit_in_a_thread(&ring, id)).collect();
+        eventually("all have appended", || ring.stats().records_appended == 6);
+        assert_eq!(ring.wait_durable_timeout(ring.tail(), MOMENT), Err(RingError::TimedOut));
+        assert_eq!(device.held(), 1, "5 small ones are not enough");
+        ring.append(&pattern(9, 10_000)).expect("room");
+        let last = commit_in_a_thread(&ring, 6);
+        eventually("the second batch is under way", || device.held() == 2);
+        drop(holding);
+        small.into_iter().chain([first, last]).for_each(|thread| thread.join().expect("no panic"));
+        assert!(device_flushes(&device) <= 3);
+    });
+}
+
+#[test]
+fn with_min_interval_there_is_so_much_time_between_batches() {
+    within(LIMIT, || {
+        let (ring, device) = with_policy(CommitPolicy::MinInterval(2 * LIMIT));
+        ring.append_durable(&pattern(0, 100)).expect("the first one waits for nothing");
+        let extent = ring.append(&pattern(1, 100)).expect("room");
+        let waiters = [(); 3].map(|()| {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || ring.wait_durable_timeout(extent.end(), MOMENT))
+        });
+        for waiter in waiters {
+            assert_eq!(waiter.join().expect("no panic"), Err(RingError::TimedOut));
+        }
+        assert_eq!(device_flushes(&device), 1, "the interval is not over");
+        // What is asked for in another way is not a commit.
+        ring.flush(&current(&ring)).wait().expect("written");
+        assert_eq!(device.writes().len(), 2);
+        assert_eq!(ring.wait_durable(extent.end()), Ok(()), "a sync of what has been written");
+    });
+}
+
+#[test]
+fn a_failure_reaches_who_waits_out_an_interval() {
+    within(LIMIT, || {
+        let (ring, device) = with_policy(CommitPolicy::MinInterval(2 * LIMIT));
+        ring.append_durable(&pattern(0, 100)).expect("the first one waits for nothing");
+        let waiter = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || ring.append_durable(&pattern(1, 100)))
+        };
+        eventually("it has appended", || ring.stats().records_appended == 2);
+        device.fail_write(0, EIO);
+        assert!(ring.flush(&current(&ring)).wait().is_err());
+        assert!(waiter.join().expect("no panic").is_err());
+        assert!(ring.poisoned().is_some());
+    });
+}
+
+#[test]
+fn buffers_that_went_out_while_nobody_waited_are_synced_once() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(8, 4096));
+        for id in 0..4 {
+            ring.append(&pattern(id, 4096)).expect("room");
+        }
+        ring.flush(&current(&ring)).wait().expect("written");
+        assert_eq!(device_flushes(&device), 0);
+        assert_eq!(ring.sync(), Ok(4 * 4096));
+        assert_eq!((device.syncs(), device.durable_writes().len()), (1, 0));
+    });
+}
+
+#[test]
+fn a_time_that_is_over_hands_the_work_on() {
+    within(LIMIT, || {
+        for _ in 0..20 {
+            let (ring, device) = with_policy(CommitPolicy::Immediate);
+            let holding = Holding::new(&device);
+            let extent = ring.append(&pattern(0, 100)).expect("room");
+            let impatient = {
+                let ring = Arc::clone(&ring);
+                thread::spawn(move || ring.wait_durable_timeout(extent.end(), MOMENT))
+            };
+            eventually("it leads", || device.held() == 1);
+            let patient = commit_in_a_thread(&ring, 1);
+            assert_eq!(impatient.join().expect("no panic"), Err(RingError::TimedOut));
+            drop(holding);
+            patient.join().expect("no panic");
+            assert_eq!(ring.wait_durable(extent.end()), Ok(()), "what was asked for went on");
+        }
+    });
+}

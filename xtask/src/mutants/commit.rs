@@ -1,0 +1,235 @@
+//! The mutants of group commit: the ledger, the watermarks, parking, flights, and who does what for whom.
+
+use super::Group;
+
+pub(super) const GROUPS: &[Group] = &[
+    (
+        "crates/buffer_ring/src/ledger.rs",
+        &[
+            [
+                "the watermark is the highest end",
+                "while let Some(life) = self.ahead.remove(&(self.generation + 1)) {",
+                "if let Some((generation, life)) = self.ahead.pop_last() {\n            self.generation = self.generation.max(generation) - 1;",
+                "watermarks_never_pass_a_hole",
+            ],
+            ["a plain write is durable", "if !life.durable {", "if false {", "a_commit_behind_a_plain_write_syncs_it"],
+            [
+                "a sync covers what was written when it ends",
+                "        self.syncing = None;\n    }",
+                "        self.syncing = None;\n        self.unsynced = None;\n    }",
+                "a_sync_covers_only_what_was_written_before_it_began",
+            ],
+            [
+                "a sync that has begun has succeeded",
+                "self.syncing.or(self.unsynced).unwrap_or(self.written)",
+                "self.unsynced.unwrap_or(self.written)",
+                "a_sync_covers_only_what_was_written_before_it_began",
+            ],
+            [
+                "a sync is taken for one that nobody needs",
+                "        self.syncing.is_some()\n    }",
+                "        false\n    }",
+                "a_commit_behind_a_plain_write_syncs_it",
+            ],
+        ],
+    ),
+    (
+        "crates/buffer_ring/src/durability.rs",
+        &[
+            [
+                "what a sync covers is settled when it has ended",
+                "        let needed = self.durability.ledger.lock().begin_sync();\n        if needed {\n            let start = Instant::now();\n            match self.device.sync() {",
+                "        {\n            let start = Instant::now();\n            let synced = self.device.sync();\n            let _ = self.durability.ledger.lock().begin_sync();\n            match synced {",
+                "a_sync_covers_only_what_was_written_before_it_began",
+            ],
+            [
+                "who has synced tells nobody",
+                "        drop(syncer);\n        self.tell();",
+                "        drop(syncer);",
+                "a_commit_behind_a_plain_write_syncs_it",
+            ],
+        ],
+    ),
+    (
+        "crates/buffer_ring/src/parking.rs",
+        &[
+            [
+                "who has changed something does not count in the order of all",
+                "self.count.fetch_add(0, AcqRel) == 0",
+                "self.count.load(crate::sync::Ordering::Acquire) == 0",
+                "who_parks_is_woken_by_what_it_waits_for",
+            ],
+            [
+                "who has changed something does not release",
+                "self.count.fetch_add(0, AcqRel) == 0",
+                "self.count.fetch_add(0, crate::sync::Ordering::Acquire) == 0",
+                "who_parks_is_woken_by_what_it_waits_for",
+            ],
+            [
+                "who parks does not acquire",
+                "self.count.fetch_add(1, AcqRel);",
+                "self.count.fetch_add(1, crate::sync::Ordering::Release);",
+                "who_parks_is_woken_by_what_it_waits_for",
+            ],
+            [
+                "who parks is not counted",
+                "        self.count.fetch_add(1, AcqRel);\n",
+                "",
+                "who_parks_is_woken_by_what_it_waits_for",
+            ],
+            [
+                "a batch wakes one of its own",
+                "while let Some(first) = lot.places.first_entry()",
+                "if let Some(first) = lot.places.first_entry()",
+                "each_batch_wakes_its_own",
+            ],
+            [
+                "a batch does not wake who waits for its last byte",
+                "first.key().address <= address",
+                "first.key().address < address",
+                "each_batch_wakes_its_own",
+            ],
+            [
+                "who was called does not learn of it",
+                "        parked.called\n    }",
+                "        false\n    }",
+                "a_call_is_answered_or_passed_on",
+            ],
+        ],
+    ),
+    (
+        "crates/buffer_ring/src/flights.rs",
+        &[
+            [
+                "a flight is counted by who sees it, and not by all",
+                "self.count.compare_exchange(seen, seen + 1, AcqRel, Relaxed).is_ok()",
+                "{ self.count.store(seen + 1, crate::sync::Ordering::Release); true }",
+                "with_a_least_interval_there_is_one_flight",
+            ],
+            [
+                "the next flight does not acquire what the one before did",
+                "self.count.compare_exchange(seen, seen + 1, AcqRel, Relaxed)",
+                "self.count.compare_exchange(seen, seen + 1, crate::sync::Ordering::Release, Relaxed)",
+                "with_a_least_interval_there_is_one_flight",
+            ],
+            [
+                "a flight that ends does not release",
+                "self.0.count.fetch_sub(1, AcqRel);",
+                "self.0.count.fetch_sub(1, Acquire);",
+                "with_a_least_interval_there_is_one_flight",
+            ],
+            [
+                "a second flight starts whatever it carries",
+                "CommitPolicy::MinInterval(_) => false,",
+                "CommitPolicy::MinInterval(_) => true,",
+                "with_a_least_interval_there_is_one_flight",
+            ],
+            [
+                "there is no second flight",
+                "!self.is_fast() && self.pending",
+                "false && self.pending",
+                "one_flight_starts_at_once_and_a_second_when_it_has_enough",
+            ],
+        ],
+    ),
+    (
+        "crates/buffer_ring/src/commit.rs",
+        &[
+            [
+                "who waits for durability seals nothing",
+                "if let Sealing::Sealed(flush) = self.try_seal(current) {",
+                "if let Sealing::Sealed(flush) = Sealing::Already {\n            let _ = current;",
+                "a_waiter_for_durability_flushes_what_it_needs",
+            ],
+            [
+                "who has led tells nobody",
+                "        drop(flight);\n        self.tell_parked();",
+                "        drop(flight);",
+                "two_commits_are_durable_when_they_return",
+            ],
+            [
+                "who has led tells before the flight has ended",
+                "        drop(flight);\n        self.tell_parked();",
+                "        self.tell_parked();\n        drop(flight);",
+                "two_commits_are_durable_when_they_return",
+            ],
+            [
+                "who parks does not look once more",
+                "if !self.has_news(address) {",
+                "if true {",
+                "two_commits_are_durable_when_they_return",
+            ],
+            [
+                "who parks does not look whether a flight may start",
+                "            || self.has_open_bytes(address) && self.flights.may_start(|| self.open_bytes())\n",
+                "",
+                "two_commits_are_durable_when_they_return",
+            ],
+            [
+                "nobody is called for the next flight",
+                "            self.parking.call_beyond(self.rotation.next_base());",
+                "",
+                "two_commits_are_durable_when_they_return",
+            ],
+            [
+                "a batch that is durable wakes nobody",
+                "        self.parking.wake_up_to(self.durability.durable());\n",
+                "",
+                "two_commits_are_durable_when_they_return",
+            ],
+            [
+                "who gets the role of syncing does not look whether it is done",
+                "            if self.durable_outcome(address).is_none() {\n                self.sync_device(syncer);",
+                "            if true {\n                self.sync_device(syncer);",
+                "a_commit_behind_a_plain_write_syncs_it",
+            ],
+            [
+                "a driver does not look for its answer before it drives",
+                "            if self.durable_outcome(address).is_some() {\n                self.resign(driver);",
+                "            if false {\n                self.resign(driver);",
+                "a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device",
+            ],
+        ],
+    ),
+    (
+        "crates/buffer_ring/src/flush.rs",
+        &[
+            [
+                "who writes in its own thread does not fetch the driver",
+                "        if self.driver.is_taken_now() {",
+                "        if false {",
+                "a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device",
+            ],
+            [
+                "a failed write poisons nothing",
+                "Err(error) => self.poison(RingError::Device(error)),",
+                "Err(_) => {}",
+                "a_device_error_reaches_a_thread_that_waits_for_room",
+            ],
+            [
+                "a failed write frees its buffer",
+                "Err(error) => self.poison(RingError::Device(error)),",
+                "Err(error) => {\n                self.complete(bytes, durable);\n                self.poison(RingError::Device(error))\n            }",
+                "a_device_error_reaches_a_thread_that_waits_for_durability",
+            ],
+        ],
+    ),
+    (
+        "crates/buffer_ring/src/role.rs",
+        &[[
+            "who looks for a holder after a change does not count in the order of all",
+            "self.taken.fetch_or(false, AcqRel)",
+            "self.taken.load(Acquire)",
+            "a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device",
+        ]],
+    ),
+    (
+        "crates/buffer_ring/src/shared.rs",
+        &[[
+            "a failure does not wake those who wait for durability",
+            "        self.parking.wake_up_to(u64::MAX);\n",
+            "",
+            "a_failed_commit_reaches_all_who_wait",
+        ]],
+    ),
+];
