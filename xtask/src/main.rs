@@ -4,9 +4,11 @@ mod asan;
 mod ci;
 mod engines;
 mod kills;
+mod lab;
 mod loom;
 mod models;
 mod mutants;
+mod planted;
 mod run;
 mod shuttle;
 mod tsan;
@@ -32,6 +34,14 @@ const TASKS: &[(&str, &str, &str, Task)] = &[
         "break the protocol in many places, one by one: each time a model must fail",
         mutants::task,
     ),
+    (
+        "crash",
+        "[--images n] [--seed s] [--log file]",
+        "cut the power in every legal way, and look what is left",
+        lab::crash,
+    ),
+    ("faults", "[--seed s] [--only title]", "a fault at each I/O of a short workload, over a real kernel", lab::faults),
+    ("planted", "[--gate] [filter]", "plant bugs, one by one: each time the lab must notice", planted::task),
     ("shuttle", "[--schedules n] [--seed s] [filter]", "run larger programs in random schedules", shuttle::task),
     (
         "kills",

@@ -159,10 +159,7 @@ impl Lab {
     fn new(number: usize) -> Result<Self, String> {
         let place = PathBuf::from(target("mutants")).join(number.to_string());
         let (tree, build) = (place.join("tree"), place.join("build"));
-        fs::create_dir_all(&tree).map_err(|error| format!("{}: {error}", tree.display()))?;
-        for name in SOURCES {
-            copy(&root().join(name), &tree.join(name)).map_err(|error| format!("cannot copy {name}: {error}"))?;
-        }
+        copy_sources(&tree)?;
         Ok(Self { tree, build, flags: rustflags("--cfg loom -A warnings") })
     }
 
@@ -282,6 +279,14 @@ fn wait(mut child: Child, patience: Duration) -> io::Result<Option<ExitStatus>> 
         }
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Makes `tree` a copy of what can be built.
+pub(crate) fn copy_sources(tree: &Path) -> Result<(), String> {
+    fs::create_dir_all(tree).map_err(|error| format!("{}: {error}", tree.display()))?;
+    SOURCES.iter().try_for_each(|name| {
+        copy(&root().join(name), &tree.join(name)).map_err(|error| format!("cannot copy {name}: {error}"))
+    })
 }
 
 /// Makes `to` the same as `from`, and leaves alone what is: what has not changed need not be built again.

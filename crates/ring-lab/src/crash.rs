@@ -1,0 +1,268 @@
+//! `crash`: lives of the ring over a disk, and all that a power cut may leave of each.
+//!
+//! A run is three lives of one log: the second and the third begin on an image that survived the life before, as after a reboot.
+
+use core::mem;
+use core::panic::AssertUnwindSafe;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use core::time::Duration;
+use std::panic;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Instant, SystemTime};
+
+use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
+
+use crate::explore::{Explored, explore};
+use crate::filesystem::{self, FileSystem};
+use crate::log::Log;
+use crate::random::Random;
+use crate::report::{self, count, rate, table};
+use crate::session::{self, Plan};
+use crate::simulate::simulate;
+use crate::workload::Engine;
+
+const IMAGES: u64 = 1_000_000;
+const FS_IMAGES: u64 = 50;
+/// Of a life under a file system.
+const FS_IMAGES_PER_LIFE: u64 = 10;
+const LIVES: u32 = 3;
+const IMAGES_PER_LIFE: u64 = 8_000;
+/// One of so many images comes from a real kernel, which takes longer to record.
+const FUSE_SHARE: u64 = 5;
+/// Nothing that a run does waits for anything, so that it takes longer only if somebody waits for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// About how many images
+    #[arg(long)]
+    images: Option<u64>,
+    /// Of the first run; the next has the next one
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Over which disks
+    #[arg(long, value_enum, default_value_t = Level::All)]
+    level: Level,
+    /// Under this file system, on a loop device: 50 images if nothing else is said
+    #[arg(long, value_enum)]
+    fs: Option<FileSystem>,
+    /// Only this log, of a failure that was kept
+    #[arg(long)]
+    log: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Level {
+    /// In memory, each run decided by its seed
+    Memory,
+    /// A file of FUSE, through a real kernel
+    Fuse,
+    All,
+}
+
+pub(crate) fn task(options: &Options) -> Result<(), String> {
+    if let Some(path) = &options.log {
+        return replay(path);
+    }
+    let clock = || SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
+    let seed = options.seed.unwrap_or_else(clock);
+    println!("seed {seed}");
+    if let Some(system) = options.fs {
+        return under(system, seed, options.images.unwrap_or(FS_IMAGES));
+    }
+    let images = options.images.unwrap_or(IMAGES);
+    let heading = ["level", "lives", "images", "torn", "violations", "images/s"].map(str::to_owned).to_vec();
+    let mut rows = vec![heading];
+    if options.level != Level::Fuse {
+        let share = if options.level == Level::All { images - images / FUSE_SHARE } else { images };
+        rows.push(timed("memory", || in_memory(seed, share))?);
+    }
+    match session::missing() {
+        _ if options.level == Level::Memory => {}
+        Some(why) => {
+            println!("skipped: files of FUSE: {why}");
+            if options.level == Level::Fuse {
+                return Err(format!("there is no level `fuse` here: {why}"));
+            }
+        }
+        None => {
+            let share = if options.level == Level::All { images / FUSE_SHARE } else { images };
+            rows.push(timed("file of FUSE", || on_fuse(seed, share))?);
+        }
+    }
+    print!("{}", table(&rows));
+    Ok(())
+}
+
+/// A row of the closing table.
+fn timed(level: &str, explore: impl FnOnce() -> Result<Totals, String>) -> Result<Vec<String>, String> {
+    let begun = Instant::now();
+    let Totals { lives, images, torn } = explore()?;
+    Ok(vec![level.into(), count(lives), count(images), count(torn), "0".into(), rate(images, begun.elapsed())])
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    lives: u64,
+    images: u64,
+    torn: u64,
+}
+
+impl Totals {
+    fn add(&mut self, explored: &Explored) {
+        self.lives += 1;
+        self.images += explored.images;
+        self.torn += explored.torn;
+    }
+}
+
+fn replay(path: &Path) -> Result<(), String> {
+    let log = Log::load(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    println!("{}: seed {}, {} events", log.setting, log.seed, log.events.len());
+    let outcome = match log.file_system {
+        Some(_) => filesystem::explore(&log, &report::progress("mounted images", log.images)),
+        None => explore(&log, |_| ()),
+    };
+    match outcome {
+        Ok(explored) => {
+            println!("{} images, no violation", count(explored.images));
+            Ok(())
+        }
+        Err(violation) => Err(report::violation(&log, &violation)),
+    }
+}
+
+/// What one thread is at: the seed of its run, and since when, in milliseconds.
+#[derive(Default)]
+struct Bench {
+    seed: AtomicU64,
+    since: AtomicU64,
+}
+
+/// Runs over disks in memory, in as many threads as there are cores.
+fn in_memory(seed: u64, images: u64) -> Result<Totals, String> {
+    let bar = report::progress("crash images, memory", images);
+    let next = AtomicU64::new(seed);
+    let (tried, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let outcome = Mutex::new((Totals::default(), None::<String>));
+    let begun = Instant::now();
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let benches: Vec<_> = (0..threads).map(|_| Bench::default()).collect();
+    let work = |bench: &Bench| {
+        while !over.load(Relaxed) && tried.load(Relaxed) < images {
+            let seed = next.fetch_add(1, Relaxed);
+            bench.seed.store(seed, Relaxed);
+            bench.since.store(begun.elapsed().as_millis() as u64, Relaxed);
+            let ran = panic::catch_unwind(AssertUnwindSafe(|| run(seed, &bar, &tried)));
+            let ran = ran.unwrap_or_else(|_| Err("the ring or the lab panicked".into()));
+            let (totals, failure) = &mut *outcome.lock().expect("no panic");
+            match ran {
+                Ok(explored) => explored.iter().for_each(|explored| totals.add(explored)),
+                Err(what) => {
+                    let again = format!("run {seed}: {what}\n  replay: cargo xtask crash --seed {seed} --images 1");
+                    _ = failure.get_or_insert(again);
+                    over.store(true, Relaxed);
+                }
+            }
+        }
+        bench.since.store(u64::MAX, Relaxed);
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = benches.iter().map(|bench| scope.spawn(|| work(bench))).collect();
+        while workers.iter().any(|worker| !worker.is_finished()) {
+            thread::sleep(Duration::from_millis(20));
+            for bench in &benches {
+                let since = Duration::from_millis(bench.since.load(Relaxed));
+                if begun.elapsed().checked_sub(since).is_some_and(|time| time > PATIENCE) {
+                    let seed = bench.seed.load(Relaxed);
+                    eprintln!(
+                        "run {seed}: somebody waits for ever\n  replay: cargo xtask crash --seed {seed} --images 1"
+                    );
+                    process::exit(1);
+                }
+            }
+        }
+    });
+    bar.finish_and_clear();
+    let (totals, failure) = outcome.into_inner().expect("no panic");
+    failure.map_or(Ok(totals), Err)
+}
+
+fn run(seed: u64, bar: &ProgressBar, tried: &AtomicU64) -> Result<Vec<Explored>, String> {
+    let mut random = Random::new(seed);
+    let mut last = Explored::default();
+    let mut all = Vec::new();
+    for life in 1..=LIVES {
+        let mut log = simulate(random.next(), life, mem::take(&mut last.survivor), last.owed_end)?;
+        log.images = IMAGES_PER_LIFE;
+        let explored = explore(&log, |images| {
+            bar.inc(images);
+            tried.fetch_add(images, Relaxed);
+        });
+        last = explored.map_err(|violation| report::violation(&log, &violation))?;
+        all.push(last.clone());
+    }
+    Ok(all)
+}
+
+/// Runs over files of FUSE, in a process of their own each, through io_uring and positioned writes in turn.
+fn on_fuse(seed: u64, images: u64) -> Result<Totals, String> {
+    let bar = report::progress("crash images, files of FUSE", images);
+    let mut totals = Totals::default();
+    for seed in seed.. {
+        if totals.images >= images {
+            break;
+        }
+        let mut random = Random::new(seed);
+        let engine = if seed % 2 == 0 { Engine::Uring } else { Engine::Positioned };
+        let mut last = Explored::default();
+        for life in 1..=LIVES {
+            let plan = Plan {
+                seed: random.next(),
+                life,
+                engine,
+                appends: 20,
+                before: mem::take(&mut last.survivor),
+                owed: last.owed_end,
+                fault: None,
+                images: IMAGES_PER_LIFE,
+            };
+            let log = session::record(&plan).map_err(|what| format!("run {seed}: {what}"))?.log;
+            let explored = explore(&log, |images| bar.inc(images));
+            last = explored.map_err(|violation| report::violation(&log, &violation))?;
+            totals.add(&last);
+        }
+    }
+    bar.finish_and_clear();
+    Ok(totals)
+}
+
+/// Runs under a file system; each image is mounted.
+fn under(system: FileSystem, seed: u64, images: u64) -> Result<(), String> {
+    if let Some(why) = session::missing() {
+        println!("skipped: {why}");
+        return Err(format!("a loop device needs a disk of FUSE under it, and there is none: {why}"));
+    }
+    let bar = report::progress(&format!("crash images, {}", system.name()), images);
+    let begun = Instant::now();
+    let mut totals = Totals::default();
+    for seed in seed.. {
+        if totals.images >= images {
+            break;
+        }
+        let engine = if seed % 2 == 0 { Engine::Uring } else { Engine::Positioned };
+        let log = filesystem::record(seed, system, engine, FS_IMAGES_PER_LIFE.min(images - totals.images))?;
+        let explored = filesystem::explore(&log, &bar);
+        totals.add(&explored.map_err(|violation| report::violation(&log, &violation))?);
+    }
+    bar.finish_and_clear();
+    let heading = ["level", "lives", "images", "violations", "images/s"].map(str::to_owned).to_vec();
+    let Totals { lives, images, .. } = totals;
+    let row = [system.name().into(), count(lives), count(images), "0".into(), rate(images, begun.elapsed())].to_vec();
+    print!("{}", table(&[heading, row]));
+    Ok(())
+}

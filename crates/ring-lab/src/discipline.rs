@@ -1,0 +1,80 @@
+//! How the ring may use the disk, whatever happens: rules on the log itself, before any power cut.
+
+use crate::log::{Event, Log};
+use crate::oracle::Oracle;
+use crate::record::is_prepared;
+
+struct Write {
+    offset: usize,
+    end: usize,
+    /// Whether it writes no log, but prepares space for it.
+    prepares: bool,
+    /// How it came back, when it did: how many bytes are in the file.
+    outcome: Option<usize>,
+}
+
+/// The first rule that is broken: the position in the log, and what is wrong there.
+pub(crate) fn broken(log: &Log, oracle: &Oracle) -> Option<(usize, String)> {
+    let mut writes: Vec<Write> = Vec::new();
+    for (position, event) in log.events.iter().enumerate() {
+        let rule = match event {
+            Event::Arrived { write, offset, bytes, .. } => {
+                let (offset, end) = (*offset as usize, *offset as usize + bytes.len());
+                let rule = arrival(log, oracle, &writes, offset, bytes);
+                debug_assert_eq!(*write, writes.len(), "writes are counted");
+                let prepares = is_prepared(bytes, offset as u64);
+                writes.push(Write { offset, end, prepares, outcome: None });
+                rule
+            }
+            Event::Completed { write, written } => {
+                writes[*write].outcome = Some(*written);
+                Ok(())
+            }
+            Event::Failed { write } => {
+                writes[*write].outcome = Some(0);
+                Ok(())
+            }
+            Event::Changed { write } => {
+                Err(format!("the bytes of write {write} changed while the disk was reading them"))
+            }
+            _ => Ok(()),
+        };
+        if let Err(what) = rule {
+            return Some((position, what));
+        }
+    }
+    None
+}
+
+fn arrival(log: &Log, oracle: &Oracle, writes: &[Write], offset: usize, bytes: &[u8]) -> Result<(), String> {
+    let end = offset + bytes.len();
+    if offset < log.start as usize {
+        return Err(format!("a write of {offset}..{end}, below the start of the log at {}", log.start));
+    }
+    for earlier in writes.iter().filter(|earlier| earlier.offset < end && offset < earlier.end) {
+        let Write { offset: from, end: to, prepares, outcome } = earlier;
+        match outcome {
+            Some(_) if *prepares => {}
+            None => return Err(format!("a write of {offset}..{end} while that of {from}..{to} is at the disk")),
+            Some(written) if from + written == *to => {
+                return Err(format!("a write of {offset}..{end} once more: {from}..{to} is written"));
+            }
+            Some(_) => {}
+        }
+    }
+    if is_prepared(bytes, offset as u64) {
+        return Ok(());
+    }
+    if log.serialized && writes.iter().any(|earlier| !earlier.prepares && earlier.outcome.is_none()) {
+        return Err(format!("a write of {offset}..{end} while another is at the disk, in a serialized log"));
+    }
+    if oracle.is_complete() {
+        let should = oracle.expected().get(offset..).unwrap_or_default();
+        let should = &should[..should.len().min(bytes.len())];
+        let (data, rest) = bytes.split_at(should.len());
+        if data != should || rest.iter().any(|&byte| byte != 0) {
+            return Err(format!("a write of {offset}..{end} is not what was appended there"));
+        }
+    }
+    Ok(())
+}

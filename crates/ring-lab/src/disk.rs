@@ -1,0 +1,162 @@
+//! What may be on a disk after the power is cut, at any place of the log.
+//!
+//! On stable storage are the writes that had completed before a flush began that ended in success, and the synced writes that have
+//! completed. Of every other write that has arrived, each sector of 512 bytes is there or not, independently of all others. Once a flush has failed, what
+//! it was to cover is never safe again: the kernel may have dropped it, and the next flush says nothing about it.
+
+use core::ops::Range;
+
+use crate::log::Event;
+
+pub(crate) const SECTOR: usize = 512;
+
+/// A write that is not on stable storage as a whole.
+#[derive(Debug)]
+pub(crate) struct Pending<'a> {
+    pub(crate) write: usize,
+    pub(crate) offset: usize,
+    pub(crate) bytes: &'a [u8],
+    /// Sectors that are neither on stable storage nor overwritten by something that is.
+    live: Vec<bool>,
+    synced: bool,
+    arrived: usize,
+    /// When it came back, and so was over.
+    ended: Option<usize>,
+    /// How many of its bytes were then written; of one that failed that is not known.
+    completed: Option<usize>,
+    doubtful: bool,
+}
+
+impl Pending<'_> {
+    pub(crate) fn sectors(&self) -> usize {
+        self.live.len()
+    }
+
+    pub(crate) fn end(&self) -> usize {
+        self.offset + self.bytes.len()
+    }
+
+    fn sector(&self, n: usize) -> Range<usize> {
+        n * SECTOR..((n + 1) * SECTOR).min(self.bytes.len())
+    }
+
+    /// Copies the live sectors that `taken` wants into `image`.
+    pub(crate) fn apply(&self, image: &mut Vec<u8>, taken: impl Fn(usize) -> bool) {
+        for n in (0..self.live.len()).filter(|&n| self.live[n] && taken(n)) {
+            put(image, self.offset, self.bytes, self.sector(n));
+        }
+    }
+}
+
+fn put(image: &mut Vec<u8>, offset: usize, bytes: &[u8], range: Range<usize>) {
+    let end = offset + range.end;
+    if image.len() < end {
+        image.resize(end, 0);
+    }
+    image[offset + range.start..end].copy_from_slice(&bytes[range]);
+}
+
+#[derive(Debug)]
+pub(crate) struct Disk<'a> {
+    /// What is on stable storage.
+    pub(crate) stable: Vec<u8>,
+    /// In order of arrival.
+    pub(crate) pending: Vec<Pending<'a>>,
+    /// A flush that runs, and the writes that it will make stable.
+    flushing: Vec<(usize, Vec<usize>)>,
+    now: usize,
+}
+
+impl<'a> Disk<'a> {
+    pub(crate) fn new(before: &[u8]) -> Self {
+        Self { stable: before.to_vec(), pending: Vec::new(), flushing: Vec::new(), now: 0 }
+    }
+
+    /// Takes the next event, and says which bytes of `stable` it has changed.
+    pub(crate) fn step(&mut self, event: &'a Event) -> Vec<Range<usize>> {
+        self.now += 1;
+        match event {
+            Event::Arrived { write, offset, bytes, synced } => {
+                self.pending.push(Pending {
+                    write: *write,
+                    offset: *offset as usize,
+                    bytes,
+                    live: vec![true; bytes.len().div_ceil(SECTOR)],
+                    synced: *synced,
+                    arrived: self.now,
+                    ended: None,
+                    completed: None,
+                    doubtful: false,
+                });
+            }
+            Event::Completed { write, written } => {
+                let now = self.now;
+                let Some(pending) = self.pending.iter_mut().find(|pending| pending.write == *write) else {
+                    return Vec::new();
+                };
+                pending.ended = Some(now);
+                pending.completed = Some(*written);
+                if pending.synced {
+                    return self.harden(&[*write]);
+                }
+            }
+            Event::Failed { write } => {
+                let now = self.now;
+                if let Some(pending) = self.pending.iter_mut().find(|pending| pending.write == *write) {
+                    pending.ended = Some(now);
+                }
+            }
+            Event::FlushBegan { flush } => {
+                let covered = self.pending.iter().filter(|pending| pending.completed.is_some() && !pending.doubtful);
+                self.flushing.push((*flush, covered.map(|pending| pending.write).collect()));
+            }
+            Event::FlushEnded { flush, succeeded } => {
+                let at = self.flushing.iter().position(|(running, _)| running == flush);
+                let covered = at.map(|at| self.flushing.remove(at).1).unwrap_or_default();
+                if *succeeded {
+                    return self.harden(&covered);
+                }
+                for pending in self.pending.iter_mut().filter(|pending| pending.completed.is_some()) {
+                    pending.doubtful = true;
+                }
+            }
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    /// Puts the completed parts of `writes` on stable storage.
+    fn harden(&mut self, writes: &[usize]) -> Vec<Range<usize>> {
+        let mut changed = Vec::new();
+        for at in 0..self.pending.len() {
+            let pending = &self.pending[at];
+            let Some(written) = pending.completed.filter(|_| writes.contains(&pending.write) && !pending.doubtful)
+            else {
+                continue;
+            };
+            let (arrived, offset, whole) = (pending.arrived, pending.offset, pending.sectors());
+            let sectors = if written == pending.bytes.len() { whole } else { written / SECTOR };
+            for n in 0..sectors {
+                if self.pending[at].live[n] {
+                    let range = self.pending[at].sector(n);
+                    put(&mut self.stable, offset, self.pending[at].bytes, range);
+                    self.pending[at].live[n] = false;
+                    self.supersede(arrived, offset + n * SECTOR);
+                }
+            }
+            changed.push(offset..offset + sectors * SECTOR);
+        }
+        self.pending.retain(|pending| pending.live.contains(&true));
+        changed
+    }
+
+    /// What was over before a write arrived that is stable now can no longer come through in its sector.
+    fn supersede(&mut self, arrived: usize, address: usize) {
+        for older in &mut self.pending {
+            let before = older.ended.is_some_and(|ended| ended < arrived);
+            if before && (older.offset..older.end()).contains(&address) {
+                older.live[(address - older.offset) / SECTOR] = false;
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! `crash --fs`: the same under a real file system, on a loop device over the disk of FUSE.
+//!
+//! ```text
+//!  workload ─▶ log on ext4 or xfs ─▶ loop device ─▶ disk of FUSE ─▶ Log ─▶ image ─▶ loop device, mounted, its journal replayed ─▶ oracle
+//! ```
+//!
+//! A power cut hits the file system's own writes as well: what the oracle judges is the file that the mounted image has.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use clap::ValueEnum;
+use indicatif::ProgressBar;
+use tempfile::TempDir;
+
+use crate::disk::Disk;
+use crate::explore::{Explored, Violation, by_chance, describe};
+use crate::log::{Event, Log};
+use crate::machine::Machine;
+use crate::oracle::Oracle;
+use crate::random::Random;
+use crate::session::{self, Plan};
+use crate::workload::Engine;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FileSystem {
+    Ext4,
+    Xfs,
+}
+
+impl FileSystem {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+        }
+    }
+
+    /// The smallest that it is willing to be made on.
+    fn disk_size(self) -> u64 {
+        match self {
+            Self::Ext4 => 32 << 20,
+            Self::Xfs => 300 << 20,
+        }
+    }
+
+    fn make(self, file: &Path) -> Result<(), String> {
+        let (program, flags): (_, &[&str]) = match self {
+            Self::Ext4 => ("mkfs.ext4", &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"]),
+            Self::Xfs => ("mkfs.xfs", &["-q", "-f"]),
+        };
+        call(Command::new(program).args(flags).arg(file)).map(drop)
+    }
+}
+
+/// Runs a command, and gives what it prints.
+fn call(command: &mut Command) -> Result<String, String> {
+    let ran = command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))?;
+    let said = String::from_utf8_lossy(&ran.stdout).trim().to_owned();
+    match ran.status.success() {
+        true => Ok(said),
+        false => Err(format!("{command:?} failed: {said} {}", String::from_utf8_lossy(&ran.stderr).trim())),
+    }
+}
+
+/// A loop device, detached when dropped.
+struct Loop(String);
+
+impl Loop {
+    fn attach(file: &Path, direct: &str) -> Result<Self, String> {
+        call(Command::new("losetup").args(["--show", "-f", direct]).arg(file)).map(Self)
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        if let Err(error) = call(Command::new("losetup").arg("-d").arg(&self.0)) {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// A mounted device, unmounted when dropped.
+struct Mounted<'a>(&'a Path);
+
+impl<'a> Mounted<'a> {
+    fn new(device: &Loop, folder: &'a Path) -> Result<Self, String> {
+        call(Command::new("mount").arg(&device.0).arg(folder)).map(|_| Self(folder))
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = call(Command::new("umount").arg(self.0)) {
+            eprintln!("{error}");
+            let _ = call(Command::new("umount").arg("-l").arg(self.0));
+        }
+    }
+}
+
+fn io_error(what: &str) -> impl Fn(io::Error) -> String + '_ {
+    move |error| format!("{what}: {error}")
+}
+
+/// Has a workload write to a log on a new file system, and writes down what arrives at its disk.
+pub(crate) fn record(seed: u64, system: FileSystem, engine: Engine, images: u64) -> Result<Log, String> {
+    let folder = TempDir::new().map_err(io_error("a folder"))?;
+    let place = |name: &str| -> Result<PathBuf, String> {
+        let path = folder.path().join(name);
+        fs::create_dir(&path).map_err(io_error("a folder"))?;
+        Ok(path)
+    };
+    let image = folder.path().join("image");
+    File::create(&image).and_then(|file| file.set_len(system.disk_size())).map_err(io_error("an image"))?;
+    system.make(&image)?;
+    let before = fs::read(&image).map_err(io_error("the image"))?;
+    let (outer, inner) = (place("outer")?, place("inner")?);
+    let machine = Machine::mount(&outer, before.clone(), seed).map_err(io_error("mount"))?;
+    let plan = Plan { seed, life: 1, engine, appends: 20, before: Vec::new(), owed: 0, fault: None, images };
+    let said = {
+        let device = Loop::attach(&machine.disk(), "--direct-io=on")?;
+        let mounted = Mounted::new(&device, &inner)?;
+        session::run(&plan, &mounted.0.join("log"), &machine.acks())?
+    };
+    let events = machine.take();
+    drop(machine);
+    let setting = format!("{}, {engine:?}; {said}", system.name());
+    Ok(Log {
+        seed,
+        images,
+        setting,
+        serialized: false,
+        file_system: Some(system.name().into()),
+        before,
+        start: 0,
+        events,
+    })
+}
+
+/// Tries `log.images` images by chance, each of them mounted.
+pub(crate) fn explore(log: &Log, bar: &ProgressBar) -> Result<Explored, Violation> {
+    let lab = |position, what| Violation { position, choice: "the lab".into(), what };
+    let folder = TempDir::new().map_err(|error| lab(0, error.to_string()))?;
+    let mut random = Random::new(log.seed);
+    let first = log.events.iter().position(|event| matches!(event, Event::Submitted { .. })).unwrap_or(0);
+    // As many at each place as chance wants.
+    let mut places: Vec<_> = (0..log.images).map(|_| first + random.below(log.events.len() - first)).collect();
+    places.sort_unstable();
+    let mut places = places.into_iter().peekable();
+    let mut oracle = Oracle::new(log).map_err(|what| lab(log.events.len(), what))?;
+    let mut disk = Disk::new(&log.before);
+    let mut explored = Explored::default();
+    for (position, event) in log.events.iter().enumerate() {
+        disk.step(event);
+        _ = oracle.note(event);
+        while places.next_if_eq(&position).is_some() {
+            let choice = by_chance(&mut random, &disk.pending);
+            let mut image = disk.stable.clone();
+            for (pending, take) in disk.pending.iter().zip(&choice) {
+                pending.apply(&mut image, |sector| take.takes(sector));
+            }
+            let content = content(folder.path(), &image).map_err(|what| (what, "mounting it"));
+            let verdict = content.and_then(|content| oracle.judge_file(&content).map_err(|what| (what, "its log")));
+            verdict.map_err(|(what, of)| Violation {
+                position,
+                choice: describe(&disk.pending, &choice),
+                what: format!("{of}: {what}"),
+            })?;
+            explored.images += 1;
+            bar.inc(1);
+        }
+        explored.positions += 1;
+    }
+    Ok(explored)
+}
+
+/// What the log is, once the file system has been mounted from this image.
+fn content(folder: &Path, image: &[u8]) -> Result<Vec<u8>, String> {
+    let (path, inner) = (folder.join("image"), folder.join("inner"));
+    let _ = fs::create_dir(&inner);
+    let file = File::create(&path).map_err(io_error("an image"))?;
+    file.set_len(image.len() as u64).map_err(io_error("an image"))?;
+    const PIECE: usize = 64 << 10;
+    for (piece, offset) in image.chunks(PIECE).zip((0..).step_by(PIECE)) {
+        if crate::record::zeros(piece) < piece.len() {
+            file.write_all_at(piece, offset).map_err(io_error("an image"))?;
+        }
+    }
+    drop(file);
+    let device = Loop::attach(&path, "--direct-io=off")?;
+    let mounted = Mounted::new(&device, &inner)?;
+    match fs::read(mounted.0.join("log")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        outcome => outcome.map_err(io_error("the log")),
+    }
+}

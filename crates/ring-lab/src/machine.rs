@@ -1,0 +1,395 @@
+//! A disk that is a file system of FUSE: a real kernel on one side, on the other one a log of everything that arrives, and a
+//! disk that answers in the order, at the time and with the failure that it was told.
+//!
+//! There are two files: `disk`, and `acks`, into which the workload writes what it was told, after it was told. Both go through one
+//! lock, so the place of an acknowledgement in the log is exact.
+
+use core::mem;
+use core::time::Duration;
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
+
+use fuser::{
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request,
+    TimeOrNow, WriteFlags,
+};
+
+use crate::log::Event;
+use crate::random::Random;
+
+const DISK: INodeNo = INodeNo(2);
+const ACKS: INodeNo = INodeNo(3);
+const TTL: Duration = Duration::from_secs(3600);
+
+/// What a request meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It fails, and nothing was written.
+    Error(i32),
+    /// It and all later ones of its kind fail.
+    ErrorForEver(i32),
+    /// It fails, and half of it was written.
+    ErrorHalfLanded(i32),
+    /// Only so many bytes are written.
+    Short(usize),
+    /// The answer comes after all that can come without it.
+    Held,
+    /// The disk is gone.
+    Vanish,
+}
+
+/// Which request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Write(usize),
+    Flush(usize),
+}
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+enum Waiting {
+    Write { write: usize, offset: usize, bytes: Vec<u8>, reply: ReplyWrite },
+    Flush { flush: usize, reply: ReplyEmpty },
+}
+
+#[derive(Debug, Default)]
+struct State {
+    bytes: Vec<u8>,
+    events: Vec<Event>,
+    waiting: Vec<Waiting>,
+    writes: usize,
+    flushes: usize,
+    fault: Option<(Target, Fault)>,
+    /// Whether the fault was met.
+    met: bool,
+    vanished: bool,
+    over: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic")
+    }
+}
+
+/// A mounted disk. Unmounted when dropped.
+pub(crate) struct Machine {
+    folder: PathBuf,
+    shared: Arc<Shared>,
+    session: Option<BackgroundSession>,
+    disk: Option<JoinHandle<()>>,
+}
+
+impl Machine {
+    /// Mounts a disk with these bytes at `folder`.
+    pub(crate) fn mount(folder: &Path, bytes: Vec<u8>, seed: u64) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        shared.lock().bytes = bytes;
+        let mut config = Config::default();
+        config.mount_options = vec![MountOption::FSName("ring-lab".into())];
+        let session = fuser::spawn_mount(Files(Arc::clone(&shared)), folder, &config)?;
+        let disk = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || answer(&shared, Random::new(seed))
+        });
+        Ok(Self { folder: folder.to_owned(), shared, session: Some(session), disk: Some(disk) })
+    }
+
+    pub(crate) fn disk(&self) -> PathBuf {
+        self.folder.join("disk")
+    }
+
+    pub(crate) fn acks(&self) -> PathBuf {
+        self.folder.join("acks")
+    }
+
+    pub(crate) fn plan(&self, target: Target, fault: Fault) {
+        self.shared.lock().fault = Some((target, fault));
+    }
+
+    pub(crate) fn fault_was_met(&self) -> bool {
+        self.shared.lock().met
+    }
+
+    /// What has happened.
+    pub(crate) fn take(&self) -> Vec<Event> {
+        mem::take(&mut self.shared.lock().events)
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.shared.lock().over = true;
+        self.shared.changed.notify_all();
+        if let Some(disk) = self.disk.take() {
+            disk.join().map_err(|_| io::Error::other("the disk panicked"))?;
+        }
+        match self.session.take() {
+            Some(session) => session.umount_and_join(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let vanished = self.shared.lock().vanished;
+        if let Err(error) = self.end() {
+            // Somebody still has a file of it open; lazily, it goes when he does.
+            if !vanished {
+                eprintln!("{}: {error}", self.folder.display());
+            }
+            let _ = Command::new("umount").arg("-l").arg(&self.folder).status();
+        }
+    }
+}
+
+/// The life of the disk: takes requests by chance, and answers them.
+fn answer(shared: &Shared, mut random: Random) {
+    let mut state = shared.lock();
+    loop {
+        if state.waiting.is_empty() {
+            if state.over {
+                return;
+            }
+            state = shared.changed.wait(state).expect("no panic");
+            continue;
+        }
+        // Others may come meanwhile.
+        if random.chance(30) && !state.over {
+            let pause = Duration::from_micros(random.below(300) as u64);
+            state = shared.changed.wait_timeout(state, pause).expect("no panic").0;
+        }
+        let one = random.below(state.waiting.len());
+        let waiting = state.waiting.swap_remove(one);
+        if state.fault_of(&waiting) == Some(Fault::Held) && !state.over {
+            state.met = true;
+            drop(state);
+            // Long for a program, though not for a person.
+            thread::sleep(Duration::from_millis(30));
+            state = shared.lock();
+        }
+        state.complete(waiting);
+    }
+}
+
+impl State {
+    fn fault_of(&self, waiting: &Waiting) -> Option<Fault> {
+        let (target, fault) = self.fault?;
+        let for_ever = matches!(fault, Fault::ErrorForEver(_));
+        let hit = match (target, waiting) {
+            (Target::Write(nth), Waiting::Write { write, .. }) => nth == *write || for_ever && nth < *write,
+            (Target::Flush(nth), Waiting::Flush { flush, .. }) => nth == *flush || for_ever && nth < *flush,
+            _ => false,
+        };
+        hit.then_some(fault)
+    }
+
+    fn complete(&mut self, waiting: Waiting) {
+        let fault = self.fault_of(&waiting);
+        self.met |= fault.is_some();
+        if self.vanished || fault == Some(Fault::Vanish) {
+            self.vanished = true;
+            return match waiting {
+                Waiting::Write { reply, .. } => reply.error(Errno::EIO),
+                Waiting::Flush { reply, .. } => reply.error(Errno::EIO),
+            };
+        }
+        match waiting {
+            Waiting::Write { write, offset, bytes, reply } => {
+                let (landed, error) = match fault {
+                    Some(Fault::Error(errno) | Fault::ErrorForEver(errno)) => (0, Some(errno)),
+                    Some(Fault::ErrorHalfLanded(errno)) => (bytes.len() / 2, Some(errno)),
+                    Some(Fault::Short(len)) => (len.min(bytes.len()), None),
+                    _ => (bytes.len(), None),
+                };
+                let end = offset + landed;
+                if self.bytes.len() < end {
+                    self.bytes.resize(end, 0);
+                }
+                self.bytes[offset..end].copy_from_slice(&bytes[..landed]);
+                match error {
+                    Some(errno) => {
+                        self.events.push(Event::Failed { write });
+                        reply.error(Errno::from_i32(errno));
+                    }
+                    None => {
+                        self.events.push(Event::Completed { write, written: landed });
+                        reply.written(landed as u32);
+                    }
+                }
+            }
+            Waiting::Flush { flush, reply } => match fault {
+                Some(Fault::Error(errno) | Fault::ErrorForEver(errno) | Fault::ErrorHalfLanded(errno)) => {
+                    self.events.push(Event::FlushEnded { flush, succeeded: false });
+                    reply.error(Errno::from_i32(errno));
+                }
+                _ => {
+                    self.events.push(Event::FlushEnded { flush, succeeded: true });
+                    reply.ok();
+                }
+            },
+        }
+    }
+}
+
+struct Files(Arc<Shared>);
+
+impl Files {
+    fn attr(&self, ino: INodeNo) -> FileAttr {
+        let size = if ino == DISK { self.0.lock().bytes.len() as u64 } else { 0 };
+        let now = SystemTime::UNIX_EPOCH;
+        let (kind, perm) =
+            if ino == INodeNo::ROOT { (FileType::Directory, 0o755) } else { (FileType::RegularFile, 0o644) };
+        FileAttr {
+            ino,
+            size,
+            blocks: size.div_ceil(512),
+            atime: now,
+            mtime: now,
+            ctime: now,
+            crtime: now,
+            kind,
+            perm,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            blksize: 4096,
+            flags: 0,
+        }
+    }
+
+    fn wait(&self, state: &mut State, event: Event, waiting: Waiting) {
+        state.events.push(event);
+        state.waiting.push(waiting);
+        self.0.changed.notify_all();
+    }
+}
+
+impl Filesystem for Files {
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let ino = match name.to_str() {
+            Some("disk") if parent == INodeNo::ROOT => DISK,
+            Some("acks") if parent == INodeNo::ROOT => ACKS,
+            _ => return reply.error(Errno::ENOENT),
+        };
+        reply.entry(&TTL, &self.attr(ino), Generation(0));
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        reply.attr(&TTL, &self.attr(ino));
+    }
+
+    fn setattr(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u32>,
+        size: Option<u64>,
+        _: Option<TimeOrNow>,
+        _: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<fuser::BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        if let Some(len) = size.filter(|_| ino == DISK) {
+            let mut state = self.0.lock();
+            state.bytes.resize(len as usize, 0);
+            state.events.push(Event::Resized { len });
+        }
+        reply.attr(&TTL, &self.attr(ino));
+    }
+
+    fn open(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        // Not for the disk: the kernel would then write the rest of a short write to the wrong place.
+        let flags = if ino == ACKS { FopenFlags::FOPEN_DIRECT_IO } else { FopenFlags::empty() };
+        reply.opened(FileHandle(0), flags);
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let state = self.0.lock();
+        if state.vanished {
+            return reply.error(Errno::EIO);
+        }
+        let rest = if ino == DISK { state.bytes.get(offset as usize..).unwrap_or_default() } else { &[] };
+        reply.data(&rest[..rest.len().min(size as usize)]);
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        flags: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let mut state = self.0.lock();
+        if state.vanished {
+            return reply.error(Errno::EIO);
+        }
+        if ino == ACKS {
+            match postcard::from_bytes(data) {
+                Ok(event) => state.events.push(event),
+                Err(_) => return reply.error(Errno::EINVAL),
+            }
+            return reply.written(data.len() as u32);
+        }
+        let (write, offset, bytes) = (state.writes, offset as usize, data.to_vec());
+        state.writes += 1;
+        let synced = flags.0 & libc::O_DSYNC != 0;
+        let event = Event::Arrived { write, offset: offset as u64, bytes: bytes.clone(), synced };
+        self.wait(&mut state, event, Waiting::Write { write, offset, bytes, reply });
+    }
+
+    fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        let mut state = self.0.lock();
+        if state.vanished {
+            return reply.error(Errno::EIO);
+        }
+        if ino != DISK {
+            return reply.ok();
+        }
+        let flush = state.flushes;
+        state.flushes += 1;
+        self.wait(&mut state, Event::FlushBegan { flush }, Waiting::Flush { flush, reply });
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+}

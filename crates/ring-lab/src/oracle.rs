@@ -1,0 +1,227 @@
+//! Judges a crash image by both bounds.
+//!
+//! *Lower*: what the ring has said to be on stable storage is there, byte for byte, at its address, and so is all that the file held before.
+//! *Upper*: every record that a scan finds had been submitted, was not refused, is whole, and lies where the ring has put it; so none is there twice, and none is of
+//! an older life.
+
+use core::ops::Range;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::disk::SECTOR;
+use crate::log::{Event, Log};
+use crate::record::{BLOCK, RecordId, encode, is_prepared, scan, zeros};
+
+/// What is known of a record when all is over.
+#[derive(Debug, Default)]
+struct Fate {
+    submitted: usize,
+    len: usize,
+    start: Option<usize>,
+    refused: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Oracle {
+    /// Where this life of the log begins, and how long the file was then.
+    start: usize,
+    found: usize,
+    /// The file as it is to become: what was there before, each record at its place, zeros between them.
+    expected: Vec<u8>,
+    fates: HashMap<RecordId, Fate>,
+    /// Whether it is known of each record where it is, or that it is nowhere; if not, nothing is known of what lies between those acknowledged.
+    complete: bool,
+    now: usize,
+    /// Everything below has to be as expected.
+    watermark: usize,
+    /// And so has this, by start: what was acknowledged beyond.
+    acknowledged: BTreeMap<usize, usize>,
+}
+
+impl Oracle {
+    /// For this log, of which nothing has happened yet.
+    pub(crate) fn new(log: &Log) -> Result<Self, String> {
+        let start = log.start as usize;
+        let mut expected = if log.file_system.is_none() { log.before.clone() } else { Vec::new() };
+        expected.resize(expected.len().max(start), 0);
+        expected.truncate(start);
+        let mut oracle = Self {
+            start,
+            found: log.before.len(),
+            expected,
+            fates: HashMap::new(),
+            complete: true,
+            now: 0,
+            watermark: start,
+            acknowledged: BTreeMap::new(),
+        };
+        for (now, event) in log.events.iter().enumerate() {
+            oracle.learn(now, event)?;
+        }
+        let padded = oracle.expected.len().next_multiple_of(BLOCK);
+        oracle.expected.resize(padded, 0);
+        oracle.complete = oracle.fates.values().all(|fate| fate.refused || fate.start.is_some());
+        Ok(oracle)
+    }
+
+    fn learn(&mut self, now: usize, event: &Event) -> Result<(), String> {
+        match *event {
+            Event::Submitted { record, len } => {
+                let fate = Fate { submitted: now, len: len as usize, ..Fate::default() };
+                if self.fates.insert(record, fate).is_some() {
+                    return Err(format!("the workload has submitted {record} twice"));
+                }
+            }
+            Event::Placed { record, start } => {
+                let fate = self.fates.get_mut(&record).ok_or_else(|| format!("{record} was placed, not submitted"))?;
+                let (start, end) = (start as usize, start as usize + fate.len);
+                fate.start = Some(start);
+                self.expected.resize(self.expected.len().max(end), 0);
+                if self.expected[start..end].iter().any(|&byte| byte != 0) {
+                    return Err(format!("{record} was given {start}..{end}, and so was another"));
+                }
+                self.expected[start..end].copy_from_slice(&encode(record, fate.len));
+            }
+            Event::Refused { record } => {
+                if let Some(fate) = self.fates.get_mut(&record) {
+                    fate.refused = true;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The file as it is to become.
+    pub(crate) fn expected(&self) -> &[u8] {
+        &self.expected
+    }
+
+    /// Whether [`expected`](Self::expected) is all that may be written.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Where the last byte ends that has to be there.
+    pub(crate) fn owed_end(&self) -> usize {
+        self.acknowledged.values().copied().max().unwrap_or(0).max(self.watermark)
+    }
+
+    /// Takes the next event, and looks whether `stable`, of which it has changed these parts, holds what it must by now.
+    pub(crate) fn step(&mut self, event: &Event, stable: &[u8], changed: &[Range<usize>]) -> Result<(), String> {
+        for range in changed {
+            self.owed_within(stable, range.clone())?;
+        }
+        let new = self.note(event)?;
+        self.compare(stable, new)
+    }
+
+    /// Takes the next event. Answers what is owed from now on.
+    pub(crate) fn note(&mut self, event: &Event) -> Result<Range<usize>, String> {
+        self.now += 1;
+        match *event {
+            Event::Watermark { address } if self.complete && address as usize > self.watermark => {
+                let new = self.watermark..address as usize;
+                self.expected.resize(self.expected.len().max(new.end), 0);
+                self.watermark = new.end;
+                self.acknowledged.retain(|_, end| *end > new.end);
+                Ok(new)
+            }
+            Event::Acknowledged { record } => {
+                let place = self.fates.get(&record).and_then(|fate| Some((fate.start?, fate.len)));
+                let (start, len) = place.ok_or_else(|| format!("{record} was acknowledged, but never placed"))?;
+                if start + len > self.watermark {
+                    self.acknowledged.insert(start, start + len);
+                }
+                Ok(start..start + len)
+            }
+            _ => Ok(0..0),
+        }
+    }
+
+    /// Judges an image that differs from stable storage, which holds what it must, in these parts.
+    pub(crate) fn judge(&self, image: &[u8], differs: &[Range<usize>]) -> Result<(), String> {
+        for range in differs {
+            self.owed_within(image, range.clone())?;
+        }
+        self.nothing_invented(image, self.watermark / BLOCK * BLOCK)
+    }
+
+    /// Judges an image of which nothing is known.
+    pub(crate) fn judge_whole(&self, image: &[u8]) -> Result<(), String> {
+        self.owed_within(image, 0..self.owed_end())?;
+        self.nothing_invented(image, self.watermark / BLOCK * BLOCK)?;
+        let mut found = BTreeSet::new();
+        scan(image, 0, |at, _, _| {
+            found.insert(at);
+            Ok::<(), String>(())
+        })?;
+        match self.acknowledged.keys().find(|start| !found.contains(start)) {
+            Some(start) => Err(format!("a scan does not find the record at {start}, which was acknowledged")),
+            None => Ok(()),
+        }
+    }
+
+    /// Judges the file of the log, whose blocks a file system has kept: also, none of them holds anything foreign.
+    pub(crate) fn judge_file(&self, content: &[u8]) -> Result<(), String> {
+        self.judge_whole(content)?;
+        for (sector, at) in content.chunks(SECTOR).zip((0..).step_by(SECTOR)) {
+            let expected = self.expected.get(at..at + sector.len()) == Some(sector);
+            // All that is not zero of a mark is in its first sector; the rest of the block may have become log.
+            let mut mark = sector.to_vec();
+            mark.resize(BLOCK, 0);
+            let prepared = at % BLOCK == 0 && is_prepared(&mark, at as u64);
+            if self.complete && !expected && zeros(sector) < sector.len() && !prepared {
+                let head = &sector[..sector.len().min(32)];
+                return Err(format!("the sector at {at} holds what nobody has written there: {head:02x?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn owed_within(&self, image: &[u8], range: Range<usize>) -> Result<(), String> {
+        if range.start < self.watermark {
+            self.compare(image, range.start..range.end.min(self.watermark))?;
+        }
+        for (&start, &end) in self.acknowledged.range(..range.end).filter(|(_, end)| **end > range.start) {
+            self.compare(image, start..end)?;
+        }
+        Ok(())
+    }
+
+    fn compare(&self, image: &[u8], range: Range<usize>) -> Result<(), String> {
+        let Range { start, mut end } = range;
+        if end <= self.start && image.len() >= self.found {
+            // A log begins at a whole block, also behind a torn one.
+            end = end.min(image.len()).max(start);
+        }
+        let is = image.get(start..end.min(image.len())).unwrap_or_default();
+        if is == &self.expected[start..end] {
+            return Ok(());
+        }
+        let differ = is.iter().zip(&self.expected[start..end]).position(|(is, should)| is != should);
+        Err(match differ {
+            Some(at) => format!("bytes {start}..{end} were said to be stable, and differ at {}", start + at),
+            None => format!("bytes {start}..{end} were said to be stable, and the file ends at {}", image.len()),
+        })
+    }
+
+    fn nothing_invented(&self, image: &[u8], from: usize) -> Result<(), String> {
+        let mut unplaced = Vec::new();
+        scan(image, from, |at, id, len| {
+            let fate = self.fates.get(&id).filter(|fate| fate.submitted < self.now && fate.len == len);
+            let fate = fate.ok_or_else(|| format!("at {at} there is {id}, which nobody has submitted"))?;
+            if fate.refused {
+                return Err(format!("at {at} there is {id}, which was refused"));
+            }
+            match fate.start {
+                Some(start) if start != at => Err(format!("at {at} there is {id}, whose place is {start}")),
+                Some(_) if image[at..at + len] == self.expected[at..at + len] => Ok(()),
+                None if !unplaced.contains(&id) && image[at..at + len] == encode(id, len) => {
+                    unplaced.push(id);
+                    Ok(())
+                }
+                _ => Err(format!("at {at} there is {id} with other bytes, or for the second time")),
+            }
+        })
+    }
+}

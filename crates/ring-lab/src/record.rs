@@ -1,0 +1,157 @@
+//! What the workloads append, and how it is found again in a file that nobody vouches for.
+//!
+//! ```text
+//! ┌───────┬─────┬──────┬────────┬──────────┬─────┬─────────────┐
+//! │ magic │ len │ life │ writer │ sequence │ crc │ payload ... │   six little-endian words of 4 bytes, then noise
+//! └───────┴─────┴──────┴────────┴──────────┴─────┴─────────────┘
+//! ```
+//!
+//! The payload follows from the rest, so a record that is found can be compared byte for byte without having been kept.
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::random::Random;
+
+pub(crate) const BLOCK: usize = 4096;
+/// Bytes before the payload.
+pub(crate) const HEADER: usize = 24;
+/// No byte of it is zero: a record is told from padding by its first byte.
+const MAGIC: u32 = 0xB1A4_C3D7;
+/// No ring of a workload has larger buffers.
+const MAX_LEN: usize = 1 << 20;
+
+/// Which record it is. No two appends have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct RecordId {
+    /// How often the log had been opened before, and 1.
+    pub(crate) life: u32,
+    pub(crate) writer: u32,
+    pub(crate) sequence: u32,
+}
+
+impl fmt::Display for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "record {} of writer {} in life {}", self.sequence, self.writer, self.life)
+    }
+}
+
+/// The record as bytes, `len` of them.
+pub(crate) fn encode(id: RecordId, len: usize) -> Vec<u8> {
+    assert!((HEADER..=MAX_LEN).contains(&len), "no record has {len} bytes");
+    let mut bytes = Vec::with_capacity(len + 8);
+    for word in [MAGIC, len as u32, id.life, id.writer, id.sequence, 0] {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    let mut random = Random::new(u64::from(id.life) << 56 ^ u64::from(id.writer) << 40 ^ u64::from(id.sequence));
+    while bytes.len() < len {
+        bytes.extend_from_slice(&random.next().to_le_bytes());
+    }
+    bytes.truncate(len);
+    let crc = crc(&bytes);
+    bytes[20..HEADER].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// The record that `bytes` begin with, and its length.
+pub(crate) fn decode(bytes: &[u8]) -> Option<(RecordId, usize)> {
+    let header = bytes.get(..HEADER)?;
+    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let len = word(4) as usize;
+    if word(0) != MAGIC || !(HEADER..=MAX_LEN).contains(&len) {
+        return None;
+    }
+    let id = RecordId { life: word(8), writer: word(12), sequence: word(16) };
+    (crc(bytes.get(..len)?) == word(20)).then_some((id, len))
+}
+
+fn crc(bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&bytes[..20]);
+    hasher.update(&bytes[HEADER..]);
+    hasher.finalize()
+}
+
+/// Finds the records of `image` from `from` on, as a program would that reopens its log: one after the other, padding skipped; behind
+/// anything that is neither, it goes on at the next block.
+pub(crate) fn scan<E>(
+    image: &[u8],
+    from: usize,
+    mut found: impl FnMut(usize, RecordId, usize) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut at = from;
+    while at < image.len() {
+        if let Some((id, len)) = decode(&image[at..]) {
+            found(at, id, len)?;
+            at += len;
+            continue;
+        }
+        let end = image.len().min((at + 1).next_multiple_of(BLOCK));
+        let zeros = zeros(&image[at..end]);
+        at = if zeros == 0 { end } else { at + zeros };
+    }
+    Ok(())
+}
+
+/// Whether `bytes`, which lie at `address`, are nothing but prepared space, as `ring-io` writes it ahead of the log.
+pub(crate) fn is_prepared(bytes: &[u8], address: u64) -> bool {
+    let marks = |(block, address): (&[u8], u64)| {
+        block.len() == BLOCK
+            && block.starts_with(b"ring-io free\0\0\0\0")
+            && block[32..40] == address.to_le_bytes()
+            && zeros(&block[40..]) == BLOCK - 40
+    };
+    bytes.chunks(BLOCK).zip((address..).step_by(BLOCK)).all(marks)
+}
+
+/// How many zeros `bytes` begin with.
+pub(crate) fn zeros(bytes: &[u8]) -> usize {
+    const WIDTH: usize = 64;
+    let whole = bytes.chunks_exact(WIDTH).take_while(|chunk| *chunk == [0; WIDTH]).count() * WIDTH;
+    whole + bytes[whole..].iter().take_while(|&&byte| byte == 0).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(image: &[u8]) -> Vec<(usize, u32)> {
+        let mut all = Vec::new();
+        let outcome: Result<(), ()> = scan(image, 0, |at, id, _| {
+            all.push((at, id.sequence));
+            Ok(())
+        });
+        assert_eq!(outcome, Ok(()));
+        all
+    }
+
+    fn record(sequence: u32, len: usize) -> Vec<u8> {
+        encode(RecordId { life: 1, writer: 2, sequence }, len)
+    }
+
+    #[test]
+    fn a_record_with_any_bit_changed_is_none() {
+        let whole = record(7, 61);
+        assert_eq!(decode(&whole), Some((RecordId { life: 1, writer: 2, sequence: 7 }, 61)));
+        for bit in 0..whole.len() * 8 {
+            let mut changed = whole.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode(&changed), None, "bit {bit}");
+        }
+        assert_eq!(decode(&whole[..60]), None);
+    }
+
+    #[test]
+    fn a_scan_skips_padding_and_goes_on_behind_what_is_torn() {
+        let mut image = record(1, 100);
+        image.resize(300, 0);
+        image.extend(record(2, 50));
+        image.resize(BLOCK, 0);
+        image.extend(record(3, 3000));
+        image[BLOCK + 700] ^= 1;
+        image.resize(2 * BLOCK, 0);
+        image.extend(record(4, HEADER));
+        assert_eq!(found(&image), [(0, 1), (300, 2), (2 * BLOCK, 4)]);
+    }
+}

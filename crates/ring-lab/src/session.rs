@@ -1,0 +1,125 @@
+//! One life of a ring in a process of its own, over a mounted disk, and the log of it.
+
+use core::time::Duration;
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Instant;
+use std::{env, fs};
+
+use buffer_ring::WriteMode;
+use buffer_ring::ring_io::QuikIO;
+use tempfile::TempDir;
+
+use crate::log::Log;
+use crate::machine::{Fault, Machine, Target};
+use crate::workload::{Engine, Setting};
+
+/// A workload is a matter of milliseconds, so that it takes longer only if somebody waits for ever.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is to be recorded.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) life: u32,
+    pub(crate) engine: Engine,
+    pub(crate) appends: usize,
+    pub(crate) before: Vec<u8>,
+    /// How much of `before` is known to be log.
+    pub(crate) owed: usize,
+    pub(crate) fault: Option<(Target, Fault)>,
+    pub(crate) images: u64,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    pub(crate) log: Log,
+    /// What the workload said last.
+    pub(crate) said: String,
+    /// Whether the fault was met.
+    pub(crate) met: bool,
+}
+
+/// Why this machine has no level beyond memory; `None` if it has.
+pub(crate) fn missing() -> Option<String> {
+    let fuse = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
+    if let Err(error) = fuse {
+        return Some(format!("/dev/fuse: {error}"));
+    }
+    let probe = tempfile::tempdir().and_then(|folder| Machine::mount(folder.path(), Vec::new(), 0).map(drop));
+    probe.err().map(|error| format!("a file system of FUSE cannot be mounted: {error}"))
+}
+
+pub(crate) fn record(plan: &Plan) -> Result<Recorded, String> {
+    let told = |what: &str, error: io::Error| format!("{what}: {error}");
+    let start = log_end(&plan.before).map_err(|error| told("the image cannot be opened", error))?;
+    if start < plan.owed as u64 {
+        return Err(format!("the log was found to end at {start}, and {} bytes of it are owed", plan.owed));
+    }
+    let folder = TempDir::new().map_err(|error| told("a folder", error))?;
+    let machine =
+        Machine::mount(folder.path(), plan.before.clone(), plan.seed).map_err(|error| told("mount", error))?;
+    if let Some((target, fault)) = plan.fault {
+        machine.plan(target, fault);
+    }
+    let said = run(plan, &machine.disk(), &machine.acks())?;
+    let met = machine.fault_was_met();
+    let events = machine.take();
+    drop(machine);
+    let setting = Setting::of(plan.seed);
+    let log = Log {
+        seed: plan.seed,
+        images: plan.images,
+        setting: format!("fuse, {:?}, {setting:?}, life {}, fault: {:?}; {said}", plan.engine, plan.life, plan.fault),
+        serialized: setting.write_mode == WriteMode::Serialized,
+        file_system: None,
+        before: plan.before.clone(),
+        start,
+        events,
+    };
+    Ok(Recorded { log, said, met })
+}
+
+/// Where the log in `image` ends, as whoever opens it next will find.
+fn log_end(image: &[u8]) -> io::Result<u64> {
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), image)?;
+    QuikIO::new(file.reopen()?).log_end().map_err(io::Error::other)
+}
+
+/// The workload, in a process of its own; what it says last.
+pub(crate) fn run(plan: &Plan, log: &Path, acks: &Path) -> Result<String, String> {
+    let engine = match plan.engine {
+        Engine::Uring => "uring",
+        Engine::Positioned => "positioned",
+    };
+    let program = env::current_exe().map_err(|error| error.to_string())?;
+    let mut command = Command::new(program);
+    command.arg("workload").arg("--log").arg(log).arg("--acks").arg(acks).args(["--engine", engine]);
+    command.args(["--seed", &plan.seed.to_string(), "--life", &plan.life.to_string()]);
+    command.args(["--appends", &plan.appends.to_string()]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.map_err(|error| format!("the workload does not start: {error}"))?;
+    let begun = Instant::now();
+    let status = loop {
+        match child.try_wait().map_err(|error| error.to_string())? {
+            Some(status) => break status,
+            None if begun.elapsed() > PATIENCE => {
+                let _ = child.kill();
+                return Err(format!("the workload of seed {} does not end: somebody waits for ever", plan.seed));
+            }
+            None => thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    let mut said = String::new();
+    let _ = child.stdout.take().map(|mut out| out.read_to_string(&mut said));
+    let _ = child.stderr.take().map(|mut err| err.read_to_string(&mut said));
+    if status.success() {
+        Ok(said.trim().lines().last().unwrap_or_default().to_owned())
+    } else {
+        Err(format!("the workload of seed {} ended by {status}: {}", plan.seed, said.trim()))
+    }
+}

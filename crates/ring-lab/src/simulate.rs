@@ -1,0 +1,363 @@
+//! One life of a ring over a disk in memory, in one thread, with every choice made by a seed: the same log each time.
+//!
+//! Writers are told apart by numbers, not by threads: their appends interleave with each other, with reservations that stay open,
+//! and with a disk that completes writes when it likes.
+
+use core::mem;
+use core::sync::atomic::Ordering;
+use std::io::IoSlice;
+use std::sync::{Arc, Mutex, Weak};
+
+use buffer_ring::ring_io::DeviceEvent;
+use buffer_ring::{AppendError, BufferRing, BufferRingOptions, Extent, MemoryDevice, QuikIO, Reservation, WriteMode};
+
+use crate::log::{Event, Log};
+use crate::random::Random;
+use crate::record::{BLOCK, HEADER, RecordId, encode};
+
+const WRITERS: usize = 4;
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+const TRANSIENT: [i32; 4] = [4, 11, 16, 125];
+
+/// Who calls flush and rotate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Auto,
+    /// Sealed buffers are written when that is asked for.
+    Held,
+    Manual,
+}
+
+/// A ring's life on a file that holds `before`, of which `owed` bytes are known to be a log.
+pub(crate) fn simulate(seed: u64, life: u32, before: Vec<u8>, owed: usize) -> Result<Log, String> {
+    let mut random = Random::new(seed);
+    let mode = random.pick(&[Mode::Auto, Mode::Auto, Mode::Auto, Mode::Held, Mode::Manual]);
+    let write_mode = random.pick(&[WriteMode::TailLocalized, WriteMode::TailLocalized, WriteMode::Serialized]);
+    let (capacity, buffer_size) = (2 + random.below(4), BLOCK * random.pick(&[1, 1, 2, 3, 4]));
+    let faults = random.chance(40);
+    let prepare = random.pick(&[0, 16 << 10, 64 << 10]);
+
+    let (_, device) = QuikIO::in_memory();
+    fill(&device, &before)?;
+    let events = Arc::new(Mutex::new(Vec::new()));
+    device.shuffle(random.next());
+    let io = device.builder().write_mode(write_mode).prepare(prepare).build().map_err(|error| error.to_string())?;
+    let start = io.start().map_err(|error| error.to_string())?;
+    if start < owed as u64 {
+        return Err(format!("the log was found to end at {start}, and {owed} bytes of it are owed"));
+    }
+    let ring = Arc::new(BufferRing::with_options(BufferRingOptions {
+        capacity,
+        buffer_size,
+        io_instance: Some(Arc::new(io)),
+        auto_flush: mode == Mode::Auto,
+        auto_rotate: mode != Mode::Manual,
+    }));
+    record(&device, &events, &ring);
+    let fault = plan_faults(&device, &mut random, faults);
+    let setting = format!(
+        "memory, {mode:?}, {write_mode:?}, {capacity} buffers of {buffer_size}, life {life}, {prepare} prepared, faults: {fault}"
+    );
+    let thirst = random.pick(&[1, 3, 6, 15]);
+    let mut life = Life {
+        thirst,
+        sync_fails: fault.contains("sync"),
+        ring: &ring,
+        device: &device,
+        events: &events,
+        random,
+        mode,
+        life,
+        buffer_size,
+        sequences: [0; WRITERS],
+        open: Vec::new(),
+        placed: Vec::new(),
+    };
+    let steps = 60 + life.random.below(240);
+    for _ in 0..steps {
+        life.step();
+    }
+    life.end();
+    drop(ring);
+    let events = mem::take(&mut *events.lock().expect("no panic"));
+    let serialized = write_mode == WriteMode::Serialized;
+    Ok(Log { seed, images: 0, setting, serialized, file_system: None, before, start, events })
+}
+
+/// Puts `before` into the device, as if it had been there for ever.
+fn fill(device: &MemoryDevice, before: &[u8]) -> Result<(), String> {
+    let io = device.builder().start_at(0).build().map_err(|error| error.to_string())?;
+    let ring = BufferRing::with_options(BufferRingOptions {
+        capacity: 2,
+        buffer_size: 1 << 20,
+        io_instance: Some(Arc::new(io)),
+        ..BufferRingOptions::default()
+    });
+    for piece in before.chunks(1 << 20) {
+        ring.append(piece).map_err(|error| error.to_string())?;
+    }
+    ring.close().map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// Has everything that happens at the device written down; while a sync runs, completions are taken from it, as another thread might do.
+fn record(device: &MemoryDevice, events: &Arc<Mutex<Vec<Event>>>, ring: &Arc<BufferRing>) {
+    let (events, ring) = (Arc::clone(events), Arc::downgrade(ring));
+    let arrived = Mutex::new(Vec::<Vec<u8>>::new());
+    // What was written before is not part of the log.
+    let first = device.writes().len();
+    let first_sync = device.syncs();
+    device.watch(move |event| {
+        let push = |event| events.lock().expect("no panic").push(event);
+        match event {
+            DeviceEvent::WriteArrived { write, offset, bytes, durable } => {
+                arrived.lock().expect("no panic").push(bytes.to_vec());
+                push(Event::Arrived { write: write - first, offset, bytes: bytes.to_vec(), synced: durable });
+            }
+            DeviceEvent::WriteCompleted { write, bytes } => {
+                if arrived.lock().expect("no panic")[write - first][..bytes.len()] != *bytes {
+                    push(Event::Changed { write: write - first });
+                }
+                push(Event::Completed { write: write - first, written: bytes.len() });
+            }
+            DeviceEvent::WriteFailed { write } => push(Event::Failed { write: write - first }),
+            DeviceEvent::SyncBegan { sync } => {
+                push(Event::FlushBegan { flush: sync - first_sync });
+                for _ in 0..4 {
+                    Weak::upgrade(&ring).map(|ring| ring.written_watermark());
+                }
+            }
+            DeviceEvent::SyncEnded { sync, succeeded } => {
+                push(Event::FlushEnded { flush: sync - first_sync, succeeded });
+            }
+            _ => {}
+        }
+    });
+}
+
+fn plan_faults(device: &MemoryDevice, random: &mut Random, faults: bool) -> String {
+    if !faults {
+        return "none".into();
+    }
+    let mut told = Vec::new();
+    for _ in 0..random.up_to(4) {
+        let nth = random.below(12);
+        match random.below(9) {
+            0..=2 => {
+                let bytes = 512 * random.below(8);
+                device.shorten_write(nth, bytes);
+                told.push(format!("write {nth} short at {bytes}"));
+            }
+            3..=4 => {
+                let errno = random.pick(&TRANSIENT);
+                device.fail_write(nth, errno);
+                told.push(format!("write {nth} put off by {errno}"));
+            }
+            5..=6 => {
+                let errno = random.pick(&[EIO, ENOSPC]);
+                device.fail_write(nth, errno);
+                told.push(format!("write {nth} fails by {errno}"));
+            }
+            _ => told.push("a sync fails".into()),
+        }
+    }
+    told.join(", ")
+}
+
+struct Life<'a> {
+    ring: &'a BufferRing,
+    device: &'a MemoryDevice,
+    events: &'a Mutex<Vec<Event>>,
+    random: Random,
+    mode: Mode,
+    life: u32,
+    buffer_size: usize,
+    /// How often, in percent of all steps, durability is asked for.
+    thirst: usize,
+    /// Whether a sync is to fail some time.
+    sync_fails: bool,
+    sequences: [u32; WRITERS],
+    /// Reservations that are filled, and not yet given up.
+    open: Vec<(RecordId, Reservation<'a>)>,
+    placed: Vec<(RecordId, Extent)>,
+}
+
+impl Life<'_> {
+    fn tell(&self, event: Event) {
+        self.events.lock().expect("no panic").push(event);
+    }
+
+    fn step(&mut self) {
+        if self.random.chance(self.thirst) {
+            return if self.random.chance(70) { self.wait_for_one() } else { self.sync() };
+        }
+        match self.random.below(100) {
+            0..=64 => self.append(),
+            65..=79 => self.reserve(),
+            80..=86 => self.give_up_one(),
+            87..=91 => _ = self.ring.flush(&self.ring.current_buffer(Ordering::Acquire)),
+            92..=93 if self.mode == Mode::Manual => _ = self.ring.rotate(),
+            94 => self.device.fail_write(self.random.below(3), self.random.clone().pick(&TRANSIENT)),
+            95 if self.sync_fails => {
+                self.device.fail_sync(EIO);
+                self.sync_fails = false;
+            }
+            _ => {
+                _ = self.ring.written_watermark();
+                self.tell(Event::Watermark { address: self.ring.durable_watermark() });
+            }
+        }
+    }
+
+    fn next_record(&mut self) -> (RecordId, usize) {
+        let writer = self.random.below(WRITERS);
+        let record = RecordId { life: self.life, writer: writer as u32, sequence: self.sequences[writer] };
+        self.sequences[writer] += 1;
+        let most = match self.random.below(16) {
+            0 => self.buffer_size,
+            1..=6 => 3000,
+            _ => 500,
+        };
+        let len = HEADER + self.random.below(most - HEADER + 1);
+        self.tell(Event::Submitted { record, len: len as u32 });
+        (record, len)
+    }
+
+    fn append(&mut self) {
+        let (record, len) = self.next_record();
+        let bytes = encode(record, len);
+        // A call that waits must not wait for a reservation of its own thread, nor for a flush that nobody asks for.
+        let may_wait = self.open.is_empty() && self.mode == Mode::Auto;
+        let cut = self.random.below(len);
+        let outcome = match self.random.below(6) {
+            0 | 1 if may_wait => self.ring.append(&bytes),
+            2 if may_wait => self.ring.append_vectored(&[IoSlice::new(&bytes[..cut]), IoSlice::new(&bytes[cut..])]),
+            3 if may_wait && self.random.chance(8 * self.thirst) => {
+                let outcome = self.ring.append_durable(&bytes);
+                if let Ok(extent) = outcome {
+                    self.tell(Event::Placed { record, start: extent.start() });
+                    self.tell(Event::Acknowledged { record });
+                    self.placed.push((record, extent));
+                    return;
+                }
+                outcome
+            }
+            _ => self.ring.try_append(&bytes),
+        };
+        self.outcome(record, outcome);
+    }
+
+    fn outcome(&mut self, record: RecordId, outcome: Result<Extent, AppendError>) {
+        match outcome {
+            Ok(extent) => {
+                self.tell(Event::Placed { record, start: extent.start() });
+                self.placed.push((record, extent));
+            }
+            Err(AppendError::RingFull | AppendError::Sealed) => {
+                self.tell(Event::Refused { record });
+                self.make_room();
+            }
+            // It may be in the log, or not.
+            Err(_) => {}
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.mode == Mode::Manual {
+            self.ring.flush(&self.ring.current_buffer(Ordering::Acquire));
+            _ = self.ring.rotate();
+        } else {
+            self.sync();
+        }
+    }
+
+    fn reserve(&mut self) {
+        let (record, len) = self.next_record();
+        match self.ring.try_reserve(len) {
+            Ok(mut reservation) => {
+                reservation.copy_from_slice(&encode(record, len));
+                if self.random.chance(20) {
+                    // Aborted: the bytes become zeros, and nobody ever sees them.
+                    self.tell(Event::Refused { record });
+                    return;
+                }
+                self.tell(Event::Placed { record, start: reservation.extent().start() });
+                self.open.push((record, reservation));
+                if self.open.len() > 3 {
+                    self.give_up_one();
+                }
+            }
+            Err(AppendError::RingFull | AppendError::Sealed) => {
+                self.tell(Event::Refused { record });
+                self.make_room();
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn give_up_one(&mut self) {
+        if !self.open.is_empty() {
+            let (record, reservation) = self.open.swap_remove(self.random.below(self.open.len()));
+            self.placed.push((record, reservation.commit()));
+        }
+    }
+
+    fn give_up_all(&mut self) {
+        while !self.open.is_empty() {
+            self.give_up_one();
+        }
+    }
+
+    fn wait_for_one(&mut self) {
+        self.give_up_all();
+        if self.placed.is_empty() {
+            return;
+        }
+        let recent = self.placed.len().min(8);
+        let (record, extent) = self.placed[self.placed.len() - self.random.up_to(recent)];
+        if self.ring.wait_durable(extent.end()).is_ok() {
+            self.tell(Event::Acknowledged { record });
+            self.tell(Event::Watermark { address: self.ring.durable_watermark() });
+        }
+    }
+
+    fn sync(&mut self) {
+        self.give_up_all();
+        if let Ok(address) = self.ring.sync() {
+            self.tell(Event::Watermark { address });
+        }
+    }
+
+    fn end(mut self) {
+        self.give_up_all();
+        if self.random.chance(50) {
+            self.sync();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::is_prepared;
+
+    /// Without the bytes of prepared space, which have a random number in them.
+    fn events(seed: u64) -> Vec<Event> {
+        let mut events = simulate(seed, 1, Vec::new(), 0).expect("a working ring").events;
+        for event in &mut events {
+            if let Event::Arrived { offset, bytes, .. } = event
+                && is_prepared(bytes, *offset)
+            {
+                bytes.clear();
+            }
+        }
+        events
+    }
+
+    #[test]
+    fn a_seed_repeats_a_life() {
+        for seed in 0..20 {
+            assert_eq!(events(seed), events(seed), "seed {seed}");
+        }
+    }
+}

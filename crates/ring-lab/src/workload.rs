@@ -1,0 +1,224 @@
+//! What a child process does to a log: several threads append through the public interface, and write down what they are told.
+//!
+//! `workload --log FILE --acks FILE --seed S`: what the ring looks like, and who appends what in which way, follows from the seed. An
+//! error of the ring is no failure of the workload: it is told in the last line.
+
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+use std::fs::{File, OpenOptions};
+use std::io::{IoSlice, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use buffer_ring::{AppendError, BufferRing, BufferRingOptions, EngineKind, Extent, QuikIO, WriteMode};
+use clap::{Args, ValueEnum};
+
+use crate::log::Event;
+use crate::random::Random;
+use crate::record::{BLOCK, HEADER, RecordId, encode};
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// The file of the log
+    #[arg(long)]
+    pub(crate) log: PathBuf,
+    /// Where to write down what is told
+    #[arg(long)]
+    pub(crate) acks: PathBuf,
+    #[arg(long)]
+    pub(crate) seed: u64,
+    #[arg(long, default_value_t = 1)]
+    pub(crate) life: u32,
+    #[arg(long, value_enum, default_value_t = Engine::Uring)]
+    pub(crate) engine: Engine,
+    /// Appends of each thread
+    #[arg(long, default_value_t = 20)]
+    pub(crate) appends: usize,
+    /// Threads
+    #[arg(long, default_value_t = 3)]
+    pub(crate) writers: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Engine {
+    Uring,
+    Positioned,
+}
+
+/// Who calls flush and rotate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Auto,
+    Held,
+    Manual,
+}
+
+/// What follows from the seed alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    mode: Mode,
+    pub(crate) write_mode: WriteMode,
+    capacity: usize,
+    buffer_size: usize,
+}
+
+impl Setting {
+    pub(crate) fn of(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        Self {
+            mode: random.pick(&[Mode::Auto, Mode::Auto, Mode::Held, Mode::Manual]),
+            write_mode: random.pick(&[WriteMode::TailLocalized, WriteMode::TailLocalized, WriteMode::Serialized]),
+            capacity: 2 + random.below(4),
+            buffer_size: BLOCK * random.pick(&[1, 2, 4, 16]),
+        }
+    }
+}
+
+pub(crate) fn task(options: &Options) -> Result<(), String> {
+    let told = |what: &str, error: &dyn core::fmt::Display| format!("{what}: {error}");
+    let setting = Setting::of(options.seed);
+    let direct = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(libc::O_DIRECT)
+        .open(&options.log);
+    let file = direct.map_err(|error| told("the log", &error))?;
+    // Without that, a power cut may take the file itself.
+    let folder = options.log.parent().and_then(|folder| File::open(folder).ok());
+    folder.map_or(Ok(()), |folder| folder.sync_all()).map_err(|error| told("the folder", &error))?;
+    let acks = File::options().write(true).open(&options.acks).map_err(|error| told("the acknowledgements", &error))?;
+    let engine = match options.engine {
+        Engine::Uring => EngineKind::IoUring,
+        Engine::Positioned => EngineKind::Positioned,
+    };
+    let io = QuikIO::builder(file).engine(engine).write_mode(setting.write_mode).build();
+    let ring = BufferRing::try_with_options(BufferRingOptions {
+        capacity: setting.capacity,
+        buffer_size: setting.buffer_size,
+        io_instance: Some(Arc::new(io.map_err(|error| told("the engine", &error))?)),
+        auto_flush: setting.mode == Mode::Auto,
+        auto_rotate: setting.mode != Mode::Manual,
+    });
+    let ring = match ring {
+        Ok(ring) => ring,
+        Err(error) => {
+            println!("refused: {error}");
+            return Ok(());
+        }
+    };
+    let mut seeds = Random::new(options.seed ^ 1);
+    thread::scope(|scope| {
+        for writer in 0..options.writers {
+            let writer = Writer {
+                ring: &ring,
+                acks: &acks,
+                setting,
+                random: Random::new(seeds.next()),
+                record: RecordId { life: options.life, writer, sequence: 0 },
+                placed: Vec::new(),
+            };
+            scope.spawn(|| writer.run(options.appends));
+        }
+    });
+    match ring.close() {
+        Ok(end) => println!("closed at {end}"),
+        Err(error) => println!("failed: {error}"),
+    }
+    Ok(())
+}
+
+struct Writer<'a> {
+    ring: &'a BufferRing,
+    acks: &'a File,
+    setting: Setting,
+    random: Random,
+    record: RecordId,
+    placed: Vec<(RecordId, Extent)>,
+}
+
+impl Writer<'_> {
+    fn run(mut self, appends: usize) {
+        for _ in 0..appends {
+            self.append();
+            match self.random.below(10) {
+                0..=3 => self.wait_for_one(),
+                4 => self.sync(),
+                5 => _ = self.ring.flush(&self.ring.current_buffer(Ordering::Acquire)),
+                _ => {}
+            }
+            if self.ring.poisoned().is_some() && self.random.chance(50) {
+                return;
+            }
+        }
+        self.wait_for_one();
+    }
+
+    /// A disk that is gone takes this with it.
+    fn tell(&self, event: &Event) {
+        let bytes = postcard::to_stdvec(event).expect("it fits memory");
+        let _ = (&*self.acks).write(&bytes);
+    }
+
+    fn append(&mut self) {
+        let record = self.record;
+        self.record.sequence += 1;
+        let most = if self.random.chance(10) { self.setting.buffer_size } else { 1500 };
+        let len = HEADER + self.random.below(most - HEADER + 1);
+        let bytes = encode(record, len);
+        self.tell(&Event::Submitted { record, len: len as u32 });
+        let cut = self.random.below(len);
+        let way = self.random.below(6);
+        let durable = way == 3;
+        let outcome = loop {
+            let outcome = match way {
+                0 | 1 => self.ring.append(&bytes),
+                2 => self.ring.append_vectored(&[IoSlice::new(&bytes[..cut]), IoSlice::new(&bytes[cut..])]),
+                3 => self.ring.append_durable(&bytes),
+                4 => self.ring.append_timeout(&bytes, Duration::from_millis(50)),
+                _ => self.ring.reserve(len).map(|mut reserved| {
+                    reserved.copy_from_slice(&bytes);
+                    thread::yield_now();
+                    reserved.commit()
+                }),
+            };
+            match outcome {
+                Err(AppendError::RingFull | AppendError::TimedOut) => _ = self.ring.sync(),
+                Err(AppendError::Sealed) => {
+                    _ = self.ring.flush(&self.ring.current_buffer(Ordering::Acquire));
+                    _ = self.ring.rotate();
+                    thread::yield_now();
+                }
+                outcome => break outcome,
+            }
+        };
+        if let Ok(extent) = outcome {
+            self.tell(&Event::Placed { record, start: extent.start() });
+            if durable {
+                self.tell(&Event::Acknowledged { record });
+            }
+            self.placed.push((record, extent));
+        }
+    }
+
+    fn wait_for_one(&mut self) {
+        let recent = self.placed.len().min(4);
+        if recent == 0 {
+            return;
+        }
+        let (record, extent) = self.placed[self.placed.len() - self.random.up_to(recent)];
+        if self.ring.wait_durable(extent.end()).is_ok() {
+            self.tell(&Event::Acknowledged { record });
+            self.tell(&Event::Watermark { address: self.ring.durable_watermark() });
+        }
+    }
+
+    fn sync(&mut self) {
+        if let Ok(address) = self.ring.sync() {
+            self.tell(&Event::Watermark { address });
+        }
+    }
+}
