@@ -91,7 +91,8 @@ fn a_crowd_needs_few_flushes_of_the_device() {
                 begin.wait();
                 let all = THREADS as u64 * COMMITS;
                 let mut seen = 0;
-                while device.held() > 0 || ring.stats().records_appended < all {
+                // The last batches may not have arrived at the device when all have appended: then they are not held any more.
+                while ring.stats().records_appended < all {
                     // Until nobody comes any more.
                     let appended = ring.stats().records_appended;
                     if appended == seen && device.held() > 0 {
@@ -100,8 +101,8 @@ fn a_crowd_needs_few_flushes_of_the_device() {
                     seen = appended;
                     thread::sleep(Duration::from_millis(1));
                 }
+                drop(holding);
             });
-            drop(holding);
             let (flushes, commits) = (device_flushes(&device), THREADS * COMMITS as usize);
             assert!(flushes * 100 <= commits * 10, "{policy:?}: {flushes} flushes of the device for {commits} commits");
         }
