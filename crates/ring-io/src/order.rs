@@ -14,7 +14,8 @@ pub enum WriteMode {
     #[default]
     TailLocalized,
     /// One after the other: a write begins when the one before it in the file has completed. So the file is at every moment a
-    /// prefix of the log (the write in flight may be there in part), and the device is never busy with two.
+    /// prefix of the log (the write in flight may be there in part, and prepared space behind it), and the device is never busy with
+    /// two of its writes.
     ///
     /// The next write is sent by whoever [reaps](crate::WriteQueue::reap) the one before.
     Serialized,

@@ -72,8 +72,8 @@ impl Registered {
 
 /// The exclusive right to write through a [`QuikIO`], for the buffers of one arena.
 ///
-/// Dropping it waits for everything in flight, cuts off what was [prepared](crate::QuikIOBuilder::prepare) and not used, then lets the next [`QuikIO::attach`] succeed. A queue that is leaked
-/// (`mem::forget`) keeps the file for itself until the process ends.
+/// Dropping it waits for everything in flight, cuts off what was [prepared](crate::QuikIOBuilder::prepare) and not used, then lets
+/// the next [`QuikIO::attach`] succeed. A queue that is leaked (`mem::forget`) keeps the file for itself until the process ends.
 ///
 /// Threads share it by reference. Any of them may submit; those who reap take turns.
 pub struct WriteQueue {
@@ -122,8 +122,9 @@ impl WriteQueue {
     /// arrives by [`reap`](Self::reap). Writes complete in any order, so two at once must not overlap in the file.
     /// Bytes from outside the queue's arena are fine, only slower.
     ///
-    /// In [`Serialized`](crate::WriteMode::Serialized) it is kept here until every byte of the file from [`QuikIO::start`] up to `offset` has been written; so
-    /// the writes may be submitted in any order, but must leave no gap. After a failed write each later one comes back untried.
+    /// In [`Serialized`](crate::WriteMode::Serialized) it is kept here until every byte of the file from [`QuikIO::start`] up to
+    /// `offset` has been written; so the writes may be submitted in any order, but must leave no gap. After a failed write each
+    /// later one comes back untried.
     pub fn submit(&self, token: u64, bytes: Frozen, offset: u64) {
         self.arrive(request(token, bytes, offset, false));
     }
@@ -173,8 +174,8 @@ impl WriteQueue {
     ///
     /// # Panics
     ///
-    /// In [`Serialized`](crate::WriteMode::Serialized), if it is not its turn: every byte of the file from [`QuikIO::start`] up to `offset` must have
-    /// come back written.
+    /// In [`Serialized`](crate::WriteMode::Serialized), if it is not its turn: every byte of the file from [`QuikIO::start`] up to
+    /// `offset` must have come back written.
     #[must_use]
     pub fn write_durable_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
         let mut request = request(token, bytes, offset, true);
@@ -347,8 +348,8 @@ impl WriteQueue {
         self.in_flight.load(Ordering::Acquire)
     }
 
-    /// In [`Serialized`](crate::WriteMode::Serialized): writes submitted whose turn has not come. While nothing is in flight, they wait for one that was not
-    /// submitted; dropping the queue drops them.
+    /// In [`Serialized`](crate::WriteMode::Serialized): writes submitted whose turn has not come. While nothing is in flight, they wait
+    /// for one that was not submitted; dropping the queue drops them.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.order.as_ref().map_or(0, |order| order.lock().waiting())
