@@ -2,6 +2,7 @@
 
 mod common;
 
+use core::time::Duration;
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -340,13 +341,19 @@ fn a_dropped_queue_waits_for_a_held_write() {
     let (io, device, queue) = device();
     let _holding = Holding::new(&device);
     queue.submit(1, bytes(1, BLOCK), 0);
-    let dropping = thread::spawn(move || drop(queue));
-    assert!(!dropping.is_finished());
+    let dropping = thread::spawn({
+        let device = device.clone();
+        move || {
+            drop(queue);
+            device.contents()
+        }
+    });
+    // Time enough for a queue that does not wait.
+    thread::sleep(Duration::from_millis(30));
     assert_eq!(device.held(), 1);
     assert!(io.attach(bytes(0, BLOCK).arena()).is_err(), "it still serves the first queue");
     device.release_all();
-    dropping.join().expect("no panic");
-    assert!(device.contents() == pattern(1, BLOCK));
+    assert!(dropping.join().expect("no panic") == pattern(1, BLOCK), "gone before its write had completed");
     drop(attach(&io));
 }
 
