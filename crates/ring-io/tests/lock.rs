@@ -207,7 +207,7 @@ fn this_process_is_refused_until_the_other_one_is_done() {
 /// Many large writes in flight, for ever.
 fn write_without_end(path: &Path) -> ! {
     const MANY: u64 = 32;
-    const LARGE: usize = 256 * BLOCK;
+    const LARGE: usize = 64 * BLOCK;
     let io = Arc::new(QuikIO::open(path).expect("nobody else"));
     let queue = attach(&io);
     (0..MANY).for_each(|token| queue.submit(token, bytes(token, LARGE), token * LARGE as u64));
