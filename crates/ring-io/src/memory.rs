@@ -51,6 +51,8 @@ struct State {
     syncs: usize,
     /// Decides which held writes complete, if the device does so by itself.
     chance: Option<Chance>,
+    /// Whether somebody waits in `reap`, who may be the one whom all others rely on.
+    reaping: bool,
     watcher: Watcher,
 }
 
@@ -212,7 +214,8 @@ impl MemoryDevice {
         let held = Held { write: arrival, request, fault, mailbox: Arc::clone(mailbox) };
         if state.holding {
             state.held.push(held);
-            state.complete_some(0);
+            let reaper = state.reaping.then_some(&self.shared.mailbox);
+            state.complete_some(reaper);
         } else {
             state.complete(held);
         }
@@ -235,15 +238,18 @@ impl State {
         mailbox.deliver((request, result));
     }
 
-    /// At least so many of those that are held, if the device completes them by itself.
-    fn complete_some(&mut self, least: usize) {
+    /// Completes some of those that are held, if the device does so by itself; at least one for whoever waits at the mailbox `waiting`.
+    fn complete_some(&mut self, waiting: Option<&Arc<Mailbox>>) {
         let Some(chance) = &mut self.chance else { return };
-        let mut count = chance.below(4).saturating_sub(1).max(least).min(self.held.len());
-        while count > 0 {
+        let mut count = chance.below(4).saturating_sub(1);
+        let is_for = |mailbox: &Arc<Mailbox>, held: &Held| Arc::ptr_eq(&held.mailbox, mailbox);
+        let mut waiting = waiting.filter(|mailbox| self.held.iter().any(|held| is_for(mailbox, held)));
+        while (count > 0 || waiting.is_some()) && !self.held.is_empty() {
             let Some(chance) = &mut self.chance else { return };
             let held = self.held.remove(chance.below(self.held.len()));
+            waiting = waiting.filter(|mailbox| !is_for(mailbox, &held));
             self.complete(held);
-            count -= 1;
+            count = count.saturating_sub(1);
         }
     }
 
@@ -279,7 +285,7 @@ impl Backend for MemoryDevice {
         self.arrive(request, &mailbox);
         let mut completed = Vec::new();
         while completed.is_empty() {
-            self.shared.state.lock().complete_some(1);
+            self.shared.state.lock().complete_some(Some(&mailbox));
             let wait = if self.is_shuffled() { Wait::No } else { Wait::Until(None) };
             mailbox.reap(wait, &mut completed);
         }
@@ -287,8 +293,13 @@ impl Backend for MemoryDevice {
     }
 
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
-        self.shared.state.lock().complete_some(usize::from(wait != Wait::No));
+        let waiting = (wait != Wait::No).then_some(&self.shared.mailbox);
+        let mut state = self.shared.state.lock();
+        state.complete_some(waiting);
+        state.reaping = waiting.is_some();
+        drop(state);
         self.shared.mailbox.reap(wait, completed);
+        self.shared.state.lock().reaping = false;
     }
 
     fn interrupt(&self) {
@@ -331,7 +342,7 @@ impl Storage for MemoryDevice {
         let (sync, watcher) = {
             let mut state = self.shared.state.lock();
             state.syncs += 1;
-            state.complete_some(0);
+            state.complete_some(None);
             (state.syncs - 1, state.watcher.clone())
         };
         watcher.tell(DeviceEvent::SyncBegan { sync });
@@ -370,5 +381,39 @@ impl Chance {
         let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
         ((mixed ^ mixed >> 31) % end as u64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use ring_alloc::{BLOCK, Buffer};
+
+    use super::*;
+
+    fn request(token: u64) -> Request {
+        Request::new(token, Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK), token * BLOCK as u64, false)
+    }
+
+    #[test]
+    fn chance_serves_whoever_waits_first_of_all() {
+        for seed in 0..100 {
+            let device = MemoryDevice::new();
+            device.hold();
+            let elsewhere = Arc::default();
+            (0..3).for_each(|token| device.arrive(request(token), &elsewhere));
+            device.submit(request(7));
+            device.shuffle(seed);
+            let mut completed = Vec::new();
+            device.reap(Wait::Until(Some(Instant::now())), &mut completed);
+            assert_eq!(completed.iter().map(|(request, _)| request.token).collect::<Vec<_>>(), [7], "seed {seed}");
+
+            // As if somebody were waiting when it arrives.
+            device.shared.state.lock().reaping = true;
+            device.submit(request(8));
+            device.reap(Wait::No, &mut completed);
+            assert_eq!(completed.last().map(|(request, _)| request.token), Some(8), "seed {seed}");
+        }
     }
 }
