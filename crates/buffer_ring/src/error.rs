@@ -64,7 +64,7 @@ pub enum AppendError {
     /// No buffer became free in time.
     #[error("the ring stayed full until the time was over")]
     TimedOut,
-    /// The log has reached the last address that a ring gives out, 1 EiB.
+    /// The log has reached the last address that a ring gives out, a block below 1 EiB.
     #[error("the log has reached its last address, {ADDRESS_LIMIT}")]
     AddressesExhausted,
     /// The device has failed; the ring takes no more bytes.
@@ -105,7 +105,7 @@ pub enum RotateError {
     /// The next buffer is not free.
     #[error("the next buffer of the ring is not free")]
     RingFull,
-    /// The log has reached the last address that a ring gives out, 1 EiB.
+    /// The log has reached the last address that a ring gives out, a block below 1 EiB.
     #[error("the log has reached its last address, {ADDRESS_LIMIT}")]
     AddressesExhausted,
     /// The device has failed; the ring takes no more bytes.

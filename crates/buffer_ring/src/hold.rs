@@ -80,6 +80,15 @@ mod tests {
     }
 
     #[test]
+    fn the_states_of_all_lives_are_distinct() {
+        const LAST: u64 = (1 << 48) - 1;
+        let phases = [OPEN, REQUESTED, HELD, FLUSHED];
+        let mut states: Vec<_> = [0, 1, 2, LAST - 1, LAST].map(|life| phases.map(|phase| state(life, phase))).concat();
+        states.dedup();
+        assert!(states.is_sorted() && states.len() == 20, "{states:?}");
+    }
+
+    #[test]
     fn a_request_for_an_old_life_finds_nothing() {
         let hold = Hold::new();
         hold.open(8);

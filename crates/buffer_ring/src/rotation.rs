@@ -13,6 +13,7 @@
 //! has published it as current. So a sealer first publishes *its own* life, and the publication only ever moves forward.
 
 use crossbeam_utils::CachePadded;
+use ring_alloc::BLOCK;
 
 use crate::RotateError;
 use crate::shared::Shared;
@@ -20,9 +21,9 @@ use crate::slot::Slot;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, spin_loop};
 
-/// The address at which a log ends: 1 EiB, beyond what any file system holds. Each life takes at least a block, so that there are at
-/// most 2^48 of them.
-pub(crate) const ADDRESS_LIMIT: u64 = 1 << 60;
+/// The address at which a log ends: 1 EiB less a block, beyond what any file system holds. Each life takes at least a block, so that
+/// there are less than 2^48 of them, as many as [`Life`] can count.
+pub(crate) const ADDRESS_LIMIT: u64 = (1 << 60) - BLOCK as u64;
 
 const SLOT_BITS: u32 = 16;
 
@@ -232,12 +233,60 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use ring_alloc::Arena;
+
     use super::*;
+    use crate::AppendError;
+    use crate::append::Patience;
+
+    const LAST: u64 = (1 << (64 - SLOT_BITS)) - 1;
+
+    fn slots() -> Box<[Slot]> {
+        let arena = Arc::new(Arena::new(2, BLOCK).expect("a valid arena"));
+        (0..2).map(|index| Slot::new(&arena, index)).collect()
+    }
 
     #[test]
     fn a_life_packs_and_orders_by_generation() {
-        let life = Life::new((1 << 48) - 1, (1 << 16) - 1);
-        assert_eq!((life.generation(), life.slot()), ((1 << 48) - 1, (1 << 16) - 1));
-        assert!(Life::new(2, 0) > Life::new(1, 65535));
+        for generation in [0, 1, 2, LAST - 1, LAST] {
+            for slot in [0, 1, (1 << SLOT_BITS) - 1] {
+                let life = Life::new(generation, slot);
+                assert_eq!((life.generation(), life.slot()), (generation, slot));
+                assert!(generation == 0 || life > Life::new(generation - 1, (1 << SLOT_BITS) - 1));
+            }
+        }
+    }
+
+    #[test]
+    fn the_smallest_lives_use_up_the_addresses_before_the_generations() {
+        assert!(ADDRESS_LIMIT / BLOCK as u64 <= LAST);
+        // The last lives of a log that began at 0 and took a block for each.
+        for left in 0..3 {
+            let (slots, rotation) = (slots(), Rotation::new(ADDRESS_LIMIT - left * BLOCK as u64));
+            let before = LAST - left;
+            rotation.publish(Life::new(before, (before % 2) as usize));
+            for generation in before + 1..=LAST {
+                let life = Life::new(generation, (generation % 2) as usize);
+                assert_eq!(rotation.advance(&slots, Target::Next), Rotated::Opened(life));
+                rotation.hand_over(life, slots[life.slot()].base() + BLOCK as u64);
+            }
+            assert_eq!(rotation.advance(&slots, Target::Next), Rotated::Exhausted);
+            assert!(rotation.is_exhausted(&slots));
+        }
+    }
+
+    #[test]
+    fn an_append_beyond_the_last_address_is_told_so() {
+        let arena = Arc::new(Arena::new(2, BLOCK).expect("a valid arena"));
+        let shared =
+            Shared::new(&arena, true, true, crate::CommitPolicy::default(), ADDRESS_LIMIT - 2 * BLOCK as u64, None);
+        let append = |len| shared.append(&vec![1; len], Patience::ForRoom);
+        let extents = [append(BLOCK), append(8)].map(|extent| extent.expect("two blocks are left"));
+        assert_eq!(extents.map(|extent| ADDRESS_LIMIT - extent.start()), [2 * BLOCK as u64, BLOCK as u64]);
+        assert_eq!(append(BLOCK), Err(AppendError::AddressesExhausted));
+        assert_eq!(append(8), Err(AppendError::AddressesExhausted));
+        assert_eq!(shared.tail(), ADDRESS_LIMIT);
     }
 }
