@@ -30,7 +30,7 @@ const TASKS: &[(&str, &str, &str, Task)] = &[
     ("loom", "[--deep] [filter]", "model-check; --deep allows one preemption more", loom::task),
     (
         "mutants",
-        "[--hunt] [--open] [filter]",
+        "[--hunt] [filter]",
         "break the protocol in many places, one by one: each time a model must fail",
         mutants::task,
     ),

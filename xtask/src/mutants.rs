@@ -5,7 +5,6 @@
 //! list, and so is a text that does not occur exactly once, or a model that fails without any change.
 
 mod commit;
-mod open;
 mod parts;
 mod ring;
 mod state;
@@ -34,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// A file, and the changes: what is wrong then, the text, what it becomes, the model.
 type Group = (&'static str, &'static [[&'static str; 4]]);
 
+/// All of them.
+const GROUPS: &[&[Group]] = &[state::GROUPS, parts::GROUPS, ring::GROUPS, commit::GROUPS];
+
 struct Mutant {
     file: &'static str,
     what: &'static str,
@@ -52,14 +54,12 @@ enum Verdict {
 
 pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     let (flags, filters): (Vec<_>, Vec<_>) = arguments.iter().partition(|argument| argument.starts_with('-'));
-    let has = |name: &str| flags.iter().any(|flag| *flag == name);
-    if let Some(flag) = flags.iter().find(|flag| !["--hunt", "--open"].contains(&flag.as_str())) {
-        return Err(format!("mutants does not know `{flag}`: cargo xtask mutants [--hunt] [--open] [filter]"));
+    if let Some(flag) = flags.iter().find(|flag| **flag != "--hunt") {
+        return Err(format!("mutants does not know `{flag}`: cargo xtask mutants [--hunt] [filter]"));
     }
-    let groups: &[&[Group]] =
-        if has("--open") { &[open::GROUPS] } else { &[state::GROUPS, parts::GROUPS, ring::GROUPS, commit::GROUPS] };
+    let hunt = !flags.is_empty();
     let wanted = |mutant: &Mutant| filters.is_empty() || filters.iter().any(|filter| mutant.title().contains(*filter));
-    let mutants: Vec<_> = mutants(groups).filter(wanted).collect();
+    let mutants: Vec<_> = mutants(GROUPS).filter(wanted).collect();
     if mutants.is_empty() {
         return Err("no mutant has such a name".into());
     }
@@ -70,7 +70,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     let work = |lab: Lab| -> Result<(), String> {
         while let Some(mutant) = mutants.get(next.fetch_add(1, Relaxed)) {
             let begun = Instant::now();
-            let (verdict, hunted) = lab.try_mutant(mutant, has("--hunt"))?;
+            let (verdict, hunted) = lab.try_mutant(mutant, hunt)?;
             let line = report.lock().expect("not poisoned").add(mutant, verdict, begun.elapsed());
             println!("[{}/{}] {line}{hunted}", next.load(Relaxed).min(mutants.len()), mutants.len());
         }
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn every_mutant_changes_one_place_and_names_a_model() {
         let mut titles = BTreeSet::new();
-        for mutant in mutants(&[state::GROUPS, parts::GROUPS, ring::GROUPS, commit::GROUPS, open::GROUPS]) {
+        for mutant in mutants(GROUPS) {
             let source = fs::read_to_string(root().join(mutant.file)).expect(mutant.file);
             assert_ne!(mutant.apply(&source).unwrap(), source, "{}", mutant.title());
             assert!(models::find(mutant.killer).is_ok(), "{}: no model {}", mutant.title(), mutant.killer);

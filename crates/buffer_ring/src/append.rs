@@ -159,6 +159,7 @@ impl Shared {
                 None
             }
         };
+        let _wanted = self.waiters.ask_for_room();
         let start = Instant::now();
         // A ring that stays full for so long may be so because of a forgotten reservation.
         let suspicious = start + Duration::from_secs(1);

@@ -311,7 +311,7 @@ impl Shared {
         self.record(generation, end, durable);
         self.counters.flushed();
         slot.complete(bytes);
-        self.advance();
+        self.advance_as_driver();
         self.tell();
     }
 }

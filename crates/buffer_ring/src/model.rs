@@ -34,6 +34,7 @@ struct State {
     /// How many of them a sync has covered.
     synced: usize,
     broken: Option<DeviceError>,
+    sync_broken: Option<DeviceError>,
     interrupted: bool,
 }
 
@@ -111,9 +112,18 @@ impl ModelDevice {
 
     /// From now on all operations fail.
     pub fn break_down(&self) {
-        let (memory, remote) = QuikIO::in_memory();
-        remote.fail_sync(5);
-        self.0.state.lock().broken = memory.sync().err();
+        self.0.state.lock().broken = Some(an_error());
+    }
+
+    /// From now on writes succeed, and syncs fail until [`mend`](Self::mend).
+    pub fn break_syncs(&self) {
+        self.0.state.lock().sync_broken = Some(an_error());
+    }
+
+    /// Nothing fails any more.
+    pub fn mend(&self) {
+        let mut state = self.0.state.lock();
+        (state.broken, state.sync_broken) = (None, None);
     }
 
     /// What was written where, in the order of completion.
@@ -132,6 +142,12 @@ impl ModelDevice {
         writes.sort_unstable();
         writes.into_iter().fold(0, |end, (at, len)| if at == end { end + len as u64 } else { end })
     }
+}
+
+fn an_error() -> DeviceError {
+    let (memory, remote) = QuikIO::in_memory();
+    remote.fail_sync(5);
+    memory.sync().expect_err("it is to fail")
 }
 
 impl State {
@@ -233,7 +249,8 @@ impl WriteQueue {
     pub(crate) fn sync(&self) -> Result<(), DeviceError> {
         let covered = {
             let state = self.0.0.state.lock();
-            state.broken.clone().map_or(Ok(state.written.len()), Err)?
+            let broken = state.broken.as_ref().or(state.sync_broken.as_ref());
+            broken.cloned().map_or(Ok(state.written.len()), Err)?
         };
         let mut state = self.0.0.state.lock();
         state.synced = state.synced.max(covered);

@@ -173,6 +173,14 @@ impl Rotation {
 impl Shared {
     /// Opens the next life if that is due and possible; to be called by whoever has removed an obstacle.
     pub(crate) fn advance(&self) {
+        // One of those who wait for room may be at the device, where the next completion can be far.
+        if self.advance_to(self.target()) && self.waiters.want_room() {
+            self.device.interrupt();
+        }
+    }
+
+    /// The same for the thread that takes completions: nobody else is at the device.
+    pub(crate) fn advance_as_driver(&self) {
         self.advance_to(self.target());
     }
 

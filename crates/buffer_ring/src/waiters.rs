@@ -8,34 +8,55 @@
 use std::time::Instant;
 
 use crate::error::TimedOut;
-use crate::sync::Ordering::AcqRel;
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::{AtomicUsize, Condvar, Mutex};
 
 #[derive(Debug)]
 pub(crate) struct Waiters {
     sleepers: AtomicUsize,
+    /// Those who wait for room, asleep or at the device.
+    for_room: AtomicUsize,
     lock: Mutex<()>,
     changed: Condvar,
 }
 
 impl Waiters {
     pub(crate) fn new() -> Self {
-        Self { sleepers: AtomicUsize::new(0), lock: Mutex::new(()), changed: Condvar::new() }
+        Self {
+            sleepers: AtomicUsize::new(0),
+            for_room: AtomicUsize::new(0),
+            lock: Mutex::new(()),
+            changed: Condvar::new(),
+        }
     }
 
     /// Wakes all sleepers, so that they look again.
     pub(crate) fn wake(&self) {
-        // An addition of nothing: the read-modify-write is the point.
-        if self.sleepers.fetch_add(0, AcqRel) > 0 {
+        // An addition of nothing: the read-modify-write is the point. ordering: release half of R4.
+        if self.sleepers.fetch_add(0, Release) > 0 {
             drop(self.lock.lock());
             self.changed.notify_all();
         }
     }
 
+    /// Counts the caller among those who wait for room, until the answer is dropped. It looks once more after that.
+    pub(crate) fn ask_for_room(&self) -> WantsRoom<'_> {
+        // ordering: acquire half of R4, like a sleeper's.
+        self.for_room.fetch_add(1, Acquire);
+        WantsRoom(self)
+    }
+
+    /// Whether somebody waits for the room that the caller has made.
+    pub(crate) fn want_room(&self) -> bool {
+        // ordering: release half of R4, like a waker's.
+        self.for_room.fetch_add(0, Release) > 0
+    }
+
     /// Sleeps until the next wake, unless `ready` holds already. May return without cause: look again.
     pub(crate) fn sleep_unless(&self, ready: impl FnOnce() -> bool, deadline: Option<Instant>) -> Result<(), TimedOut> {
         let mut lock = self.lock.lock();
-        self.sleepers.fetch_add(1, AcqRel);
+        // ordering: acquire half of R4.
+        self.sleepers.fetch_add(1, Acquire);
         let mut outcome = Ok(());
         if !ready() {
             match deadline {
@@ -44,7 +65,18 @@ impl Waiters {
                 Some(_) => {}
             }
         }
-        self.sleepers.fetch_sub(1, AcqRel);
+        self.sleepers.fetch_sub(1, Relaxed);
         outcome
+    }
+}
+
+/// A thread that waits for room.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct WantsRoom<'a>(&'a Waiters);
+
+impl Drop for WantsRoom<'_> {
+    fn drop(&mut self) {
+        self.0.for_room.fetch_sub(1, Relaxed);
     }
 }

@@ -88,18 +88,24 @@ fn durable(ring: &BufferRing, device: &ModelDevice) -> u64 {
 
 #[test]
 fn exact_appends_fill_buffers_that_go_out_once() {
+    static BETWEEN: Count = Count::new(0);
     model("exact_appends_fill_buffers_that_go_out_once", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(2, true, true));
         let other = spawn(&ring, |ring| [append(ring, 2048, 1), append(ring, 2048, 2)]);
         let mine = [append(&ring, 2048, 3), append(&ring, 2048, 4)];
         let theirs = other.join().unwrap();
+        if theirs[0].0 < mine[1].0 && mine[0].0 < theirs[1].0 {
+            hit(&BETWEEN);
+        }
         check(ring, &device, &[mine, theirs].concat());
     });
+    assert!(BETWEEN.load(Relaxed) > 0);
 }
 
 #[test]
 fn blind_appends_fill_buffers_that_go_out_once() {
+    static CROSSED: [Count; 2] = [const { Count::new(0) }; 2];
     model("blind_appends_fill_buffers_that_go_out_once", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(2, true, true));
@@ -107,19 +113,45 @@ fn blind_appends_fill_buffers_that_go_out_once() {
         let other = spawn(&ring, |ring| append(ring, 512, 2));
         let mine = [append(&ring, 512, 3), append(&ring, 512, 4)];
         let theirs = other.join().unwrap();
+        hit(&CROSSED[usize::from(theirs.0.start() == 4096)]);
         check(ring, &device, &[first, mine[0], mine[1], theirs]);
     });
+    assert!(CROSSED.iter().all(|crossed| crossed.load(Relaxed) > 0));
 }
 
 #[test]
 fn two_threads_wrap_round() {
+    static ALTERNATING: Count = Count::new(0);
     model("two_threads_wrap_round", Bound::Preemptions(3), || {
         let ring = recycling(2);
         let other = spawn(&ring, |ring| [append(ring, 4096, 1), append(ring, 4096, 2)]);
         let mine = append(&ring, 4096, 3);
         let theirs = other.join().unwrap();
+        if theirs[0].0 < mine.0 && mine.0 < theirs[1].0 {
+            hit(&ALTERNATING);
+        }
         check_log(&ring, vec![mine, theirs[0], theirs[1]]);
     });
+    assert!(ALTERNATING.load(Relaxed) > 0);
+}
+
+/// Each slot has three lives.
+#[test]
+fn two_threads_lap_the_ring() {
+    static ALTERNATING: Count = Count::new(0);
+    model("two_threads_lap_the_ring", Bound::Preemptions(1), || {
+        let ring = recycling(2);
+        let three = |ring: &BufferRing, mark| [(); 3].map(|()| append(ring, 4096, mark));
+        let other = spawn(&ring, move |ring| three(ring, 1));
+        let mine = three(&ring, 2);
+        let theirs = other.join().unwrap();
+        if theirs[0].0 < mine[1].0 && mine[0].0 < theirs[1].0 {
+            hit(&ALTERNATING);
+        }
+        check_log(&ring, [mine, theirs].concat());
+        assert_eq!(ring.current_buffer(Acquire).generation(), 6);
+    });
+    assert!(ALTERNATING.load(Relaxed) > 0);
 }
 
 #[test]
@@ -143,18 +175,24 @@ fn a_flush_on_request_and_a_full_buffer_have_one_sealer() {
 
 #[test]
 fn an_aborted_reservation_becomes_zeros() {
+    static SEALED_UNDER_IT: Count = Count::new(0);
     model("an_aborted_reservation_becomes_zeros", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(2, true, true));
         let first = append(&ring, 512, 1);
         let other = spawn(&ring, |ring| {
+            let current = ring.current_buffer(Acquire);
             let mut reservation = ring.reserve(512).expect("there is room");
             reservation.fill(7);
+            if current.generation() == 1 && reservation.extent().start() == 512 && current.is_sealed() {
+                hit(&SEALED_UNDER_IT);
+            }
         });
         ring.flush(&ring.current_buffer(Acquire));
         other.join().unwrap();
         check(ring, &device, &[first]);
     });
+    assert!(SEALED_UNDER_IT.load(Relaxed) > 0);
 }
 
 // Rotation.
@@ -324,8 +362,12 @@ fn a_full_ring_lets_its_waiter_go_on() {
         let ring = Arc::new(device.ring(2, true, true));
         let first = [append(&ring, 4096, 1), append(&ring, 4096, 2)];
         let waiter = spawn(&ring, |ring| append(ring, 4096, 3));
-        assert!(device.complete(0));
+        let completer = {
+            let device = device.clone();
+            thread::spawn(move || assert!(device.complete(0)))
+        };
         let last = waiter.join().unwrap();
+        completer.join().unwrap();
         if ring.stats().full_waits > 0 {
             hit(&WAITED);
         }
@@ -333,6 +375,27 @@ fn a_full_ring_lets_its_waiter_go_on() {
         check(ring, &device, &[first[0], first[1], last]);
     });
     assert!(WAITED.load(Relaxed) > 0);
+}
+
+/// Two threads wait for room at once; there is room for both when one write is done.
+#[test]
+fn all_who_wait_for_room_go_on() {
+    static BOTH_WAITED: Count = Count::new(0);
+    model("all_who_wait_for_room_go_on", Bound::Preemptions(2), || {
+        let device = ModelDevice::held();
+        let ring = Arc::new(device.ring(2, true, true));
+        let first = [append(&ring, 4096, 1), append(&ring, 4096, 2)];
+        let waiter = |mark| spawn(&ring, move |ring| append(ring, 2048, mark));
+        let waiters = [waiter(3), waiter(4)];
+        assert!(device.complete(0));
+        let [third, fourth] = waiters.map(|waiter| waiter.join().unwrap());
+        if ring.stats().full_waits == 2 {
+            hit(&BOTH_WAITED);
+        }
+        device.complete_from_now_on();
+        check(ring, &device, &[first[0], first[1], third, fourth]);
+    });
+    assert!(BOTH_WAITED.load(Relaxed) > 0);
 }
 
 /// Two threads wait for room; one of them drives, and hands the role on when it leaves.
@@ -450,6 +513,7 @@ fn a_sync_covers_only_what_was_written_before_it_began() {
 
 #[test]
 fn a_device_error_reaches_a_thread_that_waits_for_room() {
+    static WAITED: Count = Count::new(0);
     model("a_device_error_reaches_a_thread_that_waits_for_room", Bound::Preemptions(3), || {
         let device = ModelDevice::held();
         let ring = Arc::new(device.ring(2, true, true));
@@ -459,9 +523,14 @@ fn a_device_error_reaches_a_thread_that_waits_for_room() {
         device.break_down();
         assert!(device.complete(0));
         assert!(matches!(waiter.join().unwrap(), Err(AppendError::Poisoned(_))));
+        if ring.stats().full_waits > 0 {
+            hit(&WAITED);
+        }
         device.complete_from_now_on();
         assert!(ring.poisoned().is_some() && ring.durable_watermark() == 0);
+        assert!(matches!(ring.append(&[4; 512]), Err(AppendError::Poisoned(_))));
     });
+    assert!(WAITED.load(Relaxed) > 0);
 }
 
 #[test]
@@ -478,6 +547,62 @@ fn a_device_error_reaches_a_thread_that_waits_for_durability() {
         assert!(waiter.join().unwrap().is_err());
         assert_eq!(ring.durable_watermark(), 0);
     });
+}
+
+/// The writes succeed, the sync does not: nothing is durable, for nobody, also when later syncs would succeed.
+#[test]
+fn a_failed_sync_is_never_made_good() {
+    static FAILED: Count = Count::new(0);
+    static SYNCED_LATER: Count = Count::new(0);
+    model("a_failed_sync_is_never_made_good", Bound::Preemptions(2), || {
+        let device = ModelDevice::instant();
+        let ring = Arc::new(device.ring(2, true, true));
+        let (extent, _) = append(&ring, 512, 1);
+        assert!(ring.flush(&ring.current_buffer(Acquire)).is_done());
+        device.break_syncs();
+        let other = {
+            let device = device.clone();
+            spawn(&ring, move |ring| {
+                let outcome = ring.wait_durable(extent.end());
+                // As a file system does that has told of an error once.
+                device.mend();
+                outcome
+            })
+        };
+        let mine = ring.wait_durable(extent.end());
+        let theirs = other.join().unwrap();
+        device.mend();
+        assert!(mine.is_err() && mine == theirs, "{mine:?} and {theirs:?}");
+        hit(if device.synced_up_to() > 0 { &SYNCED_LATER } else { &FAILED });
+        assert_eq!((ring.written_watermark(), ring.durable_watermark()), (4096, 0));
+        assert!(ring.sync().is_err() && ring.append(&[2; 512]).is_err());
+        assert_eq!(ring.durable_watermark(), 0);
+    });
+    assert!(FAILED.load(Relaxed) > 0 && SYNCED_LATER.load(Relaxed) > 0);
+}
+
+/// A completion beside the closing: closing waits for it, and what it tells is what is on stable storage.
+#[test]
+fn closing_waits_for_what_is_in_flight() {
+    static IN_FLIGHT: Count = Count::new(0);
+    static COMPLETED: Count = Count::new(0);
+    model("closing_waits_for_what_is_in_flight", Bound::Preemptions(3), || {
+        let device = ModelDevice::held();
+        let ring = Arc::new(device.ring(3, true, true));
+        let appended = [append(&ring, 4096, 1), append(&ring, 4096, 2)];
+        ring.flush(&ring.current_buffer(Acquire));
+        let completer = {
+            let device = device.clone();
+            thread::spawn(move || {
+                // In the wrong order.
+                assert!(device.complete(1));
+                hit(if device.complete(0) { &IN_FLIGHT } else { &COMPLETED });
+            })
+        };
+        check(ring, &device, &appended);
+        completer.join().unwrap();
+    });
+    assert!(IN_FLIGHT.load(Relaxed) > 0 && COMPLETED.load(Relaxed) == 0);
 }
 
 #[test]

@@ -4,6 +4,53 @@ use super::Group;
 
 pub(super) const GROUPS: &[Group] = &[
     (
+        "crates/buffer_ring/src/drive.rs",
+        &[
+            [
+                "a driver does not look for its answer before it drives (trap 7)",
+                "if let Some(answer) = ready() {\n                    self.resign(driver);\n                    return Ok(answer);\n                }\n                if",
+                "if",
+                "nobody_sleeps_at_the_device_for_an_answer_that_is_there",
+            ],
+            [
+                "a driver that leaves wakes nobody",
+                "        drop(driver);\n        // Somebody who sleeps may have to take the role.\n        self.tell();",
+                "        drop(driver);",
+                "a_driver_that_leaves_has_a_successor",
+            ],
+            [
+                "a driver wakes the others before it leaves",
+                "        drop(driver);\n        // Somebody who sleeps may have to take the role.\n        self.tell();",
+                "        self.tell();\n        drop(driver);",
+                "a_driver_that_leaves_has_a_successor",
+            ],
+            [
+                "a sleeper does not look whether a driver is wanted",
+                "answer.is_some() || self.wants_driver()",
+                "answer.is_some()",
+                "a_driver_that_leaves_has_a_successor",
+            ],
+            [
+                "drained while a driver still completes",
+                "self.device.in_flight() == 0 && !self.driver.is_taken()",
+                "self.device.in_flight() == 0",
+                "what_is_drained_has_been_dealt_with",
+            ],
+            [
+                "who waits is told of the failure and not of what was done before",
+                "if done() { Some(Ok(())) } else { failure.map(Err) }",
+                "failure.map_or_else(|| done().then_some(Ok(())), |error| Some(Err(error)))",
+                "what_was_done_before_the_failure_was_done",
+            ],
+            [
+                "who waits looks for the failure last",
+                "        let failure = self.poisoned();\n        if done() { Some(Ok(())) } else { failure.map(Err) }",
+                "        if done() { Some(Ok(())) } else { self.poisoned().map(Err) }",
+                "what_was_done_before_the_failure_was_done",
+            ],
+        ],
+    ),
+    (
         "crates/buffer_ring/src/append.rs",
         &[
             [
@@ -61,7 +108,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a completion rotates nothing",
-                "slot.complete(bytes);\n        self.advance();",
+                "slot.complete(bytes);\n        self.advance_as_driver();",
                 "slot.complete(bytes);",
                 "a_full_ring_lets_its_waiter_go_on",
             ],
@@ -97,14 +144,14 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a completion wakes nobody",
-                "        self.advance();\n        self.tell();\n    }\n}",
-                "        self.advance();\n    }\n}",
+                "        self.advance_as_driver();\n        self.tell();\n    }\n}",
+                "        self.advance_as_driver();\n    }\n}",
                 "a_completion_wakes_who_waits_for_it",
             ],
             [
                 "a completion wakes before it has changed anything",
-                "        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance();\n        self.tell();",
-                "        self.tell();\n        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance();",
+                "        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance_as_driver();\n        self.tell();",
+                "        self.tell();\n        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance_as_driver();",
                 "a_completion_wakes_who_waits_for_it",
             ],
             [

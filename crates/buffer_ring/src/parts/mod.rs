@@ -14,6 +14,7 @@ mod role;
 mod rotation;
 mod shared;
 mod slot;
+mod waiting;
 
 use core::sync::atomic::AtomicUsize as Count;
 use core::sync::atomic::Ordering::Relaxed;
@@ -70,9 +71,8 @@ impl Rotary {
         flush(slot, inside.leave())
     }
 
-    /// Does what a thread owes after it has left the only slot, and whatever its duty, looks whether it was in the way.
-    fn pay(&self, duty: Duty) {
-        let slot = &self.slots[0];
+    /// Does what a thread owes after it has left the slot, and whatever its duty, looks whether it was in the way.
+    fn pay(&self, slot: &Slot, duty: Duty) {
         if let Duty::Flush(quiet) = duty
             && let Some(flush) = slot.take_flush(quiet)
         {

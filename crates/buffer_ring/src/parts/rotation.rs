@@ -123,19 +123,19 @@ fn what_a_failed_opening_leaves_is_known_to_the_next() {
         let late = {
             let rotary = Arc::clone(&rotary);
             thread::spawn(move || match rotary.slots[0].reserve(512) {
-                Seized::Late(duty) => rotary.pay(duty),
-                Seized::Granted(grant) => rotary.pay(grant.leave()),
+                Seized::Late(duty) => rotary.pay(&rotary.slots[0], duty),
+                Seized::Granted(grant) => rotary.pay(&rotary.slots[0], grant.leave()),
                 Seized::Sealed(_) => panic!("it fits"),
             })
         };
         let other = {
             let rotary = Arc::clone(&rotary);
-            thread::spawn(move || rotary.pay(Duty::None))
+            thread::spawn(move || rotary.pay(&rotary.slots[0], Duty::None))
         };
         let inside = slot.enter().expect("it is open");
         assert!(matches!(inside.seal(), Seal::Sealed { .. }));
         rotary.rotation.hand_over(Life::new(1, 0), 4096);
-        rotary.pay(inside.leave());
+        rotary.pay(slot, inside.leave());
         if slot.is_free() {
             hit(&IN_THE_WAY);
         }

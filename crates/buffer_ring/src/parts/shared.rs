@@ -156,6 +156,31 @@ fn a_failure_fetches_the_driver_from_the_device() {
     assert!(IN_FLIGHT.load(Relaxed) > 0);
 }
 
+/// Without a device there is nobody to fail, but the rule is the same: what is full after the failure stays as it is, to be read.
+#[test]
+fn after_a_failure_no_buffer_is_used_again() {
+    static BEFORE: Count = Count::new(0);
+    static AFTER: Count = Count::new(0);
+    model("after_a_failure_no_buffer_is_used_again", Bound::Preemptions(3), || {
+        let shared = recycling(1, false);
+        append(&shared, 512);
+        let sealer = spawn(&shared, |shared| shared.seal(Life::new(1, 0)));
+        shared.poison(RingError::Closed);
+        let failed = shared.append(&[2; 512], Patience::ForRoom);
+        assert_eq!(failed, Err(crate::AppendError::Poisoned(RingError::Closed)));
+        sealer.join().unwrap();
+        let slot = &shared.slots[0];
+        if slot.has_completed(1) {
+            hit(&BEFORE);
+        } else {
+            hit(&AFTER);
+            assert!(slot.snapshot().is_flushing() && shared.durability.written() == 0);
+            assert_eq!(shared.rotation.current().generation(), 1);
+        }
+    });
+    assert!(BEFORE.load(Relaxed) > 0 && AFTER.load(Relaxed) > 0);
+}
+
 #[test]
 fn who_sees_the_ring_poisoned_sees_by_what() {
     static POISONED: Count = Count::new(0);

@@ -1,0 +1,178 @@
+//! Sleeping, and driving the device on behalf of those who sleep: no wake-up is lost, and nobody sleeps at the device for an answer
+//! that is there.
+
+use super::*;
+use crate::append::Patience;
+use crate::model::ModelDevice;
+use crate::shared::Shared;
+use crate::sync::{AtomicBool, Ordering};
+use crate::waiters::Waiters;
+use crate::{BufferRing, RingError};
+
+#[test]
+fn a_sleeper_sees_the_change_or_is_woken() {
+    static SEEN: Count = Count::new(0);
+    static SLEPT: Count = Count::new(0);
+    model("a_sleeper_sees_the_change_or_is_woken", Bound::None, || {
+        let parts = Arc::new((Waiters::new(), AtomicBool::new(false)));
+        let sleeper = {
+            let parts = Arc::clone(&parts);
+            thread::spawn(move || {
+                let (waiters, change) = &*parts;
+                while !change.load(Ordering::Relaxed) {
+                    let mut seen = false;
+                    let look = || {
+                        seen = change.load(Ordering::Relaxed);
+                        seen
+                    };
+                    assert!(waiters.sleep_unless(look, None).is_ok());
+                    hit(if seen { &SEEN } else { &SLEPT });
+                }
+            })
+        };
+        let (waiters, change) = &*parts;
+        change.store(true, Ordering::Relaxed);
+        waiters.wake();
+        sleeper.join().unwrap();
+    });
+    assert!(SEEN.load(Relaxed) > 0 && SLEPT.load(Relaxed) > 0);
+}
+
+#[test]
+fn a_change_wakes_all_who_sleep() {
+    static BOTH_SLEPT: Count = Count::new(0);
+    model("a_change_wakes_all_who_sleep", Bound::Preemptions(3), || {
+        let parts = Arc::new((Waiters::new(), AtomicBool::new(false)));
+        let sleepers = [(); 2].map(|()| {
+            let parts = Arc::clone(&parts);
+            thread::spawn(move || {
+                let (waiters, change) = &*parts;
+                let mut slept = false;
+                while !change.load(Ordering::Relaxed) {
+                    slept = true;
+                    assert!(waiters.sleep_unless(|| change.load(Ordering::Relaxed), None).is_ok());
+                }
+                slept
+            })
+        });
+        let (waiters, change) = &*parts;
+        change.store(true, Ordering::Relaxed);
+        waiters.wake();
+        if sleepers.map(|sleeper| sleeper.join().unwrap()) == [true, true] {
+            hit(&BOTH_SLEPT);
+        }
+    });
+    assert!(BOTH_SLEPT.load(Relaxed) > 0);
+}
+
+/// A ring of three buffers; the first two are being written.
+fn two_in_flight() -> (ModelDevice, BufferRing) {
+    let device = ModelDevice::held();
+    let ring = device.ring(3, true, true);
+    let shared = &ring.shared;
+    for generation in 1..=2 {
+        shared.append(&[1; BUFFER], Patience::ForRoom).expect("there is room");
+        shared.seal(Life::new(generation, generation as usize - 1));
+    }
+    assert_eq!(shared.device.in_flight(), 2);
+    (device, ring)
+}
+
+fn spawn<T: 'static>(shared: &Arc<Shared>, body: impl FnOnce(&Shared) -> T + 'static) -> thread::JoinHandle<T> {
+    let shared = Arc::clone(shared);
+    thread::spawn(move || body(&shared))
+}
+
+/// Waits for a life, and tells how often it had to look.
+fn wait_for(shared: &Shared, generation: u64) -> usize {
+    let mut looks = 0;
+    let written = || {
+        looks += 1;
+        shared.slots[generation as usize - 1].has_completed(generation).then_some(())
+    };
+    assert!(shared.wait_until(None, written).is_ok());
+    looks
+}
+
+#[test]
+fn nobody_sleeps_at_the_device_for_an_answer_that_is_there() {
+    static ALREADY: Count = Count::new(0);
+    static LATER: Count = Count::new(0);
+    model("nobody_sleeps_at_the_device_for_an_answer_that_is_there", Bound::Preemptions(3), || {
+        let (device, ring) = two_in_flight();
+        let shared = &ring.shared;
+        assert!(device.complete(0));
+        let waiter = spawn(shared, |shared| wait_for(shared, 1));
+        shared.poll();
+        // The other write is still in flight.
+        let looks = waiter.join().unwrap();
+        hit(if looks == 1 { &ALREADY } else { &LATER });
+        device.complete_from_now_on();
+    });
+    assert!(ALREADY.load(Relaxed) > 0 && LATER.load(Relaxed) > 0);
+}
+
+/// Whoever has its answer leaves the device to the one who has not.
+#[test]
+fn a_driver_that_leaves_has_a_successor() {
+    static SLEPT: Count = Count::new(0);
+    model("a_driver_that_leaves_has_a_successor", Bound::Preemptions(3), || {
+        let (device, ring) = two_in_flight();
+        let shared = &ring.shared;
+        let waiter = spawn(shared, |shared| wait_for(shared, 2));
+        assert!(device.complete(0));
+        wait_for(shared, 1);
+        assert!(device.complete(0));
+        if waiter.join().unwrap() > 2 {
+            hit(&SLEPT);
+        }
+    });
+    assert!(SLEPT.load(Relaxed) > 0);
+}
+
+#[test]
+fn what_is_drained_has_been_dealt_with() {
+    static IN_FLIGHT: Count = Count::new(0);
+    model("what_is_drained_has_been_dealt_with", Bound::Preemptions(3), || {
+        let (device, ring) = two_in_flight();
+        let shared = &ring.shared;
+        device.complete_from_now_on();
+        let driver = spawn(shared, |shared| shared.poll());
+        if shared.device.in_flight() > 0 {
+            hit(&IN_FLIGHT);
+        }
+        shared.drain();
+        assert!(shared.slots[0].has_completed(1) && shared.slots[1].has_completed(2));
+        driver.join().unwrap();
+    });
+    assert!(IN_FLIGHT.load(Relaxed) > 0);
+}
+
+#[test]
+fn what_was_done_before_the_failure_was_done() {
+    static DONE: Count = Count::new(0);
+    static NOTHING: Count = Count::new(0);
+    model("what_was_done_before_the_failure_was_done", Bound::None, || {
+        let ring = ModelDevice::instant().ring(1, true, true);
+        let shared = &ring.shared;
+        let done = Arc::new(AtomicBool::new(false));
+        let failing = {
+            let done = Arc::clone(&done);
+            spawn(shared, move |shared| {
+                done.store(true, Ordering::Relaxed);
+                shared.poison(RingError::Closed);
+            })
+        };
+        match shared.outcome(|| done.load(Ordering::Relaxed)) {
+            Some(outcome) => {
+                hit(&DONE);
+                assert_eq!(outcome, Ok(()));
+            }
+            None => hit(&NOTHING),
+        }
+        failing.join().unwrap();
+        assert_eq!(shared.outcome(|| true), Some(Ok(())));
+        assert_eq!(shared.outcome(|| false), Some(Err(RingError::Closed)));
+    });
+    assert!(DONE.load(Relaxed) > 0 && NOTHING.load(Relaxed) > 0);
+}
