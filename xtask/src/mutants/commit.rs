@@ -48,6 +48,30 @@ pub(super) const GROUPS: &[Group] = &[
                 "        drop(syncer);",
                 "a_commit_behind_a_plain_write_syncs_it",
             ],
+            [
+                "a watermark, release half",
+                "self.0.store(address, Release)",
+                "self.0.store(address, crate::sync::Ordering::Relaxed)",
+                "the_durable_watermark_is_never_ahead_of_the_written_one",
+            ],
+            [
+                "a watermark, acquire half",
+                "self.0.load(Acquire)",
+                "self.0.load(crate::sync::Ordering::Relaxed)",
+                "the_durable_watermark_is_never_ahead_of_the_written_one",
+            ],
+            [
+                "closed, release half",
+                "self.closed.store(true, Release)",
+                "self.closed.store(true, crate::sync::Ordering::Relaxed)",
+                "who_sees_the_ring_closed_sees_what_was_written_before",
+            ],
+            [
+                "closed, acquire half",
+                "self.closed.load(Acquire)",
+                "self.closed.load(crate::sync::Ordering::Relaxed)",
+                "who_sees_the_ring_closed_sees_what_was_written_before",
+            ],
         ],
     ),
     (

@@ -424,6 +424,18 @@ pub(super) const GROUPS: &[Group] = &[
                 "",
                 "all_who_wait_for_room_go_on",
             ],
+            [
+                "who waits for room does not acquire",
+                "self.for_room.fetch_add(1, Acquire);",
+                "self.for_room.fetch_add(1, Relaxed);",
+                "who_waits_for_room_sees_it_or_is_seen",
+            ],
+            [
+                "who makes room does not release",
+                "self.for_room.fetch_add(0, Release)",
+                "self.for_room.fetch_add(0, Relaxed)",
+                "who_waits_for_room_sees_it_or_is_seen",
+            ],
         ],
     ),
 ];

@@ -59,6 +59,42 @@ fn who_sees_a_buffer_written_sees_the_watermark() {
     assert!(WRITTEN.load(Relaxed) > 0);
 }
 
+#[test]
+fn the_durable_watermark_is_never_ahead_of_the_written_one() {
+    static DURABLE: Count = Count::new(0);
+    model("the_durable_watermark_is_never_ahead_of_the_written_one", Bound::Preemptions(4), || {
+        let shared = recycling(1, false);
+        append(&shared, 512);
+        let sealer = spawn(&shared, |shared| shared.seal(Life::new(1, 0)));
+        let durable = shared.durability.durable();
+        assert!(durable <= shared.durability.written());
+        if durable > 0 {
+            hit(&DURABLE);
+        }
+        sealer.join().unwrap();
+    });
+    assert!(DURABLE.load(Relaxed) > 0);
+}
+
+#[test]
+fn who_sees_the_ring_closed_sees_what_was_written_before() {
+    static CLOSED: Count = Count::new(0);
+    model("who_sees_the_ring_closed_sees_what_was_written_before", Bound::Preemptions(4), || {
+        let shared = recycling(1, false);
+        append(&shared, 512);
+        let closer = spawn(&shared, |shared| {
+            shared.seal(Life::new(1, 0));
+            shared.durability.close();
+        });
+        if shared.durability.is_closed() {
+            hit(&CLOSED);
+            assert!(shared.slots[0].has_completed(1));
+        }
+        closer.join().unwrap();
+    });
+    assert!(CLOSED.load(Relaxed) > 0);
+}
+
 /// The reader in the way of the rotation is the only one to wake whoever waits for it.
 #[test]
 fn an_opener_wakes_who_waits_for_room() {

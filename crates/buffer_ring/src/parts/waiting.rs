@@ -65,6 +65,30 @@ fn a_change_wakes_all_who_sleep() {
     assert!(BOTH_SLEPT.load(Relaxed) > 0);
 }
 
+#[test]
+fn who_waits_for_room_sees_it_or_is_seen() {
+    static SEEN: Count = Count::new(0);
+    static WANTED: Count = Count::new(0);
+    model("who_waits_for_room_sees_it_or_is_seen", Bound::None, || {
+        let parts = Arc::new((Waiters::new(), AtomicBool::new(false)));
+        let waiter = {
+            let parts = Arc::clone(&parts);
+            thread::spawn(move || {
+                let (waiters, room) = &*parts;
+                core::mem::forget(waiters.ask_for_room());
+                room.load(Ordering::Relaxed)
+            })
+        };
+        let (waiters, room) = &*parts;
+        room.store(true, Ordering::Relaxed);
+        let wanted = waiters.want_room();
+        let seen = waiter.join().unwrap();
+        assert!(wanted || seen, "it would sleep at the device");
+        hit(if seen { &SEEN } else { &WANTED });
+    });
+    assert!(SEEN.load(Relaxed) > 0 && WANTED.load(Relaxed) > 0);
+}
+
 /// A ring of three buffers; the first two are being written.
 fn two_in_flight() -> (ModelDevice, BufferRing) {
     let device = ModelDevice::held();
