@@ -211,7 +211,7 @@ const BUGS: &[Bug] = &[
         gate: false,
         changes: &[(
             "crates/buffer_ring/src/flush.rs",
-            "        slot.complete(bytes);\n        self.advance();\n        self.tell();",
+            "        slot.complete(bytes);\n        self.advance_as_driver();\n        self.tell();",
             "        slot.complete(bytes);\n        self.tell();",
         )],
     },
