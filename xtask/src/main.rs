@@ -1,7 +1,9 @@
 //! The project's chores, so that a workflow or a person needs one word and nothing to copy: `cargo xtask help`.
 
 mod asan;
+mod bench;
 mod ci;
+mod counts;
 mod engines;
 mod kills;
 mod lab;
@@ -21,6 +23,13 @@ type Task = fn(&[String]) -> Result<(), String>;
 /// Name, what follows it on the command line, what it is for, and the function that does it.
 const TASKS: &[(&str, &str, &str, Task)] = &[
     ("ci", "", "everything the gate asks for, in order; stops at the first failure", ci::task),
+    (
+        "bench",
+        "[workload…] [--quick] [--report]",
+        "the ring beside limits and rivals; --light: without rivals, --layers: each layer alone",
+        bench::task,
+    ),
+    ("counts", "", "what an append costs, counted: instructions, atomics, system calls, allocations", counts::task),
     (
         "engines",
         "",

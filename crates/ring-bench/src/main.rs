@@ -1,0 +1,99 @@
+//! The ring beside the machine's limits, the obvious ways, and other logs. `cargo xtask bench` builds and starts this.
+
+mod contestants;
+mod log;
+mod machine;
+mod measure;
+mod memory_device;
+mod report;
+mod results;
+mod runner;
+mod stamp;
+mod table;
+mod targets;
+mod workloads;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::log::Outcome;
+use crate::machine::Machine;
+use crate::results::Results;
+use crate::workloads::{Scale, WORKLOADS, Workload};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench", about = "Measures the ring beside limits, baselines and rivals")]
+struct Arguments {
+    /// Workloads to measure; all of them if none is named: staging, streaming, durable, memory-device, latency, space.
+    workloads: Vec<String>,
+    /// Less of everything: to see that it runs, not to quote.
+    #[arg(long)]
+    quick: bool,
+    /// Write the report with the plots, too.
+    #[arg(long)]
+    report: bool,
+    /// Measure nothing: make the report from the numbers of an earlier run.
+    #[arg(long, value_name = "JSON")]
+    from: Option<PathBuf>,
+    /// Only contestants whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Folder on the device to be written to.
+    #[arg(long, default_value = "target/bench/logs")]
+    folder: PathBuf,
+    /// Folder for the numbers and the report.
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match work(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(arguments: &Arguments) -> Outcome<()> {
+    if let Some(path) = &arguments.from {
+        let results: Results = serde_json::from_slice(&fs::read(path)?)?;
+        table::print(&results);
+        return write_report(&results, &arguments.out);
+    }
+    let scale = if arguments.quick { Scale::Quick } else { Scale::Full };
+    let workloads = chosen(&arguments.workloads)?;
+    fs::create_dir_all(&arguments.folder)?;
+    let machine = Machine::look(&arguments.folder);
+    let only = arguments.only.as_deref().unwrap_or_default();
+    let rounds = runner::run(&workloads, scale, only, &arguments.folder)?;
+    let results = Results { machine, quick: arguments.quick, rounds };
+    table::print(&results);
+    fs::create_dir_all(&arguments.out)?;
+    let numbers = arguments.out.join("results.json");
+    fs::write(&numbers, serde_json::to_vec_pretty(&results)?)?;
+    println!("\nnumbers: {}", numbers.display());
+    if arguments.report { write_report(&results, &arguments.out) } else { Ok(()) }
+}
+
+fn chosen(names: &[String]) -> Outcome<Vec<Workload>> {
+    if names.is_empty() {
+        return Ok(WORKLOADS.to_vec());
+    }
+    let find = |name: &String| {
+        let found = WORKLOADS.iter().find(|workload| workload.name == name).copied();
+        found.ok_or_else(|| format!("there is no workload `{name}`").into())
+    };
+    names.iter().map(find).collect()
+}
+
+fn write_report(results: &Results, out: &Path) -> Outcome<()> {
+    let path = out.join("report.html");
+    fs::write(&path, report::page(results))?;
+    println!("report: {}", path.display());
+    Ok(())
+}

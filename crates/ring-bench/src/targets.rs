@@ -1,0 +1,242 @@
+//! What the ring has to reach, as ratios within one round, and whether it did.
+
+use crate::log::Family;
+use crate::results::{Entry, Metric, Results, RoundResult, Spread};
+
+/// A target beside what was measured.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    pub number: &'static str,
+    pub what: &'static str,
+    pub wanted: String,
+    /// The worst of all settings that the target speaks of.
+    pub measured: Spread,
+    /// The setting in which that was.
+    pub setting: String,
+    pub met: bool,
+}
+
+struct Target {
+    number: &'static str,
+    what: &'static str,
+    /// Workload, sizes (none: any), threads.
+    workload: &'static str,
+    sizes: &'static [usize],
+    threads: &'static [usize],
+    /// At most, or at least.
+    bound: Bound,
+    value: fn(&RoundResult) -> Option<Spread>,
+}
+
+#[derive(Clone, Copy)]
+enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+const APPEND: &str = "buffer_ring append";
+const SESSION: &str = "buffer_ring writer session";
+const GROWING: &str = "buffer_ring, growing file";
+const DURABLE: &str = "buffer_ring append_durable";
+
+const TARGETS: &[Target] = &[
+    Target {
+        number: "A1",
+        what: "staging, 16–256 B, 1 thread: time of two fetch_adds + copy",
+        workload: "staging",
+        sizes: &[16, 64, 256],
+        threads: &[1],
+        bound: Bound::AtMost(1.05),
+        value: |round| nanos(round, APPEND, "two fetch_adds + copy"),
+    },
+    Target {
+        number: "A2",
+        what: "staging by a writer session, 16–256 B, 4 threads: time of a private copy",
+        workload: "staging",
+        sizes: &[16, 64, 256],
+        threads: &[4],
+        bound: Bound::AtMost(1.5),
+        value: |round| nanos(round, SESSION, "private copy"),
+    },
+    Target {
+        number: "A2",
+        what: "the same: speed of Aeron's many-to-one ring",
+        workload: "staging",
+        sizes: &[16, 64, 256],
+        threads: &[4],
+        bound: Bound::AtLeast(4.0),
+        value: |round| nanos(round, "Aeron many-to-one", SESSION),
+    },
+    Target {
+        number: "A3",
+        what: "staging, 4 KiB, 2–8 threads: time of a private copy",
+        workload: "staging",
+        sizes: &[4096],
+        threads: &[2, 4, 8],
+        bound: Bound::AtMost(1.6),
+        value: |round| nanos(round, APPEND, "private copy"),
+    },
+    Target {
+        number: "B1",
+        what: "streaming, 256 B, 1 and 4 threads: speed of the bare io_uring loop",
+        workload: "streaming",
+        sizes: &[],
+        threads: &[1, 4],
+        bound: Bound::AtLeast(0.85),
+        value: |round| ratio(round, APPEND, "bare io_uring loop", Metric::MegabytesPerSecond),
+    },
+    Target {
+        number: "B1",
+        what: "the same: speed of glommio's stream writer",
+        workload: "streaming",
+        sizes: &[],
+        threads: &[1, 4],
+        bound: Bound::AtLeast(1.6),
+        value: |round| ratio(round, APPEND, "glommio stream writer", Metric::MegabytesPerSecond),
+    },
+    Target {
+        number: "B2",
+        what: "streaming, 1 thread: CPU s/GB",
+        workload: "streaming",
+        sizes: &[],
+        threads: &[1],
+        bound: Bound::AtMost(0.15),
+        value: |round| round.entry(APPEND)?.spread(Metric::CpuPerGigabyte),
+    },
+    Target {
+        number: "B2",
+        what: "streaming, 4 threads: CPU s/GB",
+        workload: "streaming",
+        sizes: &[],
+        threads: &[4],
+        bound: Bound::AtMost(0.30),
+        value: |round| round.entry(APPEND)?.spread(Metric::CpuPerGigabyte),
+    },
+    Target {
+        number: "B3",
+        what: "streaming: bytes to the device per byte of payload",
+        workload: "space",
+        sizes: &[256],
+        threads: &[1],
+        bound: Bound::AtMost(1.01),
+        value: |round| round.entry(APPEND)?.spread(Metric::DevicePerPayload),
+    },
+    Target {
+        number: "B3",
+        what: "streaming: bytes of the file per byte of payload",
+        workload: "space",
+        sizes: &[256],
+        threads: &[1],
+        bound: Bound::AtMost(1.01),
+        value: |round| round.entry(GROWING)?.spread(Metric::FilePerPayload),
+    },
+    Target {
+        number: "C1",
+        what: "durable, 1 thread: rate of 4 KiB dsync overwrites",
+        workload: "durable",
+        sizes: &[],
+        threads: &[1],
+        bound: Bound::AtLeast(0.95),
+        value: |round| ratio(round, durable(round)?, "dsync overwrite loop", Metric::RecordsPerSecond),
+    },
+    Target {
+        number: "C2",
+        what: "durable, 4 and 16 threads: rate of the best rival",
+        workload: "durable",
+        sizes: &[],
+        threads: &[4, 16],
+        bound: Bound::AtLeast(1.6),
+        value: beside_best_rival,
+    },
+    Target {
+        number: "C3",
+        what: "durable, 64 threads: rate of the best rival",
+        workload: "durable",
+        sizes: &[],
+        threads: &[64],
+        bound: Bound::AtLeast(2.1),
+        value: beside_best_rival,
+    },
+    Target {
+        number: "C4",
+        what: "durable, 16 threads: p99 of leader–follower by hand",
+        workload: "durable",
+        sizes: &[],
+        threads: &[16],
+        bound: Bound::AtMost(1.0),
+        value: |round| ratio(round, durable(round)?, "leader–follower by hand", Metric::P99),
+    },
+    Target {
+        number: "C5",
+        what: "durable, 16 threads, memory-backed device: rate of okaywal",
+        workload: "memory-device",
+        sizes: &[],
+        threads: &[16],
+        bound: Bound::AtLeast(4.0),
+        value: |round| ratio(round, durable(round)?, "okaywal", Metric::RecordsPerSecond),
+    },
+];
+
+/// The ring's way of appending durably; one of them, so that a target is not met by whichever was better.
+fn durable(round: &RoundResult) -> Option<&str> {
+    Some(&round.entry(DURABLE)?.name)
+}
+
+fn beside_best_rival(round: &RoundResult) -> Option<Spread> {
+    let metric = Metric::RecordsPerSecond;
+    let rival = round.best(metric, |entry: &Entry| entry.family == Family::Rival)?;
+    ratio(round, durable(round)?, &rival.name, metric)
+}
+
+fn nanos(round: &RoundResult, one: &str, other: &str) -> Option<Spread> {
+    ratio(round, one, other, Metric::NanosPerRecord)
+}
+
+fn ratio(round: &RoundResult, one: &str, other: &str, metric: Metric) -> Option<Spread> {
+    round.entry(one)?.ratio(round.entry(other)?, metric)
+}
+
+impl Bound {
+    fn holds(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(limit) => value <= limit,
+            Self::AtLeast(limit) => value >= limit,
+        }
+    }
+
+    /// How bad a value is: larger is worse.
+    fn badness(self, value: f64) -> f64 {
+        match self {
+            Self::AtMost(_) => value,
+            Self::AtLeast(_) => -value,
+        }
+    }
+}
+
+/// All targets whose rounds were run.
+pub fn verdicts(results: &Results) -> Vec<Verdict> {
+    TARGETS.iter().filter_map(|target| verdict(target, results)).collect()
+}
+
+fn verdict(target: &Target, results: &Results) -> Option<Verdict> {
+    let rounds = results.rounds.iter().filter(|round| {
+        round.workload == target.workload
+            && (target.sizes.is_empty() || target.sizes.contains(&round.size))
+            && target.threads.contains(&round.threads)
+    });
+    let measured = rounds.filter_map(|round| Some((round, (target.value)(round)?)));
+    let badness = |spread: &Spread| target.bound.badness(spread.median);
+    let (round, worst) = measured.max_by(|(_, one), (_, other)| badness(one).total_cmp(&badness(other)))?;
+    let (sign, limit) = match target.bound {
+        Bound::AtMost(limit) => ("≤", limit),
+        Bound::AtLeast(limit) => ("≥", limit),
+    };
+    Some(Verdict {
+        number: target.number,
+        what: target.what,
+        wanted: format!("{sign} {limit}"),
+        measured: worst,
+        setting: format!("{} B, {} thread{}", round.size, round.threads, if round.threads == 1 { "" } else { "s" }),
+        met: target.bound.holds(worst.median),
+    })
+}
