@@ -5,6 +5,7 @@ mod log;
 mod machine;
 mod measure;
 mod memory_device;
+mod record;
 mod report;
 mod results;
 mod runner;
@@ -24,6 +25,9 @@ use crate::machine::Machine;
 use crate::results::Results;
 use crate::workloads::{Scale, WORKLOADS, Workload};
 
+/// What quotes the results; the program is started at the root of the checkout.
+const CHAPTER: &str = "docs/BENCHMARKING.md";
+
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", about = "Measures the ring beside limits, baselines and rivals")]
 struct Arguments {
@@ -35,6 +39,9 @@ struct Arguments {
     /// Write the report with the plots, too.
     #[arg(long)]
     report: bool,
+    /// Put the results into `docs/BENCHMARKING.md`, too.
+    #[arg(long)]
+    record: bool,
     /// Measure nothing: make the report from the numbers of an earlier run.
     #[arg(long, value_name = "JSON")]
     from: Option<PathBuf>,
@@ -62,8 +69,7 @@ fn main() -> ExitCode {
 fn work(arguments: &Arguments) -> Outcome<()> {
     if let Some(path) = &arguments.from {
         let results: Results = serde_json::from_slice(&fs::read(path)?)?;
-        table::print(&results);
-        return write_report(&results, &arguments.out);
+        return show(&results, arguments);
     }
     let scale = if arguments.quick { Scale::Quick } else { Scale::Full };
     let workloads = chosen(&arguments.workloads)?;
@@ -72,12 +78,26 @@ fn work(arguments: &Arguments) -> Outcome<()> {
     let only = arguments.only.as_deref().unwrap_or_default();
     let rounds = runner::run(&workloads, scale, only, &arguments.folder)?;
     let results = Results { machine, quick: arguments.quick, rounds };
-    table::print(&results);
     fs::create_dir_all(&arguments.out)?;
     let numbers = arguments.out.join("results.json");
     fs::write(&numbers, serde_json::to_vec_pretty(&results)?)?;
-    println!("\nnumbers: {}", numbers.display());
-    if arguments.report { write_report(&results, &arguments.out) } else { Ok(()) }
+    show(&results, arguments)?;
+    println!("numbers: {}", numbers.display());
+    Ok(())
+}
+
+fn show(results: &Results, arguments: &Arguments) -> Outcome<()> {
+    table::print(results);
+    println!();
+    if arguments.report {
+        let path = arguments.out.join("report.html");
+        fs::write(&path, report::page(results))?;
+        println!("report: {}", path.display());
+    }
+    if arguments.record {
+        record::record(results, Path::new(CHAPTER))?;
+    }
+    Ok(())
 }
 
 fn chosen(names: &[String]) -> Outcome<Vec<Workload>> {
@@ -89,11 +109,4 @@ fn chosen(names: &[String]) -> Outcome<Vec<Workload>> {
         found.ok_or_else(|| format!("there is no workload `{name}`").into())
     };
     names.iter().map(find).collect()
-}
-
-fn write_report(results: &Results, out: &Path) -> Outcome<()> {
-    let path = out.join("report.html");
-    fs::write(&path, report::page(results))?;
-    println!("report: {}", path.display());
-    Ok(())
 }

@@ -13,7 +13,8 @@ use crate::stamp::Tally;
 pub const STAGING: [Contestant; 1] = [ours::<Staging>("buffer_ring append")];
 pub const STREAMING: [Contestant; 2] =
     [ours::<Streaming<true>>("buffer_ring append"), ours::<Streaming<false>>("buffer_ring, growing file")];
-pub const DURABLE: [Contestant; 1] = [ours::<Durable>("buffer_ring append_durable")];
+pub const DURABLE: [Contestant; 2] =
+    [ours::<Durable<false>>("buffer_ring append_durable"), ours::<Durable<true>>("append_durable, zero-filled")];
 
 const fn ours<L: Log>(name: &'static str) -> Contestant {
     Contestant::of::<L>(Family::Ours, name)
@@ -136,14 +137,15 @@ impl Writer for Append<'_> {
     }
 }
 
-/// Each append waits until it is on stable storage.
-pub struct Durable(Ring);
+/// Each append waits until it is on stable storage. On a new file, the ring prepares space by itself.
+pub struct Durable<const PREPARED: bool>(Ring);
 
-impl Log for Durable {
+impl<const PREPARED: bool> Log for Durable<PREPARED> {
     type Writer<'a> = AppendDurable<'a>;
 
     fn open(place: &Place) -> Outcome<Self> {
-        Ok(Self(Ring::on_prepared(8, 256 << 10, place)?))
+        let make = if PREPARED { Ring::on_prepared } else { Ring::on_new };
+        Ok(Self(make(8, 256 << 10, place)?))
     }
 
     fn writer(&self, _: usize) -> AppendDurable<'_> {

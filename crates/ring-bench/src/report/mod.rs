@@ -283,7 +283,7 @@ fn class(name: &str, family: Family) -> String {
             "ours-{}",
             match name {
                 name if name.contains("session") => 2,
-                name if name.contains("growing") => 1,
+                name if name.contains("growing") || name.contains("zero-filled") => 1,
                 _ => 0,
             }
         ),
