@@ -58,15 +58,22 @@ impl Shared {
         Ok(Reservation::new(self, self.seize(len, patience)?))
     }
 
-    /// Seizes `len` bytes of the current buffer, or of a later one if it is full.
+    /// Whether there can be a payload of `len` bytes.
     #[inline]
-    pub(crate) fn seize(&self, len: usize, patience: Patience) -> Result<Grant<'_>, AppendError> {
+    pub(crate) fn check_len(&self, len: usize) -> Result<(), AppendError> {
         if len == 0 {
             return Err(AppendError::Empty);
         }
         if len > self.buffer_size {
             return Err(AppendError::TooLarge { len, max: self.buffer_size });
         }
+        Ok(())
+    }
+
+    /// Seizes `len` bytes of the current buffer, or of a later one if it is full.
+    #[inline]
+    pub(crate) fn seize(&self, len: usize, patience: Patience) -> Result<Grant<'_>, AppendError> {
+        self.check_len(len)?;
         loop {
             if self.poisoned.load(Relaxed) {
                 return Err(self.poison_error());

@@ -17,6 +17,7 @@ impl Extent {
     ///
     /// If the end is beyond `u64::MAX`.
     #[must_use]
+    #[inline]
     pub const fn new(start: u64, len: usize) -> Self {
         assert!(start.checked_add(len as u64).is_some(), "the extent ends beyond the address space");
         Self { start, len }
@@ -24,30 +25,35 @@ impl Extent {
 
     /// File address of the first byte.
     #[must_use]
+    #[inline]
     pub const fn start(&self) -> u64 {
         self.start
     }
 
     /// Bytes.
     #[must_use]
+    #[inline]
     pub const fn len(&self) -> usize {
         self.len
     }
 
     /// Whether it has no bytes. No append gives such an extent.
     #[must_use]
+    #[inline]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// File address behind the last byte. Once the durable watermark has reached it, the bytes are on stable storage.
     #[must_use]
+    #[inline]
     pub const fn end(&self) -> u64 {
         self.start + self.len as u64
     }
 
     /// The addresses as a range.
     #[must_use]
+    #[inline]
     pub const fn range(&self) -> Range<u64> {
         self.start..self.end()
     }

@@ -150,6 +150,7 @@ impl Shared {
         let next_base = base + ring_alloc::round_up(u64::from(len));
         self.rotation.hand_over(Life::new(generation, slot.index()), next_base);
         self.advance();
+        self.revoke_after_seal(slot);
         if !self.auto_flush && slot.hold.deposit(generation) {
             // Who waits for room may have to give up now.
             self.waiters.wake();

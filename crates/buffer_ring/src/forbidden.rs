@@ -111,6 +111,63 @@
 //! std::thread::spawn(move || reserved.commit());
 //! ```
 //!
+//! # A session does not outlive its ring
+//!
+//! ```
+//! # use buffer_ring::{BufferRing, BufferRingOptions};
+//! # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+//! let mut writer = ring.writer();
+//! writer.append(b"record").unwrap();
+//! drop(writer);
+//! ring.close().unwrap();
+//! ```
+//!
+//! ```compile_fail,E0505
+//! # use buffer_ring::{BufferRing, BufferRingOptions};
+//! # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+//! let mut writer = ring.writer();
+//! ring.close().unwrap();
+//! writer.append(b"record").unwrap();
+//! ```
+//!
+//! # It is used by one thread at a time, and by one hand
+//!
+//! ```
+//! # use buffer_ring::{BufferRing, BufferRingOptions};
+//! # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+//! let mut writer = ring.writer();
+//! std::thread::scope(|scope| {
+//!     scope.spawn(move || writer.append(b"record"));
+//! });
+//! ```
+//!
+//! ```compile_fail,E0277
+//! # use buffer_ring::{BufferRing, BufferRingOptions};
+//! # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+//! let writer = ring.writer();
+//! std::thread::scope(|scope| {
+//!     scope.spawn(|| println!("{writer:?}"));
+//! });
+//! ```
+//!
+//! ```
+//! # use buffer_ring::{BufferRing, BufferRingOptions};
+//! # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+//! let mut writer = ring.writer();
+//! let reserved = writer.reserve(10).unwrap();
+//! reserved.commit();
+//! writer.append(b"record").unwrap();
+//! ```
+//!
+//! ```compile_fail,E0499
+//! # use buffer_ring::{BufferRing, BufferRingOptions};
+//! # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+//! let mut writer = ring.writer();
+//! let reserved = writer.reserve(10).unwrap();
+//! writer.append(b"record").unwrap();
+//! reserved.commit();
+//! ```
+//!
 //! # What the device reads is not written
 //!
 //! ```

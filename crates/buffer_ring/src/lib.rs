@@ -56,6 +56,7 @@ mod slot;
 mod stats;
 mod sync;
 mod waiters;
+mod writer;
 
 pub use builder::BufferRingBuilder;
 pub use error::{AppendError, OptionsError, ReadError, RingError, RotateError};
@@ -65,7 +66,8 @@ pub use flush::{BufferHandle, FlushTicket};
 pub use options::{BufferRingOptions, MAX_BUFFERS};
 pub use reservation::Reservation;
 pub use ring::BufferRing;
-pub use stats::{OldestReservation, RingStats};
+pub use stats::{OldestReservation, RingStats, WriterStats};
+pub use writer::{Barrier, Writer};
 
 pub use ring_alloc::{self, BLOCK, ONE_MEGABYTE_BLOCK};
 pub use ring_io::{self, DeviceError, Engine, EngineKind, MemoryDevice, QuikIO, WriteMode};

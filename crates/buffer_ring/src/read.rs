@@ -100,6 +100,10 @@ impl Shared {
     /// Gives the writers in `life` time to leave. When others keep coming it has the buffer sealed, so that they go elsewhere, unless
     /// sealing is the user's business.
     fn await_quiet(&self, life: Life, looks: usize) -> Result<(), ReadError> {
+        if looks == 1 || looks.is_multiple_of(LOOKS) {
+            // Sessions may be idle.
+            self.revoke_leases(&self.slots[life.slot()]);
+        }
         if looks == LOOKS && self.auto_rotate {
             self.seal(life);
         }

@@ -325,7 +325,7 @@ impl Drop for BufferRing {
     }
 }
 
-fn deadline(timeout: Duration) -> Option<Instant> {
+pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
     // A time so long that it cannot be told is for ever.
     Instant::now().checked_add(timeout)
 }

@@ -15,6 +15,7 @@ use crate::stats::Counters;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicBool, Mutex, spin_loop};
 use crate::waiters::Waiters;
+use crate::writer::Registry;
 use crate::{AppendError, CommitPolicy, RingError};
 
 /// What the ring, its tickets and its handles share.
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     failure: Mutex<Option<RingError>>,
     pub(crate) durability: Durability,
     pub(crate) counters: Counters,
+    pub(crate) registry: Registry,
     pub(crate) waiters: Waiters,
     /// Those who wait for durability.
     pub(crate) parking: Parking,
@@ -59,6 +61,7 @@ impl Shared {
             failure: Mutex::new(None),
             durability: Durability::new(start),
             counters: Counters::new(),
+            registry: Registry::new(arena.count()),
             waiters: Waiters::new(),
             parking: Parking::new(),
             flights: Flights::new(policy),
@@ -81,6 +84,8 @@ impl Shared {
             self.poisoned.store(true, Relaxed);
         }
         tracing::error!(%error, "the ring is poisoned");
+        // Sessions look at nothing but their leases.
+        self.slots.iter().for_each(|slot| self.revoke_leases(slot));
         self.waiters.wake();
         self.parking.wake_up_to(u64::MAX);
         // Whoever drives sleeps at the device, where perhaps nothing will happen any more.

@@ -2,11 +2,15 @@
 //!
 //! All `unsafe` code of the crate is here, because only here do the word and the bytes meet. The word decides who may touch which
 //! bytes; the decision is handed out as a value, and only that value gives access: a [`Grant`] to its range, a [`Flush`] to
-//! everything, [`Slot::copy_stable`] to bytes that nobody writes any more.
+//! everything, [`Slot::copy_stable`] to bytes that nobody writes any more. A [`Lease`] is a grant that its owner fills bit by bit, and that
+//! others may end.
+
+mod lease;
 
 use core::ops::Range;
 use std::sync::Arc;
 
+pub(crate) use lease::{Lease, LeaseCell};
 use ring_alloc::{Arena, Frozen, round_up};
 use ring_state::{Duty, Quiet, Reserve, Seal, Snapshot, StateWord};
 

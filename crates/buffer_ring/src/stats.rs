@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use ring_io::Engine;
 
 use crate::shared::Shared;
+use crate::writer::Barrier;
 
 /// What a ring has done so far, as far as it was known at one moment.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct RingStats {
     /// Buffers among [`buffers_flushed`](Self::buffers_flushed) whose write was durable by itself. Together with
     /// [`syncs`](Self::syncs): how often the device had to flush its cache.
     pub durable_writes: u64,
+    /// Its sessions.
+    pub writers: WriterStats,
     /// What the ring writes through; `None` without a device.
     pub engine: Option<Engine>,
     /// Whether the buffers are registered with the engine.
@@ -57,6 +60,24 @@ pub struct OldestReservation {
     pub waiting: Option<Duration>,
 }
 
+/// What the sessions of a ring have done. Their records count among all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WriterStats {
+    /// Sessions that have not been dropped.
+    pub sessions: u64,
+    /// Records that were appended without touching shared memory, into a lease.
+    pub leased_records: u64,
+    /// Bytes of them.
+    pub leased_bytes: u64,
+    /// Leases that have ended.
+    pub leases_ended: u64,
+    /// Bytes that they had left, which are zeros in the log.
+    pub unused_bytes: u64,
+    /// How a session and those who take back its lease come to see each other.
+    pub barrier: Barrier,
+}
+
 /// Threads that count in a lane of their own. Others share one.
 const LANES: usize = 64;
 
@@ -66,6 +87,8 @@ pub(crate) struct Counters {
     start: Instant,
     lanes: Box<[CachePadded<Lane>]>,
     aborted: AtomicU64,
+    leases_ended: AtomicU64,
+    unused: AtomicU64,
     flushed: AtomicU64,
     padding: AtomicU64,
     full_waits: AtomicU64,
@@ -86,6 +109,8 @@ impl Counters {
             start: Instant::now(),
             lanes: (0..=LANES).map(|_| CachePadded::default()).collect(),
             aborted: AtomicU64::new(0),
+            leases_ended: AtomicU64::new(0),
+            unused: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
             padding: AtomicU64::new(0),
             full_waits: AtomicU64::new(0),
@@ -124,6 +149,13 @@ impl Counters {
         self.aborted.fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn lease_ended(&self, unused: usize) {
+        self.leases_ended.fetch_add(1, Relaxed);
+        if unused > 0 {
+            self.unused.fetch_add(unused as u64, Relaxed);
+        }
+    }
+
     pub(crate) fn dispatched(&self, padding: u64) {
         self.padding.fetch_add(padding, Relaxed);
     }
@@ -150,11 +182,14 @@ impl Shared {
     pub(crate) fn stats(&self) -> RingStats {
         self.poll();
         let counters = &self.counters;
-        let sum = |field: fn(&Lane) -> &AtomicU64| counters.lanes.iter().map(|lane| field(lane).load(Relaxed)).sum();
+        let sum = |field: fn(&Lane) -> &AtomicU64| -> u64 {
+            counters.lanes.iter().map(|lane| field(lane).load(Relaxed)).sum()
+        };
         let get = |counter: &AtomicU64| counter.load(Relaxed);
+        let (sessions, leased_records, leased_bytes) = self.registry.totals();
         RingStats {
-            records_appended: sum(|lane| &lane.records),
-            bytes_appended: sum(|lane| &lane.bytes),
+            records_appended: sum(|lane| &lane.records) + leased_records,
+            bytes_appended: sum(|lane| &lane.bytes) + leased_bytes,
             reservations_aborted: get(&counters.aborted),
             buffers_flushed: get(&counters.flushed),
             padding_bytes: get(&counters.padding),
@@ -162,6 +197,14 @@ impl Shared {
             full_wait_time: Duration::from_nanos(get(&counters.full_wait_nanos)),
             syncs: get(&counters.syncs),
             durable_writes: get(&counters.durable_writes),
+            writers: WriterStats {
+                sessions,
+                leased_records,
+                leased_bytes,
+                leases_ended: get(&counters.leases_ended),
+                unused_bytes: get(&counters.unused),
+                barrier: Barrier::probe(),
+            },
             engine: self.device.with(|queue| queue.io().engine().clone()),
             registered_buffers: self.device.with(|queue| queue.registered().buffers()).unwrap_or(false),
             oldest_reservation: self.oldest_reservation(),

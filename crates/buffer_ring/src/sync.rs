@@ -3,7 +3,7 @@
 #[cfg(not(any(loom, shuttle)))]
 mod imp {
     pub(crate) use core::hint::spin_loop;
-    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
     pub(crate) use std::thread::yield_now;
 
@@ -64,6 +64,12 @@ mod imp {
     pub(crate) use checker::hint::spin_loop;
     pub(crate) use checker::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use checker::thread::yield_now;
+    #[cfg(loom)]
+    pub(crate) use loom::sync::atomic::fence;
+
+    /// Shuttle's threads see everything at once.
+    #[cfg(shuttle)]
+    pub(crate) fn fence(_: Ordering) {}
 
     #[derive(Debug)]
     pub(crate) struct Mutex<T>(checker::sync::Mutex<T>);

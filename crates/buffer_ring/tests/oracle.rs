@@ -1,9 +1,12 @@
-//! The whole ring against a model that is a plain vector of bytes: many threads, every way to append, every device.
+//! The whole ring against a model that is a plain vector of bytes: many threads, every way to append, through sessions and without,
+//! every device.
 //!
 //! The lengths come from a seed, which is printed; `BUFFER_RING_SEED` sets it.
 
 mod common;
 
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 use std::io::IoSlice;
 use std::path::Path;
@@ -11,7 +14,7 @@ use std::sync::LazyLock;
 use std::time::SystemTime;
 use std::{env, fs, thread};
 
-use buffer_ring::{AppendError, BufferRing, EngineKind, Extent, QuikIO};
+use buffer_ring::{AppendError, BufferRing, EngineKind, Extent, QuikIO, Reservation, Writer};
 use common::{Random, buffered_file, current, direct_file, disk, held, in_memory, options, ring_on, within};
 
 /// Capacities and buffer sizes of one round each; all are tried together with 1, 2, 4 and 8 threads in turn.
@@ -24,6 +27,9 @@ static SEED: LazyLock<u64> = LazyLock::new(|| match env::var("BUFFER_RING_SEED")
 
 /// Bytes that payloads are cut from, so that making them costs nothing. None of them is zero.
 static POOL: LazyLock<Vec<u8>> = LazyLock::new(|| common::pattern(*SEED, (1 << 20) + 4096));
+
+/// Records that went into leases, in all rounds.
+static LEASED: AtomicU64 = AtomicU64::new(0);
 
 /// One round: what the ring looks like, and who appends how much.
 #[derive(Clone, Debug)]
@@ -52,9 +58,60 @@ impl Record {
 /// One thread's way through a round.
 struct Appender<'a> {
     ring: &'a BufferRing,
+    hand: Hand<'a>,
     round: &'a Round,
     random: Random,
     records: Vec<Record>,
+}
+
+/// What a thread appends by.
+enum Hand<'a> {
+    Ring(&'a BufferRing),
+    Session(Writer<'a>),
+}
+
+impl<'a> Hand<'a> {
+    fn new(ring: &'a BufferRing, random: &mut Random) -> Self {
+        if random.below(2) == 0 { Self::Ring(ring) } else { Self::Session(ring.writer()) }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<Extent, AppendError> {
+        match self {
+            Self::Ring(ring) => ring.append(bytes),
+            Self::Session(writer) => writer.append(bytes),
+        }
+    }
+
+    fn try_append(&mut self, bytes: &[u8]) -> Result<Extent, AppendError> {
+        match self {
+            Self::Ring(ring) => ring.try_append(bytes),
+            Self::Session(writer) => writer.try_append(bytes),
+        }
+    }
+
+    fn append_vectored(&mut self, parts: &[IoSlice<'_>]) -> Result<Extent, AppendError> {
+        match self {
+            Self::Ring(ring) => ring.append_vectored(parts),
+            Self::Session(writer) => writer.append_vectored(parts),
+        }
+    }
+
+    fn append_timeout(&mut self, bytes: &[u8]) -> Result<Extent, AppendError> {
+        let timeout = Duration::from_millis(1);
+        match self {
+            Self::Ring(ring) => ring.append_timeout(bytes, timeout),
+            Self::Session(writer) => writer.append_timeout(bytes, timeout),
+        }
+    }
+
+    fn reserve(&mut self, len: usize, waits: bool) -> Result<Reservation<'_>, AppendError> {
+        match (self, waits) {
+            (Self::Ring(ring), true) => ring.reserve(len),
+            (Self::Ring(ring), false) => ring.try_reserve(len),
+            (Self::Session(writer), true) => writer.reserve(len),
+            (Self::Session(writer), false) => writer.try_reserve(len),
+        }
+    }
 }
 
 impl Appender<'_> {
@@ -89,16 +146,16 @@ impl Appender<'_> {
         let len = self.len();
         let pool = self.random.below(4096);
         let bytes = &POOL[pool..pool + len];
-        let (ring, cut) = (self.ring, self.random.below(len + 1));
+        let cut = self.random.below(len + 1);
         let way = self.random.below(8);
         let pool = (way != 7).then_some(pool);
-        let extent = self.patiently(|| match way {
-            0..=2 => ring.append(bytes),
-            3 => ring.try_append(bytes),
-            4 => ring.append_vectored(&[IoSlice::new(&bytes[..cut]), IoSlice::new(&bytes[cut..])]),
-            5 => ring.append_timeout(bytes, Duration::from_millis(1)),
+        let extent = self.patiently(|hand| match way {
+            0..=2 => hand.append(bytes),
+            3 => hand.try_append(bytes),
+            4 => hand.append_vectored(&[IoSlice::new(&bytes[..cut]), IoSlice::new(&bytes[cut..])]),
+            5 => hand.append_timeout(bytes),
             _ => {
-                let mut reserved = if way == 6 { ring.reserve(len)? } else { ring.try_reserve(len)? };
+                let mut reserved = hand.reserve(len, way == 6)?;
                 reserved[..cut].copy_from_slice(&bytes[..cut]);
                 thread::yield_now();
                 reserved[cut..].copy_from_slice(&bytes[cut..]);
@@ -114,9 +171,9 @@ impl Appender<'_> {
     }
 
     /// Tries again while the ring is full; in manual mode helps.
-    fn patiently(&self, append: impl Fn() -> Result<Extent, AppendError>) -> Extent {
+    fn patiently(&mut self, append: impl Fn(&mut Hand<'_>) -> Result<Extent, AppendError>) -> Extent {
         loop {
-            match append() {
+            match append(&mut self.hand) {
                 Ok(extent) => return extent,
                 Err(AppendError::RingFull | AppendError::TimedOut) if self.round.manual => {
                     self.ring.sync().expect("a working device");
@@ -169,8 +226,9 @@ impl Round {
         let mut records: Vec<Record> = thread::scope(|scope| {
             let threads: Vec<_> = (0..self.threads)
                 .map(|_| {
-                    let random = Random::new(seeds.next());
-                    let appender = Appender { ring: &ring, round: self, random, records: Vec::new() };
+                    let mut random = Random::new(seeds.next());
+                    let hand = Hand::new(&ring, &mut random);
+                    let appender = Appender { ring: &ring, hand, round: self, random, records: Vec::new() };
                     scope.spawn(|| appender.run())
                 })
                 .collect();
@@ -201,7 +259,7 @@ impl Round {
             }
         }
         let last = records.last().expect("records").extent.end();
-        assert_eq!(end, last.next_multiple_of(4096), "nothing but padding behind the last record: {self:?}");
+        assert!(end >= last.next_multiple_of(4096), "{end} after {last}: {self:?}");
         model
     }
 
@@ -213,7 +271,13 @@ impl Round {
         let committed = records.iter().filter(|record| record.pool.is_some()).count();
         assert_eq!((stats.records_appended, stats.bytes_appended), (committed as u64, appended), "{self:?}");
         assert_eq!(stats.reservations_aborted, (records.len() - committed) as u64, "{self:?}");
-        assert_eq!(stats.padding_bytes, end - reserved, "{self:?}");
+        LEASED.fetch_add(stats.writers.leased_records, Relaxed);
+        let unused = stats.writers.unused_bytes;
+        assert_eq!(
+            stats.padding_bytes + unused,
+            end - reserved,
+            "nothing but padding, and what leases had left: {self:?}"
+        );
         assert_eq!(stats.buffers_flushed + 1, current(ring).generation(), "{self:?}");
         assert!(stats.syncs + stats.durable_writes > 0 && stats.oldest_reservation.is_none(), "{self:?}");
     }
@@ -242,6 +306,7 @@ fn every_round(run: impl Fn(&Round) + Send + 'static) {
                 run(&Round { capacity, buffer_size, threads, manual, seed: seeds.next() });
             }
         }
+        assert!(LEASED.load(Relaxed) > 1000, "sessions took no leases");
     });
 }
 

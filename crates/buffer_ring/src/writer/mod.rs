@@ -1,0 +1,308 @@
+//! A session: one thread's way to append without an instruction on memory that others write.
+//!
+//! A plain append seizes its range by an addition to the buffer's word, and under contention that instruction, not the copy, is the
+//! price of a small record. A session seizes a larger range through the same word, its *lease*, and places its own records inside.
+//! To the buffer a lease is a writer like others. So that a flush does not have to wait for a session that went idle, whoever needs
+//! the buffer takes back what the sessions have not filled: see [`lease`](crate::slot). Where records go that do not fit, and
+//! how large a lease is, see [`size`].
+
+pub(crate) mod barrier;
+mod registry;
+mod size;
+
+use core::cell::Cell;
+use core::fmt;
+use core::marker::PhantomData;
+use core::time::Duration;
+use std::io::IoSlice;
+
+use crate::append::Patience;
+use crate::ring::deadline;
+use crate::shared::Shared;
+use crate::slot::{Grant, Lease, Slot};
+use crate::sync::Ordering::Relaxed;
+use crate::{AppendError, BufferRing, Extent, Reservation};
+
+pub use barrier::Barrier;
+use registry::Place;
+pub(crate) use registry::Registry;
+use size::Appetite;
+
+/// One thread's session with a ring: small appends at the speed of memory.
+///
+/// It keeps the promises of the ring's own appends: the address is known at once, extents do not overlap, and those of one session
+/// ascend. It mixes freely with them, and with other sessions.
+///
+/// After some appends in a row the session takes a *lease*, 1 to 64 KiB of the current buffer, and the appends that follow only copy into
+/// it. What a lease has left when it ends stays in the log as zeros. It ends when the next record does not fit, when the session is
+/// dropped, and when somebody needs the buffer: it is full, or is flushed, synced or read. So an idle session holds up
+/// nobody. A session whose records are waited for one by one takes no leases.
+///
+/// A session may be sent to another thread, but not used by two. It costs a ring 128 bytes, which the next session gets when
+/// it is dropped. One that is leaked (by `mem::forget`) costs them for good; its lease is taken back like an idle one's.
+///
+/// ```
+/// # use buffer_ring::{BufferRing, BufferRingOptions};
+/// # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 65536, ..Default::default() });
+/// std::thread::scope(|scope| {
+///     for _ in 0..4 {
+///         scope.spawn(|| {
+///             let mut writer = ring.writer();
+///             for record in 0..1000_u32 {
+///                 writer.append(&record.to_le_bytes()).expect("the ring takes it");
+///             }
+///         });
+///     }
+/// });
+/// assert_eq!(ring.stats().records_appended, 4000);
+/// ```
+pub struct Writer<'a> {
+    shared: &'a Shared,
+    lease: Lease<'a>,
+    place: Place<'a>,
+    appetite: Appetite,
+    /// Not `Sync`: whatever the session does, one thread does it.
+    alone: PhantomData<Cell<()>>,
+}
+
+impl BufferRing {
+    /// A new session of this ring.
+    #[must_use]
+    pub fn writer(&self) -> Writer<'_> {
+        let shared = &*self.shared;
+        let place = shared.registry.enroll();
+        let lease = Lease::new(place.cell(), Barrier::probe());
+        Writer { shared, lease, place, appetite: Appetite::new(), alone: PhantomData }
+    }
+}
+
+impl<'a> Writer<'a> {
+    /// Copies `payload` into the log. Waits while the ring is full.
+    ///
+    /// The bytes are staged when it returns, not durable: see [`append_durable`](Self::append_durable) and
+    /// [`BufferRing::wait_durable`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BufferRing::append`]; nothing was appended then.
+    #[inline]
+    pub fn append(&mut self, payload: &[u8]) -> Result<Extent, AppendError> {
+        self.append_with(payload.len(), Patience::ForRoom, |target| target.copy_from_slice(payload))
+    }
+
+    /// Copies `payload` into the log without ever waiting.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BufferRing::try_append`].
+    #[inline]
+    pub fn try_append(&mut self, payload: &[u8]) -> Result<Extent, AppendError> {
+        self.append_with(payload.len(), Patience::Never, |target| target.copy_from_slice(payload))
+    }
+
+    /// Copies `payload` into the log. Waits while the ring is full, but not longer than `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BufferRing::append_timeout`].
+    pub fn append_timeout(&mut self, payload: &[u8], timeout: Duration) -> Result<Extent, AppendError> {
+        let patience = Patience::Until(deadline(timeout));
+        self.append_with(payload.len(), patience, |target| target.copy_from_slice(payload))
+    }
+
+    /// Copies several parts into the log as one contiguous extent. Waits while the ring is full.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`append`](Self::append), for the parts together.
+    pub fn append_vectored(&mut self, parts: &[IoSlice<'_>]) -> Result<Extent, AppendError> {
+        let len = parts.iter().fold(0_usize, |len, part| len.saturating_add(part.len()));
+        self.append_with(len, Patience::ForRoom, |mut target| {
+            for part in parts {
+                let (head, rest) = target.split_at_mut(part.len());
+                head.copy_from_slice(part);
+                target = rest;
+            }
+        })
+    }
+
+    /// Copies `payload` into the log, and returns when it is on stable storage, with all that was appended before.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BufferRing::append_durable`].
+    pub fn append_durable(&mut self, payload: &[u8]) -> Result<Extent, AppendError> {
+        self.appetite.waited();
+        // Where there is no lease, the ring's own way is shorter.
+        if self.lease.room() < payload.len() as u64 {
+            self.shared.check_len(payload.len())?;
+            self.end_lease(Why::NoRoom);
+            return self.shared.append_durable(payload);
+        }
+        let extent = self.append(payload)?;
+        // The wait would take it back.
+        self.end_lease(Why::NotNeeded);
+        self.shared.wait_durable(extent.end(), None).map_err(AppendError::Poisoned)?;
+        Ok(extent)
+    }
+
+    /// Reserves `len` zeroed bytes of the log, to encode into in place. Waits while the ring is full.
+    ///
+    /// The session goes on when the reservation has ended. It is one of the ring's: the session's lease ends.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BufferRing::reserve`].
+    pub fn reserve(&mut self, len: usize) -> Result<Reservation<'_>, AppendError> {
+        self.reserve_with(len, Patience::ForRoom)
+    }
+
+    /// Reserves `len` zeroed bytes of the log without ever waiting.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BufferRing::try_reserve`].
+    pub fn try_reserve(&mut self, len: usize) -> Result<Reservation<'_>, AppendError> {
+        self.reserve_with(len, Patience::Never)
+    }
+
+    /// Reserves `len` zeroed bytes of the log. Waits while the ring is full, but not longer than `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BufferRing::reserve_timeout`].
+    pub fn reserve_timeout(&mut self, len: usize, timeout: Duration) -> Result<Reservation<'_>, AppendError> {
+        self.reserve_with(len, Patience::Until(deadline(timeout)))
+    }
+
+    fn reserve_with(&mut self, len: usize, patience: Patience) -> Result<Reservation<'_>, AppendError> {
+        self.shared.check_len(len)?;
+        self.end_lease(Why::NotNeeded);
+        self.shared.reserve(len, patience)
+    }
+
+    /// Into the lease, if it fits and nobody has taken it back: two stores to the session's own cell, and no shared memory.
+    #[inline(always)]
+    fn append_with(
+        &mut self,
+        len: usize,
+        patience: Patience,
+        mut fill: impl FnMut(&mut [u8]),
+    ) -> Result<Extent, AppendError> {
+        match self.lease.write(len, &mut fill) {
+            Some(written) if !written.revoked => Ok(written.extent),
+            Some(written) => {
+                self.end_lease(Why::NoRoom);
+                Ok(written.extent)
+            }
+            None => self.append_otherwise(len, patience, &mut fill),
+        }
+    }
+
+    /// Into a new lease, or without one.
+    #[cold]
+    #[inline(never)]
+    fn append_otherwise(
+        &mut self,
+        len: usize,
+        patience: Patience,
+        fill: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<Extent, AppendError> {
+        self.shared.check_len(len)?;
+        self.end_lease(Why::NoRoom);
+        while let Some(size) = self.appetite.lease(len, self.shared.room()) {
+            let lasts = self.begin_lease(size, patience)?;
+            let written = self.lease.write(len, &mut *fill);
+            if !lasts || written.as_ref().is_none_or(|written| written.revoked) {
+                self.end_lease(Why::NoRoom);
+            }
+            if let Some(written) = written {
+                return Ok(written.extent);
+            }
+            // Somebody took it back at once.
+        }
+        let extent = self.shared.append_with(len, patience, fill)?;
+        self.appetite.appended();
+        Ok(extent)
+    }
+
+    /// Takes a lease. `false` if the buffer is needed already, and nobody else may end it.
+    fn begin_lease(&mut self, size: usize, patience: Patience) -> Result<bool, AppendError> {
+        let grant = self.shared.seize(size, patience)?;
+        let slot = grant.slot();
+        self.lease.begin(grant);
+        self.place.announce(slot);
+        Ok(!slot.snapshot().is_sealed() && !self.shared.poisoned.load(Relaxed))
+    }
+
+    /// Ends the lease, if there is one.
+    fn end_lease(&mut self, why: Why) {
+        let Some(end) = self.lease.end() else { return };
+        if why == Why::NotNeeded || end.was_revoked {
+            self.appetite.taken_back(end.len as usize, end.unused as usize);
+        } else {
+            self.appetite.filled();
+        }
+        if let Some(rest) = end.rest {
+            self.shared.return_lease(rest);
+        }
+    }
+}
+
+/// Why a session ends its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// The next record goes elsewhere, because it does not fit or because the lease was taken back.
+    NoRoom,
+    NotNeeded,
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        self.end_lease(Why::NotNeeded);
+        self.place.leave();
+    }
+}
+
+impl fmt::Debug for Writer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("leased", &self.lease.room()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// The sealer of the life in `slot`, still inside, takes back all leases there.
+    pub(crate) fn revoke_after_seal(&self, slot: &Slot) {
+        self.revoke(slot, true);
+    }
+
+    /// Takes back the leases in `slot`, as far as they are known: who waits for its writers looks again anyway.
+    pub(crate) fn revoke_leases(&self, slot: &Slot) {
+        self.revoke(slot, false);
+    }
+
+    fn revoke(&self, slot: &Slot, sealed: bool) {
+        let leased = self.registry.leased(slot, sealed);
+        let revoked: Vec<_> = leased.filter_map(|cell| Some((cell, cell.revoke(slot)?))).collect();
+        // If there is no barrier, all are left to their owners.
+        if revoked.is_empty() || !Barrier::probe().heavy() {
+            return;
+        }
+        for rest in revoked.into_iter().filter_map(|(cell, number)| cell.claim(slot, number)) {
+            self.return_lease(rest);
+        }
+    }
+
+    /// Ends the rest of a lease.
+    fn return_lease(&self, mut rest: Grant<'_>) {
+        rest.bytes_mut().fill(0);
+        self.counters.lease_ended(rest.extent().len());
+        self.leave(rest);
+    }
+
+    /// Bytes that the current buffer has left. May be out of date.
+    fn room(&self) -> usize {
+        let word = self.slots[self.rotation.current().slot()].snapshot();
+        if word.is_sealed() { self.buffer_size } else { self.buffer_size.saturating_sub(word.offset() as usize) }
+    }
+}
