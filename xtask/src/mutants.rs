@@ -8,6 +8,7 @@ mod commit;
 mod parts;
 mod ring;
 mod state;
+mod writer;
 
 use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::Relaxed;
@@ -34,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 type Group = (&'static str, &'static [[&'static str; 4]]);
 
 /// All of them.
-const GROUPS: &[&[Group]] = &[state::GROUPS, parts::GROUPS, ring::GROUPS, commit::GROUPS];
+const GROUPS: &[&[Group]] = &[state::GROUPS, parts::GROUPS, ring::GROUPS, commit::GROUPS, writer::GROUPS];
 
 struct Mutant {
     file: &'static str,

@@ -9,6 +9,7 @@ mod model;
 mod commit;
 mod gate;
 mod hold;
+mod lease;
 mod parking;
 mod role;
 mod rotation;

@@ -1,0 +1,299 @@
+//! Leases over one slot: their owner, those who take them back, the sealer, and the next owner of a cell.
+
+use super::*;
+use crate::slot::Lease;
+use crate::writer::{Barrier, Registry};
+
+const RECORD: usize = 512;
+
+/// What the records of the second life are filled with.
+const MARK: u8 = 2;
+
+/// The second life of a slot with one record, the cells of two sessions, and the bytes once they are ready for the device.
+struct Stage {
+    slot: Slot,
+    registry: Registry,
+    bytes: std::sync::Mutex<Option<Frozen>>,
+}
+
+impl Stage {
+    fn new() -> Arc<Self> {
+        let arena = Arc::new(Arena::new(1, BUFFER).expect("a valid arena"));
+        let slot = Slot::new(&arena, 0);
+        // What is not written must not show what was there before.
+        assert!(slot.open(1, 0));
+        assert_eq!(granted(&slot, BUFFER).leave(), Duty::None);
+        let Seized::Sealed(inside) = slot.reserve(BUFFER as u32) else { panic!("it is full") };
+        slot.complete(flush(&slot, inside.leave()));
+        assert!(slot.open(2, BUFFER as u64));
+        assert_eq!(granted(&slot, RECORD).leave(), Duty::None);
+        // The first chunk is there before the threads are: loom does not see the lock that it comes through.
+        let registry = Registry::new(1);
+        registry.enroll().leave();
+        Arc::new(Self { slot, registry, bytes: Default::default() })
+    }
+
+    fn spawn<T: 'static>(self: &Arc<Self>, body: impl FnOnce(&Self) -> T + 'static) -> thread::JoinHandle<T> {
+        let stage = Arc::clone(self);
+        thread::spawn(move || body(&stage))
+    }
+
+    /// Takes back what is leased, and says how much of it this thread has ended.
+    fn revoke(&self, sealed: bool) -> usize {
+        let leased = self.registry.leased(&self.slot, sealed);
+        let revoked: Vec<_> = leased.filter_map(|cell| Some((cell, cell.revoke(&self.slot)?))).collect();
+        assert!(Barrier::probe().heavy());
+        let rests = revoked.into_iter().filter_map(|(cell, number)| cell.claim(&self.slot, number));
+        rests.map(|rest| self.put_back(rest)).count()
+    }
+
+    /// Seals the buffer as its sealer would.
+    fn seal(&self) -> usize {
+        let inside = self.slot.enter().expect("nobody has flushed it");
+        assert!(matches!(inside.seal(), Seal::Sealed { .. }));
+        let ended = self.revoke(true);
+        self.pay(inside.leave());
+        ended
+    }
+
+    fn put_back(&self, mut rest: Grant<'_>) {
+        rest.bytes_mut().fill(0);
+        self.pay(rest.leave());
+    }
+
+    fn pay(&self, duty: Duty) {
+        if let Duty::Flush(quiet) = duty
+            && let Some(flush) = self.slot.take_flush(quiet)
+        {
+            *self.bytes.lock().unwrap() = Some(flush.freeze());
+        }
+    }
+
+    /// Ends the lease, and says whether this thread had the rest.
+    fn end(&self, lease: &mut Lease<'_>) -> bool {
+        let rest = lease.end().and_then(|end| end.rest);
+        let mine = rest.is_some();
+        rest.into_iter().for_each(|rest| self.put_back(rest));
+        mine
+    }
+
+    /// A session with a lease of two records.
+    fn lease(&self) -> Option<Lease<'_>> {
+        let place = self.registry.enroll();
+        let mut lease = Lease::new(place.cell(), Barrier::probe());
+        let Seized::Granted(grant) = self.slot.reserve(2 * RECORD as u32) else { return None };
+        lease.begin(grant);
+        place.announce(&self.slot);
+        Some(lease)
+    }
+
+    /// Whether the device would write so many records of the session, behind the first one. Nobody is inside.
+    fn check(&self, records: usize) {
+        self.check_each(&vec![true; records]);
+    }
+
+    /// The same for records that are there and some that are not.
+    fn check_each(&self, records: &[bool]) {
+        assert_eq!(self.slot.snapshot().writers(), 0, "somebody is still inside");
+        let bytes = self.bytes.lock().unwrap().take().expect("who left last has taken the flush");
+        let there = |index: usize| index == 0 || records.get(index - 1).is_some_and(|there| *there);
+        for (index, byte) in bytes.iter().enumerate() {
+            assert_eq!(*byte, if there(index / RECORD) { MARK } else { 0 }, "at {index}");
+        }
+    }
+}
+
+fn write(lease: &mut Lease<'_>) -> Option<bool> {
+    lease.write(RECORD, |target| target.fill(MARK)).map(|written| written.revoked)
+}
+
+/// Either the record is there before the lease is taken back, or it is refused; one of the two ends it, and then nobody writes.
+#[test]
+fn a_lease_is_ended_by_its_owner_or_by_who_takes_it_back() {
+    static REFUSED: Count = Count::new(0);
+    static REVOKED: Count = Count::new(0);
+    static ENDED_BY: [Count; 2] = [const { Count::new(0) }; 2];
+    model("a_lease_is_ended_by_its_owner_or_by_who_takes_it_back", Bound::Preemptions(4), || {
+        let stage = Stage::new();
+        let owner = stage.spawn(|stage| {
+            let mut lease = stage.lease().expect("the buffer is open");
+            let written = write(&mut lease);
+            if written == Some(false) {
+                return (true, false);
+            }
+            hit(if written.is_some() { &REVOKED } else { &REFUSED });
+            (written.is_some(), stage.end(&mut lease))
+        });
+        let mut ended = stage.revoke(false);
+        let (written, by_owner) = owner.join().unwrap();
+        if !by_owner && ended == 0 {
+            // There was nothing to take back yet, and the session has gone idle.
+            ended = stage.revoke(false);
+        }
+        assert_eq!(usize::from(by_owner) + ended, 1, "ended by both, or by nobody");
+        hit(&ENDED_BY[ended]);
+        assert_eq!(stage.seal(), 0);
+        stage.check(usize::from(written));
+    });
+    assert!(REFUSED.load(Relaxed) > 0 && REVOKED.load(Relaxed) > 0);
+    assert!(ENDED_BY.iter().all(|by| by.load(Relaxed) > 0));
+}
+
+/// The lease grows out of the buffer while that is sealed: the sealer finds it, or the session finds the seal. No record is torn.
+#[test]
+fn a_lease_that_begins_beside_the_seal_is_ended() {
+    static LATE: Count = Count::new(0);
+    static SEALED: Count = Count::new(0);
+    static TAKEN_BACK: Count = Count::new(0);
+    model("a_lease_that_begins_beside_the_seal_is_ended", Bound::Preemptions(3), || {
+        let stage = Stage::new();
+        let sealer = stage.spawn(|stage| stage.seal());
+        let mut records = 0;
+        if let Some(mut lease) = stage.lease() {
+            let sealed = stage.slot.snapshot().is_sealed();
+            let written = write(&mut lease);
+            records = usize::from(written.is_some());
+            if sealed || written != Some(false) {
+                hit(&SEALED);
+                stage.end(&mut lease);
+            }
+        } else {
+            hit(&LATE);
+        }
+        if sealer.join().unwrap() == 1 {
+            hit(&TAKEN_BACK);
+        }
+        stage.check(records);
+    });
+    assert!(LATE.load(Relaxed) > 0 && SEALED.load(Relaxed) > 0 && TAKEN_BACK.load(Relaxed) > 0);
+}
+
+/// An idle session's lease, and two who need its buffer.
+#[test]
+fn two_who_take_the_same_lease_back_end_it_once() {
+    static ENDED_BY: [Count; 2] = [const { Count::new(0) }; 2];
+    model("two_who_take_the_same_lease_back_end_it_once", Bound::Preemptions(4), || {
+        let stage = Stage::new();
+        let mut lease = stage.lease().expect("the buffer is open");
+        assert_eq!(write(&mut lease), Some(false));
+        let sealer = stage.spawn(|stage| stage.seal());
+        let by_reader = stage.revoke(false);
+        let by_sealer = sealer.join().unwrap();
+        assert_eq!(by_reader + by_sealer, 1, "ended by both, or by nobody");
+        hit(&ENDED_BY[by_sealer]);
+        assert!(!stage.end(&mut lease));
+        stage.check(1);
+    });
+    assert!(ENDED_BY.iter().all(|by| by.load(Relaxed) > 0));
+}
+
+#[test]
+fn a_session_that_is_dropped_and_who_takes_its_lease_back_end_it_once() {
+    static ENDED_BY: [Count; 2] = [const { Count::new(0) }; 2];
+    model("a_session_that_is_dropped_and_who_takes_its_lease_back_end_it_once", Bound::Preemptions(4), || {
+        let stage = Stage::new();
+        let mut lease = stage.lease().expect("the buffer is open");
+        assert_eq!(write(&mut lease), Some(false));
+        let sealer = stage.spawn(|stage| stage.seal());
+        let by_owner = stage.end(&mut lease);
+        let by_sealer = sealer.join().unwrap();
+        assert_eq!(usize::from(by_owner) + by_sealer, 1, "ended by both, or by nobody");
+        hit(&ENDED_BY[by_sealer]);
+        stage.check(1);
+    });
+    assert!(ENDED_BY.iter().all(|by| by.load(Relaxed) > 0));
+}
+
+/// A session that goes from one lease to the next beside a revoker, who must know them apart.
+#[test]
+fn a_lease_is_taken_back_as_what_it_is() {
+    static TAKEN_BACK: [Count; 2] = [const { Count::new(0) }; 2];
+    static REFUSED: Count = Count::new(0);
+    model("a_lease_is_taken_back_as_what_it_is", Bound::Preemptions(3), || {
+        let stage = Stage::new();
+        let revoker = stage.spawn(|stage| stage.revoke(false));
+        let place = stage.registry.enroll();
+        let mut lease = Lease::new(place.cell(), Barrier::probe());
+        let mut ended = 0;
+        let records = [(); 2].map(|()| {
+            let Seized::Granted(grant) = stage.slot.reserve(RECORD as u32) else { panic!("there is room") };
+            lease.begin(grant);
+            place.announce(&stage.slot);
+            let written = write(&mut lease).is_some();
+            ended += usize::from(stage.end(&mut lease));
+            written
+        });
+        let by_revoker = revoker.join().unwrap();
+        assert_eq!(ended + by_revoker, 2, "each lease ends once");
+        hit(&TAKEN_BACK[by_revoker]);
+        if records.contains(&false) {
+            hit(&REFUSED);
+        }
+        stage.seal();
+        stage.check_each(&records);
+    });
+    assert!(REFUSED.load(Relaxed) > 0 && TAKEN_BACK.iter().all(|count| count.load(Relaxed) > 0));
+}
+
+/// A revoker that sleeps between its two steps: meanwhile the owner has ended the lease, and has the next one, which somebody else
+/// takes back.
+#[test]
+fn a_revoker_that_is_late_leaves_the_next_lease_alone() {
+    static TAKEN_BACK: [Count; 2] = [const { Count::new(0) }; 2];
+    static LATE: Count = Count::new(0);
+    model("a_revoker_that_is_late_leaves_the_next_lease_alone", Bound::Preemptions(3), || {
+        let stage = Stage::new();
+        let mut lease = stage.lease().expect("the buffer is open");
+        let slot = &stage.slot;
+        let cell = stage.registry.leased(slot, false).next().expect("the only one");
+        let number = cell.revoke(slot).expect("there is a lease");
+        let late = stage.spawn(move |stage| {
+            let cell = stage.registry.leased(&stage.slot, false).next().expect("the only one");
+            assert!(Barrier::probe().heavy());
+            cell.claim(&stage.slot, number).map(|rest| stage.put_back(rest)).is_some()
+        });
+        let revoker = stage.spawn(|stage| stage.revoke(false));
+        let by_owner = stage.end(&mut lease);
+        let Seized::Granted(grant) = slot.reserve(RECORD as u32) else { panic!("there is room") };
+        lease.begin(grant);
+        let by_late = late.join().unwrap();
+        assert_ne!(by_owner, by_late, "the first lease ends once");
+        hit(&TAKEN_BACK[revoker.join().unwrap()]);
+        if !by_late {
+            hit(&LATE);
+        }
+        stage.end(&mut lease);
+        stage.seal();
+        stage.check(0);
+    });
+    assert!(LATE.load(Relaxed) > 0 && TAKEN_BACK.iter().all(|count| count.load(Relaxed) > 0));
+}
+
+/// A cell that goes from one session to the next goes on numbering its leases. No record is written: that would pass a fence, which
+/// sessions have none of where the kernel has barriers.
+#[test]
+fn the_next_session_in_a_cell_goes_on_where_the_one_before_ended() {
+    static SAME: Count = Count::new(0);
+    model("the_next_session_in_a_cell_goes_on_where_the_one_before_ended", Bound::None, || {
+        let stage = Stage::new();
+        let session = |stage: &Stage| {
+            let place = stage.registry.enroll();
+            let mut lease = Lease::new(place.cell(), Barrier::probe());
+            let Seized::Granted(grant) = stage.slot.reserve(RECORD as u32) else { panic!("there is room") };
+            lease.begin(grant);
+            let number = place.cell().revoke(&stage.slot).expect("there is a lease");
+            assert!(stage.end(&mut lease));
+            let cell = core::ptr::from_ref(place.cell()).addr();
+            place.leave();
+            (cell, number)
+        };
+        let other = stage.spawn(session);
+        let mine = session(&stage);
+        let theirs = other.join().unwrap();
+        assert_ne!(mine, theirs, "two leases of one number");
+        if mine.0 == theirs.0 {
+            hit(&SAME);
+        }
+    });
+    assert!(SAME.load(Relaxed) > 0);
+}

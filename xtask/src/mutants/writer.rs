@@ -1,0 +1,157 @@
+//! Changes to leases, and to those who take them back.
+
+use super::Group;
+
+pub(super) const GROUPS: &[Group] = &[
+    (
+        "crates/buffer_ring/src/slot/lease.rs",
+        &[
+            [
+                "a lease is revoked without acquiring what it is",
+                "let state = self.state.load(Acquire);",
+                "let state = self.state.load(Relaxed);",
+                "a_lease_is_taken_back_as_what_it_is",
+            ],
+            [
+                "a lease begins without releasing what it is",
+                "cell.state.store(self.state, Release);",
+                "cell.state.store(self.state, Relaxed);",
+                "a_lease_is_taken_back_as_what_it_is",
+            ],
+            [
+                "a revoker does not acquire the records",
+                "let mark = self.mark.load(Acquire);",
+                "let mark = self.mark.load(Relaxed);",
+                "a_lease_that_begins_beside_the_seal_is_ended",
+            ],
+            [
+                "the owner does not release the records",
+                "self.cell.mark.store(end << 1, Release);",
+                "self.cell.mark.store(end << 1, Relaxed);",
+                "a_lease_that_begins_beside_the_seal_is_ended",
+            ],
+            [
+                "the owner passes no barrier before it looks",
+                "BUSY, Relaxed);\n        self.barrier.light();",
+                "BUSY, Relaxed);",
+                "a_lease_is_ended_by_its_owner_or_by_who_takes_it_back",
+            ],
+            [
+                "the owner passes no barrier after a record",
+                "end << 1, Release);\n        self.barrier.light();",
+                "end << 1, Release);",
+                "a_lease_is_ended_by_its_owner_or_by_who_takes_it_back",
+            ],
+            [
+                "the owner does not say that it is busy",
+                "self.cell.mark.store(position << 1 | BUSY, Relaxed);",
+                "",
+                "a_lease_is_ended_by_its_owner_or_by_who_takes_it_back",
+            ],
+            [
+                "the owner does not look before it writes",
+                "if self.is_revoked() {\n            return None;",
+                "if false {\n            return None;",
+                "a_lease_is_ended_by_its_owner_or_by_who_takes_it_back",
+            ],
+            [
+                "the owner does not look after it has written",
+                "revoked: self.is_revoked() }",
+                "revoked: false }",
+                "a_lease_is_ended_by_its_owner_or_by_who_takes_it_back",
+            ],
+            [
+                "a revoker does not look whether the owner is busy",
+                "if mark & BUSY != 0 {",
+                "if false {",
+                "a_lease_is_ended_by_its_owner_or_by_who_takes_it_back",
+            ],
+            [
+                "a lease is revoked by a store",
+                "self.state.compare_exchange(state, revoked, Relaxed, Relaxed).is_ok().then_some(state - HELD)",
+                "self.state.store(revoked, Relaxed);\n        Some(state - HELD)",
+                "two_who_take_the_same_lease_back_end_it_once",
+            ],
+            [
+                "a revoker ends whatever it finds",
+                "self.state.compare_exchange(number + REVOKED, number + OVER, Release, Relaxed).ok()?;",
+                "self.state.store(number + OVER, Release);",
+                "a_session_that_is_dropped_and_who_takes_its_lease_back_end_it_once",
+            ],
+            [
+                "the owner ends what is over",
+                "(phase != OVER).then(|| Grant",
+                "Some(Grant",
+                "a_session_that_is_dropped_and_who_takes_its_lease_back_end_it_once",
+            ],
+            [
+                "leases have no numbers",
+                "(self.state & !PHASE) + NEXT + HELD",
+                "(self.state & !PHASE) + HELD",
+                "a_revoker_that_is_late_leaves_the_next_lease_alone",
+            ],
+            [
+                "the rest of a lease begins where it began",
+                "Some(Grant { slot, start: start + filled, len: len - filled })",
+                "Some(Grant { slot, start: start + filled * 0, len })",
+                "two_who_take_the_same_lease_back_end_it_once",
+            ],
+        ],
+    ),
+    (
+        "crates/buffer_ring/src/writer/barrier.rs",
+        &[[
+            "a revoker passes no barrier",
+            "        fence(SeqCst);\n        match self {\n            Self::Fence => true,",
+            "        match self {\n            Self::Fence => true,",
+            "a_lease_is_ended_by_its_owner_or_by_who_takes_it_back",
+        ]],
+    ),
+    (
+        "crates/buffer_ring/src/writer/registry.rs",
+        &[
+            [
+                "the sealer takes the bits without acquiring",
+                "word.swap(0, AcqRel)",
+                "word.swap(0, crate::sync::Ordering::Release)",
+                "a_lease_that_begins_beside_the_seal_is_ended",
+            ],
+            [
+                "the sealer takes the bits without releasing the seal",
+                "word.swap(0, AcqRel)",
+                "word.swap(0, crate::sync::Ordering::Acquire)",
+                "a_lease_that_begins_beside_the_seal_is_ended",
+            ],
+            [
+                "the sealer only looks at the bits",
+                "word.swap(0, AcqRel)",
+                "word.load(crate::sync::Ordering::Acquire)",
+                "a_lease_that_begins_beside_the_seal_is_ended",
+            ],
+            [
+                "a session does not release its lease",
+                "fetch_or(1 << self.index, AcqRel)",
+                "fetch_or(1 << self.index, Acquire)",
+                "a_lease_that_begins_beside_the_seal_is_ended",
+            ],
+            [
+                "a session does not acquire the seal",
+                "fetch_or(1 << self.index, AcqRel)",
+                "fetch_or(1 << self.index, Release)",
+                "a_lease_that_begins_beside_the_seal_is_ended",
+            ],
+            [
+                "a cell is given up without releasing what was counted",
+                "fetch_and(!(1 << self.index), Release)",
+                "fetch_and(!(1 << self.index), Relaxed)",
+                "the_next_session_in_a_cell_goes_on_where_the_one_before_ended",
+            ],
+            [
+                "a cell is taken without acquiring what was counted",
+                "self.taken.fetch_update(Acquire, Relaxed, take)",
+                "self.taken.fetch_update(Relaxed, Relaxed, take)",
+                "the_next_session_in_a_cell_goes_on_where_the_one_before_ended",
+            ],
+        ],
+    ),
+];
