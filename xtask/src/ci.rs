@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::run::{root, run};
-use crate::{counts, engines, kills, loom, models, shuttle};
+use crate::{counts, engines, kills, lab, loom, models, shuttle};
 
 /// The two commands the README gives to a newcomer, word for word.
 const MAIN_JOB: &str = "cargo run --release --example pack";
@@ -30,6 +30,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     step("models", || loom::task(&[]))?;
     step("random schedules", || shuttle::task(&[]))?;
     step("kills", kills::few)?;
+    step("the lab: power cuts, faults, planted bugs", lab::few)?;
     step("counts", || counts::task(&[]))?;
     step("the main job", || run(&[], MAIN_JOB))?;
     println!("\nall of it holds ({:.0} s)", start.elapsed().as_secs_f64());

@@ -105,7 +105,7 @@ fn io_uring_is_allowed() -> Result<(), String> {
     }
 }
 
-fn root_can_do_everything() -> Result<(), String> {
+pub(crate) fn root_can_do_everything() -> Result<(), String> {
     const CAP_SYS_ADMIN: u32 = 21;
     let capabilities = status("CapEff:").and_then(|hex| u64::from_str_radix(&hex, 16).ok()).unwrap_or(0);
     if capabilities >> CAP_SYS_ADMIN & 1 == 0 {

@@ -1,4 +1,5 @@
-//! Kills the example `commit_log` at random moments, and has it prove each time that what was acknowledged is in the log.
+//! Kills the example `commit_log` at random moments, then at each of its first system calls, and has it prove each time that what was
+//! acknowledged is in the log.
 //!
 //! A log is killed several times: what the next life makes of the end that it finds is tried too. Everything but the moment itself
 //! follows from the seed; so the command that a failure prints meets the same circumstances, and nearly the same moment.
@@ -14,21 +15,30 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::run::{root, run};
 
-const USAGE: &str = "cargo xtask kills [--count n] [--seed s]";
+const USAGE: &str = "cargo xtask kills [--count n] [--seed s] [--calls n]";
+
+/// The calls by which commits reach the kernel: `strace` kills at each of them.
+const CALLS: [&str; 4] = ["io_uring_enter", "pwritev2", "pwrite64", "fdatasync"];
+
+/// Of each call, the first so many, unless something else is said.
+const EACH: u64 = 25;
 
 /// Kills of one log, before the next.
 const LIVES: u64 = 4;
 
 /// What the gate has time for.
-const FEW: u64 = 20;
+const FEW: u64 = 50;
+const FEW_CALLS: u64 = 8;
 
 /// The task of the gate.
 pub(crate) fn few() -> Result<(), String> {
-    kill(FEW, some_seed())
+    kill(FEW, some_seed())?;
+    at_each_call(FEW_CALLS)
 }
 
 pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     let mut count = 200;
+    let mut calls = EACH;
     let mut seed = some_seed();
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
@@ -37,17 +47,83 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
         match argument.as_str() {
             "--count" => count = number?,
             "--seed" => seed = number?,
+            "--calls" => calls = number?,
             other => return Err(format!("kills does not know `{other}`: {USAGE}")),
         }
     }
-    kill(count, seed)
+    kill(count, seed)?;
+    at_each_call(calls)
+}
+
+/// Builds the victim, and answers where it is.
+fn victim() -> Result<PathBuf, String> {
+    run(&[], "cargo build --release -p buffer_ring --example commit_log")?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(root().join(target).join("release/examples/commit_log"))
+}
+
+/// Kills at the first, second, … call of each kind, counted in each thread by itself, over each engine.
+fn at_each_call(most: u64) -> Result<(), String> {
+    if most == 0 {
+        return Ok(());
+    }
+    if let Err(error) = Command::new("strace").arg("-V").stdout(Stdio::null()).status() {
+        println!("skipped: kills at each system call: strace: {error}");
+        return Ok(());
+    }
+    let program = victim()?;
+    let log = program.with_file_name("killed-at-a-call.log");
+    let rounds = ["io_uring", "positioned"].into_iter().flat_map(|engine| CALLS.map(|call| (engine, call)));
+    let bar = ProgressBar::new(2 * CALLS.len() as u64 * most);
+    let (mut table, mut total) = (String::new(), Proved::default());
+    for (engine, call) in rounds {
+        remove(&log)?;
+        let mut kills = 0;
+        while kills < most && killed_at(&program, &log, engine, call, kills + 1)? {
+            kills += 1;
+            let again = |why: String| {
+                let log = log.display();
+                format!(
+                    "killed at {call} number {kills} over {engine}: {why}\nthe log stays: {log}\n\
+                     to try again: cargo xtask kills --count 0 --calls {kills}"
+                )
+            };
+            if log.exists() {
+                let proved = verify(&program, &log).map_err(again)?;
+                total.acknowledged += proved.acknowledged;
+                total.others += proved.others;
+            }
+            bar.inc(1);
+        }
+        table.push_str(&format!("  {engine:<12}{call:<16}{kills:>4} kills\n"));
+    }
+    bar.finish_and_clear();
+    remove(&log)?;
+    let acknowledged = total.acknowledged;
+    print!("{table}");
+    println!("killed at a system call: {acknowledged} times an acknowledged record was looked for, and was there");
+    if acknowledged == 0 { Err("no system call was met, or nothing was ever acknowledged".into()) } else { Ok(()) }
+}
+
+/// Runs the victim until its call number `nth`; `false` if it ended before, as no thread of it makes so many.
+fn killed_at(program: &Path, log: &Path, engine: &str, call: &str, nth: u64) -> Result<bool, String> {
+    let mut victim = Command::new("strace");
+    victim.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+    victim.args(["-e", &format!("inject={call}:signal=SIGKILL:when={nth}")]).arg(program);
+    victim.arg("--file").arg(log).args(["--threads", "3", "--records", "60", "--buffer-size", "16384"]);
+    // Waiting threads write by themselves; only buffers that are full go through io_uring.
+    let bytes = if call == "io_uring_enter" { 6000 } else { [50, 700][nth as usize % 2] };
+    victim.args(["--bytes", &bytes.to_string()]).env("BUFFER_RING_ENGINE", engine);
+    let status = victim.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.map(|status| !status.success()).map_err(|error| format!("cannot start strace: {error}"))
 }
 
 /// Kills `count` times. Kill `n` follows from the seed `seed + n`, and from those before it that had the same log.
 fn kill(count: u64, seed: u64) -> Result<(), String> {
-    run(&[], "cargo build --release -p buffer_ring --example commit_log")?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let program = root().join(target).join("release/examples/commit_log");
+    if count == 0 {
+        return Ok(());
+    }
+    let program = victim()?;
     let log = program.with_file_name("killed.log");
 
     const LOOK: &str = "{bar:40} {pos} of {len} kills, {eta} left";
@@ -112,11 +188,15 @@ fn one(program: &Path, log: &Path, seed: u64) -> Result<Proved, String> {
         return Ok(Proved::default());
     }
 
+    verify(program, log).map_err(|why| format!("{why} ({circumstances})"))
+}
+
+/// Has the log proved.
+fn verify(program: &Path, log: &Path) -> Result<Proved, String> {
     let output = Command::new(program).arg("--file").arg(log).arg("--verify").output();
     let output = output.map_err(|error| format!("cannot start {}: {error}", program.display()))?;
     if !output.status.success() {
-        let why = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{} ({circumstances})", why.trim()));
+        return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
     }
     proved(&String::from_utf8_lossy(&output.stdout)).ok_or("it does not say what it has proved".into())
 }

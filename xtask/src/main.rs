@@ -54,8 +54,8 @@ const TASKS: &[(&str, &str, &str, Task)] = &[
     ("shuttle", "[--schedules n] [--seed s] [filter]", "run larger programs in random schedules", shuttle::task),
     (
         "kills",
-        "[--count n] [--seed s]",
-        "kill the example commit_log at random moments; nothing acknowledged may be lost",
+        "[--count n] [--seed s] [--calls n]",
+        "kill the example commit_log at random moments and at each of its system calls; nothing acknowledged may be lost",
         kills::task,
     ),
     ("asan", "", "the tests under AddressSanitizer", asan::task),

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::mutants;
 use crate::run::target;
+use crate::{engines, mutants};
 
 /// Who must kill it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,16 +125,25 @@ const BUGS: &[Bug] = &[
         gate: false,
         changes: &[(LEDGER, "            if !life.durable {", "            if self.generation == u64::MAX {")],
     },
+    // The flag goes, and who asked is told even so: the bit remembers.
     Bug {
         what: "drop the synced flag of a write that goes on after it came back short",
-        level: Level::Faults,
+        level: Level::Memory,
         gate: false,
         changes: &[
-            (LOG_FILE, "        if !request.durable {", "        if !request.durable || request.done > 0 {"),
             (
-                "crates/ring-io/src/uring/mod.rs",
-                "if request.durable { libc::RWF_DSYNC }",
-                "if request.durable && request.done == 0 { libc::RWF_DSYNC }",
+                RETRY,
+                "    let reached = request.done + written;\n",
+                "    let reached = request.done + written;
+    if request.durable {
+        (request.durable, request.token) = (false, request.token | 1 << 63);
+    }\n",
+            ),
+            (
+                RETRY,
+                "    let durable = request.durable && result.is_ok();\n    Verdict::Finished(Finished { token: request.token,",
+                "    let durable = (request.durable || request.token >> 63 == 1) && result.is_ok();
+    Verdict::Finished(Finished { token: request.token & (u64::MAX >> 1),",
             ),
         ],
     },
@@ -267,12 +276,19 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     let lab = Lab::new()?;
     let levels: BTreeSet<_> = bugs.iter().map(|bug| bug.level).collect();
     lab.build()?;
-    for level in levels.into_iter().filter_map(Level::arguments) {
-        if let Some(why) = lab.run(level)? {
-            return Err(format!("without any bug, `ring-lab {level}` fails: {why}"));
+    let mut skipped = BTreeSet::new();
+    for level in levels {
+        let Some(arguments) = level.arguments() else { continue };
+        match lab.run(arguments)? {
+            Ran::Nothing => println!("unchanged: ring-lab {arguments}: finds nothing"),
+            Ran::Found(why) => return Err(format!("without any bug, `ring-lab {arguments}` fails: {why}")),
+            Ran::Skipped(why) => {
+                println!("{why}: no bug of level {level:?} is planted");
+                skipped.insert(level);
+            }
         }
-        println!("unchanged: ring-lab {level}: finds nothing");
     }
+    let bugs: Vec<_> = bugs.into_iter().filter(|bug| !skipped.contains(&bug.level)).collect();
     let mut survivors = Vec::new();
     for (number, bug) in bugs.iter().enumerate() {
         let begun = Instant::now();
@@ -300,6 +316,15 @@ impl Level {
     }
 }
 
+/// What the lab said.
+enum Ran {
+    Nothing,
+    /// The first thing that it found.
+    Found(String),
+    /// Why it could not look.
+    Skipped(String),
+}
+
 /// The copy that is changed, and its build.
 struct Lab {
     tree: PathBuf,
@@ -325,13 +350,17 @@ impl Lab {
         if built.status.success() { Ok(()) } else { Err(format!("it does not compile\n{said}")) }
     }
 
-    /// `None` if the lab found nothing; else the first thing that it found.
-    fn run(&self, arguments: &str) -> Result<Option<String>, String> {
+    fn run(&self, arguments: &str) -> Result<Ran, String> {
         let mut lab = Command::new(self.build.join("release/ring-lab"));
+        if engines::root_can_do_everything().is_ok() {
+            lab.env("BUFFER_RING_REQUIRE_ROOT", "1");
+        }
         let ran = lab.args(arguments.split(' ')).current_dir(&self.tree).stdin(Stdio::null()).output();
         let ran = ran.map_err(|error| format!("cannot start the lab: {error}"))?;
         if ran.status.success() {
-            return Ok(None);
+            let said = String::from_utf8_lossy(&ran.stdout);
+            let skipped = said.lines().find(|line| line.starts_with("skipped: disks"));
+            return Ok(skipped.map_or(Ran::Nothing, |why| Ran::Skipped(why.to_owned())));
         }
         let said = String::from_utf8_lossy(&ran.stderr);
         let telling = |line: &&str| {
@@ -341,7 +370,7 @@ impl Lab {
                 || line.contains("run ")
         };
         let line = said.lines().find(telling).or_else(|| said.lines().next()).unwrap_or("it said nothing");
-        Ok(Some(line.trim().chars().take(150).collect()))
+        Ok(Ran::Found(line.trim().trim_start_matches("ring-lab: ").chars().take(150).collect()))
     }
 
     fn try_bug(&self, bug: &Bug) -> Result<Option<String>, String> {
@@ -358,12 +387,15 @@ impl Lab {
         }
         let outcome = self.build().and_then(|()| match bug.level.arguments() {
             Some(arguments) => self.run(arguments),
-            None => Ok(None),
+            None => Ok(Ran::Nothing),
         });
         for (path, source) in sources.iter().rev() {
             fs::write(path, source).map_err(|error| format!("{}: {error}", path.display()))?;
         }
-        outcome.map_err(|error| format!("{}: {error}", bug.what))
+        match outcome.map_err(|error| format!("{}: {error}", bug.what))? {
+            Ran::Found(why) => Ok(Some(why)),
+            Ran::Nothing | Ran::Skipped(_) => Ok(None),
+        }
     }
 }
 

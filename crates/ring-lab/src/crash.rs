@@ -23,7 +23,6 @@ use crate::random::Random;
 use crate::report::{self, count, rate, table};
 use crate::session::{self, Plan};
 use crate::simulate::simulate;
-use crate::workload::Engine;
 
 const IMAGES: u64 = 1_000_000;
 const FS_IMAGES: u64 = 50;
@@ -33,8 +32,10 @@ const LIVES: u32 = 3;
 const IMAGES_PER_LIFE: u64 = 8_000;
 /// One of so many images comes from a real kernel, which takes longer to record.
 const FUSE_SHARE: u64 = 5;
-/// Nothing that a run does waits for anything, so that it takes longer only if somebody waits for ever.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Nothing that a run does waits for anything, so that it takes longer only if somebody waits for ever. In ticks of the thread that
+/// watches, which stand still while the process is stopped.
+const PATIENCE: u64 = 1_500;
+const TICK: Duration = Duration::from_millis(20);
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -53,6 +54,9 @@ pub(crate) struct Options {
     /// Only this log, of a failure that was kept
     #[arg(long)]
     log: Option<PathBuf>,
+    /// With a log: show what is in it
+    #[arg(long)]
+    events: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -66,7 +70,7 @@ enum Level {
 
 pub(crate) fn task(options: &Options) -> Result<(), String> {
     if let Some(path) = &options.log {
-        return replay(path);
+        return replay(path, options.events);
     }
     let clock = || SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
     let seed = options.seed.unwrap_or_else(clock);
@@ -81,18 +85,9 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
         let share = if options.level == Level::All { images - images / FUSE_SHARE } else { images };
         rows.push(timed("memory", || in_memory(seed, share))?);
     }
-    match session::missing() {
-        _ if options.level == Level::Memory => {}
-        Some(why) => {
-            println!("skipped: files of FUSE: {why}");
-            if options.level == Level::Fuse {
-                return Err(format!("there is no level `fuse` here: {why}"));
-            }
-        }
-        None => {
-            let share = if options.level == Level::All { images / FUSE_SHARE } else { images };
-            rows.push(timed("file of FUSE", || on_fuse(seed, share))?);
-        }
+    if options.level != Level::Memory && session::is_available()? {
+        let share = if options.level == Level::All { images / FUSE_SHARE } else { images };
+        rows.push(timed("disk of FUSE", || on_fuse(seed, share))?);
     }
     print!("{}", table(&rows));
     Ok(())
@@ -120,9 +115,12 @@ impl Totals {
     }
 }
 
-fn replay(path: &Path) -> Result<(), String> {
+fn replay(path: &Path, show: bool) -> Result<(), String> {
     let log = Log::load(path).map_err(|error| format!("{}: {error}", path.display()))?;
     println!("{}: seed {}, {} events", log.setting, log.seed, log.events.len());
+    if show {
+        log.events.iter().enumerate().for_each(|(position, event)| println!("{position:>6} {event}"));
+    }
     let outcome = match log.file_system {
         Some(_) => filesystem::explore(&log, &report::progress("mounted images", log.images)),
         None => explore(&log, |_| ()),
@@ -136,7 +134,7 @@ fn replay(path: &Path) -> Result<(), String> {
     }
 }
 
-/// What one thread is at: the seed of its run, and since when, in milliseconds.
+/// What one thread is at: the seed of its run, and since which tick.
 #[derive(Default)]
 struct Bench {
     seed: AtomicU64,
@@ -149,14 +147,14 @@ fn in_memory(seed: u64, images: u64) -> Result<Totals, String> {
     let next = AtomicU64::new(seed);
     let (tried, over) = (AtomicU64::new(0), AtomicBool::new(false));
     let outcome = Mutex::new((Totals::default(), None::<String>));
-    let begun = Instant::now();
+    let ticks = AtomicU64::new(0);
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let benches: Vec<_> = (0..threads).map(|_| Bench::default()).collect();
     let work = |bench: &Bench| {
         while !over.load(Relaxed) && tried.load(Relaxed) < images {
             let seed = next.fetch_add(1, Relaxed);
             bench.seed.store(seed, Relaxed);
-            bench.since.store(begun.elapsed().as_millis() as u64, Relaxed);
+            bench.since.store(ticks.load(Relaxed), Relaxed);
             let ran = panic::catch_unwind(AssertUnwindSafe(|| run(seed, &bar, &tried)));
             let ran = ran.unwrap_or_else(|_| Err("the ring or the lab panicked".into()));
             let (totals, failure) = &mut *outcome.lock().expect("no panic");
@@ -174,10 +172,10 @@ fn in_memory(seed: u64, images: u64) -> Result<Totals, String> {
     thread::scope(|scope| {
         let workers: Vec<_> = benches.iter().map(|bench| scope.spawn(|| work(bench))).collect();
         while workers.iter().any(|worker| !worker.is_finished()) {
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(TICK);
+            let now = ticks.fetch_add(1, Relaxed);
             for bench in &benches {
-                let since = Duration::from_millis(bench.since.load(Relaxed));
-                if begun.elapsed().checked_sub(since).is_some_and(|time| time > PATIENCE) {
+                if now.saturating_sub(bench.since.load(Relaxed)) > PATIENCE {
                     let seed = bench.seed.load(Relaxed);
                     eprintln!(
                         "run {seed}: somebody waits for ever\n  replay: cargo xtask crash --seed {seed} --images 1"
@@ -209,16 +207,17 @@ fn run(seed: u64, bar: &ProgressBar, tried: &AtomicU64) -> Result<Vec<Explored>,
     Ok(all)
 }
 
-/// Runs over files of FUSE, in a process of their own each, through io_uring and positioned writes in turn.
+/// Runs over disks of FUSE, in a process of their own each, through io_uring and positioned writes in turn.
 fn on_fuse(seed: u64, images: u64) -> Result<Totals, String> {
-    let bar = report::progress("crash images, files of FUSE", images);
+    let engines = session::engines()?;
+    let bar = report::progress("crash images, disks of FUSE", images);
     let mut totals = Totals::default();
     for seed in seed.. {
         if totals.images >= images {
             break;
         }
         let mut random = Random::new(seed);
-        let engine = if seed % 2 == 0 { Engine::Uring } else { Engine::Positioned };
+        let engine = engines[seed as usize % engines.len()];
         let mut last = Explored::default();
         for life in 1..=LIVES {
             let plan = Plan {
@@ -243,10 +242,10 @@ fn on_fuse(seed: u64, images: u64) -> Result<Totals, String> {
 
 /// Runs under a file system; each image is mounted.
 fn under(system: FileSystem, seed: u64, images: u64) -> Result<(), String> {
-    if let Some(why) = session::missing() {
-        println!("skipped: {why}");
-        return Err(format!("a loop device needs a disk of FUSE under it, and there is none: {why}"));
+    if !session::is_available()? {
+        return Ok(());
     }
+    let engines = session::engines()?;
     let bar = report::progress(&format!("crash images, {}", system.name()), images);
     let begun = Instant::now();
     let mut totals = Totals::default();
@@ -254,7 +253,7 @@ fn under(system: FileSystem, seed: u64, images: u64) -> Result<(), String> {
         if totals.images >= images {
             break;
         }
-        let engine = if seed % 2 == 0 { Engine::Uring } else { Engine::Positioned };
+        let engine = engines[seed as usize % engines.len()];
         let log = filesystem::record(seed, system, engine, FS_IMAGES_PER_LIFE.min(images - totals.images))?;
         let explored = filesystem::explore(&log, &bar);
         totals.add(&explored.map_err(|violation| report::violation(&log, &violation))?);

@@ -1,5 +1,6 @@
 //! One totally ordered log of what happened at the disk and of what the ring told its users: everything else is computed from it.
 
+use core::fmt;
 use std::io;
 use std::path::Path;
 
@@ -62,6 +63,18 @@ pub(crate) enum Event {
     Watermark {
         address: u64,
     },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Arrived { write, offset, bytes, synced } => {
+                let kind = if *synced { "synced write" } else { "write" };
+                write!(f, "{kind} {write} of {offset}..{} arrived", offset + bytes.len() as u64)
+            }
+            other => write!(f, "{other:?}"),
+        }
+    }
 }
 
 /// What happened in one life of a log, from its opening to its end.

@@ -94,15 +94,30 @@ pub(crate) fn scan<E>(
     Ok(())
 }
 
-/// Whether `bytes`, which lie at `address`, are nothing but prepared space, as `ring-io` writes it ahead of the log.
-pub(crate) fn is_prepared(bytes: &[u8], address: u64) -> bool {
-    let marks = |(block, address): (&[u8], u64)| {
-        block.len() == BLOCK
-            && block.starts_with(b"ring-io free\0\0\0\0")
-            && block[32..40] == address.to_le_bytes()
-            && zeros(&block[40..]) == BLOCK - 40
-    };
-    bytes.chunks(BLOCK).zip((address..).step_by(BLOCK)).all(marks)
+/// Whether `bytes`, which lie at `address`, are nothing but prepared space, as `ring-io` writes it ahead of the log; the kernel may have
+/// cut it at any sector.
+pub(crate) fn is_prepared(mut bytes: &[u8], mut address: u64) -> bool {
+    const MARK: usize = 40;
+    while !bytes.is_empty() {
+        let inside = address as usize % BLOCK;
+        let (piece, rest) = bytes.split_at(bytes.len().min(BLOCK - inside));
+        let zeros_from = if inside == 0 {
+            let marked =
+                piece.starts_with(b"ring-io free\0\0\0\0") && piece.get(32..MARK) == Some(&address.to_le_bytes());
+            if !marked {
+                return false;
+            }
+            MARK
+        } else {
+            0
+        };
+        if zeros(&piece[zeros_from..]) < piece.len() - zeros_from {
+            return false;
+        }
+        address += piece.len() as u64;
+        bytes = rest;
+    }
+    true
 }
 
 /// How many zeros `bytes` begin with.
@@ -140,6 +155,21 @@ mod tests {
             assert_eq!(decode(&changed), None, "bit {bit}");
         }
         assert_eq!(decode(&whole[..60]), None);
+    }
+
+    #[test]
+    fn prepared_space_is_known_by_its_marks_also_in_pieces() {
+        let mut space = vec![0; 2 * BLOCK];
+        for (n, block) in space.chunks_mut(BLOCK).enumerate() {
+            block[..12].copy_from_slice(b"ring-io free");
+            block[16..32].fill(7);
+            block[32..40].copy_from_slice(&((8 + n) * BLOCK).to_le_bytes());
+        }
+        let address = 8 * BLOCK as u64;
+        assert!(is_prepared(&space, address) && is_prepared(&space[2048..], address + 2048));
+        assert!(!is_prepared(&space, address + BLOCK as u64) && !is_prepared(&record(1, 4096), address));
+        space[BLOCK + 3000] = 1;
+        assert!(!is_prepared(&space, address) && is_prepared(&space[..BLOCK], address));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Instant;
 use std::{env, fs};
 
-use buffer_ring::WriteMode;
 use buffer_ring::ring_io::QuikIO;
+use buffer_ring::{EngineKind, WriteMode};
 use tempfile::TempDir;
 
 use crate::log::Log;
@@ -43,8 +43,32 @@ pub(crate) struct Recorded {
     pub(crate) met: bool,
 }
 
-/// Why this machine has no level beyond memory; `None` if it has.
-pub(crate) fn missing() -> Option<String> {
+/// Whether there is a level beyond memory here. If there is none although there has to be (`BUFFER_RING_REQUIRE_ROOT`), that is an error.
+pub(crate) fn is_available() -> Result<bool, String> {
+    let Some(why) = missing() else { return Ok(true) };
+    if env::var_os("BUFFER_RING_REQUIRE_ROOT").is_some() {
+        return Err(format!("a disk of FUSE is required: {why}"));
+    }
+    println!("skipped: disks of FUSE: {why}");
+    Ok(false)
+}
+
+/// The engines that this machine allows.
+pub(crate) fn engines() -> Result<Vec<Engine>, String> {
+    let file = tempfile::tempfile().map_err(|error| error.to_string())?;
+    match QuikIO::builder(file).engine(EngineKind::IoUring).build() {
+        Ok(_) => Ok(vec![Engine::Uring, Engine::Positioned]),
+        Err(error) if env::var_os("BUFFER_RING_REQUIRE_URING").is_some() => {
+            Err(format!("io_uring is required: {error}"))
+        }
+        Err(error) => {
+            println!("skipped: io_uring: {error}");
+            Ok(vec![Engine::Positioned])
+        }
+    }
+}
+
+fn missing() -> Option<String> {
     let fuse = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
     if let Err(error) = fuse {
         return Some(format!("/dev/fuse: {error}"));

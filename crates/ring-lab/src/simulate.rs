@@ -144,7 +144,7 @@ fn plan_faults(device: &MemoryDevice, random: &mut Random, faults: bool) -> Stri
         let nth = random.below(12);
         match random.below(9) {
             0..=2 => {
-                let bytes = 512 * random.below(8);
+                let bytes = 512 * random.below(24);
                 device.shorten_write(nth, bytes);
                 told.push(format!("write {nth} short at {bytes}"));
             }
