@@ -33,6 +33,8 @@ struct State {
     written: Vec<Written>,
     /// How many of them a sync has covered.
     synced: usize,
+    /// How many syncs were asked for.
+    syncs: usize,
     broken: Option<DeviceError>,
     sync_broken: Option<DeviceError>,
     interrupted: bool,
@@ -80,9 +82,14 @@ impl ModelDevice {
     /// A ring of `capacity` buffers of 4096 bytes on this device.
     #[must_use]
     pub fn ring(&self, capacity: usize, auto_flush: bool, auto_rotate: bool) -> BufferRing {
+        self.ring_with(capacity, auto_flush, auto_rotate, CommitPolicy::default())
+    }
+
+    /// The same with a policy.
+    #[must_use]
+    pub fn ring_with(&self, capacity: usize, auto_flush: bool, auto_rotate: bool, policy: CommitPolicy) -> BufferRing {
         let arena = Arc::new(Arena::new(capacity, 4096).expect("a valid arena"));
         let queue = WriteQueue(self.clone());
-        let policy = CommitPolicy::default();
         BufferRing { shared: Arc::new(Shared::new(&arena, auto_flush, auto_rotate, policy, 0, Some(queue))) }
     }
 
@@ -130,6 +137,12 @@ impl ModelDevice {
     #[must_use]
     pub fn written(&self) -> Vec<(u64, Vec<u8>)> {
         self.0.state.lock().written.iter().map(|write| (write.offset, write.bytes.clone())).collect()
+    }
+
+    /// How many syncs were asked for, failed ones included.
+    #[must_use]
+    pub fn syncs(&self) -> usize {
+        self.0.state.lock().syncs
     }
 
     /// The address below which everything is on stable storage, on a log that begins at 0.
@@ -248,7 +261,8 @@ impl WriteQueue {
     /// Covers what was written when it began; more may be written before it ends.
     pub(crate) fn sync(&self) -> Result<(), DeviceError> {
         let covered = {
-            let state = self.0.0.state.lock();
+            let mut state = self.0.0.state.lock();
+            state.syncs += 1;
             let broken = state.broken.as_ref().or(state.sync_broken.as_ref());
             broken.cloned().map_or(Ok(state.written.len()), Err)?
         };

@@ -121,7 +121,7 @@ pub(super) const GROUPS: &[Group] = &[
             [
                 "the sealer leaves before it has handed over",
                 "        self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n        self.advance();\n        self.revoke_after_seal(slot);\n        if !self.auto_flush && slot.hold.deposit(generation) {",
-                "        if self.auto_flush {\n            let flush = slot.settle(inside.leave());\n            self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n            self.advance();\n            return flush;\n        }\n        if slot.hold.deposit(generation) {",
+                "        if self.auto_flush {\n            self.pay(slot, inside.leave());\n            self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n            self.advance();\n            return None;\n        }\n        if slot.hold.deposit(generation) {",
                 "the_tail_only_grows",
             ],
             [

@@ -81,7 +81,7 @@ fn two_commits_are_durable_when_they_return() {
         let device = ModelDevice::instant();
         let ring = device.ring(2, true, true);
         let commit = |shared: &Shared, device: &ModelDevice| {
-            let extent = shared.append_durable(&[1; 512]).expect("a working device");
+            let extent = shared.append_durable(&[1; 512], None).expect("a working device");
             check(shared, device, extent.end());
         };
         let other = {
@@ -95,6 +95,39 @@ fn two_commits_are_durable_when_they_return() {
         hit(if stats.buffers_flushed == 1 { &TOGETHER } else { &APART });
     });
     assert!(TOGETHER.load(Relaxed) > 0 && APART.load(Relaxed) > 0);
+}
+
+/// With one flight at a time, who comes during it is called when it is over.
+#[test]
+fn the_next_batch_starts_when_the_flight_is_over() {
+    static APART: Count = Count::new(0);
+    model("the_next_batch_starts_when_the_flight_is_over", Bound::Preemptions(1), || {
+        let device = ModelDevice::instant();
+        let ring = device.ring_with(3, true, true, CommitPolicy::MinBytes(u64::MAX));
+        let other = spawn(&ring, |shared| assert!(shared.append_durable(&[1; 512], None).is_ok()));
+        assert!(ring.append_durable(&[1; 512]).is_ok());
+        other.join().unwrap();
+        if ring.stats().buffers_flushed == 2 {
+            hit(&APART);
+        }
+    });
+    assert!(APART.load(Relaxed) > 0);
+}
+
+/// Who gets the role of syncing after a failure is told of the failure, and asks the device for nothing.
+#[test]
+fn a_failed_sync_is_not_tried_again() {
+    model("a_failed_sync_is_not_tried_again", Bound::Preemptions(2), || {
+        let device = ModelDevice::instant();
+        let ring = device.ring(2, true, true);
+        append(&ring.shared, BUFFER);
+        ring.shared.seal(Life::new(1, 0));
+        device.break_down();
+        let other = spawn(&ring, |shared| shared.wait_durable(4096, None));
+        assert!(matches!(ring.wait_durable(4096), Err(RingError::Device(_))));
+        assert!(matches!(other.join().unwrap(), Err(RingError::Device(_))));
+        assert_eq!((ring.durable_watermark(), device.syncs()), (0, 1));
+    });
 }
 
 /// A leader seals the batch while another committer is still inside: that one writes for both.
@@ -142,7 +175,7 @@ fn a_commit_behind_a_plain_write_syncs_it() {
                 check(shared, &device, 4096);
             })
         };
-        let extent = ring.shared.append_durable(&[1; 512]).expect("a working device");
+        let extent = ring.shared.append_durable(&[1; 512], None).expect("a working device");
         check(&ring.shared, &device, extent.end());
         other.join().unwrap();
         assert!(ring.stats().syncs > 0);
@@ -186,7 +219,7 @@ fn a_failed_commit_reaches_all_who_wait() {
         let ring = device.ring(2, true, true);
         let end = append(&ring.shared, 512);
         let other = spawn(&ring, move |shared| shared.wait_durable(end, None));
-        match ring.shared.append_durable(&[1; 512]) {
+        match ring.append_durable(&[1; 512]) {
             Err(AppendError::Poisoned(RingError::Device(_))) => {}
             other => panic!("{other:?}"),
         }
