@@ -1,6 +1,5 @@
 //! The path of an append, and what it does when the buffer is full.
 
-use core::time::Duration;
 use std::time::Instant;
 
 use ring_state::Duty;
@@ -168,13 +167,7 @@ impl Shared {
         };
         let _wanted = self.waiters.ask_for_room();
         let start = Instant::now();
-        // A ring that stays full for so long may be so because of a forgotten reservation.
-        let suspicious = start + Duration::from_secs(1);
-        let mut outcome = self.wait_until(Some(deadline.map_or(suspicious, |deadline| deadline.min(suspicious))), look);
-        if outcome.is_err() && deadline.is_none_or(|deadline| deadline > suspicious) {
-            self.warn_of_stall();
-            outcome = self.wait_until(deadline, look);
-        }
+        let outcome = self.wait_patiently(deadline, look);
         self.counters.waited_for_room(start.elapsed());
         match outcome {
             Ok(outcome) => outcome,

@@ -16,23 +16,29 @@ use crate::append::Patience;
 use crate::error::TimedOut;
 use crate::flights::Flight;
 use crate::flush::Sealing;
+use crate::rotation::Life;
 use crate::shared::Shared;
 use crate::sync::{Parker, yield_now};
 use crate::{AppendError, Extent, RingError};
 
 impl Shared {
     /// Appends, and returns when the bytes are durable.
-    pub(crate) fn append_durable(&self, payload: &[u8]) -> Result<Extent, AppendError> {
-        let mut grant = self.seize(payload.len(), Patience::ForRoom)?;
+    pub(crate) fn append_durable(&self, payload: &[u8], deadline: Option<Instant>) -> Result<Extent, AppendError> {
+        let patience = deadline.map_or(Patience::ForRoom, |deadline| Patience::Until(Some(deadline)));
+        let mut grant = self.seize(payload.len(), patience)?;
         grant.bytes_mut().copy_from_slice(payload);
         let (slot, extent) = (grant.slot(), grant.extent());
         // If the batch was sealed for somebody else, and this thread is the last one out, it is the one who writes.
-        if let Some(flush) = slot.settle(grant.leave()) {
-            self.write_now(flush);
+        match slot.settle(grant.leave()) {
+            Some(flush) if deadline.is_none() => self.write_now(flush),
+            flush => self.dispatch(flush),
         }
         self.counters.appended(payload.len());
-        self.wait_durable(extent.end(), None).map_err(AppendError::Poisoned)?;
-        Ok(extent)
+        match self.wait_durable(extent.end(), deadline) {
+            Ok(()) => Ok(extent),
+            Err(RingError::TimedOut) => Err(AppendError::NotDurableYet(extent)),
+            Err(error) => Err(AppendError::Poisoned(error)),
+        }
     }
 
     /// Makes durable what has been appended by now, and gives the durable watermark.
@@ -134,13 +140,19 @@ impl Shared {
                 // With a deadline this thread must not be at the device; without the flush somebody is still inside, who will send it.
                 flush => {
                     self.dispatch(flush);
-                    self.wait_until(deadline, || self.outcome(|| self.has_completed(current)))??;
+                    self.await_straggler(current, deadline)?;
                 }
             }
         }
         drop(flight);
         self.tell_parked();
         Ok(())
+    }
+
+    /// Waits until `life` has been written, which somebody may still be inside of.
+    fn await_straggler(&self, life: Life, deadline: Option<Instant>) -> Result<(), RingError> {
+        let look = || self.outcome(|| self.has_completed(life));
+        self.wait_patiently(deadline, look)?
     }
 
     /// Waits until the policy lets the batch be sealed; `false` if there is no need any more.

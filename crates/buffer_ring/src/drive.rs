@@ -1,5 +1,6 @@
 //! The driver role: who waits for the device, on behalf of all who wait.
 
+use core::time::Duration;
 use std::time::Instant;
 
 use ring_io::Wait;
@@ -87,6 +88,22 @@ impl Shared {
                 return Ok(answer);
             }
         }
+    }
+
+    /// The same for what takes a moment, unless somebody holds a reservation for long: says so once if that is the cause.
+    pub(crate) fn wait_patiently<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut ready: impl FnMut() -> Option<T>,
+    ) -> Result<T, TimedOut> {
+        let suspicious = Instant::now() + Duration::from_secs(1);
+        let outcome =
+            self.wait_until(Some(deadline.map_or(suspicious, |deadline| deadline.min(suspicious))), &mut ready);
+        if outcome.is_ok() || deadline.is_some_and(|deadline| deadline <= suspicious) {
+            return outcome;
+        }
+        self.warn_of_stall();
+        self.wait_until(deadline, ready)
     }
 
     /// The answer of somebody who waits until `done`, or until the ring is poisoned.

@@ -69,14 +69,24 @@ impl Durability {
 impl Shared {
     /// Life `generation`, which ends at `end`, has been written, and perhaps is `durable`.
     pub(crate) fn record(&self, generation: u64, end: u64, durable: bool) {
-        let mut ledger = self.durability.ledger.lock();
-        ledger.complete(generation, end, durable);
-        self.publish(&ledger);
+        self.update(|ledger| ledger.complete(generation, end, durable));
     }
 
-    fn publish(&self, ledger: &Ledger) {
-        self.durability.written.set(ledger.written());
-        self.unless_poisoned(|| self.durability.durable.set(ledger.durable()));
+    fn update(&self, f: impl FnOnce(&mut Ledger)) {
+        let mut moved = false;
+        {
+            let mut ledger = self.durability.ledger.lock();
+            let before = ledger.durable();
+            f(&mut ledger);
+            self.durability.written.set(ledger.written());
+            self.unless_poisoned(|| {
+                self.durability.durable.set(ledger.durable());
+                moved = ledger.durable() > before;
+            });
+        }
+        if moved {
+            self.bells.ring();
+        }
     }
 
     /// Makes durable what is written now, on behalf of all who wait for that.
@@ -87,10 +97,7 @@ impl Shared {
             let start = Instant::now();
             match self.device.sync() {
                 Ok(()) => {
-                    let mut ledger = self.durability.ledger.lock();
-                    ledger.end_sync();
-                    self.publish(&ledger);
-                    drop(ledger);
+                    self.update(Ledger::end_sync);
                     self.counters.synced();
                     tracing::debug!(durable = self.durability.durable(), elapsed = ?start.elapsed(), "synced");
                 }

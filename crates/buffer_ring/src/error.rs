@@ -38,8 +38,8 @@ pub enum OptionsError {
     Sync(#[source] DeviceError),
 }
 
-/// Why nothing was appended. The log is as it was before the call, except after [`TimedOut`](Self::TimedOut) or
-/// [`Poisoned`](Self::Poisoned) from a durable append, whose bytes are staged and may or may not become durable.
+/// Why nothing was appended. The log is as it was before the call, with two exceptions: after [`NotDurableYet`](Self::NotDurableYet) the
+/// bytes are appended, and after [`Poisoned`](Self::Poisoned) from a durable append they may be, and may or may not be durable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
@@ -61,9 +61,13 @@ pub enum AppendError {
     /// Without `auto_rotate`: the current buffer is sealed, and stays current until it is rotated or flushed.
     #[error("the current buffer is sealed")]
     Sealed,
-    /// No buffer became free in time.
+    /// No buffer became free in time. Nothing was appended.
     #[error("the ring stayed full until the time was over")]
     TimedOut,
+    /// The bytes are appended at this extent, and were not durable in time. They stay part of the log, and become durable with
+    /// the next wait or sync if not before; [`wait_durable`](crate::BufferRing::wait_durable) with the end of the extent goes on waiting.
+    #[error("appended at {}..{}, and not durable when the time was over", .0.start(), .0.end())]
+    NotDurableYet(crate::Extent),
     /// The log has reached the last address that a ring gives out, a block below 1 EiB.
     #[error("the log has reached its last address, {ADDRESS_LIMIT}")]
     AddressesExhausted,

@@ -25,6 +25,7 @@
 //! device, the others sleep. With nobody waiting, finished writes are taken along by the next flush.
 
 mod append;
+mod bells;
 mod builder;
 mod commit;
 mod device;
@@ -56,6 +57,7 @@ mod slot;
 mod stats;
 mod sync;
 mod waiters;
+mod watch;
 mod writer;
 
 pub use builder::BufferRingBuilder;
@@ -67,6 +69,7 @@ pub use options::{BufferRingOptions, MAX_BUFFERS};
 pub use reservation::Reservation;
 pub use ring::BufferRing;
 pub use stats::{OldestReservation, RingStats, WriterStats};
+pub use watch::DurableWatch;
 pub use writer::{Barrier, Writer};
 
 pub use ring_alloc::{self, BLOCK, ONE_MEGABYTE_BLOCK};

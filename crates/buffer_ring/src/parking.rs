@@ -21,9 +21,11 @@ pub(crate) struct Parking {
     lot: Mutex<Lot>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Lot {
     places: BTreeMap<Place, Parked>,
+    /// Of those who can do nothing but wait: they are never called.
+    followers: BTreeMap<Place, Waker>,
     arrivals: u64,
 }
 
@@ -42,7 +44,7 @@ struct Parked {
 
 impl Parking {
     pub(crate) fn new() -> Self {
-        Self { count: AtomicUsize::new(0), lot: Mutex::new(Lot { places: BTreeMap::new(), arrivals: 0 }) }
+        Self { count: AtomicUsize::new(0), lot: Mutex::new(Lot::default()) }
     }
 
     /// Takes a place for somebody who waits for `address`. The caller then looks once more, before it sleeps.
@@ -53,6 +55,23 @@ impl Parking {
         lot.places.insert(place, Parked { waker, called: false });
         self.count.fetch_add(1, AcqRel);
         place
+    }
+
+    /// The same for somebody who can do nothing but wait, and is never called.
+    pub(crate) fn follow(&self, address: u64, waker: Waker) -> Place {
+        let mut lot = self.lot.lock();
+        lot.arrivals += 1;
+        let place = Place { address, arrival: lot.arrivals };
+        lot.followers.insert(place, waker);
+        self.count.fetch_add(1, AcqRel);
+        place
+    }
+
+    /// Gives a follower's place up, if it is still there.
+    pub(crate) fn unfollow(&self, place: Place) {
+        if self.lot.lock().followers.remove(&place).is_some() {
+            self.count.fetch_sub(1, AcqRel);
+        }
     }
 
     /// Gives the place up, if it is still there. Answers whether its owner was called, and so owes to look what there is to do.
@@ -74,10 +93,11 @@ impl Parking {
         let mut covered = Vec::new();
         {
             let mut lot = self.lot.lock();
-            while let Some(first) = lot.places.first_entry()
-                && first.key().address <= address
+            while let Some(first) = lot.first()
+                && first.address <= address
             {
-                covered.push(first.remove().waker);
+                covered.extend(lot.places.remove(&first).map(|parked| parked.waker));
+                covered.extend(lot.followers.remove(&first));
             }
             self.count.fetch_sub(covered.len(), AcqRel);
         }
@@ -102,9 +122,84 @@ impl Parking {
     }
 }
 
+impl Lot {
+    /// The place with the lowest address.
+    fn first(&self) -> Option<Place> {
+        let firsts = [self.places.keys().next(), self.followers.keys().next()];
+        firsts.into_iter().flatten().min().copied()
+    }
+}
+
 impl Parked {
     /// Its waker, unless it was called before: when it comes it looks at everything.
     fn call((_, parked): (&Place, &mut Self)) -> Option<Waker> {
         (!core::mem::replace(&mut parked.called, true)).then(|| parked.waker.clone())
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Wake;
+
+    use super::*;
+
+    /// Writes its name into a list when it is woken.
+    struct Named(u64, Arc<Mutex<Vec<u64>>>);
+
+    impl Wake for Named {
+        fn wake(self: Arc<Self>) {
+            self.1.lock().push(self.0);
+        }
+    }
+
+    fn parked(addresses: &[u64]) -> (Parking, Vec<Place>, Arc<Mutex<Vec<u64>>>) {
+        let (parking, woken) = (Parking::new(), Arc::new(Mutex::new(Vec::new())));
+        let waker = |address| Waker::from(Arc::new(Named(address, Arc::clone(&woken))));
+        let places = addresses.iter().map(|&address| parking.enter(address, waker(address))).collect();
+        (parking, places, woken)
+    }
+
+    #[test]
+    fn a_batch_wakes_exactly_its_own_in_the_order_of_the_log() {
+        let (parking, places, woken) = parked(&[300, 100, 200, 400, 200]);
+        parking.wake_up_to(50);
+        assert!(woken.lock().is_empty());
+        parking.wake_up_to(300);
+        assert_eq!(*woken.lock(), [100, 200, 200, 300]);
+        assert!(!parking.is_empty());
+        assert!(!parking.leave(places[0]), "a place that was given away");
+        parking.wake_up_to(u64::MAX);
+        assert_eq!(woken.lock().last(), Some(&400));
+        assert!(parking.is_empty());
+    }
+
+    #[test]
+    fn followers_are_woken_like_the_others_and_never_called() {
+        let (parking, _, woken) = parked(&[100, 300]);
+        let follow = |address| parking.follow(address, Waker::from(Arc::new(Named(address, Arc::clone(&woken)))));
+        let gone = follow(50);
+        follow(200);
+        parking.unfollow(gone);
+        parking.call_up_to(1000);
+        parking.call_beyond(100);
+        assert_eq!(*woken.lock(), [100, 300]);
+        parking.wake_up_to(1000);
+        assert_eq!(*woken.lock(), [100, 300, 100, 200, 300]);
+        assert!(parking.is_empty());
+    }
+
+    #[test]
+    fn a_call_goes_to_the_first_that_was_not_called_and_is_owed() {
+        let (parking, places, woken) = parked(&[100, 200, 300]);
+        parking.call_up_to(99);
+        parking.call_beyond(300);
+        assert!(woken.lock().is_empty());
+        parking.call_beyond(100);
+        parking.call_beyond(100);
+        parking.call_up_to(1000);
+        assert_eq!(*woken.lock(), [200, 100], "who was called and has not come yet is not called again");
+        assert!(parking.leave(places[1]) && parking.leave(places[0]) && !parking.leave(places[2]));
+        assert!(parking.is_empty());
     }
 }

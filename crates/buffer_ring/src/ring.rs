@@ -9,8 +9,8 @@ use crate::append::Patience;
 use crate::shared::Shared;
 use crate::sync::Ordering;
 use crate::{
-    AppendError, BufferHandle, BufferRingBuilder, BufferRingOptions, Extent, FlushTicket, OptionsError, ReadError,
-    Reservation, RingError, RingStats, RotateError,
+    AppendError, BufferHandle, BufferRingBuilder, BufferRingOptions, DurableWatch, Extent, FlushTicket, OptionsError,
+    ReadError, Reservation, RingError, RingStats, RotateError,
 };
 
 /// A latch-free ring of buffers between many appending threads and one file.
@@ -114,7 +114,19 @@ impl BufferRing {
     ///
     /// Those of [`append`](Self::append). [`AppendError::Poisoned`] may also mean that the bytes were staged, and not made durable.
     pub fn append_durable(&self, payload: &[u8]) -> Result<Extent, AppendError> {
-        self.shared.append_durable(payload)
+        self.shared.append_durable(payload, None)
+    }
+
+    /// Like [`append_durable`](Self::append_durable), but not longer than `timeout` for room and durability together.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::TimedOut`] if there was no room in time, and nothing was appended; [`AppendError::NotDurableYet`] with the extent if
+    /// the bytes are appended, and were not durable in time; the others of [`append_durable`](Self::append_durable).
+    pub fn append_durable_timeout(&self, payload: &[u8], timeout: Duration) -> Result<Extent, AppendError> {
+        // A time so long that it cannot be told is a long one.
+        let deadline = deadline(timeout).or_else(|| deadline(Duration::from_secs(1 << 32)));
+        self.shared.append_durable(payload, deadline)
     }
 
     /// Reserves `len` zeroed bytes of the log, to encode into in place. Waits while the ring is full.
@@ -254,6 +266,12 @@ impl BufferRing {
         self.shared.durability.durable()
     }
 
+    /// For following the durable watermark from elsewhere: it may outlive the ring.
+    #[must_use]
+    pub fn durable_watch(&self) -> DurableWatch {
+        DurableWatch::new(&self.shared)
+    }
+
     /// Every byte of the log below this address has been written to the device, which may not have synced it. Only grows.
     #[must_use]
     pub fn written_watermark(&self) -> u64 {
@@ -322,6 +340,8 @@ impl Drop for BufferRing {
         self.shared.device.close();
         self.shared.durability.close();
         self.shared.waiters.wake();
+        self.shared.parking.wake_up_to(u64::MAX);
+        self.shared.bells.ring();
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ring_alloc::Arena;
 
+use crate::bells::Bells;
 use crate::device::{Device, WriteQueue};
 use crate::durability::Durability;
 use crate::flights::Flights;
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     /// Those who wait for durability.
     pub(crate) parking: Parking,
     pub(crate) flights: Flights,
+    pub(crate) bells: Bells,
     pub(crate) device: Device,
     /// Whoever has it takes finished writes from the device.
     pub(crate) driver: Role,
@@ -65,6 +67,7 @@ impl Shared {
             waiters: Waiters::new(),
             parking: Parking::new(),
             flights: Flights::new(policy),
+            bells: Bells::default(),
             device: Device::new(queue),
             driver: Role::new(),
         };
@@ -88,6 +91,7 @@ impl Shared {
         self.slots.iter().for_each(|slot| self.revoke_leases(slot));
         self.waiters.wake();
         self.parking.wake_up_to(u64::MAX);
+        self.bells.ring();
         // Whoever drives sleeps at the device, where perhaps nothing will happen any more.
         self.device.interrupt();
     }

@@ -227,10 +227,10 @@ impl Shared {
         busy.min_by_key(|oldest| oldest.buffer_start)
     }
 
-    /// The ring has been full for long: says so, if it is for a reservation that has not ended.
+    /// Somebody has waited for long: says so, if it is for a reservation that has not ended.
     pub(crate) fn warn_of_stall(&self) {
         if let Some(OldestReservation { buffer_start, count, waiting: Some(waiting) }) = self.oldest_reservation() {
-            tracing::warn!(buffer_start, count, ?waiting, "the ring is full behind reservations that have not ended");
+            tracing::warn!(buffer_start, count, ?waiting, "reservations that have not ended hold the log back");
         }
     }
 }

@@ -43,6 +43,7 @@ fn all() -> Vec<Box<dyn Error>> {
         Box::new(AppendError::RingFull),
         Box::new(AppendError::Sealed),
         Box::new(AppendError::TimedOut),
+        Box::new(AppendError::NotDurableYet(Extent::new(4096, 100))),
         Box::new(AppendError::AddressesExhausted),
         Box::new(AppendError::Poisoned(failure.clone())),
         Box::new(RingError::TimedOut),

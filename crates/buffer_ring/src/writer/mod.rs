@@ -137,7 +137,7 @@ impl<'a> Writer<'a> {
         if self.lease.room() < payload.len() as u64 {
             self.shared.check_len(payload.len())?;
             self.end_lease(Why::NoRoom);
-            return self.shared.append_durable(payload);
+            return self.shared.append_durable(payload, None);
         }
         let extent = self.append(payload)?;
         // The wait would take it back.
