@@ -22,11 +22,14 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     step("the README gives the commands that run here", || readme_gives(&[MAIN_JOB, TESTS]))?;
     step("every witness is a model", every_witness_is_a_model)?;
     step("format", || run(&[], "cargo fmt --all --check"))?;
-    step("lints", || run(&[], "cargo clippy --workspace --all-targets -- -D warnings"))?;
-    step("documentation", || run(&[("RUSTDOCFLAGS", "-D warnings")], "cargo doc --workspace --no-deps"))?;
+    step("lints", || run(&[], "cargo clippy --workspace --all-targets --all-features -- -D warnings"))?;
+    step("documentation", || {
+        run(&[("RUSTDOCFLAGS", "-D warnings")], "cargo doc --workspace --no-deps --all-features")
+    })?;
     step("each crate alone", each_crate_alone)?;
     step("ring-state without std", ring_state_without_std)?;
     step("tests, over each engine", || engines::task(&[]))?;
+    step("futures", || run(&[], "cargo test -p buffer_ring --features async --test futures"))?;
     step("models", || loom::task(&[]))?;
     step("random schedules", || shuttle::task(&[]))?;
     step("kills", kills::few)?;

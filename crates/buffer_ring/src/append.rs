@@ -176,7 +176,7 @@ impl Shared {
     }
 
     /// Without `auto_flush`: whether the slot after `seen` waits for a flush that nobody has asked for.
-    fn next_is_held(&self, seen: Life) -> bool {
+    pub(crate) fn next_is_held(&self, seen: Life) -> bool {
         let next = &self.slots[Rotation::target(seen, &self.slots, Target::Next)];
         !self.auto_flush && next.hold.is_held(next.generation())
     }

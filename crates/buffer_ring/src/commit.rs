@@ -92,17 +92,12 @@ impl Shared {
 
     /// Does one thing that somebody has to do before `address` is durable; `false` if there is none that nobody is at.
     fn help(&self, address: u64, deadline: Option<Instant>) -> Result<bool, RingError> {
-        if !self.is_sealed(address) {
-            let tail = self.tail();
-            if address > tail {
-                return Err(RingError::NotAppended { address, tail });
-            }
-            if self.has_open_bytes(address)
-                && let Some(flight) = self.flights.start(|| self.open_bytes())
-            {
-                self.lead(flight, address, deadline)?;
-                return Ok(true);
-            }
+        self.check_appended(address)?;
+        if self.has_open_bytes(address)
+            && let Some(flight) = self.flights.start(|| self.open_bytes())
+        {
+            self.lead(flight, address, deadline)?;
+            return Ok(true);
         }
         if self.durability.written() >= address
             && let Some(syncer) = self.durability.syncer.take()
@@ -151,7 +146,8 @@ impl Shared {
 
     /// Waits until `life` has been written, which somebody may still be inside of.
     fn await_straggler(&self, life: Life, deadline: Option<Instant>) -> Result<(), RingError> {
-        let look = || self.outcome(|| self.has_completed(life));
+        let ending = || self.is_ending().then_some(Err(RingError::Closed));
+        let look = || self.outcome(|| self.has_completed(life)).or_else(ending);
         self.wait_patiently(deadline, look)?
     }
 
@@ -202,8 +198,26 @@ impl Shared {
         }
     }
 
-    fn durable_outcome(&self, address: u64) -> Option<Result<(), RingError>> {
-        self.outcome(|| self.durability.durable() >= address)
+    pub(crate) fn durable_outcome(&self, address: u64) -> Option<Result<(), RingError>> {
+        let outcome = self.outcome(|| self.durability.durable() >= address);
+        outcome.or_else(|| self.is_ending().then_some(Err(RingError::Closed)))
+    }
+
+    /// Whether the threads that wait for futures have to end.
+    fn is_ending(&self) -> bool {
+        #[cfg(all(feature = "async", not(any(loom, shuttle))))]
+        return self.helpers.is_ending();
+        #[cfg(not(all(feature = "async", not(any(loom, shuttle)))))]
+        false
+    }
+
+    /// Waiting for an address that nobody has appended at might be for ever.
+    pub(crate) fn check_appended(&self, address: u64) -> Result<(), RingError> {
+        if self.is_sealed(address) {
+            return Ok(());
+        }
+        let tail = self.tail();
+        if address > tail { Err(RingError::NotAppended { address, tail }) } else { Ok(()) }
     }
 
     fn wants_syncer(&self, address: u64) -> bool {
@@ -211,7 +225,7 @@ impl Shared {
     }
 
     /// Whether all lives below `address` are sealed; then they are written without anybody's doing, except for their last writers'.
-    fn is_sealed(&self, address: u64) -> bool {
+    pub(crate) fn is_sealed(&self, address: u64) -> bool {
         self.rotation.next_base() >= address
     }
 

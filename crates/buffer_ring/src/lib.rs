@@ -37,6 +37,8 @@ mod flights;
 mod flush;
 #[cfg(doctest)]
 mod forbidden;
+#[cfg(all(feature = "async", not(any(loom, shuttle))))]
+mod futures;
 mod gate;
 mod hold;
 mod ledger;
@@ -65,6 +67,8 @@ pub use error::{AppendError, OptionsError, ReadError, RingError, RotateError};
 pub use extent::Extent;
 pub use flights::CommitPolicy;
 pub use flush::{BufferHandle, FlushTicket};
+#[cfg(all(feature = "async", not(any(loom, shuttle))))]
+pub use futures::{AppendFuture, DurableFuture};
 pub use options::{BufferRingOptions, MAX_BUFFERS};
 pub use reservation::Reservation;
 pub use ring::BufferRing;

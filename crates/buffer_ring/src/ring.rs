@@ -334,6 +334,8 @@ impl BufferRing {
 
 impl Drop for BufferRing {
     fn drop(&mut self) {
+        #[cfg(all(feature = "async", not(any(loom, shuttle))))]
+        self.shared.end_helpers();
         self.shared.flush_everything();
         self.shared.drain();
         // What a leaked reservation held back is lost; nobody may wait for it.

@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) parking: Parking,
     pub(crate) flights: Flights,
     pub(crate) bells: Bells,
+    #[cfg(all(feature = "async", not(any(loom, shuttle))))]
+    pub(crate) helpers: crate::futures::Helpers,
     pub(crate) device: Device,
     /// Whoever has it takes finished writes from the device.
     pub(crate) driver: Role,
@@ -68,6 +70,8 @@ impl Shared {
             parking: Parking::new(),
             flights: Flights::new(policy),
             bells: Bells::default(),
+            #[cfg(all(feature = "async", not(any(loom, shuttle))))]
+            helpers: crate::futures::Helpers::default(),
             device: Device::new(queue),
             driver: Role::new(),
         };

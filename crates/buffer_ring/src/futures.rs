@@ -1,0 +1,302 @@
+//! The futures of the feature `async`, and the two threads that do the work while they are pending.
+//!
+//! A future must not block, so it cannot lead a batch, sync, or drive the device as a thread that waits does. While futures are
+//! pending, one thread waits in their stead for the highest address that they wait for, and another for room. Each is started when
+//! it is needed for the first time, sleeps while nothing is pending, and ends with the ring.
+//!
+//! A future knows no runtime: it leaves its waker where it will be woken, and dropping it takes the waker away again.
+
+use core::future::Future;
+use core::pin::Pin;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::{Acquire, Release};
+use core::task::{Context, Poll, Waker};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::append::Patience;
+use crate::flights::Waiting;
+use crate::parking::Place;
+use crate::rotation::Life;
+use crate::shared::Shared;
+use crate::{AppendError, BufferRing, Extent, RingError};
+
+impl BufferRing {
+    /// [`append`](Self::append) as a future: ready at once if there is room, else when there is.
+    ///
+    /// Nothing is appended before it is polled, nor after it was dropped.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`append`](Self::append).
+    pub fn append_async<'a>(&'a self, payload: &'a [u8]) -> AppendFuture<'a> {
+        AppendFuture { shared: &self.shared, payload, place: None }
+    }
+
+    /// [`append_durable`](Self::append_durable) as a future.
+    ///
+    /// Dropped before it is ready it may have appended; that stays in the log.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`append_durable`](Self::append_durable).
+    pub async fn append_durable_async(&self, payload: &[u8]) -> Result<Extent, AppendError> {
+        let extent = self.append_async(payload).await?;
+        self.wait_durable_async(extent.end()).await.map_err(AppendError::Poisoned)?;
+        Ok(extent)
+    }
+
+    /// [`wait_durable`](Self::wait_durable) as a future. Dropping it takes nothing from others who wait.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`wait_durable`](Self::wait_durable).
+    pub fn wait_durable_async(&self, address: u64) -> DurableFuture<'_> {
+        DurableFuture { shared: &self.shared, address, waiting: None, place: None }
+    }
+}
+
+/// Made by [`BufferRing::wait_durable_async`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless they are polled"]
+pub struct DurableFuture<'a> {
+    shared: &'a Arc<Shared>,
+    address: u64,
+    /// Since the first poll, so that what goes out meanwhile is durable.
+    waiting: Option<Waiting<'a>>,
+    place: Option<Place>,
+}
+
+impl Future for DurableFuture<'_> {
+    type Output = Result<(), RingError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let (shared, address) = (this.shared, this.address);
+        // The waker may be another one each time.
+        this.forget();
+        if let Some(outcome) = shared.durable_outcome(address) {
+            return Poll::Ready(outcome);
+        }
+        if let Err(error) = shared.check_appended(address) {
+            return Poll::Ready(Err(error));
+        }
+        this.waiting.get_or_insert_with(|| shared.flights.arrive(!shared.is_sealed(address)));
+        this.place = Some(shared.parking.follow(address, context.waker().clone()));
+        if let Some(outcome) = shared.durable_outcome(address) {
+            return Poll::Ready(outcome);
+        }
+        if !shared.helpers.commit(shared, address) {
+            // Without a thread it cannot be had without waiting.
+            return Poll::Ready(shared.wait_durable(address, None));
+        }
+        Poll::Pending
+    }
+}
+
+impl DurableFuture<'_> {
+    fn forget(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.shared.parking.unfollow(place);
+        }
+    }
+}
+
+impl Drop for DurableFuture<'_> {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+/// Made by [`BufferRing::append_async`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless they are polled"]
+pub struct AppendFuture<'a> {
+    shared: &'a Arc<Shared>,
+    payload: &'a [u8],
+    /// Its number among those who wait for room.
+    place: Option<u64>,
+}
+
+impl Future for AppendFuture<'_> {
+    type Output = Result<Extent, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.forget();
+        let shared = this.shared;
+        let seen = shared.rotation.current();
+        match shared.append(this.payload, Patience::Never) {
+            Err(AppendError::RingFull) if !shared.next_is_held(seen) => {}
+            outcome => return Poll::Ready(outcome),
+        }
+        match shared.helpers.await_room(shared, seen, context.waker()) {
+            Some(place) => {
+                this.place = Some(place);
+                Poll::Pending
+            }
+            // Without a thread it cannot be had without waiting.
+            None => Poll::Ready(shared.append(this.payload, Patience::ForRoom)),
+        }
+    }
+}
+
+impl AppendFuture<'_> {
+    fn forget(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.shared.helpers.room.with(|room| drop(room.wakers.remove(&place)));
+        }
+    }
+}
+
+impl Drop for AppendFuture<'_> {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+/// The threads that wait in the stead of futures.
+#[derive(Debug, Default)]
+pub(crate) struct Helpers {
+    /// The highest address that is waited for, if nobody waits for it yet.
+    commit: Helper<Option<u64>>,
+    room: Helper<Room>,
+    /// Whether the ring is going.
+    ending: AtomicBool,
+}
+
+/// Those who wait for room.
+#[derive(Debug, Default)]
+struct Room {
+    wakers: BTreeMap<u64, Waker>,
+    arrivals: u64,
+    /// The oldest life that one of them has found to be full.
+    seen: Option<Life>,
+}
+
+impl Helpers {
+    /// Has somebody wait until `address` is durable. `false` if there is no thread to be had.
+    fn commit(&self, shared: &Arc<Shared>, address: u64) -> bool {
+        self.commit
+            .want(shared, "ring-commit", Shared::commit_for_futures, |wanted| *wanted = (*wanted).max(Some(address)))
+    }
+
+    /// Leaves `waker` with somebody who waits until another life than `seen` is current. `None` if there is no thread to be had.
+    fn await_room(&self, shared: &Arc<Shared>, seen: Life, waker: &Waker) -> Option<u64> {
+        let mut place = 0;
+        let add = |room: &mut Room| {
+            room.arrivals += 1;
+            place = room.arrivals;
+            room.wakers.insert(place, waker.clone());
+            room.seen = Some(room.seen.map_or(seen, |oldest| oldest.min(seen)));
+        };
+        let waits = self.room.want(shared, "ring-room", Shared::await_room_for_futures, add);
+        if !waits {
+            self.room.with(|room| drop(room.wakers.remove(&place)));
+        }
+        waits.then_some(place)
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Acquire)
+    }
+}
+
+/// A thread that is started when it is wanted, and what it is wanted for.
+#[derive(Debug, Default)]
+struct Helper<W> {
+    wanted: Mutex<W>,
+    changed: Condvar,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl<W> Helper<W> {
+    fn with<R>(&self, f: impl FnOnce(&mut W) -> R) -> R {
+        f(&mut self.wanted.lock())
+    }
+
+    /// Adds to what is wanted, and sees to it that there is a thread.
+    fn want(&self, shared: &Arc<Shared>, name: &str, run: fn(&Shared), add: impl FnOnce(&mut W)) -> bool {
+        self.with(add);
+        self.changed.notify_one();
+        let mut thread = self.thread.lock();
+        if thread.is_none() {
+            let shared = Arc::clone(shared);
+            match thread::Builder::new().name(name.to_owned()).spawn(move || run(&shared)) {
+                Ok(started) => *thread = Some(started),
+                Err(error) => tracing::warn!(%error, name, "cannot start a thread for futures: they block"),
+            }
+        }
+        thread.is_some()
+    }
+
+    /// What is wanted, taken by `take` when there is something; `None` when the ring is going.
+    fn next<R>(&self, ending: impl Fn() -> bool, take: impl Fn(&mut W) -> Option<R>) -> Option<R> {
+        let mut wanted = self.wanted.lock();
+        loop {
+            if ending() {
+                return None;
+            }
+            if let Some(next) = take(&mut wanted) {
+                return Some(next);
+            }
+            self.changed.wait(&mut wanted);
+        }
+    }
+
+    /// Waits until the thread has ended, which has been told to.
+    fn end(&self) {
+        // So that it is either before its look at whether the ring is going, or asleep.
+        drop(self.wanted.lock());
+        self.changed.notify_one();
+        if let Some(thread) = self.thread.lock().take()
+            // A waker that drops the ring is called by that thread.
+            && thread.thread().id() != thread::current().id()
+        {
+            let ended = thread.join();
+            debug_assert!(ended.is_ok(), "a helper panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn commit_for_futures(&self) {
+        while let Some(address) = self.helpers.commit.next(|| self.helpers.is_ending(), Option::take) {
+            // Those who wait are told of the outcome like everybody else.
+            let _ = self.wait_durable(address, None);
+        }
+    }
+
+    fn await_room_for_futures(&self) {
+        let ending = || self.helpers.is_ending();
+        // Those who wait stay in the list, so that they can take themselves away.
+        while let Some(seen) = self.helpers.room.next(ending, |room| room.seen.filter(|_| !room.wakers.is_empty())) {
+            let news = || {
+                self.rotation.current() != seen
+                    || self.poisoned().is_some()
+                    || self.rotation.is_exhausted(&self.slots)
+                    || self.next_is_held(seen)
+                    || ending()
+            };
+            // Without a deadline the wait ends only with news.
+            let _ = self.wait_until(None, || news().then_some(()));
+            let woken = self.helpers.room.with(|room| {
+                room.seen = None;
+                core::mem::take(&mut room.wakers)
+            });
+            woken.into_values().for_each(Waker::wake);
+        }
+    }
+
+    /// Ends the threads; whatever they wait for, no future is pending any more.
+    pub(crate) fn end_helpers(&self) {
+        self.helpers.ending.store(true, Release);
+        self.waiters.wake();
+        self.parking.wake_up_to(u64::MAX);
+        self.helpers.commit.end();
+        self.helpers.room.end();
+    }
+}
