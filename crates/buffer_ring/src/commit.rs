@@ -30,7 +30,7 @@ impl Shared {
         let (slot, extent) = (grant.slot(), grant.extent());
         // If the batch was sealed for somebody else, and this thread is the last one out, it is the one who writes.
         match slot.settle(grant.leave()) {
-            Some(flush) if deadline.is_none() => self.write_now(flush),
+            Some(flush) if deadline.is_none() => self.write_now(flush, None),
             flush => self.dispatch(flush),
         }
         self.counters.appended(payload.len());
@@ -124,19 +124,20 @@ impl Shared {
 
     /// Seals a batch and has it written. The flight ends when it has been, so that others gather until then.
     fn lead(&self, flight: Flight<'_>, address: u64, deadline: Option<Instant>) -> Result<(), RingError> {
-        if !self.await_departure(address, deadline)? {
-            return Ok(());
-        }
-        flight.depart(|| self.counters.now());
-        let current = self.rotation.current();
-        if let Sealing::Sealed(flush) = self.try_seal(current) {
-            match flush {
-                Some(flush) if deadline.is_none() => self.write_now(flush),
+        if self.await_departure(address, deadline)? {
+            flight.depart(|| self.counters.now());
+            let current = self.rotation.current();
+            match self.try_seal(current) {
+                Sealing::Sealed(Some(flush)) if deadline.is_none() => {
+                    self.write_now(flush, Some(flight));
+                    return Ok(());
+                }
                 // With a deadline this thread must not be at the device; without the flush somebody is still inside, who will send it.
-                flush => {
+                Sealing::Sealed(flush) => {
                     self.dispatch(flush);
                     self.await_straggler(current, deadline)?;
                 }
+                Sealing::Already | Sealing::Empty => {}
             }
         }
         drop(flight);
@@ -186,15 +187,16 @@ impl Shared {
         if self.parking.is_empty() {
             return;
         }
+        // First what keeps the device busy.
+        if self.flights.may_start(|| self.open_bytes()) {
+            self.parking.call_beyond(self.rotation.next_base());
+        }
         self.parking.wake_up_to(self.durability.durable());
         if !self.durability.syncer.is_taken() {
             self.parking.call_up_to(self.durability.written());
         }
         if self.wants_driver() {
             self.parking.call_beyond(0);
-        }
-        if self.flights.may_start(|| self.open_bytes()) {
-            self.parking.call_beyond(self.rotation.next_base());
         }
     }
 

@@ -35,6 +35,13 @@ const FAST: Duration = Duration::from_micros(20);
 /// A wait that is longer than this is not spent spinning.
 const LONGEST_SPIN: Duration = Duration::from_micros(500);
 
+/// With fewer looks than that in all its time, a thread has hardly had a processor.
+const FEW_LOOKS: u32 = 4;
+
+/// So many waits do without spinning then, before it is tried again; twice as many each time that it is tried in vain, up to a limit.
+const SLEEPY_WAITS: usize = 64;
+const MOST_SLEEPY_WAITS: usize = 1 << 15;
+
 /// The batches under way, and those who wait.
 #[derive(Debug)]
 pub(crate) struct Flights {
@@ -52,6 +59,9 @@ pub(crate) struct Flights {
     write_time: AtomicU64,
     /// Whether there is a processor to spin on.
     may_spin: bool,
+    /// About how many waits do without spinning from now on, and how many will after the next one that spins in vain.
+    sleepy: AtomicUsize,
+    next_sleepy: AtomicUsize,
 }
 
 /// One flight. Dropping it ends it; then who is parked has to be told.
@@ -75,6 +85,8 @@ impl Flights {
             started: AtomicU64::new(0),
             write_time: AtomicU64::new(0),
             may_spin,
+            sleepy: AtomicUsize::new(0),
+            next_sleepy: AtomicUsize::new(SLEEPY_WAITS),
         }
     }
 
@@ -150,27 +162,47 @@ impl Flights {
     }
 
     /// For somebody else's write, before sleeping: about as long as two of them take.
-    pub(crate) fn patience(&self) -> Patience {
+    pub(crate) fn patience(&self) -> Patience<'_> {
+        let left = self.sleepy.load(Relaxed);
+        if left > 0 {
+            // Several threads may take the same one.
+            self.sleepy.store(left - 1, Relaxed);
+        }
         let time = Duration::from_nanos(2 * self.write_time.load(Relaxed));
-        Patience { time: if self.may_spin { time.min(LONGEST_SPIN) } else { Duration::ZERO }, end: None }
+        let time = if self.may_spin && left == 0 { time.min(LONGEST_SPIN) } else { Duration::ZERO };
+        Patience { flights: self, time, end: None, looks: 0 }
     }
 }
 
 /// How long it pays to look again and again, before sleeping.
+///
+/// Each look gives the processor away. On a machine that is busy with other things it comes back too late: then it is better to sleep,
+/// and be put before the others when there is something to see.
 #[derive(Debug)]
-pub(crate) struct Patience {
+pub(crate) struct Patience<'a> {
+    flights: &'a Flights,
     time: Duration,
     /// Known once it is tried.
     end: Option<Instant>,
+    looks: u32,
 }
 
-impl Patience {
+impl Patience<'_> {
     pub(crate) fn lasts(&mut self) -> bool {
         if self.time.is_zero() {
             return false;
         }
         let now = Instant::now();
-        now < *self.end.get_or_insert(now + self.time)
+        let lasts = now < *self.end.get_or_insert(now + self.time);
+        self.looks += 1;
+        if self.looks == FEW_LOOKS {
+            self.flights.next_sleepy.store(SLEEPY_WAITS, Relaxed);
+        } else if !lasts && self.looks < FEW_LOOKS {
+            let waits = self.flights.next_sleepy.load(Relaxed);
+            self.flights.sleepy.store(waits, Relaxed);
+            self.flights.next_sleepy.store((2 * waits).min(MOST_SLEEPY_WAITS), Relaxed);
+        }
+        lasts
     }
 }
 

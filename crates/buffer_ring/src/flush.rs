@@ -10,6 +10,7 @@ use ring_io::Finished;
 use ring_state::Seal;
 
 use crate::RingError;
+use crate::flights::Flight;
 use crate::rotation::Life;
 use crate::shared::Shared;
 use crate::slot::{Flush, Inside};
@@ -249,18 +250,25 @@ impl Shared {
         self.poll();
     }
 
-    /// Writes the bytes in this thread, which needs them on stable storage and has nothing else to do.
+    /// Writes the bytes in this thread, which needs them on stable storage and has nothing else to do. Then the `flight` ends.
     #[cold]
-    pub(crate) fn write_now(&self, flush: Flush<'_>) {
-        let Some(write) = self.prepare(flush) else { return };
-        if self.device.is_serialized() && self.durability.written() < write.base {
-            // Not before its turn.
-            return self.submit(write);
+    pub(crate) fn write_now(&self, flush: Flush<'_>, flight: Option<Flight<'_>>) {
+        match self.prepare(flush) {
+            // A serialized file takes it when its turn comes.
+            Some(write) if self.device.is_serialized() && self.durability.written() < write.base => self.submit(write),
+            Some(write) => return self.write_here(write, flight),
+            None => {}
         }
-        let Write { token, bytes, base } = write;
+        drop(flight);
+        self.tell_parked();
+    }
+
+    fn write_here(&self, Write { token, bytes, base }: Write, flight: Option<Flight<'_>>) {
         let start = Instant::now();
         let finished = self.device.with(|queue| queue.write_durable_now(token, bytes, base));
         self.flights.measured(start.elapsed());
+        // Before anybody is told, so that the device need not wait until all are.
+        drop(flight);
         self.finish(finished.expect("a write after the ring was closed"));
         if self.driver.is_taken_now() {
             // Who drives waits at the device, and perhaps for this.

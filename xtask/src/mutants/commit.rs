@@ -161,21 +161,21 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "who waits for durability seals nothing",
-                "if let Sealing::Sealed(flush) = self.try_seal(current) {",
-                "if let Sealing::Sealed(flush) = Sealing::Already {\n            let _ = current;",
+                "match self.try_seal(current) {",
+                "match if true { Sealing::Already } else { self.try_seal(current) } {",
                 "a_waiter_for_durability_flushes_what_it_needs",
             ],
             [
-                "who has led tells nobody",
+                "a leader that has waited tells nobody",
                 "        drop(flight);\n        self.tell_parked();",
                 "        drop(flight);",
-                "the_next_batch_starts_when_the_flight_is_over",
+                "who_comes_while_a_leader_waits_is_called",
             ],
             [
-                "who has led tells before the flight has ended",
+                "a leader that has waited tells before the flight has ended",
                 "        drop(flight);\n        self.tell_parked();",
                 "        self.tell_parked();\n        drop(flight);",
-                "the_next_batch_starts_when_the_flight_is_over",
+                "who_comes_while_a_leader_waits_is_called",
             ],
             [
                 "who parks does not look once more",
@@ -212,6 +212,12 @@ pub(super) const GROUPS: &[Group] = &[
     (
         "crates/buffer_ring/src/flush.rs",
         &[
+            [
+                "who writes in its own thread tells before the flight has ended",
+                "        drop(flight);\n        self.finish(finished.expect(\"a write after the ring was closed\"));",
+                "        self.finish(finished.expect(\"a write after the ring was closed\"));\n        drop(flight);",
+                "the_next_batch_starts_when_the_flight_is_over",
+            ],
             [
                 "who writes in its own thread does not fetch the driver",
                 "        if self.driver.is_taken_now() {",

@@ -150,10 +150,31 @@ fn the_last_one_out_writes_for_the_leader() {
         let (slot, end) = (grant.slot(), grant.extent().end());
         if let Some(flush) = slot.settle(grant.leave()) {
             hit(&LAST_OUT);
-            shared.write_now(flush);
+            shared.write_now(flush, None);
         }
         assert_eq!(shared.wait_durable(end, None), Ok(()));
         check(shared, &device, end);
+        leader.join().unwrap();
+    });
+    assert!(LAST_OUT.load(Relaxed) > 0);
+}
+
+/// Who comes while a leader waits for somebody inside its buffer is called when that is over.
+#[test]
+fn who_comes_while_a_leader_waits_is_called() {
+    static LAST_OUT: Count = Count::new(0);
+    model("who_comes_while_a_leader_waits_is_called", Bound::Preemptions(1), || {
+        let device = ModelDevice::instant();
+        let ring = device.ring_with(3, true, true, CommitPolicy::MinBytes(u64::MAX));
+        let shared = &ring.shared;
+        let end = append(shared, 512);
+        let grant = shared.seize(512, Patience::ForRoom).expect("there is room");
+        let leader = spawn(&ring, move |shared| assert_eq!(shared.wait_durable(end, None), Ok(())));
+        if let Some(flush) = grant.slot().settle(grant.leave()) {
+            hit(&LAST_OUT);
+            shared.write_now(flush, None);
+        }
+        assert!(ring.append_durable(&[1; 512]).is_ok());
         leader.join().unwrap();
     });
     assert!(LAST_OUT.load(Relaxed) > 0);
@@ -203,7 +224,7 @@ fn a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device() {
         if shared.driver.is_taken() {
             hit(&AT_THE_DEVICE);
         }
-        shared.write_now(grant.slot().settle(grant.leave()).expect("the last one out"));
+        shared.write_now(grant.slot().settle(grant.leave()).expect("the last one out"), None);
         driver.join().unwrap();
         device.complete_from_now_on();
     });
