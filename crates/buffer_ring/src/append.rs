@@ -5,6 +5,7 @@ use std::time::Instant;
 use ring_state::Duty;
 
 use crate::error::TimedOut;
+use crate::latency::Measure;
 use crate::rotation::{Life, Rotation, Target};
 use crate::shared::Shared;
 use crate::slot::{Grant, Inside, Seized, Slot};
@@ -169,6 +170,7 @@ impl Shared {
         let start = Instant::now();
         let outcome = self.wait_patiently(deadline, look);
         self.counters.waited_for_room(start.elapsed());
+        self.latency.time(Measure::Room, start.elapsed());
         match outcome {
             Ok(outcome) => outcome,
             Err(TimedOut) => Err(AppendError::TimedOut),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ring_alloc::{Arena, is_aligned};
 use ring_io::AttachError;
 
+use crate::latency::Recorder;
 use crate::shared::Shared;
 use crate::{BufferRing, BufferRingOptions, CommitPolicy, OptionsError, device};
 
@@ -25,16 +26,23 @@ use crate::{BufferRing, BufferRingOptions, CommitPolicy, OptionsError, device};
 pub struct BufferRingBuilder {
     options: BufferRingOptions,
     policy: CommitPolicy,
+    measure_latency: bool,
 }
 
 impl BufferRingBuilder {
     pub(crate) fn new(options: BufferRingOptions) -> Self {
-        Self { options, policy: CommitPolicy::default() }
+        Self { options, policy: CommitPolicy::default(), measure_latency: false }
     }
 
     /// When durable appends go to the device. Whatever the policy, nobody waits for somebody else to come.
     pub fn commit_policy(mut self, policy: CommitPolicy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// Whether [`stats`](BufferRing::stats) tells latencies, as histograms. Each commit then takes a lock and reads the clock twice.
+    pub fn measure_latency(mut self, on: bool) -> Self {
+        self.measure_latency = on;
         self
     }
 
@@ -44,7 +52,7 @@ impl BufferRingBuilder {
     ///
     /// Those of [`BufferRing::try_with_options`].
     pub fn build(self) -> Result<BufferRing, OptionsError> {
-        let Self { options, policy } = self;
+        let Self { options, policy, measure_latency } = self;
         options.check()?;
         let BufferRingOptions { capacity, buffer_size, io_instance, auto_flush, auto_rotate } = options;
         let arena = Arc::new(Arena::new(capacity, buffer_size).map_err(OptionsError::Memory)?);
@@ -60,7 +68,8 @@ impl BufferRingBuilder {
             }
         };
         debug_assert!(is_aligned(start));
-        let shared = Shared::new(&arena, auto_flush, auto_rotate, policy, start, queue);
+        let mut shared = Shared::new(&arena, auto_flush, auto_rotate, policy, start, queue);
+        shared.latency = Recorder::new(measure_latency);
         Ok(BufferRing { shared: Arc::new(shared) })
     }
 }

@@ -16,6 +16,7 @@ use crate::append::Patience;
 use crate::error::TimedOut;
 use crate::flights::Flight;
 use crate::flush::Sealing;
+use crate::latency::Measure;
 use crate::rotation::Life;
 use crate::shared::Shared;
 use crate::sync::{Parker, yield_now};
@@ -25,6 +26,7 @@ impl Shared {
     /// Appends, and returns when the bytes are durable.
     pub(crate) fn append_durable(&self, payload: &[u8], deadline: Option<Instant>) -> Result<Extent, AppendError> {
         let patience = deadline.map_or(Patience::ForRoom, |deadline| Patience::Until(Some(deadline)));
+        let start = self.latency.start();
         let mut grant = self.seize(payload.len(), patience)?;
         grant.bytes_mut().copy_from_slice(payload);
         let (slot, extent) = (grant.slot(), grant.extent());
@@ -34,7 +36,9 @@ impl Shared {
             flush => self.dispatch(flush),
         }
         self.counters.appended(payload.len());
-        match self.wait_durable(extent.end(), deadline) {
+        let outcome = self.wait(extent.end(), deadline);
+        self.latency.stop(Measure::Commit, start);
+        match outcome {
             Ok(()) => Ok(extent),
             Err(RingError::TimedOut) => Err(AppendError::NotDurableYet(extent)),
             Err(error) => Err(AppendError::Poisoned(error)),
@@ -53,6 +57,13 @@ impl Shared {
     }
 
     pub(crate) fn wait_durable(&self, address: u64, deadline: Option<Instant>) -> Result<(), RingError> {
+        let start = self.latency.start();
+        let outcome = self.wait(address, deadline);
+        self.latency.stop(Measure::Commit, start);
+        outcome
+    }
+
+    fn wait(&self, address: u64, deadline: Option<Instant>) -> Result<(), RingError> {
         if self.durability.durable() >= address {
             return Ok(());
         }
@@ -125,7 +136,8 @@ impl Shared {
     /// Seals a batch and has it written. The flight ends when it has been, so that others gather until then.
     fn lead(&self, flight: Flight<'_>, address: u64, deadline: Option<Instant>) -> Result<(), RingError> {
         if self.await_departure(address, deadline)? {
-            flight.depart(|| self.counters.now());
+            let commits = flight.depart(|| self.counters.now());
+            self.latency.count(Measure::BatchSize, commits as u64);
             let current = self.rotation.current();
             match self.try_seal(current) {
                 Sealing::Sealed(Some(flush)) if deadline.is_none() => {
@@ -134,8 +146,10 @@ impl Shared {
                 }
                 // With a deadline this thread must not be at the device; without the flush somebody is still inside, who will send it.
                 Sealing::Sealed(flush) => {
+                    let start = self.latency.start();
                     self.dispatch(flush);
                     self.await_straggler(current, deadline)?;
+                    self.latency.stop(Measure::Stragglers, start);
                 }
                 Sealing::Already | Sealing::Empty => {}
             }

@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use crate::RingError;
+use crate::latency::Measure;
 use crate::ledger::Ledger;
 use crate::role::{Holder, Role};
 use crate::shared::Shared;
@@ -99,6 +100,7 @@ impl Shared {
                 Ok(()) => {
                     self.update(Ledger::end_sync);
                     self.counters.synced();
+                    self.latency.time(Measure::Device, start.elapsed());
                     tracing::debug!(durable = self.durability.durable(), elapsed = ?start.elapsed(), "synced");
                 }
                 Err(error) => self.poison(RingError::Device(error)),

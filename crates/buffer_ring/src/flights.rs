@@ -207,13 +207,15 @@ impl Patience<'_> {
 }
 
 impl Flight<'_> {
-    /// The batch is about to be sealed, at this moment of the ring's clock.
-    pub(crate) fn depart(&self, now: impl FnOnce() -> u64) {
+    /// The batch is about to be sealed, at this moment of the ring's clock. Answers about how many it takes along.
+    pub(crate) fn depart(&self, now: impl FnOnce() -> u64) -> usize {
         let Flights { policy, pending, aboard, started, .. } = self.0;
-        aboard.store(pending.swap(0, Relaxed), Relaxed);
+        let taken = pending.swap(0, Relaxed);
+        aboard.store(taken, Relaxed);
         if let CommitPolicy::MinInterval(_) = policy {
             started.store(now().max(1), Relaxed);
         }
+        taken
     }
 }
 

@@ -11,6 +11,7 @@ use ring_state::Seal;
 
 use crate::RingError;
 use crate::flights::Flight;
+use crate::latency::Measure;
 use crate::rotation::Life;
 use crate::shared::Shared;
 use crate::slot::{Flush, Inside};
@@ -267,6 +268,7 @@ impl Shared {
         let start = Instant::now();
         let finished = self.device.with(|queue| queue.write_durable_now(token, bytes, base));
         self.flights.measured(start.elapsed());
+        self.latency.time(Measure::Device, start.elapsed());
         // Before anybody is told, so that the device need not wait until all are.
         drop(flight);
         self.finish(finished.expect("a write after the ring was closed"));

@@ -41,6 +41,7 @@ mod forbidden;
 mod futures;
 mod gate;
 mod hold;
+mod latency;
 mod ledger;
 #[cfg(any(loom, shuttle))]
 pub mod model;
@@ -69,6 +70,8 @@ pub use flights::CommitPolicy;
 pub use flush::{BufferHandle, FlushTicket};
 #[cfg(all(feature = "async", not(any(loom, shuttle))))]
 pub use futures::{AppendFuture, DurableFuture};
+pub use hdrhistogram;
+pub use latency::Latencies;
 pub use options::{BufferRingOptions, MAX_BUFFERS};
 pub use reservation::Reservation;
 pub use ring::BufferRing;

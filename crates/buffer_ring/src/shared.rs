@@ -8,6 +8,7 @@ use crate::bells::Bells;
 use crate::device::{Device, WriteQueue};
 use crate::durability::Durability;
 use crate::flights::Flights;
+use crate::latency::Recorder;
 use crate::parking::Parking;
 use crate::role::Role;
 use crate::rotation::Rotation;
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) durability: Durability,
     pub(crate) counters: Counters,
     pub(crate) registry: Registry,
+    pub(crate) latency: Recorder,
     pub(crate) waiters: Waiters,
     /// Those who wait for durability.
     pub(crate) parking: Parking,
@@ -66,6 +68,7 @@ impl Shared {
             durability: Durability::new(start),
             counters: Counters::new(),
             registry: Registry::new(arena.count()),
+            latency: Recorder::new(false),
             waiters: Waiters::new(),
             parking: Parking::new(),
             flights: Flights::new(policy),

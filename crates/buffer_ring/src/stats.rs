@@ -11,6 +11,7 @@ use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 use ring_io::Engine;
 
+use crate::latency::Latencies;
 use crate::shared::Shared;
 use crate::writer::Barrier;
 
@@ -46,6 +47,8 @@ pub struct RingStats {
     /// The oldest buffer that somebody is inside of at this moment. Usually that is somebody copying; if it stays the same, it is a
     /// reservation that is held or leaked, and keeps the log from going on.
     pub oldest_reservation: Option<OldestReservation>,
+    /// How long things took; `None` unless the ring was [built](crate::BufferRingBuilder::measure_latency) to measure it.
+    pub latencies: Option<Latencies>,
 }
 
 /// A buffer with reservations that have not ended.
@@ -208,6 +211,7 @@ impl Shared {
             engine: self.device.with(|queue| queue.io().engine().clone()),
             registered_buffers: self.device.with(|queue| queue.registered().buffers()).unwrap_or(false),
             oldest_reservation: self.oldest_reservation(),
+            latencies: self.latency.get(),
         }
     }
 

@@ -201,3 +201,40 @@ fn a_time_that_is_over_hands_the_work_on() {
         }
     });
 }
+
+#[test]
+fn latencies_are_told_if_they_are_asked_for() {
+    within(LIMIT, || {
+        assert!(in_memory(options(2, 4096)).0.stats().latencies.is_none());
+        let (io, device) = QuikIO::in_memory();
+        let options = BufferRingOptions { io_instance: Some(Arc::new(io)), ..options(2, 4096) };
+        let ring = Arc::new(BufferRing::builder(options).measure_latency(true).build().expect("valid options"));
+        for id in 0..5 {
+            ring.append_durable(&pattern(id, 100)).expect("a working device");
+        }
+        let latencies = ring.stats().latencies.expect("asked for");
+        let counts = [&latencies.commit, &latencies.batch_size, &latencies.device].map(|histogram| histogram.len());
+        assert_eq!((counts, latencies.room.len(), latencies.stragglers.len()), ([5, 5, 5], 0, 0));
+        assert_eq!((latencies.batch_size.min(), latencies.batch_size.max()), (1, 1));
+        // A straggler, a sync and a full ring.
+        let stalled = ring.reserve(100).expect("room");
+        let committer = commit_in_a_thread(&ring, 5);
+        eventually("it waits for the straggler", || {
+            ring.stats().oldest_reservation.is_some_and(|it| it.waiting.is_some())
+        });
+        stalled.commit();
+        committer.join().expect("no panic");
+        let holding = Holding::new(&device);
+        let appender = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || assert!((0..3).all(|id| ring.append(&pattern(id, 4096)).is_ok())))
+        };
+        eventually("the ring is full", || device.held() == 2);
+        drop(holding);
+        appender.join().expect("no panic");
+        ring.sync().expect("a working device");
+        let latencies = ring.stats().latencies.expect("asked for");
+        assert_eq!((latencies.stragglers.len(), ring.stats().syncs), (1, 1));
+        assert_eq!(latencies.room.len(), ring.stats().full_waits);
+    });
+}
