@@ -6,6 +6,8 @@
 //!
 //! A power cut hits the file system's own writes as well: what the oracle judges is the file that the mounted image has.
 
+use core::ops::Range;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -22,8 +24,12 @@ use crate::log::{Event, Log};
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::random::Random;
+use crate::record::zeros;
 use crate::session::{self, Plan};
 use crate::workload::Engine;
+
+/// Bytes of an image that are written at a time.
+const PIECE: usize = 64 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FileSystem {
@@ -153,16 +159,25 @@ pub(crate) fn explore(log: &Log, bar: &ProgressBar) -> Result<Explored, Violatio
     let mut oracle = Oracle::new(log).map_err(|what| lab(log.events.len(), what))?;
     let mut disk = Disk::new(&log.before);
     let mut explored = Explored::default();
+    // Equals `disk.stable` between two images. Most of it is zeros, and only pieces that ever were something else are looked at.
+    let mut image = log.before.clone();
+    let mut pieces: BTreeSet<usize> =
+        image.chunks(PIECE).enumerate().filter(|(_, piece)| zeros(piece) < piece.len()).map(|(n, _)| n).collect();
     for (position, event) in log.events.iter().enumerate() {
-        disk.step(event);
+        let changed = disk.step(event);
+        copy(&mut image, &disk.stable, &changed);
+        if let Event::Arrived { offset, bytes, .. } = event {
+            pieces.extend(*offset as usize / PIECE..=(*offset as usize + bytes.len()) / PIECE);
+        }
         _ = oracle.note(event);
         while places.next_if_eq(&position).is_some() {
             let choice = by_chance(&mut random, &disk.pending);
-            let mut image = disk.stable.clone();
             for (pending, take) in disk.pending.iter().zip(&choice) {
                 pending.apply(&mut image, |sector| take.takes(sector));
             }
-            let content = content(folder.path(), &image).map_err(|what| (what, "mounting it"));
+            let content = content(folder.path(), &image, &pieces).map_err(|what| (what, "mounting it"));
+            let differs: Vec<_> = disk.pending.iter().map(|pending| pending.offset..pending.end()).collect();
+            copy(&mut image, &disk.stable, &differs);
             let verdict = content.and_then(|content| oracle.judge_file(&content).map_err(|what| (what, "its log")));
             verdict.map_err(|(what, of)| Violation {
                 position,
@@ -177,17 +192,21 @@ pub(crate) fn explore(log: &Log, bar: &ProgressBar) -> Result<Explored, Violatio
     Ok(explored)
 }
 
+fn copy(image: &mut [u8], stable: &[u8], ranges: &[Range<usize>]) {
+    for range in ranges {
+        image[range.clone()].copy_from_slice(&stable[range.clone()]);
+    }
+}
+
 /// What the log is, once the file system has been mounted from this image.
-fn content(folder: &Path, image: &[u8]) -> Result<Vec<u8>, String> {
+fn content(folder: &Path, image: &[u8], pieces: &BTreeSet<usize>) -> Result<Vec<u8>, String> {
     let (path, inner) = (folder.join("image"), folder.join("inner"));
     let _ = fs::create_dir(&inner);
     let file = File::create(&path).map_err(io_error("an image"))?;
     file.set_len(image.len() as u64).map_err(io_error("an image"))?;
-    const PIECE: usize = 64 << 10;
-    for (piece, offset) in image.chunks(PIECE).zip((0..).step_by(PIECE)) {
-        if crate::record::zeros(piece) < piece.len() {
-            file.write_all_at(piece, offset).map_err(io_error("an image"))?;
-        }
+    for piece in pieces.iter().map(|n| n * PIECE).filter(|&start| start < image.len()) {
+        let bytes = &image[piece..image.len().min(piece + PIECE)];
+        file.write_all_at(bytes, piece as u64).map_err(io_error("an image"))?;
     }
     drop(file);
     let device = Loop::attach(&path, "--direct-io=off")?;
