@@ -10,6 +10,11 @@ pub(crate) const PROGRAMS: &[Program] = &[
     Program { package: "ring-state", target: "--test loom", sources: "crates/ring-state/tests/loom.rs" },
     Program { package: "buffer_ring", target: "--lib", sources: "crates/buffer_ring/src/parts" },
     Program { package: "buffer_ring", target: "--test loom", sources: "crates/buffer_ring/tests/loom.rs" },
+    Program {
+        package: "buffer_ring",
+        target: "--test loom_sessions",
+        sources: "crates/buffer_ring/tests/loom_sessions.rs",
+    },
 ];
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -15,6 +15,7 @@ use crate::latency::Measure;
 use crate::rotation::Life;
 use crate::shared::Shared;
 use crate::slot::{Flush, Inside};
+use crate::sync::Ordering::Relaxed;
 
 /// One life of one buffer of a ring: what [`current_buffer`](crate::BufferRing::current_buffer) gives.
 ///
@@ -280,7 +281,7 @@ impl Shared {
 
     /// Makes a flush ready for the device; `None` if there is nothing left to do.
     fn prepare(&self, flush: Flush<'_>) -> Option<Write> {
-        if self.poisoned().is_some() {
+        if self.failing.load(Relaxed) {
             // The bytes stay in memory, to be read for rescue.
             self.tell();
             return None;

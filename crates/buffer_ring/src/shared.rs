@@ -28,8 +28,10 @@ pub(crate) struct Shared {
     pub(crate) buffer_size: usize,
     pub(crate) auto_flush: bool,
     pub(crate) auto_rotate: bool,
-    /// Whether `failure` is set; read by every append.
+    /// Whether `failure` is set, and all leases have been taken back; read by every append.
     pub(crate) poisoned: AtomicBool,
+    /// Whether `failure` is set: no lease begins any more, and no write.
+    pub(crate) failing: AtomicBool,
     failure: Mutex<Option<RingError>>,
     pub(crate) durability: Durability,
     pub(crate) counters: Counters,
@@ -64,6 +66,7 @@ impl Shared {
             auto_flush,
             auto_rotate,
             poisoned: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
             failure: Mutex::new(None),
             durability: Durability::new(start),
             counters: Counters::new(),
@@ -91,11 +94,15 @@ impl Shared {
                 return;
             }
             *failure = Some(error.clone());
-            self.poisoned.store(true, Relaxed);
+            self.failing.store(true, Relaxed);
         }
         tracing::error!(%error, "the ring is poisoned");
-        // Sessions look at nothing but their leases.
+        // Sessions look at nothing but their leases. Who knows of the failure must find that they have none.
         self.slots.iter().for_each(|slot| self.revoke_leases(slot));
+        {
+            let _failure = self.failure.lock();
+            self.poisoned.store(true, Relaxed);
+        }
         self.waiters.wake();
         self.parking.wake_up_to(u64::MAX);
         self.bells.ring();

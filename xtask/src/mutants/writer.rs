@@ -10,7 +10,7 @@ pub(super) const GROUPS: &[Group] = &[
                 "a lease is revoked without acquiring what it is",
                 "let state = self.state.load(Acquire);",
                 "let state = self.state.load(Relaxed);",
-                "a_lease_is_taken_back_as_what_it_is",
+                "a_lease_in_another_buffer_is_left_alone",
             ],
             [
                 "a lease begins without releasing what it is",
@@ -153,5 +153,48 @@ pub(super) const GROUPS: &[Group] = &[
                 "the_next_session_in_a_cell_goes_on_where_the_one_before_ended",
             ],
         ],
+    ),
+    (
+        "crates/buffer_ring/src/writer/mod.rs",
+        &[
+            [
+                "a session does not look for the seal behind its announcement",
+                "Ok(!slot.snapshot().is_sealed() && ",
+                "Ok(",
+                "a_commit_does_not_wait_for_an_idle_session",
+            ],
+            [
+                "a session does not look for a failure behind its announcement",
+                " && !self.shared.failing.load(Relaxed))",
+                ")",
+                "a_session_that_sees_the_ring_poisoned_appends_nothing",
+            ],
+        ],
+    ),
+    (
+        "crates/buffer_ring/src/shared.rs",
+        &[
+            [
+                "a failure is known before leases are taken back",
+                "self.failing.store(true, Relaxed);",
+                "self.failing.store(true, Relaxed);\n            self.poisoned.store(true, Relaxed);",
+                "a_session_that_sees_the_ring_poisoned_appends_nothing",
+            ],
+            [
+                "a failure takes back no lease",
+                "self.slots.iter().for_each(|slot| self.revoke_leases(slot));",
+                "",
+                "a_session_that_sees_the_ring_poisoned_appends_nothing",
+            ],
+        ],
+    ),
+    (
+        "crates/buffer_ring/src/flush.rs",
+        &[[
+            "a sealer takes back no lease",
+            "        self.revoke_after_seal(slot);\n",
+            "",
+            "a_commit_does_not_wait_for_an_idle_session",
+        ]],
     ),
 ];

@@ -269,6 +269,29 @@ fn a_revoker_that_is_late_leaves_the_next_lease_alone() {
     assert!(LATE.load(Relaxed) > 0 && TAKEN_BACK.iter().all(|count| count.load(Relaxed) > 0));
 }
 
+/// The bit of an old lease leads a revoker to a session that has its next lease elsewhere.
+#[test]
+fn a_lease_in_another_buffer_is_left_alone() {
+    static IN_THE_OTHER: Count = Count::new(0);
+    model("a_lease_in_another_buffer_is_left_alone", Bound::None, || {
+        let stage = Stage::new();
+        let other = Slot::new(&Arc::new(Arena::new(2, BUFFER).expect("a valid arena")), 1);
+        assert!(other.open(3, 2 * BUFFER as u64));
+        let mut lease = stage.lease().expect("the buffer is open");
+        assert!(stage.end(&mut lease));
+        let revoker = stage.spawn(|stage| stage.revoke(false));
+        let Seized::Granted(grant) = other.reserve(RECORD as u32) else { panic!("there is room") };
+        lease.begin(grant);
+        if write(&mut lease) == Some(false) {
+            hit(&IN_THE_OTHER);
+        }
+        assert_eq!(revoker.join().unwrap(), 0);
+        let end = lease.end().expect("there is one");
+        assert!(!end.was_revoked && end.rest.is_some_and(|rest| rest.leave() == Duty::None));
+    });
+    assert!(IN_THE_OTHER.load(Relaxed) > 0);
+}
+
 /// A cell that goes from one session to the next goes on numbering its leases. No record is written: that would pass a fence, which
 /// sessions have none of where the kernel has barriers.
 #[test]

@@ -232,7 +232,7 @@ impl<'a> Writer<'a> {
         let slot = grant.slot();
         self.lease.begin(grant);
         self.place.announce(slot);
-        Ok(!slot.snapshot().is_sealed() && !self.shared.poisoned.load(Relaxed))
+        Ok(!slot.snapshot().is_sealed() && !self.shared.failing.load(Relaxed))
     }
 
     /// Ends the lease, if there is one.
