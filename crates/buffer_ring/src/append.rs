@@ -33,7 +33,17 @@ pub(crate) enum Patience {
     Until(Option<Instant>),
 }
 
+/// Why the first try gave no range.
+#[derive(Debug)]
+enum Missed<'a> {
+    /// The payload cannot be appended, or nothing can.
+    Refused,
+    /// What became of it, and in which life; it may even be a range, of a life that is not published yet.
+    Seized(Seized<'a>, Life),
+}
+
 impl Shared {
+    #[inline]
     pub(crate) fn append(&self, payload: &[u8], patience: Patience) -> Result<Extent, AppendError> {
         self.append_with(payload.len(), patience, |target| target.copy_from_slice(payload))
     }
@@ -46,16 +56,84 @@ impl Shared {
         patience: Patience,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<Extent, AppendError> {
-        let mut grant = self.seize(len, patience)?;
+        match self.try_seize(len) {
+            Ok(grant) => Ok(self.fill(grant, len, fill)),
+            Err(missed) => self.append_after(missed, len, patience, fill),
+        }
+    }
+
+    #[cold]
+    fn append_after(
+        &self,
+        missed: Missed<'_>,
+        len: usize,
+        patience: Patience,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<Extent, AppendError> {
+        let grant = self.seize_after(missed, len, patience)?;
+        Ok(self.fill(grant, len, fill))
+    }
+
+    #[inline(always)]
+    fn fill(&self, mut grant: Grant<'_>, len: usize, fill: impl FnOnce(&mut [u8])) -> Extent {
         fill(grant.bytes_mut());
         let extent = grant.extent();
         self.leave(grant);
         self.counters.appended(len);
-        Ok(extent)
+        extent
     }
 
     pub(crate) fn reserve(&self, len: usize, patience: Patience) -> Result<Reservation<'_>, AppendError> {
         Ok(Reservation::new(self, self.seize(len, patience)?))
+    }
+
+    /// Seizes `len` bytes of the current buffer, or of a later one if it is full.
+    #[inline]
+    pub(crate) fn seize(&self, len: usize, patience: Patience) -> Result<Grant<'_>, AppendError> {
+        self.try_seize(len).or_else(|missed| self.seize_after(missed, len, patience))
+    }
+
+    /// Seizes `len` bytes of the current buffer if there is room. Nothing here goes out of line, so that it all stays in registers.
+    #[inline(always)]
+    fn try_seize(&self, len: usize) -> Result<Grant<'_>, Missed<'_>> {
+        // In one comparison: 0 - 1 is larger than any buffer.
+        if len.wrapping_sub(1) >= self.buffer_size || self.poisoned.load(Relaxed) {
+            return Err(Missed::Refused);
+        }
+        let seen = self.rotation.current();
+        match self.slots[seen.slot()].reserve(len as u32) {
+            Seized::Granted(grant) if grant.slot().generation() == seen.generation() => Ok(grant),
+            seized => Err(Missed::Seized(seized, seen)),
+        }
+    }
+
+    /// Goes on with what became of the first try, until `len` bytes are seized.
+    #[cold]
+    fn seize_after<'a>(&'a self, missed: Missed<'a>, len: usize, patience: Patience) -> Result<Grant<'a>, AppendError> {
+        let Missed::Seized(mut seized, mut seen) = missed else { return Err(self.refusal(len)) };
+        loop {
+            match seized {
+                Seized::Granted(grant) => {
+                    // Granted in a life that its opener has not published yet: the caller's next look has to find it.
+                    if grant.slot().generation() != seen.generation() {
+                        self.rotation.publish(Life::new(grant.slot().generation(), seen.slot()));
+                    }
+                    return Ok(grant);
+                }
+                Seized::Sealed(inside) => self.after_seal(inside, patience, seen)?,
+                Seized::Late(duty) => self.after_late(duty, patience, seen)?,
+            }
+            if self.poisoned.load(Relaxed) {
+                return Err(self.poison_error());
+            }
+            seen = self.rotation.current();
+            seized = self.slots[seen.slot()].reserve(len as u32);
+        }
+    }
+
+    /// Why a payload of `len` bytes is not even tried.
+    fn refusal(&self, len: usize) -> AppendError {
+        self.check_len(len).err().unwrap_or_else(|| self.poison_error())
     }
 
     /// Whether there can be a payload of `len` bytes.
@@ -70,29 +148,6 @@ impl Shared {
         Ok(())
     }
 
-    /// Seizes `len` bytes of the current buffer, or of a later one if it is full.
-    #[inline]
-    pub(crate) fn seize(&self, len: usize, patience: Patience) -> Result<Grant<'_>, AppendError> {
-        self.check_len(len)?;
-        loop {
-            if self.poisoned.load(Relaxed) {
-                return Err(self.poison_error());
-            }
-            let seen = self.rotation.current();
-            match self.slots[seen.slot()].reserve(len as u32) {
-                Seized::Granted(grant) => {
-                    // Granted in a life that its opener has not published yet: the caller's next look has to find it.
-                    if grant.slot().generation() != seen.generation() {
-                        self.rotation.publish(Life::new(grant.slot().generation(), seen.slot()));
-                    }
-                    return Ok(grant);
-                }
-                Seized::Sealed(inside) => self.after_seal(inside, patience, seen)?,
-                Seized::Late(duty) => self.after_late(duty, patience, seen)?,
-            }
-        }
-    }
-
     /// Ends a granted range.
     #[inline]
     pub(crate) fn leave(&self, grant: Grant<'_>) {
@@ -103,6 +158,13 @@ impl Shared {
     /// Does what a thread owes after it has left `slot`.
     #[inline]
     pub(crate) fn pay(&self, slot: &Slot, duty: Duty) {
+        if duty != Duty::None {
+            self.pay_flush(slot, duty);
+        }
+    }
+
+    #[cold]
+    fn pay_flush(&self, slot: &Slot, duty: Duty) {
         if let Some(flush) = slot.settle(duty) {
             self.dispatch(Some(flush));
         }

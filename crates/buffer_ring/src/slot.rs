@@ -31,6 +31,8 @@ pub(crate) struct Slot {
     /// Which life is in the slot; lives are counted through the whole ring, from 1. Set like `base`.
     generation: AtomicU64,
     arena: Arc<Arena>,
+    /// The arena's buffer size, so that a reservation need not go there.
+    capacity: u32,
     index: usize,
     shadow: Shadow,
     /// The last life in this slot whose bytes have been written.
@@ -63,6 +65,7 @@ impl Slot {
             base: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             arena: Arc::clone(arena),
+            capacity: arena.buffer_size() as u32,
             index,
             shadow: Shadow::new(arena.buffer_size()),
             completed: AtomicU64::new(0),
@@ -78,18 +81,14 @@ impl Slot {
         self.index
     }
 
-    fn capacity(&self) -> u32 {
-        self.arena.buffer_size() as u32
-    }
-
     pub(crate) fn capacity_bytes(&self) -> u64 {
-        self.arena.buffer_size() as u64
+        u64::from(self.capacity)
     }
 
     /// Seizes `len` bytes.
     #[inline]
     pub(crate) fn reserve(&self, len: u32) -> Seized<'_> {
-        match self.word.reserve(len, self.capacity()) {
+        match self.word.reserve(len, self.capacity) {
             Reserve::Granted { start } => Seized::Granted(Grant { slot: self, start, len }),
             Reserve::Sealed { len } => {
                 self.sealed_len.store(len, Relaxed);
@@ -275,6 +274,7 @@ impl<'a> Grant<'a> {
         Extent::new(self.slot.base() + u64::from(self.start), self.len as usize)
     }
 
+    #[inline]
     fn range(&self) -> Range<usize> {
         self.start as usize..self.start as usize + self.len as usize
     }
@@ -315,7 +315,7 @@ impl<'a> Inside<'a> {
 
     /// Seals the buffer, if it is open and not empty.
     pub(crate) fn seal(&self) -> Seal {
-        let seal = self.slot.word.seal(self.slot.capacity());
+        let seal = self.slot.word.seal(self.slot.capacity);
         if let Seal::Sealed { len } = seal {
             self.slot.sealed_len.store(len, Relaxed);
         }

@@ -1,6 +1,8 @@
 //! What the ring has done. Counting costs an append no shared write: each thread counts in a lane of its own. Nothing depends on
 //! the counters, so that loom need not see them.
 
+use core::array;
+use core::cell::Cell;
 use core::time::Duration;
 use std::time::Instant;
 
@@ -88,7 +90,8 @@ const LANES: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Counters {
     start: Instant,
-    lanes: Box<[CachePadded<Lane>]>,
+    /// The last one is shared.
+    lanes: Box<[CachePadded<Lane>; LANES + 1]>,
     aborted: AtomicU64,
     leases_ended: AtomicU64,
     unused: AtomicU64,
@@ -110,7 +113,7 @@ impl Counters {
     pub(crate) fn new() -> Self {
         Self {
             start: Instant::now(),
-            lanes: (0..=LANES).map(|_| CachePadded::default()).collect(),
+            lanes: Box::new(array::from_fn(|_| CachePadded::default())),
             aborted: AtomicU64::new(0),
             leases_ended: AtomicU64::new(0),
             unused: AtomicU64::new(0),
@@ -136,16 +139,24 @@ impl Counters {
 
     #[inline]
     pub(crate) fn appended(&self, len: usize) {
-        let number = lane();
-        let lane = &self.lanes[number];
+        let number = MINE.get();
         if number < LANES {
             // This thread's alone: no read-modify-write.
+            let lane = &self.lanes[number];
             lane.records.store(lane.records.load(Relaxed) + 1, Relaxed);
             lane.bytes.store(lane.bytes.load(Relaxed) + len as u64, Relaxed);
         } else {
-            lane.records.fetch_add(1, Relaxed);
-            lane.bytes.fetch_add(len as u64, Relaxed);
+            self.appended_elsewhere(len);
         }
+    }
+
+    /// By a thread without a lane: the first time, or because there was none left.
+    #[cold]
+    fn appended_elsewhere(&self, len: usize) {
+        let lane = &self.lanes[lane()];
+        // A read-modify-write, since it may be the shared one.
+        lane.records.fetch_add(1, Relaxed);
+        lane.bytes.fetch_add(len as u64, Relaxed);
     }
 
     pub(crate) fn aborted(&self) {
@@ -243,14 +254,18 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The lane of this thread, the same in all rings: below [`LANES`] nobody else's while the thread lives, or the shared one.
-#[inline]
-fn lane() -> usize {
-    MINE.try_with(|mine| mine.0).unwrap_or(LANES)
+thread_local! {
+    /// The lane of this thread, the same in all rings: below [`LANES`] nobody else's while the thread lives, or the shared one, which
+    /// also stands for not knowing. Without a destructor, so that looking at it is one load.
+    static MINE: Cell<usize> = const { Cell::new(LANES) };
+    static HOLD: Hold = Hold::take();
 }
 
-thread_local! {
-    static MINE: Mine = Mine::take();
+/// The lane of this thread, taken if it has none.
+fn lane() -> usize {
+    let lane = HOLD.try_with(|hold| hold.0).unwrap_or(LANES);
+    MINE.set(lane);
+    lane
 }
 
 /// Lanes that no thread has.
@@ -263,9 +278,9 @@ struct Free {
 }
 
 /// A thread's hold of its lane. The lock through which a lane goes from thread to thread orders what they counted.
-struct Mine(usize);
+struct Hold(usize);
 
-impl Mine {
+impl Hold {
     #[cold]
     fn take() -> Self {
         let mut free = FREE.lock();
@@ -280,8 +295,10 @@ impl Mine {
     }
 }
 
-impl Drop for Mine {
+impl Drop for Hold {
     fn drop(&mut self) {
+        // What the thread still appends in its last moments goes to the shared one.
+        MINE.set(LANES);
         if self.0 < LANES {
             FREE.lock().returned.push(self.0);
         }

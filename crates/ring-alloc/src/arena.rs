@@ -125,8 +125,11 @@ impl Arena {
     ///
     /// If there is no such buffer.
     #[must_use]
+    #[inline]
     pub fn address(&self, index: usize) -> *mut u8 {
-        assert!(index < self.count, "buffer {index} of an arena of {}", self.count);
+        if index >= self.count {
+            self.missing(index);
+        }
         self.map.as_mut_ptr().wrapping_add(self.start + index * self.buffer_size)
     }
 
@@ -140,6 +143,7 @@ impl Arena {
     ///
     /// If there is no such buffer, or `range` is not inside it.
     #[must_use]
+    #[inline]
     pub unsafe fn bytes(&self, index: usize, range: Range<usize>) -> &[u8] {
         let (start, len) = self.locate(index, range);
         // SAFETY:
@@ -163,6 +167,7 @@ impl Arena {
         clippy::mut_from_ref,
         reason = "disjoint ranges go to different threads; *exclusive* is the caller's promise"
     )]
+    #[inline]
     pub unsafe fn bytes_mut(&self, index: usize, range: Range<usize>) -> &mut [u8] {
         let (start, len) = self.locate(index, range);
         // SAFETY:
@@ -186,13 +191,23 @@ impl Arena {
         Frozen::shared(Arc::clone(self), index, len)
     }
 
+    /// Out of line, and by value: what a message borrows would have to lie in memory also where nothing is wrong.
+    #[cold]
+    fn outside(&self, range: Range<usize>) -> ! {
+        panic!("bytes {range:?} of a buffer of {}", self.buffer_size)
+    }
+
+    #[cold]
+    fn missing(&self, index: usize) -> ! {
+        panic!("buffer {index} of an arena of {}", self.count)
+    }
+
     /// Where `range` of buffer `index` lies in memory; the one bounds check of the crate.
+    #[inline]
     fn locate(&self, index: usize, range: Range<usize>) -> (*mut u8, usize) {
-        assert!(
-            range.start <= range.end && range.end <= self.buffer_size,
-            "bytes {range:?} of a buffer of {}",
-            self.buffer_size
-        );
+        if range.start > range.end || range.end > self.buffer_size {
+            self.outside(range);
+        }
         (self.address(index).wrapping_add(range.start), range.len())
     }
 }

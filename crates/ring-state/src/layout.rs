@@ -12,6 +12,7 @@ pub(crate) const OFFSET_SHIFT: u32 = 32;
 pub(crate) const OFFSET_MASK: usize = ((1 << 32) - 1) << OFFSET_SHIFT;
 
 /// `len` bytes, as they are added to the offset.
+#[inline]
 pub(crate) const fn bytes(len: u32) -> usize {
     (len as usize) << OFFSET_SHIFT
 }

@@ -11,36 +11,42 @@ pub struct Snapshot(pub(crate) usize);
 impl Snapshot {
     /// Bytes handed out. Beyond the capacity, or larger than what was granted, while additions wait to be undone.
     #[must_use]
+    #[inline]
     pub const fn offset(self) -> u32 {
         (self.0 >> OFFSET_SHIFT) as u32
     }
 
     /// Threads inside: writers, and whoever entered.
     #[must_use]
+    #[inline]
     pub const fn writers(self) -> u32 {
         ((self.0 & WRITERS_MASK) >> WRITERS_SHIFT) as u32
     }
 
     /// Whether no reservation succeeds any more in this life. Once true it stays so until the buffer is reopened.
     #[must_use]
+    #[inline]
     pub const fn is_sealed(self) -> bool {
         self.0 & SEALED != 0
     }
 
     /// Whether somebody has taken the flush and not completed it.
     #[must_use]
+    #[inline]
     pub const fn is_flushing(self) -> bool {
         self.0 & FLUSHING != 0
     }
 
     /// Whether the word is exactly "sealed, and all else zero": the only one that can be reopened.
     #[must_use]
+    #[inline]
     pub const fn is_vacant(self) -> bool {
         self.0 == SEALED
     }
 
     /// This word as a proof that the flush can be taken: sealed, nobody inside, some bytes, no flush under way.
     #[must_use]
+    #[inline]
     pub const fn quiet(self) -> Option<Quiet> {
         if self.is_sealed() && self.writers() == 0 && self.offset() > 0 && !self.is_flushing() {
             Some(Quiet(self))
@@ -50,17 +56,20 @@ impl Snapshot {
     }
 
     /// What an addition of `len` bytes means when `self` is the word that it was added to.
+    #[inline]
     pub(crate) const fn judge(self, len: u32, capacity: u32) -> Judgement {
-        if self.is_sealed() || self.offset() > capacity {
-            Judgement::Late
-        } else if len <= capacity - self.offset() {
+        // In 64 bits the sum cannot wrap. What is granted is decided first, by two comparisons.
+        if !self.is_sealed() && self.offset() as u64 + len as u64 <= capacity as u64 {
             Judgement::Granted
+        } else if self.is_sealed() || self.offset() > capacity {
+            Judgement::Late
         } else {
             Judgement::Crossed
         }
     }
 
     /// The same before anything was added, with the one more reason to be full: too many writers inside.
+    #[inline]
     pub(crate) const fn foresee(self, len: u32, capacity: u32) -> Judgement {
         match self.judge(len, capacity) {
             Judgement::Granted if self.writers() >= CROWDED => Judgement::Crossed,
@@ -69,27 +78,32 @@ impl Snapshot {
     }
 
     /// Whether a thread may enter: this life has not ended, and its bytes are not with the device.
+    #[inline]
     pub(crate) const fn admits(self) -> bool {
         let ended = self.is_sealed() && self.offset() == 0;
         !ended && !self.is_flushing()
     }
 
     /// The word with one more thread inside.
+    #[inline]
     pub(crate) const fn entered(self) -> Self {
         Self(self.0 + WRITER)
     }
 
     /// The word with `len` more bytes handed out, to one more writer.
+    #[inline]
     pub(crate) const fn granted(self, len: u32) -> Self {
         Self(self.0 + WRITER + bytes(len))
     }
 
     /// The word sealed.
+    #[inline]
     pub(crate) const fn sealed(self) -> Self {
         Self(self.0 | SEALED)
     }
 
     /// The word with the flush taken.
+    #[inline]
     pub(crate) const fn flushing(self) -> Self {
         Self(self.0 | FLUSHING)
     }
@@ -125,6 +139,7 @@ impl Quiet {
     /// Bytes in the buffer: all granted ranges together, at least 1.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "a quiet buffer has at least one byte")]
+    #[inline]
     pub const fn len(self) -> u32 {
         self.0.offset()
     }

@@ -85,11 +85,11 @@ impl StateWord {
         debug_assert!(0 < len && len <= capacity && capacity <= MAX_CAPACITY);
         // A stale word costs an addition that is undone, or a compare-exchange that fails.
         let seen = Snapshot(self.0.load(Relaxed));
-        match seen.foresee(len, capacity) {
-            Judgement::Late => Reserve::Late(Duty::None),
-            Judgement::Granted if len <= MAX_BLIND_LEN => self.reserve_blindly(len, capacity),
+        if len <= MAX_BLIND_LEN && seen.foresee(len, capacity) == Judgement::Granted {
+            self.reserve_blindly(len, capacity)
+        } else {
             // Also when it will not fit: then the exchange seals.
-            _ => self.reserve_exactly(len, capacity, seen),
+            self.reserve_exactly(len, capacity, seen)
         }
     }
 
@@ -99,7 +99,15 @@ impl StateWord {
         let before = Snapshot(self.0.fetch_add(WRITER + bytes(len), Acquire));
         match before.judge(len, capacity) {
             Judgement::Granted => Reserve::Granted { start: before.offset() },
-            Judgement::Crossed => {
+            judgement => self.run_over(judgement, before, len),
+        }
+    }
+
+    /// Ends an addition that was not granted.
+    #[inline]
+    fn run_over(&self, judgement: Judgement, before: Snapshot, len: u32) -> Reserve {
+        match judgement {
+            Judgement::Granted | Judgement::Crossed => {
                 // Until this instruction the offset stays beyond the capacity, so that nobody else can cross or seal.
                 self.0.fetch_add(SEALED.wrapping_sub(bytes(len)), Relaxed);
                 Reserve::Sealed { len: before.offset() }
@@ -108,6 +116,7 @@ impl StateWord {
         }
     }
 
+    #[inline]
     fn reserve_exactly(&self, len: u32, capacity: u32, mut seen: Snapshot) -> Reserve {
         loop {
             let (next, outcome) = match seen.foresee(len, capacity) {
@@ -124,7 +133,7 @@ impl StateWord {
     }
 
     /// Takes back an addition, all of it in one instruction: no writers means that no undo is pending.
-    #[cold]
+    #[inline]
     fn undo(&self, len: u32) -> Duty {
         let change = WRITER + bytes(len);
         Self::duty(Snapshot(self.0.fetch_sub(change, Relaxed) - change))

@@ -159,8 +159,8 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "a sealed buffer grants",
-                "if self.is_sealed() || self.offset() > capacity {",
-                "if self.offset() > capacity {",
+                "if !self.is_sealed() && self.offset() as u64",
+                "if self.offset() as u64",
                 "an_explicit_seal_and_a_full_buffer_have_one_sealer",
             ],
             [
