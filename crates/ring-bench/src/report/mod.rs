@@ -71,20 +71,21 @@ fn headline(round: &RoundResult) -> Option<String> {
     let metric = Metric::of(&round.workload);
     let ours = round.best(metric, |entry| entry.family == Family::Ours)?;
     let other = round.best(metric, |entry| matches!(entry.family, Family::Rival | Family::Baseline))?;
-    let beside = ours.ratio(other, metric)?.median;
-    let factor = if metric.more_is_better() { beside } else { 1.0 / beside };
+    // Of the medians that stand below it.
+    let (mine, theirs) = (ours.spread(metric)?.median, other.spread(metric)?.median);
+    let factor = if metric.more_is_better() { mine / theirs } else { theirs / mine };
     let class = if factor > 1.0 { "head win" } else { "head" };
     let threads = if round.threads == 1 { "1 thread".into() } else { format!("{} threads", round.threads) };
     Some(format!(
-        "<div class=\"{class}\"><span>{}, {} B, {threads}</span><b>{:.2}× {}</b><span>{} {}, {} {}</span></div>",
+        "<div class=\"{class}\"><span>{}, {} B, {threads}</span><b>{factor:.2}×</b><strong>the speed of {}</strong>\
+         <span>{}: {} against {} {}</span></div>",
         round.workload,
         round.size,
-        factor,
         escape(&other.name),
         escape(&ours.name),
-        short(ours.spread(metric)?.median),
-        "against",
-        format_args!("{} {}", short(other.spread(metric)?.median), metric.title()),
+        short(mine),
+        short(theirs),
+        metric.title(),
     ))
 }
 
