@@ -35,7 +35,7 @@ enum Bound {
 }
 
 const APPEND: &str = "buffer_ring append";
-const SESSION: &str = "buffer_ring writer session";
+const SESSION: &str = "buffer_ring session";
 const GROWING: &str = "buffer_ring, growing file";
 const DURABLE: &str = "buffer_ring append_durable";
 

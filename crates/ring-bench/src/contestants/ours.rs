@@ -10,11 +10,18 @@ use super::{direct, prepared, scan_file};
 use crate::log::{Contestant, Family, Log, Outcome, Place, Writer};
 use crate::stamp::Tally;
 
-pub const STAGING: [Contestant; 1] = [ours::<Staging>("buffer_ring append")];
-pub const STREAMING: [Contestant; 2] =
-    [ours::<Streaming<true>>("buffer_ring append"), ours::<Streaming<false>>("buffer_ring, growing file")];
-pub const DURABLE: [Contestant; 2] =
-    [ours::<Durable<false>>("buffer_ring append_durable"), ours::<Durable<true>>("append_durable, zero-filled")];
+pub const STAGING: [Contestant; 2] =
+    [ours::<Staging>("buffer_ring append"), ours::<Session<Staging>>("buffer_ring session")];
+pub const STREAMING: [Contestant; 3] = [
+    ours::<Streaming<true>>("buffer_ring append"),
+    ours::<Session<Streaming<true>>>("buffer_ring session"),
+    ours::<Streaming<false>>("buffer_ring, growing file"),
+];
+pub const DURABLE: [Contestant; 3] = [
+    ours::<Durable<false>>("buffer_ring append_durable"),
+    ours::<DurableSession>("buffer_ring session, durable"),
+    ours::<Durable<true>>("append_durable, zero-filled"),
+];
 
 const fn ours<L: Log>(name: &'static str) -> Contestant {
     Contestant::of::<L>(Family::Ours, name)
@@ -68,6 +75,86 @@ impl Ring {
         self.close()?;
         scan_file(&self.path, self.end, tally)?;
         Ok(true)
+    }
+}
+
+/// A log that is a ring.
+trait OnRing: Log {
+    fn ring(&self) -> &Ring;
+}
+
+impl OnRing for Staging {
+    fn ring(&self) -> &Ring {
+        &self.0
+    }
+}
+
+impl<const PREPARED: bool> OnRing for Streaming<PREPARED> {
+    fn ring(&self) -> &Ring {
+        &self.0
+    }
+}
+
+/// The same ring, through a session for each thread.
+pub struct Session<L>(L);
+
+impl<L: OnRing> Log for Session<L> {
+    type Writer<'a>
+        = SessionWriter<'a>
+    where
+        L: 'a;
+
+    fn open(place: &Place) -> Outcome<Self> {
+        L::open(place).map(Self)
+    }
+
+    fn writer(&self, _: usize) -> SessionWriter<'_> {
+        SessionWriter(self.0.ring().get().writer())
+    }
+
+    fn finish(&mut self) -> Outcome<()> {
+        self.0.finish()
+    }
+
+    fn read_back(self, tally: &mut Tally) -> Outcome<bool> {
+        self.0.read_back(tally)
+    }
+}
+
+pub struct SessionWriter<'a>(buffer_ring::Writer<'a>);
+
+impl Writer for SessionWriter<'_> {
+    #[inline]
+    fn append(&mut self, record: &[u8]) {
+        self.0.append(record).expect("the ring takes it");
+    }
+}
+
+/// Durable appends through a session for each thread.
+pub struct DurableSession(Durable<false>);
+
+impl Log for DurableSession {
+    type Writer<'a> = DurableSessionWriter<'a>;
+
+    fn open(place: &Place) -> Outcome<Self> {
+        Durable::open(place).map(Self)
+    }
+
+    fn writer(&self, _: usize) -> DurableSessionWriter<'_> {
+        DurableSessionWriter(self.0.0.get().writer())
+    }
+
+    fn read_back(self, tally: &mut Tally) -> Outcome<bool> {
+        self.0.read_back(tally)
+    }
+}
+
+pub struct DurableSessionWriter<'a>(buffer_ring::Writer<'a>);
+
+impl Writer for DurableSessionWriter<'_> {
+    #[inline]
+    fn append(&mut self, record: &[u8]) {
+        self.0.append_durable(record).expect("the ring takes it");
     }
 }
 
