@@ -85,18 +85,20 @@ impl Shared {
         shared
     }
 
-    /// Keeps the first error, and lets everybody who waits know.
+    /// Keeps the first error, and lets everybody who waits know. When it returns everybody can know, also of an error that came first
+    /// in another thread.
     #[cold]
     pub(crate) fn poison(&self, error: RingError) {
-        {
+        let is_first = {
             let mut failure = self.failure.lock();
-            if failure.is_some() {
-                return;
-            }
-            *failure = Some(error.clone());
+            let is_first = failure.is_none();
+            failure.get_or_insert_with(|| error.clone());
             self.failing.store(true, Relaxed);
+            is_first
+        };
+        if is_first {
+            tracing::error!(%error, "the ring is poisoned");
         }
-        tracing::error!(%error, "the ring is poisoned");
         // Sessions look at nothing but their leases. Who knows of the failure must find that they have none.
         self.slots.iter().for_each(|slot| self.revoke_leases(slot));
         {

@@ -29,9 +29,9 @@ impl Barrier {
     /// The frequent side.
     #[inline(always)]
     pub(crate) fn light(self) {
-        match self {
-            Self::Fence => fence(SeqCst),
-            Self::Membarrier => core::sync::atomic::compiler_fence(SeqCst),
+        core::sync::atomic::compiler_fence(SeqCst);
+        if self == Self::Fence {
+            slow_fence();
         }
     }
 
@@ -45,6 +45,12 @@ impl Barrier {
             Self::Membarrier => kernel::make_all_pass(),
         }
     }
+}
+
+/// Out of the way of those who need none.
+#[cold]
+fn slow_fence() {
+    fence(SeqCst);
 }
 
 #[cfg(not(any(loom, shuttle, miri)))]

@@ -23,7 +23,7 @@ const CELLS: usize = if cfg!(any(loom, shuttle)) { 2 } else { 64 };
 #[derive(Debug)]
 pub(crate) struct Registry {
     first: OnceLock<Box<Chunk>>,
-    /// How many there are, or are about to be.
+    /// Not 0 if there are any, or are about to be.
     chunks: AtomicU64,
     /// Buffers of the ring.
     slots: usize,
@@ -55,11 +55,11 @@ impl Registry {
     pub(crate) fn enroll(&self) -> Place<'_> {
         let mut link = &self.first;
         loop {
-            let chunk = link.get_or_init(|| {
+            if link.get().is_none() {
                 // ordering: the session's half of W5, before anybody can have a place in it.
                 self.chunks.fetch_add(1, AcqRel);
-                Box::new(Chunk::new(self.slots))
-            });
+            }
+            let chunk = link.get_or_init(|| Box::new(Chunk::new(self.slots)));
             if let Some(index) = chunk.take() {
                 return Place { chunk, index };
             }
