@@ -94,6 +94,7 @@ impl Contestant {
         Self { name, family, max_threads: 1, program: true, run }
     }
 
+    #[cfg_attr(not(feature = "rivals"), expect(dead_code, reason = "only rivals need it"))]
     pub const fn single(self) -> Self {
         Self { max_threads: 1, ..self }
     }

@@ -9,7 +9,7 @@ use std::fs;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use buffer_ring::{BufferRing, BufferRingOptions, ONE_MEGABYTE_BLOCK, QuikIO};
+use buffer_ring::{BufferRing, BufferRingOptions, Extent, ONE_MEGABYTE_BLOCK, QuikIO};
 
 struct Counting;
 
@@ -36,33 +36,49 @@ static ALLOCATOR: Counting = Counting;
 
 /// Bytes of a record.
 const SIZE: usize = 64;
+const WARM: usize = 1000;
 
 fn main() {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let count = |index: usize| arguments.get(index).and_then(|count| count.parse().ok()).expect("a number of records");
     match arguments.first().map(String::as_str) {
         Some("append") => appends(count(1)),
+        Some("session") => session(count(1)),
         Some("stream") => stream(count(1)),
-        _ => eprintln!("counts append <records> | stream <records>"),
+        _ => eprintln!("counts append <records> | session <records> | stream <records>"),
     }
 }
 
 /// So many appends that find room in the current buffer, between two system calls that nobody else makes.
 fn appends(count: usize) {
     let ring = ring(2, 4 * ONE_MEGABYTE_BLOCK, None);
-    assert!(count * SIZE <= 4 * ONE_MEGABYTE_BLOCK, "more than a buffer holds");
+    between_marks(count, |record| ring.append(record).expect("there is room"));
+}
+
+/// The same through a session.
+fn session(count: usize) {
+    let ring = ring(2, 4 * ONE_MEGABYTE_BLOCK, None);
+    let mut session = ring.writer();
+    between_marks(count, |record| session.append(record).expect("there is room"));
+}
+
+#[inline(always)]
+fn between_marks(count: usize, mut append: impl FnMut(&[u8]) -> Extent) {
+    assert!((count + WARM) * SIZE <= 4 * ONE_MEGABYTE_BLOCK, "more than a buffer holds");
     let record = [1; SIZE];
-    // What a thread does once in its life.
-    ring.append(&record[..SIZE / 2]).expect("there is room");
+    // What a thread does once in its life, and a session until its leases have grown.
+    for _ in 0..WARM {
+        append(&record);
+    }
     mark();
     let before = ALLOCATIONS.get();
     for _ in 0..count {
-        black_box(ring.append(black_box(&record))).expect("there is room");
+        black_box(append(black_box(&record)));
     }
     let allocations = ALLOCATIONS.get() - before;
     mark();
     println!("allocations {allocations}");
-    println!("records {}", ring.stats().records_appended - 1);
+    println!("records {count}");
 }
 
 /// So many appends, through as many buffers as that takes, to a file.
