@@ -114,7 +114,10 @@ impl Shared {
             && let Some(syncer) = self.durability.syncer.take()
         {
             if self.durable_outcome(address).is_none() {
-                self.sync_device(syncer);
+                if !self.sync_device(syncer) {
+                    // All of it is durable, but a failure is just being made known in another thread.
+                    yield_now();
+                }
             } else {
                 drop(syncer);
                 self.tell();

@@ -90,8 +90,8 @@ impl Shared {
         }
     }
 
-    /// Makes durable what is written now, on behalf of all who wait for that.
-    pub(crate) fn sync_device(&self, syncer: Holder<'_>) {
+    /// Makes durable what is written now, on behalf of all who wait for that. `false` if it all is.
+    pub(crate) fn sync_device(&self, syncer: Holder<'_>) -> bool {
         // In a statement of its own: the lock must not last as long as the sync.
         let needed = self.durability.ledger.lock().begin_sync();
         if needed {
@@ -110,5 +110,6 @@ impl Shared {
         self.tell();
         // Whoever drives may be covered by the sync, and need not wait for the device.
         self.device.interrupt();
+        needed
     }
 }
