@@ -310,6 +310,7 @@ fn a_handle_that_was_sealed_stays_sealed() {
 /// Not only its completion does, which may wait for somebody to ask for the flush.
 #[test]
 fn a_sealer_opens_the_next_buffer() {
+    static SECOND: [Count; 2] = [const { Count::new(0) }; 2];
     model("a_sealer_opens_the_next_buffer", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(3, false, true));
@@ -317,9 +318,12 @@ fn a_sealer_opens_the_next_buffer() {
         let other = spawn(&ring, |ring| append(ring, 4096, 2));
         let mine = append(&ring, 4096, 3);
         let theirs = other.join().unwrap();
+        // Either may seal the first buffer and get the second.
+        hit(&SECOND[usize::from(mine.0.start() == 4096)]);
         assert!(device.written().is_empty());
         check(ring, &device, &[first, mine, theirs]);
     });
+    assert!(SECOND.iter().all(|count| count.load(Relaxed) > 0));
 }
 
 /// Readers keep a slot from its next life, and the last of them sees to the rotation.
@@ -401,6 +405,7 @@ fn all_who_wait_for_room_go_on() {
 /// Two threads wait for room; one of them drives, and hands the role on when it leaves.
 #[test]
 fn the_driver_hands_its_role_on() {
+    static WRITTEN: [Count; 2] = [const { Count::new(0) }; 2];
     model("the_driver_hands_its_role_on", Bound::Preemptions(3), || {
         let device = ModelDevice::held();
         let ring = Arc::new(device.ring(2, true, true));
@@ -408,20 +413,26 @@ fn the_driver_hands_its_role_on() {
         let ticket = ring.flush(&ring.current_buffer(Acquire));
         let waiter = thread::spawn(move || ticket.wait());
         assert!(device.complete(0));
+        // By the other one, or not yet: then there are two who may drive.
+        hit(&WRITTEN[usize::from(ring.written_watermark() == 0)]);
         assert_eq!(ring.wait_durable(extent.end()), Ok(()));
         assert_eq!(waiter.join().unwrap(), Ok(()));
         assert_eq!(durable(&ring, &device), 4096);
     });
+    assert!(WRITTEN.iter().all(|count| count.load(Relaxed) > 0));
 }
 
 /// Two threads wait for the same bytes: one has them flushed, one syncs, both are told.
 #[test]
 fn a_waiter_for_durability_flushes_what_it_needs() {
+    static FLUSHED: Count = Count::new(0);
+    static COVERED: Count = Count::new(0);
     model("a_waiter_for_durability_flushes_what_it_needs", Bound::Preemptions(2), || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(2, true, true));
         let (extent, _) = append(&ring, 512, 1);
         let wait = move |ring: &BufferRing, device: &ModelDevice| {
+            hit(if ring.durable_watermark() == 0 { &FLUSHED } else { &COVERED });
             assert_eq!(ring.wait_durable(extent.end()), Ok(()));
             assert!(durable(ring, device) >= extent.end());
         };
@@ -432,6 +443,7 @@ fn a_waiter_for_durability_flushes_what_it_needs() {
         wait(&ring, &device);
         other.join().unwrap();
     });
+    assert!(FLUSHED.load(Relaxed) > 0 && COVERED.load(Relaxed) > 0);
 }
 
 /// An append that comes while somebody waits for an address beyond it: both end.
@@ -535,6 +547,8 @@ fn a_device_error_reaches_a_thread_that_waits_for_room() {
 
 #[test]
 fn a_device_error_reaches_a_thread_that_waits_for_durability() {
+    static BY_THE_OTHER: Count = Count::new(0);
+    static BY_THIS: Count = Count::new(0);
     model("a_device_error_reaches_a_thread_that_waits_for_durability", Bound::Preemptions(3), || {
         let device = ModelDevice::held();
         let ring = Arc::new(device.ring(2, true, true));
@@ -543,10 +557,12 @@ fn a_device_error_reaches_a_thread_that_waits_for_durability() {
         let waiter = spawn(&ring, move |ring| ring.wait_durable(extent.end()));
         device.break_down();
         assert!(device.complete(0));
+        hit(if ring.poisoned().is_some() { &BY_THE_OTHER } else { &BY_THIS });
         assert!(ticket.wait().is_err());
         assert!(waiter.join().unwrap().is_err());
         assert_eq!(ring.durable_watermark(), 0);
     });
+    assert!(BY_THE_OTHER.load(Relaxed) > 0 && BY_THIS.load(Relaxed) > 0);
 }
 
 /// The writes succeed, the sync does not: nothing is durable, for nobody, also when later syncs would succeed.
@@ -603,6 +619,8 @@ fn closing_waits_for_what_is_in_flight() {
 
 #[test]
 fn a_ticket_outlives_a_ring_that_is_dropped_with_a_write_in_flight() {
+    static IN_FLIGHT: Count = Count::new(0);
+    static WRITTEN: Count = Count::new(0);
     model("a_ticket_outlives_a_ring_that_is_dropped_with_a_write_in_flight", Bound::Preemptions(3), || {
         let device = ModelDevice::held();
         let ring = device.ring(2, true, true);
@@ -613,11 +631,13 @@ fn a_ticket_outlives_a_ring_that_is_dropped_with_a_write_in_flight() {
             let device = device.clone();
             thread::spawn(move || assert!(device.complete(0)))
         };
+        hit(if device.written().is_empty() { &IN_FLIGHT } else { &WRITTEN });
         drop(ring);
         assert_eq!(waiter.join().unwrap(), Ok(()));
         completer.join().unwrap();
         assert_eq!(device.written().len(), 1);
     });
+    assert!(IN_FLIGHT.load(Relaxed) > 0 && WRITTEN.load(Relaxed) > 0);
 }
 
 // Manual flushing.

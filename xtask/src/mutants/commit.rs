@@ -197,8 +197,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who gets the role of syncing does not look whether it is done",
-                "            if self.durable_outcome(address).is_none() {\n                self.sync_device(syncer);",
-                "            if true {\n                self.sync_device(syncer);",
+                "            if self.durable_outcome(address).is_none() {\n                if !self.sync_device(syncer) {",
+                "            if true {\n                if !self.sync_device(syncer) {",
                 "a_failed_sync_is_not_tried_again",
             ],
             [

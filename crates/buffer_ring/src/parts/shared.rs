@@ -236,15 +236,20 @@ fn who_sees_the_ring_poisoned_sees_by_what() {
 /// sees to the rotation.
 #[test]
 fn a_visitor_does_not_lose_the_rotation() {
+    static IN_TIME: Count = Count::new(0);
+    static LATE: Count = Count::new(0);
     model("a_visitor_does_not_lose_the_rotation", Bound::Preemptions(3), || {
         let shared = recycling(1, false);
         append(&shared, 512);
         let late = spawn(&shared, |shared| {
-            let _ = shared.append(&[1; 512], Patience::Never);
+            // In the life that is being sealed, or not.
+            let start = shared.append(&[1; 512], Patience::Never).map(|extent| extent.start());
+            hit(if start == Ok(512) { &IN_TIME } else { &LATE });
         });
         shared.seal(Life::new(1, 0));
         shared.seal(Life::new(1, 0));
         late.join().unwrap();
         assert!(shared.rotation.current().generation() == 2, "the next life was not opened");
     });
+    assert!(IN_TIME.load(Relaxed) > 0 && LATE.load(Relaxed) > 0);
 }
