@@ -5,6 +5,7 @@ mod imp {
     pub(crate) use core::hint::spin_loop;
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
+    pub(crate) use std::sync::OnceLock;
     pub(crate) use std::thread::yield_now;
 
     use core::task::Waker;
@@ -166,6 +167,34 @@ mod imp {
         fn wake_by_ref(self: &Arc<Self>) {
             *self.woken.lock() = true;
             self.changed.notify_all();
+        }
+    }
+
+    /// What the standard library's tells who looks, and no more: that it is set is known by an acquire of what its setter released.
+    #[derive(Debug)]
+    pub(crate) struct OnceLock<T> {
+        value: std::sync::OnceLock<T>,
+        is_set: AtomicBool,
+        setting: Mutex<()>,
+    }
+
+    impl<T> OnceLock<T> {
+        pub(crate) fn new() -> Self {
+            Self { value: std::sync::OnceLock::new(), is_set: AtomicBool::new(false), setting: Mutex::new(()) }
+        }
+
+        pub(crate) fn get(&self) -> Option<&T> {
+            if self.is_set.load(Ordering::Acquire) { self.value.get() } else { None }
+        }
+
+        pub(crate) fn get_or_init(&self, init: impl FnOnce() -> T) -> &T {
+            if let Some(value) = self.get() {
+                return value;
+            }
+            let _setting = self.setting.lock();
+            let value = self.value.get_or_init(init);
+            self.is_set.store(true, Ordering::Release);
+            value
         }
     }
 

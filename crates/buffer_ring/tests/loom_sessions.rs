@@ -16,7 +16,7 @@ use buffer_ring::{AppendError, BufferRing, Extent, Writer};
 use loom::thread;
 use model::{Bound, hit, model};
 
-/// A ring whose first chunk of cells is there: loom does not see the lock that it comes through.
+/// A ring whose first chunk of cells is there: how it comes is for the models of the parts.
 fn ring(device: &ModelDevice) -> Arc<BufferRing> {
     let ring = device.ring(2, true, true);
     drop(ring.writer());

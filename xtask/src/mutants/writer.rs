@@ -85,6 +85,18 @@ pub(super) const GROUPS: &[Group] = &[
                 "a_session_that_is_dropped_and_who_takes_its_lease_back_end_it_once",
             ],
             [
+                "a revoker does not release what it has read",
+                "self.state.compare_exchange(number + REVOKED, number + OVER, Release, Relaxed)",
+                "self.state.compare_exchange(number + REVOKED, number + OVER, Relaxed, Relaxed)",
+                "who_takes_a_lease_back_has_read_what_it_is_before_the_next_one_begins",
+            ],
+            [
+                "the owner does not acquire what a revoker has read",
+                "self.cell.state.swap(self.state, Acquire)",
+                "self.cell.state.swap(self.state, Relaxed)",
+                "who_takes_a_lease_back_has_read_what_it_is_before_the_next_one_begins",
+            ],
+            [
                 "leases have no numbers",
                 "(self.state & !PHASE) + NEXT + HELD",
                 "(self.state & !PHASE) + HELD",
@@ -139,6 +151,30 @@ pub(super) const GROUPS: &[Group] = &[
                 "fetch_or(1 << self.index, AcqRel)",
                 "fetch_or(1 << self.index, Release)",
                 "a_lease_that_begins_beside_the_seal_is_ended",
+            ],
+            [
+                "a session is counted before it has its chunk",
+                "        let place = self.take();\n        // ordering: the session's half of W5. Behind the search, which may have made the chunk.\n        self.enrolled.fetch_add(1, AcqRel);\n        place\n",
+                "        self.enrolled.fetch_add(1, AcqRel);\n        self.take()\n",
+                "a_lease_in_a_new_chunk_of_cells_is_ended",
+            ],
+            [
+                "a session does not release its chunk",
+                "self.enrolled.fetch_add(1, AcqRel)",
+                "self.enrolled.fetch_add(1, Acquire)",
+                "a_lease_in_a_new_chunk_of_cells_is_ended",
+            ],
+            [
+                "the sealer does not acquire a chunk",
+                "self.enrolled.fetch_add(0, AcqRel)",
+                "self.enrolled.fetch_add(0, Release)",
+                "a_lease_in_a_new_chunk_of_cells_is_ended",
+            ],
+            [
+                "the sealer only looks at the count",
+                "self.enrolled.fetch_add(0, AcqRel)",
+                "self.enrolled.load(Acquire)",
+                "a_lease_in_a_new_chunk_of_cells_is_ended",
             ],
             [
                 "a cell is given up without releasing what was counted",

@@ -17,7 +17,14 @@ struct Stage {
 }
 
 impl Stage {
+    /// With a first chunk of cells.
     fn new() -> Arc<Self> {
+        let stage = Self::without_cells();
+        stage.registry.enroll().leave();
+        stage
+    }
+
+    fn without_cells() -> Arc<Self> {
         let arena = Arc::new(Arena::new(1, BUFFER).expect("a valid arena"));
         let slot = Slot::new(&arena, 0);
         // What is not written must not show what was there before.
@@ -27,10 +34,7 @@ impl Stage {
         slot.complete(flush(&slot, inside.leave()));
         assert!(slot.open(2, BUFFER as u64));
         assert_eq!(granted(&slot, RECORD).leave(), Duty::None);
-        // The first chunk is there before the threads are: loom does not see the lock that it comes through.
-        let registry = Registry::new(1);
-        registry.enroll().leave();
-        Arc::new(Self { slot, registry, bytes: Default::default() })
+        Arc::new(Self { slot, registry: Registry::new(1), bytes: Default::default() })
     }
 
     fn spawn<T: 'static>(self: &Arc<Self>, body: impl FnOnce(&Self) -> T + 'static) -> thread::JoinHandle<T> {
@@ -139,33 +143,45 @@ fn a_lease_is_ended_by_its_owner_or_by_who_takes_it_back() {
     assert!(ENDED_BY.iter().all(|by| by.load(Relaxed) > 0));
 }
 
-/// The lease grows out of the buffer while that is sealed: the sealer finds it, or the session finds the seal. No record is torn.
+/// A session whose first lease begins beside the seal: the sealer finds it, or the session finds the seal. No record is torn. Counts
+/// who came late, who found the seal, and who was found.
+fn begin_beside_the_seal(stage: &Arc<Stage>, [late, sealed, taken_back]: [&'static Count; 3]) {
+    let sealer = stage.spawn(|stage| stage.seal());
+    let mut records = 0;
+    if let Some(mut lease) = stage.lease() {
+        let is_sealed = stage.slot.snapshot().is_sealed();
+        let written = write(&mut lease);
+        records = usize::from(written.is_some());
+        if is_sealed || written != Some(false) {
+            hit(sealed);
+            stage.end(&mut lease);
+        }
+    } else {
+        hit(late);
+    }
+    if sealer.join().unwrap() == 1 {
+        hit(taken_back);
+    }
+    stage.check(records);
+}
+
 #[test]
 fn a_lease_that_begins_beside_the_seal_is_ended() {
-    static LATE: Count = Count::new(0);
-    static SEALED: Count = Count::new(0);
-    static TAKEN_BACK: Count = Count::new(0);
+    static MET: [Count; 3] = [const { Count::new(0) }; 3];
     model("a_lease_that_begins_beside_the_seal_is_ended", Bound::Preemptions(3), || {
-        let stage = Stage::new();
-        let sealer = stage.spawn(|stage| stage.seal());
-        let mut records = 0;
-        if let Some(mut lease) = stage.lease() {
-            let sealed = stage.slot.snapshot().is_sealed();
-            let written = write(&mut lease);
-            records = usize::from(written.is_some());
-            if sealed || written != Some(false) {
-                hit(&SEALED);
-                stage.end(&mut lease);
-            }
-        } else {
-            hit(&LATE);
-        }
-        if sealer.join().unwrap() == 1 {
-            hit(&TAKEN_BACK);
-        }
-        stage.check(records);
+        begin_beside_the_seal(&Stage::new(), MET.each_ref());
     });
-    assert!(LATE.load(Relaxed) > 0 && SEALED.load(Relaxed) > 0 && TAKEN_BACK.load(Relaxed) > 0);
+    assert!(MET.iter().all(|met| met.load(Relaxed) > 0), "{MET:?}");
+}
+
+/// The same with the first session of all, whose chunk of cells the sealer may not find.
+#[test]
+fn a_lease_in_a_new_chunk_of_cells_is_ended() {
+    static MET: [Count; 3] = [const { Count::new(0) }; 3];
+    model("a_lease_in_a_new_chunk_of_cells_is_ended", Bound::Preemptions(3), || {
+        begin_beside_the_seal(&Stage::without_cells(), MET.each_ref());
+    });
+    assert!(MET.iter().all(|met| met.load(Relaxed) > 0), "{MET:?}");
 }
 
 /// An idle session's lease, and two who need its buffer.
@@ -267,6 +283,40 @@ fn a_revoker_that_is_late_leaves_the_next_lease_alone() {
         stage.check(0);
     });
     assert!(LATE.load(Relaxed) > 0 && TAKEN_BACK.iter().all(|count| count.load(Relaxed) > 0));
+}
+
+/// What a revoker reads of a lease, it reads before the next one begins. Loom runs reads in the order of the program, and would never
+/// show one that finds what comes later; so a cell stands for what is read. It is looked at before the claim, and counts only if that
+/// succeeds.
+#[test]
+fn who_takes_a_lease_back_has_read_what_it_is_before_the_next_one_begins() {
+    static TAKEN_BACK: Count = Count::new(0);
+    model("who_takes_a_lease_back_has_read_what_it_is_before_the_next_one_begins", Bound::None, || {
+        let stage = Stage::new();
+        let mut lease = stage.lease().expect("the buffer is open");
+        let read = Arc::new(std::sync::Mutex::new(None));
+        let revoker = stage.spawn({
+            let read = Arc::clone(&read);
+            move |stage| {
+                let leased = stage.registry.leased(&stage.slot, false).next().expect("the only one");
+                let Some(number) = leased.revoke(&stage.slot) else { return false };
+                let what = cell();
+                what.read(0..512);
+                let Some(rest) = leased.claim(&stage.slot, number) else { return false };
+                *read.lock().unwrap() = Some(what);
+                stage.put_back(rest);
+                true
+            }
+        });
+        let by_owner = stage.end(&mut lease);
+        if !by_owner {
+            hit(&TAKEN_BACK);
+            // As the next lease would be.
+            read.lock().unwrap().take().expect("it has been claimed").write(0..512);
+        }
+        assert_ne!(revoker.join().unwrap(), by_owner, "ended by both, or by nobody");
+    });
+    assert!(TAKEN_BACK.load(Relaxed) > 0);
 }
 
 /// The bit of an old lease leads a revoker to a session that has its next lease elsewhere.

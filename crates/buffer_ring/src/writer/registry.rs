@@ -7,14 +7,12 @@
 //! A bit says *perhaps*: it stays when the lease ends, until the buffer is sealed. It never says too little: a session sets its bit when
 //! it has got its range, and then looks whether the buffer has been sealed; the sealer seals, and then takes the bits. Both go through
 //! the word by a read-modify-write: either the sealer finds the bit, or the session comes second, acquires the seal, sees it, and
-//! ends its lease itself. The same holds for a new chunk and the count of chunks: if the sealer does not find it, its sessions
-//! come too late to get a range of that buffer.
-
-use std::sync::OnceLock;
+//! ends its lease itself. The same holds for the chunk and the count of sessions: a session that has its cell counts itself, and then
+//! appends; either the sealer finds its chunk, or it comes second, and too late to get a range of that buffer.
 
 use crate::slot::{LeaseCell, Slot};
-use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::{AtomicU64, OnceLock};
 
 /// Cells of a chunk. A checker looks at each of them.
 const CELLS: usize = if cfg!(any(loom, shuttle)) { 2 } else { 64 };
@@ -23,8 +21,8 @@ const CELLS: usize = if cfg!(any(loom, shuttle)) { 2 } else { 64 };
 #[derive(Debug)]
 pub(crate) struct Registry {
     first: OnceLock<Box<Chunk>>,
-    /// Not 0 if there are any, or are about to be.
-    chunks: AtomicU64,
+    /// Sessions that there ever were.
+    enrolled: AtomicU64,
     /// Buffers of the ring.
     slots: usize,
 }
@@ -48,17 +46,20 @@ pub(crate) struct Place<'a> {
 
 impl Registry {
     pub(crate) fn new(slots: usize) -> Self {
-        Self { first: OnceLock::new(), chunks: AtomicU64::new(0), slots }
+        Self { first: OnceLock::new(), enrolled: AtomicU64::new(0), slots }
     }
 
     /// A place that no other session has.
     pub(crate) fn enroll(&self) -> Place<'_> {
+        let place = self.take();
+        // ordering: the session's half of W5. Behind the search, which may have made the chunk.
+        self.enrolled.fetch_add(1, AcqRel);
+        place
+    }
+
+    fn take(&self) -> Place<'_> {
         let mut link = &self.first;
         loop {
-            if link.get().is_none() {
-                // ordering: the session's half of W5, before anybody can have a place in it.
-                self.chunks.fetch_add(1, AcqRel);
-            }
             let chunk = link.get_or_init(|| Box::new(Chunk::new(self.slots)));
             if let Some(index) = chunk.take() {
                 return Place { chunk, index };
@@ -79,7 +80,7 @@ impl Registry {
     /// Cells that may have a lease in `slot`: for its sealer all of them, who then are forgotten.
     pub(crate) fn leased(&self, slot: &Slot, sealed: bool) -> impl Iterator<Item = &LeaseCell> {
         // ordering: the sealer's half of W5. An addition of nothing: the read-modify-write is the point.
-        let chunks = if self.chunks.fetch_add(0, AcqRel) == 0 { None } else { Some(self.chunks()) };
+        let chunks = if self.enrolled.fetch_add(0, AcqRel) == 0 { None } else { Some(self.chunks()) };
         chunks.into_iter().flatten().flat_map(move |chunk| {
             let word = &chunk.leased[slot.index()];
             // ordering: the sealer's half of W4.
