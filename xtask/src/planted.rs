@@ -39,6 +39,8 @@ const QUIK_IO: &str = "crates/ring-io/src/quik_io.rs";
 const RETRY: &str = "crates/ring-io/src/retry.rs";
 const ORDER: &str = "crates/ring-io/src/order.rs";
 const SLOT: &str = "crates/buffer_ring/src/slot.rs";
+const LEASE: &str = "crates/buffer_ring/src/slot/lease.rs";
+const WRITER: &str = "crates/buffer_ring/src/writer/mod.rs";
 const LEDGER: &str = "crates/buffer_ring/src/ledger.rs";
 const LOG_FILE: &str = "crates/ring-io/src/file.rs";
 
@@ -238,6 +240,32 @@ const BUGS: &[Bug] = &[
             "crates/buffer_ring/src/reservation.rs",
             "        if let Some(mut grant) = self.grant.take() {\n            grant.bytes_mut().fill(0);\n",
             "        if let Some(grant) = self.grant.take() {\n",
+        )],
+    },
+    Bug {
+        what: "leave what was in the buffer before in the rest of a lease",
+        level: Level::Memory,
+        gate: false,
+        changes: &[(
+            WRITER,
+            "        rest.bytes_mut().fill(0);\n        self.counters.lease_ended",
+            "        let _ = rest.bytes_mut();\n        self.counters.lease_ended",
+        )],
+    },
+    Bug {
+        what: "append to a lease that was taken back",
+        level: Level::Memory,
+        gate: true,
+        changes: &[(LEASE, "        if self.is_revoked() {\n            return None;", "        if false {\n            return None;")],
+    },
+    Bug {
+        what: "take back with the rest of a lease what is filled of it",
+        level: Level::Memory,
+        gate: false,
+        changes: &[(
+            LEASE,
+            "Some(Grant { slot, start: start + filled, len: len - filled })",
+            "Some(Grant { slot, start: start + filled - filled.min(64), len: len - filled + filled.min(64) })",
         )],
     },
     Bug {

@@ -30,6 +30,8 @@ const FS_IMAGES: u64 = 50;
 const FS_IMAGES_PER_LIFE: u64 = 10;
 const LIVES: u32 = 3;
 const IMAGES_PER_LIFE: u64 = 8_000;
+/// In so many lives sessions must have had leases.
+const MANY_LIVES: u64 = 30;
 /// One of so many images comes from a real kernel, which takes longer to record.
 const FUSE_SHARE: u64 = 5;
 /// Nothing that a run does waits for anything, so that it takes longer only if somebody waits for ever. In ticks of the thread that
@@ -79,7 +81,8 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
         return under(system, seed, options.images.unwrap_or(FS_IMAGES));
     }
     let images = options.images.unwrap_or(IMAGES);
-    let heading = ["level", "lives", "images", "torn", "violations", "images/s"].map(str::to_owned).to_vec();
+    let heading = ["level", "lives", "images", "torn", "in leases", "violations", "images/s"];
+    let heading = heading.map(str::to_owned).to_vec();
     let mut rows = vec![heading];
     if options.level != Level::Fuse {
         let share = if options.level == Level::All { images - images / FUSE_SHARE } else { images };
@@ -96,8 +99,12 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
 /// A row of the closing table.
 fn timed(level: &str, explore: impl FnOnce() -> Result<Totals, String>) -> Result<Vec<String>, String> {
     let begun = Instant::now();
-    let Totals { lives, images, torn } = explore()?;
-    Ok(vec![level.into(), count(lives), count(images), count(torn), "0".into(), rate(images, begun.elapsed())])
+    let Totals { lives, images, torn, leased } = explore()?;
+    if lives >= MANY_LIVES && leased == 0 {
+        return Err(format!("in none of {lives} lives has a session had a lease"));
+    }
+    let rate = rate(images, begun.elapsed());
+    Ok(vec![level.into(), count(lives), count(images), count(torn), count(leased), "0".into(), rate])
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -105,6 +112,8 @@ pub(crate) struct Totals {
     lives: u64,
     images: u64,
     torn: u64,
+    /// Records that went into leases of sessions.
+    leased: u64,
 }
 
 impl Totals {
@@ -112,6 +121,7 @@ impl Totals {
         self.lives += 1;
         self.images += explored.images;
         self.torn += explored.torn;
+        self.leased += explored.leased;
     }
 }
 
@@ -224,6 +234,7 @@ fn on_fuse(seed: u64, images: u64) -> Result<Totals, String> {
                 seed: random.next(),
                 life,
                 engine,
+                hands: None,
                 appends: 20,
                 before: mem::take(&mut last.survivor),
                 owed: last.owed_end,

@@ -61,6 +61,8 @@ pub(crate) struct Explored {
     pub(crate) images: u64,
     pub(crate) torn: u64,
     pub(crate) positions: u64,
+    /// Records that went into leases of sessions.
+    pub(crate) leased: u64,
     /// One of the images, by chance, and what was owed then.
     pub(crate) survivor: Vec<u8>,
     pub(crate) owed_end: usize,
@@ -87,6 +89,9 @@ pub(crate) fn explore(log: &Log, mut progress: impl FnMut(u64)) -> Result<Explor
         let nothing = |what| Violation { position, choice: "nothing pending survives".into(), what };
         oracle.step(event, &explorer.disk.stable, &changed).map_err(nothing)?;
         explorer.restore(&changed);
+        if let Event::Leased { records } = event {
+            explorer.explored.leased += records;
+        }
         if matters(event) {
             let before = explorer.explored.images;
             explorer.place(&oracle, event).map_err(|(choice, what)| Violation { position, choice, what })?;

@@ -10,6 +10,7 @@ use clap::Args;
 use libc::{EAGAIN, EBUSY, ECANCELED, EDQUOT, EINTR, EIO, ENOSPC};
 
 use crate::explore::explore;
+use crate::hand::Hands;
 use crate::log::{Event, Log};
 use crate::machine::{Fault, Target};
 use crate::record::is_prepared;
@@ -77,8 +78,12 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
     println!("seed {seed}");
     let begun = Instant::now();
     let mut runs = Vec::new();
-    for engine in session::engines()? {
-        let unharmed = run(seed, engine, None)?;
+    let mut leased = 0;
+    let engines = session::engines()?;
+    for (engine, hands) in engines.into_iter().flat_map(|engine| Hands::ALL.map(|hands| (engine, hands))) {
+        let unharmed = run(seed, engine, hands, None)?;
+        leased +=
+            explore(&unharmed.log, |_| ()).map_err(|violation| report::violation(&unharmed.log, &violation))?.leased;
         let number = |matches: fn(&Event) -> bool| unharmed.log.events.iter().filter(|event| matches(event)).count();
         let writes = number(|event| matches!(event, Event::Arrived { .. }));
         let flushes = number(|event| matches!(event, Event::FlushBegan { .. }));
@@ -88,23 +93,26 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
         ] {
             for kind in kinds {
                 let step = if kind.2 == Fault::Vanish { total.div_ceil(VANISHES).max(1) } else { 1 };
-                runs.extend((0..total).step_by(step).map(|nth| (engine, *kind, target(nth))));
+                runs.extend((0..total).step_by(step).map(|nth| (engine, hands, *kind, target(nth))));
             }
         }
     }
-    let title = |engine: Engine, kind: &Kind, target: Target| {
+    if leased == 0 {
+        return Err("no session has had a lease".into());
+    }
+    let title = |engine: Engine, hands: Hands, kind: &Kind, target: Target| {
         // Without blanks, so that it can be typed.
-        format!("{engine:?} {target:?} {}", kind.0).replace(' ', "-").replace(',', "").to_lowercase()
+        format!("{engine:?} {hands:?} {target:?} {}", kind.0).replace(' ', "-").replace(',', "").to_lowercase()
     };
     if let Some(only) = &options.only {
-        runs.retain(|(engine, kind, target)| title(*engine, kind, *target).contains(only.as_str()));
+        runs.retain(|(engine, hands, kind, target)| title(*engine, *hands, kind, *target).contains(only.as_str()));
     }
     let bar = report::progress("faults", runs.len() as u64);
     let mut tried: BTreeMap<(u32, &str), (u64, u64)> = BTreeMap::new();
-    for (engine, kind, target) in runs {
-        let title = title(engine, &kind, target);
+    for (engine, hands, kind, target) in runs {
+        let title = title(engine, hands, &kind, target);
         let again = |what: String| format!("{title}: {what}\n  again: cargo xtask faults --seed {seed} --only {title}");
-        let Recorded { log, said, met } = run(seed, engine, Some((target, kind.2))).map_err(&again)?;
+        let Recorded { log, said, met } = run(seed, engine, hands, Some((target, kind.2))).map_err(&again)?;
         let explored = explore(&log, |_| ()).map_err(|violation| again(report::violation(&log, &violation)))?;
         bar.inc(1);
         if met {
@@ -124,9 +132,10 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-fn run(seed: u64, engine: Engine, fault: Option<(Target, Fault)>) -> Result<Recorded, String> {
+fn run(seed: u64, engine: Engine, hands: Hands, fault: Option<(Target, Fault)>) -> Result<Recorded, String> {
     let before = Vec::new();
-    session::record(&Plan { seed, life: 1, engine, appends: 8, before, owed: 0, fault, images: IMAGES })
+    let hands = Some(hands);
+    session::record(&Plan { seed, life: 1, engine, hands, appends: 8, before, owed: 0, fault, images: IMAGES })
 }
 
 /// Whether the workload said what it had to.

@@ -125,7 +125,8 @@ pub(crate) fn record(seed: u64, system: FileSystem, engine: Engine, images: u64)
     let before = fs::read(&image).map_err(io_error("the image"))?;
     let (outer, inner) = (place("outer")?, place("inner")?);
     let machine = Machine::mount(&outer, before.clone(), seed).map_err(io_error("mount"))?;
-    let plan = Plan { seed, life: 1, engine, appends: 20, before: Vec::new(), owed: 0, fault: None, images };
+    let plan =
+        Plan { seed, life: 1, engine, hands: None, appends: 20, before: Vec::new(), owed: 0, fault: None, images };
     let said = {
         let device = Loop::attach(&machine.disk(), "--direct-io=on")?;
         let mounted = Mounted::new(&device, &inner)?;
@@ -168,6 +169,9 @@ pub(crate) fn explore(log: &Log, bar: &ProgressBar) -> Result<Explored, Violatio
         copy(&mut image, &disk.stable, &changed);
         if let Event::Arrived { offset, bytes, .. } = event {
             pieces.extend(*offset as usize / PIECE..=(*offset as usize + bytes.len()) / PIECE);
+        }
+        if let Event::Leased { records } = event {
+            explored.leased += records;
         }
         _ = oracle.note(event);
         while places.next_if_eq(&position).is_some() {

@@ -63,6 +63,10 @@ pub(crate) enum Event {
     Watermark {
         address: u64,
     },
+    /// So many of the records went into leases of sessions.
+    Leased {
+        records: u64,
+    },
 }
 
 impl fmt::Display for Event {

@@ -14,6 +14,7 @@ mod disk;
 mod explore;
 mod faults;
 mod filesystem;
+mod hand;
 mod log;
 mod machine;
 mod oracle;

@@ -10,8 +10,10 @@ use std::{env, fs};
 
 use buffer_ring::ring_io::QuikIO;
 use buffer_ring::{EngineKind, WriteMode};
+use clap::ValueEnum;
 use tempfile::TempDir;
 
+use crate::hand::Hands;
 use crate::log::Log;
 use crate::machine::{Fault, Machine, Target};
 use crate::workload::{Engine, Setting};
@@ -25,6 +27,8 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) life: u32,
     pub(crate) engine: Engine,
+    /// Who has a session, if that does not follow from the seed.
+    pub(crate) hands: Option<Hands>,
     pub(crate) appends: usize,
     pub(crate) before: Vec<u8>,
     /// How much of `before` is known to be log.
@@ -93,7 +97,7 @@ pub(crate) fn record(plan: &Plan) -> Result<Recorded, String> {
     let met = machine.fault_was_met();
     let events = machine.take();
     drop(machine);
-    let setting = Setting::of(plan.seed);
+    let setting = Setting::of(plan.seed, plan.hands);
     let log = Log {
         seed: plan.seed,
         images: plan.images,
@@ -125,6 +129,9 @@ pub(crate) fn run(plan: &Plan, log: &Path, acks: &Path) -> Result<String, String
     command.arg("workload").arg("--log").arg(log).arg("--acks").arg(acks).args(["--engine", engine]);
     command.args(["--seed", &plan.seed.to_string(), "--life", &plan.life.to_string()]);
     command.args(["--appends", &plan.appends.to_string()]);
+    if let Some(hands) = plan.hands.and_then(|hands| hands.to_possible_value()) {
+        command.args(["--hands", hands.get_name()]);
+    }
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.map_err(|error| format!("the workload does not start: {error}"))?;
     let begun = Instant::now();

@@ -5,12 +5,12 @@
 
 use core::mem;
 use core::sync::atomic::Ordering;
-use std::io::IoSlice;
 use std::sync::{Arc, Mutex, Weak};
 
 use buffer_ring::ring_io::DeviceEvent;
 use buffer_ring::{AppendError, BufferRing, BufferRingOptions, Extent, MemoryDevice, QuikIO, Reservation, WriteMode};
 
+use crate::hand::{Hand, Hands};
 use crate::log::{Event, Log};
 use crate::random::Random;
 use crate::record::{BLOCK, HEADER, RecordId, encode};
@@ -37,6 +37,7 @@ pub(crate) fn simulate(seed: u64, life: u32, before: Vec<u8>, owed: usize) -> Re
     let (capacity, buffer_size) = (2 + random.below(4), BLOCK * random.pick(&[1, 1, 2, 3, 4]));
     let faults = random.chance(40);
     let prepare = random.pick(&[0, 16 << 10, 64 << 10]);
+    let hands = random.pick(&Hands::ALL);
 
     let (_, device) = QuikIO::in_memory();
     fill(&device, &before)?;
@@ -57,13 +58,14 @@ pub(crate) fn simulate(seed: u64, life: u32, before: Vec<u8>, owed: usize) -> Re
     record(&device, &events, &ring);
     let fault = plan_faults(&device, &mut random, faults);
     let setting = format!(
-        "memory, {mode:?}, {write_mode:?}, {capacity} buffers of {buffer_size}, life {life}, {prepare} prepared, faults: {fault}"
+        "memory, {mode:?}, {write_mode:?}, {capacity} buffers of {buffer_size}, {hands:?}, life {life}, {prepare} prepared, faults: {fault}"
     );
     let thirst = random.pick(&[1, 3, 6, 15]);
     let mut life = Life {
         thirst,
         sync_fails: fault.contains("sync"),
         ring: &ring,
+        hands: core::array::from_fn(|writer| hands.of(&ring, writer)),
         device: &device,
         events: &events,
         random,
@@ -166,6 +168,7 @@ fn plan_faults(device: &MemoryDevice, random: &mut Random, faults: bool) -> Stri
 
 struct Life<'a> {
     ring: &'a BufferRing,
+    hands: [Hand<'a>; WRITERS],
     device: &'a MemoryDevice,
     events: &'a Mutex<Vec<Event>>,
     random: Random,
@@ -192,11 +195,12 @@ impl Life<'_> {
             return if self.random.chance(70) { self.wait_for_one() } else { self.sync() };
         }
         match self.random.below(100) {
-            0..=64 => self.append(),
+            0..=64 => self.append_some(),
             65..=79 => self.reserve(),
             80..=86 => self.give_up_one(),
             87..=91 => _ = self.ring.flush(&self.ring.current_buffer(Ordering::Acquire)),
-            92..=93 if self.mode == Mode::Manual => _ = self.ring.rotate(),
+            92 if self.mode == Mode::Manual => _ = self.ring.rotate(),
+            93 => self.begin_another_session(),
             94 => self.device.fail_write(self.random.below(3), self.random.clone().pick(&TRANSIENT)),
             95 if self.sync_fails => {
                 self.device.fail_sync(EIO);
@@ -209,11 +213,29 @@ impl Life<'_> {
         }
     }
 
-    fn next_record(&mut self) -> (RecordId, usize) {
+    /// Once, or through a session several times: it takes a lease after a run of appends.
+    fn append_some(&mut self) {
         let writer = self.random.below(WRITERS);
+        let run = if self.hands[writer].is_session() { self.random.up_to(8) } else { 1 };
+        (0..run).for_each(|_| self.append(writer));
+    }
+
+    /// In the place of one that is dropped, or leaked.
+    fn begin_another_session(&mut self) {
+        let writer = self.random.below(WRITERS);
+        if self.hands[writer].is_session() {
+            let before = mem::replace(&mut self.hands[writer], Hand::Session(self.ring.writer()));
+            if self.random.chance(50) {
+                mem::forget(before);
+            }
+        }
+    }
+
+    fn next_record(&mut self, writer: usize) -> (RecordId, usize) {
         let record = RecordId { life: self.life, writer: writer as u32, sequence: self.sequences[writer] };
         self.sequences[writer] += 1;
         let most = match self.random.below(16) {
+            4.. if self.hands[writer].is_session() => 150,
             0 => self.buffer_size,
             1..=6 => 3000,
             _ => 500,
@@ -223,17 +245,18 @@ impl Life<'_> {
         (record, len)
     }
 
-    fn append(&mut self) {
-        let (record, len) = self.next_record();
+    fn append(&mut self, writer: usize) {
+        let (record, len) = self.next_record(writer);
         let bytes = encode(record, len);
         // A call that waits must not wait for a reservation of its own thread, nor for a flush that nobody asks for.
         let may_wait = self.open.is_empty() && self.mode == Mode::Auto;
         let cut = self.random.below(len);
+        let hand = &mut self.hands[writer];
         let outcome = match self.random.below(6) {
-            0 | 1 if may_wait => self.ring.append(&bytes),
-            2 if may_wait => self.ring.append_vectored(&[IoSlice::new(&bytes[..cut]), IoSlice::new(&bytes[cut..])]),
+            0 | 1 if may_wait => hand.append(&bytes),
+            2 if may_wait => hand.append_cut(&bytes, cut),
             3 if may_wait && self.random.chance(8 * self.thirst) => {
-                let outcome = self.ring.append_durable(&bytes);
+                let outcome = hand.append_durable(&bytes);
                 if let Ok(extent) = outcome {
                     self.tell(Event::Placed { record, start: extent.start() });
                     self.tell(Event::Acknowledged { record });
@@ -242,7 +265,7 @@ impl Life<'_> {
                 }
                 outcome
             }
-            _ => self.ring.try_append(&bytes),
+            _ => hand.try_append(&bytes),
         };
         self.outcome(record, outcome);
     }
@@ -272,7 +295,11 @@ impl Life<'_> {
     }
 
     fn reserve(&mut self) {
-        let (record, len) = self.next_record();
+        let writer = self.random.below(WRITERS);
+        if self.hands[writer].is_session() {
+            return self.reserve_at_once(writer);
+        }
+        let (record, len) = self.next_record(writer);
         match self.ring.try_reserve(len) {
             Ok(mut reservation) => {
                 reservation.copy_from_slice(&encode(record, len));
@@ -292,6 +319,21 @@ impl Life<'_> {
                 self.make_room();
             }
             Err(_) => {}
+        }
+    }
+
+    /// A session does nothing else while it has a reservation.
+    fn reserve_at_once(&mut self, writer: usize) {
+        let (record, len) = self.next_record(writer);
+        let is_aborted = self.random.chance(20);
+        let outcome = self.hands[writer].try_reserve(len).map(|mut reservation| {
+            reservation.copy_from_slice(&encode(record, len));
+            (!is_aborted).then(|| reservation.commit())
+        });
+        match outcome {
+            Ok(Some(extent)) => self.outcome(record, Ok(extent)),
+            Ok(None) => self.tell(Event::Refused { record }),
+            Err(error) => self.outcome(record, Err(error)),
         }
     }
 
@@ -333,6 +375,7 @@ impl Life<'_> {
         if self.random.chance(50) {
             self.sync();
         }
+        self.tell(Event::Leased { records: self.ring.stats().writers.leased_records });
     }
 }
 

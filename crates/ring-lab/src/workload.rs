@@ -6,7 +6,7 @@
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 use std::fs::{File, OpenOptions};
-use std::io::{IoSlice, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use std::thread;
 use buffer_ring::{AppendError, BufferRing, BufferRingOptions, EngineKind, Extent, QuikIO, WriteMode};
 use clap::{Args, ValueEnum};
 
+use crate::hand::{Hand, Hands};
 use crate::log::Event;
 use crate::random::Random;
 use crate::record::{BLOCK, HEADER, RecordId, encode};
@@ -33,6 +34,9 @@ pub(crate) struct Options {
     pub(crate) life: u32,
     #[arg(long, value_enum, default_value_t = Engine::Uring)]
     pub(crate) engine: Engine,
+    /// Who appends through a session, if not as the seed says
+    #[arg(long, value_enum)]
+    pub(crate) hands: Option<Hands>,
     /// Appends of each thread
     #[arg(long, default_value_t = 20)]
     pub(crate) appends: usize,
@@ -62,23 +66,26 @@ pub(crate) struct Setting {
     pub(crate) write_mode: WriteMode,
     capacity: usize,
     buffer_size: usize,
+    hands: Hands,
 }
 
 impl Setting {
-    pub(crate) fn of(seed: u64) -> Self {
+    /// `hands`, if it is to be said.
+    pub(crate) fn of(seed: u64, hands: Option<Hands>) -> Self {
         let mut random = Random::new(seed);
         Self {
             mode: random.pick(&[Mode::Auto, Mode::Auto, Mode::Held, Mode::Manual]),
             write_mode: random.pick(&[WriteMode::TailLocalized, WriteMode::TailLocalized, WriteMode::Serialized]),
             capacity: 2 + random.below(4),
             buffer_size: BLOCK * random.pick(&[1, 2, 4, 16]),
+            hands: hands.unwrap_or_else(|| random.pick(&Hands::ALL)),
         }
     }
 }
 
 pub(crate) fn task(options: &Options) -> Result<(), String> {
     let told = |what: &str, error: &dyn core::fmt::Display| format!("{what}: {error}");
-    let setting = Setting::of(options.seed);
+    let setting = Setting::of(options.seed, options.hands);
     let direct = OpenOptions::new()
         .read(true)
         .write(true)
@@ -115,6 +122,7 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
         for writer in 0..options.writers {
             let writer = Writer {
                 ring: &ring,
+                hand: setting.hands.of(&ring, writer as usize),
                 acks: &acks,
                 setting,
                 random: Random::new(seeds.next()),
@@ -124,6 +132,7 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
             scope.spawn(|| writer.run(options.appends));
         }
     });
+    tell(&acks, &Event::Leased { records: ring.stats().writers.leased_records });
     match ring.close() {
         Ok(end) => println!("closed at {end}"),
         Err(error) => println!("failed: {error}"),
@@ -131,8 +140,15 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
+/// A disk that is gone takes this with it.
+fn tell(mut acks: &File, event: &Event) {
+    let bytes = postcard::to_stdvec(event).expect("it fits memory");
+    let _ = acks.write(&bytes);
+}
+
 struct Writer<'a> {
     ring: &'a BufferRing,
+    hand: Hand<'a>,
     acks: &'a File,
     setting: Setting,
     random: Random,
@@ -143,7 +159,9 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn run(mut self, appends: usize) {
         for _ in 0..appends {
-            self.append();
+            // A session takes a lease after a run of appends.
+            let run = if self.hand.is_session() { self.random.up_to(16) } else { 1 };
+            (0..run).for_each(|_| self.append());
             match self.random.below(10) {
                 0..=3 => self.wait_for_one(),
                 4 => self.sync(),
@@ -157,29 +175,35 @@ impl Writer<'_> {
         self.wait_for_one();
     }
 
-    /// A disk that is gone takes this with it.
     fn tell(&self, event: &Event) {
-        let bytes = postcard::to_stdvec(event).expect("it fits memory");
-        let _ = (&*self.acks).write(&bytes);
+        tell(self.acks, event);
     }
 
     fn append(&mut self) {
         let record = self.record;
         self.record.sequence += 1;
-        let most = if self.random.chance(10) { self.setting.buffer_size } else { 1500 };
+        // Few of a session's are too long for a lease.
+        let short = self.hand.is_session() && self.random.chance(90);
+        let most = if short {
+            150
+        } else if self.random.chance(10) {
+            self.setting.buffer_size
+        } else {
+            1500
+        };
         let len = HEADER + self.random.below(most - HEADER + 1);
         let bytes = encode(record, len);
         self.tell(&Event::Submitted { record, len: len as u32 });
         let cut = self.random.below(len);
-        let way = self.random.below(6);
+        let way = if short { 0 } else { self.random.below(6) };
         let durable = way == 3;
         let outcome = loop {
             let outcome = match way {
-                0 | 1 => self.ring.append(&bytes),
-                2 => self.ring.append_vectored(&[IoSlice::new(&bytes[..cut]), IoSlice::new(&bytes[cut..])]),
-                3 => self.ring.append_durable(&bytes),
-                4 => self.ring.append_timeout(&bytes, Duration::from_millis(50)),
-                _ => self.ring.reserve(len).map(|mut reserved| {
+                0 | 1 => self.hand.append(&bytes),
+                2 => self.hand.append_cut(&bytes, cut),
+                3 => self.hand.append_durable(&bytes),
+                4 => self.hand.append_timeout(&bytes, Duration::from_millis(50)),
+                _ => self.hand.reserve(len).map(|mut reserved| {
                     reserved.copy_from_slice(&bytes);
                     thread::yield_now();
                     reserved.commit()

@@ -1,0 +1,93 @@
+//! What a writer of a workload appends by: the ring itself, or a session of it.
+
+use core::time::Duration;
+use std::io::IoSlice;
+
+use buffer_ring::{AppendError, BufferRing, Extent, Reservation, Writer};
+use clap::ValueEnum;
+
+/// Who has a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Hands {
+    /// Nobody.
+    Ring,
+    /// Every other writer.
+    Mixed,
+    /// Everybody.
+    Sessions,
+}
+
+impl Hands {
+    pub(crate) const ALL: [Self; 3] = [Self::Ring, Self::Mixed, Self::Sessions];
+
+    /// That of writer number `writer`.
+    pub(crate) fn of(self, ring: &BufferRing, writer: usize) -> Hand<'_> {
+        match self {
+            Self::Mixed if writer.is_multiple_of(2) => Hand::Session(ring.writer()),
+            Self::Sessions => Hand::Session(ring.writer()),
+            _ => Hand::Ring(ring),
+        }
+    }
+}
+
+pub(crate) enum Hand<'a> {
+    Ring(&'a BufferRing),
+    Session(Writer<'a>),
+}
+
+impl Hand<'_> {
+    pub(crate) fn is_session(&self) -> bool {
+        matches!(self, Self::Session(_))
+    }
+
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<Extent, AppendError> {
+        match self {
+            Self::Ring(ring) => ring.append(bytes),
+            Self::Session(writer) => writer.append(bytes),
+        }
+    }
+
+    pub(crate) fn try_append(&mut self, bytes: &[u8]) -> Result<Extent, AppendError> {
+        match self {
+            Self::Ring(ring) => ring.try_append(bytes),
+            Self::Session(writer) => writer.try_append(bytes),
+        }
+    }
+
+    pub(crate) fn append_timeout(&mut self, bytes: &[u8], timeout: Duration) -> Result<Extent, AppendError> {
+        match self {
+            Self::Ring(ring) => ring.append_timeout(bytes, timeout),
+            Self::Session(writer) => writer.append_timeout(bytes, timeout),
+        }
+    }
+
+    /// In two parts.
+    pub(crate) fn append_cut(&mut self, bytes: &[u8], cut: usize) -> Result<Extent, AppendError> {
+        let parts = [IoSlice::new(&bytes[..cut]), IoSlice::new(&bytes[cut..])];
+        match self {
+            Self::Ring(ring) => ring.append_vectored(&parts),
+            Self::Session(writer) => writer.append_vectored(&parts),
+        }
+    }
+
+    pub(crate) fn append_durable(&mut self, bytes: &[u8]) -> Result<Extent, AppendError> {
+        match self {
+            Self::Ring(ring) => ring.append_durable(bytes),
+            Self::Session(writer) => writer.append_durable(bytes),
+        }
+    }
+
+    pub(crate) fn reserve(&mut self, len: usize) -> Result<Reservation<'_>, AppendError> {
+        match self {
+            Self::Ring(ring) => ring.reserve(len),
+            Self::Session(writer) => writer.reserve(len),
+        }
+    }
+
+    pub(crate) fn try_reserve(&mut self, len: usize) -> Result<Reservation<'_>, AppendError> {
+        match self {
+            Self::Ring(ring) => ring.try_reserve(len),
+            Self::Session(writer) => writer.try_reserve(len),
+        }
+    }
+}
