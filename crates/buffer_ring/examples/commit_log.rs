@@ -3,14 +3,15 @@
 //! ```text
 //! cargo run --release --example commit_log                                  # commits, tells how fast, proves, cleans up
 //! cargo run --release --example commit_log -- --threads 64 --records 2000
+//! cargo run --release --example commit_log -- --sessions 2           # two of the threads commit 32 records at a time
 //! cargo run --release --example commit_log -- --file my.log --crash-after 5000   # kills itself by SIGKILL
 //! cargo run --release --example commit_log -- --file my.log --verify             # what was acknowledged is there
 //! cargo run --release --example commit_log -- --file my.log                      # goes on where that log ended
 //! ```
 //!
-//! What to look at: `commit` is all that a writer does. `scan` is what whoever reopens a log does: it knows its records by their
-//! lengths and checksums, stops at [`QuikIO::log_end`], and goes on behind what is no record at the next block, where another buffer
-//! may begin. Acknowledgements are kept in a second file, written after [`append_durable`](BufferRing::append_durable) has returned, and
+//! What to look at: `commit` is all that a writer does, and `commit_together` what one does that has a session. `scan` is what whoever reopens a log does: it knows its records by their
+//! lengths and checksums, stops at [`QuikIO::log_end`], skips zeros, which are padding or what a session has not used, and goes on
+//! behind anything else at the next block, where another buffer may begin. Acknowledgements are kept in a second file, written after [`append_durable`](BufferRing::append_durable) has returned, and
 //! without a sync: what a process has given to the kernel survives the process.
 
 use core::fmt::Display;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::{env, thread};
 
-use buffer_ring::{BLOCK, BufferRing, BufferRingOptions, QuikIO};
+use buffer_ring::{BLOCK, BufferRing, BufferRingOptions, QuikIO, Writer};
 use clap::Parser;
 use hdrhistogram::Histogram;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
@@ -41,6 +42,12 @@ struct Args {
     /// Records that each of them commits
     #[arg(long, default_value_t = 2000)]
     records: u64,
+    /// Threads among them that append through a session, `ring.writer()`, and wait for several records at once
+    #[arg(long, default_value_t = 0)]
+    sessions: u16,
+    /// Records that such a thread waits for at once
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..))]
+    batch: u64,
     /// Bytes of each record's payload
     #[arg(long, default_value_t = 100)]
     bytes: usize,
@@ -121,11 +128,18 @@ fn commit_all(args: &Args, log: &Path, acks: &Path) -> Result<(), String> {
             let (ring, acks, bar, acknowledged) = (&ring, &acks, &bar, &acknowledged);
             scope.spawn(move || {
                 let mut latency = new_histogram();
-                for sequence in 0..args.records {
-                    let name = (run | u64::from(thread), sequence);
-                    latency.saturating_record(commit(ring, name, args.bytes, acks)?);
-                    bar.inc(1);
-                    let count = acknowledged.fetch_add(1, Ordering::Relaxed) + 1;
+                let mut session = (thread < args.sessions).then(|| ring.writer());
+                let at_once = if session.is_some() { args.batch } else { 1 };
+                for first in (0..args.records).step_by(at_once as usize) {
+                    let sequences = first..args.records.min(first.saturating_add(at_once));
+                    let names: Vec<_> = sequences.map(|sequence| (run | u64::from(thread), sequence)).collect();
+                    let nanos = match &mut session {
+                        Some(session) => commit_together(ring, session, &names, args.bytes, acks)?,
+                        None => commit(ring, names[0], args.bytes, acks)?,
+                    };
+                    latency.saturating_record_n(nanos, names.len() as u64);
+                    bar.inc(names.len() as u64);
+                    let count = acknowledged.fetch_add(names.len() as u64, Ordering::Relaxed) + names.len() as u64;
                     if args.crash_after.is_some_and(|crash_after| count >= crash_after) {
                         kill_process(getpid(), Signal::KILL).map_err(reason)?;
                     }
@@ -150,21 +164,48 @@ fn commit_all(args: &Args, log: &Path, acks: &Path) -> Result<(), String> {
     println!("   latency  p50 {:.0} µs, p99 {:.0} µs, p999 {:.0} µs", micros(0.5), micros(0.99), micros(0.999));
     // Each is one flush of the device's cache.
     let flushes = stats.durable_writes + stats.syncs;
+    if args.sessions > 0 {
+        println!("    leases  {} records in {}", stats.writers.leased_records, stats.writers.leases_ended);
+    }
     println!("   flushes  {:.3} of the device per commit", flushes as f64 / total as f64);
     println!("    engine  {engine}");
     Ok(())
 }
 
 /// Appends one record, waits until it is durable, and only then says so. Gives the nanoseconds until then.
-fn commit(ring: &BufferRing, name: Name, bytes: usize, mut acks: &File) -> Result<u64, String> {
+fn commit(ring: &BufferRing, name: Name, bytes: usize, acks: &File) -> Result<u64, String> {
     let record = record(name, bytes);
     let start = Instant::now();
     ring.append_durable(&record).map_err(|why| format!("a commit failed: {why}"))?;
     let nanos = start.elapsed().as_nanos() as u64;
+    acknowledge(name, acks)?;
+    Ok(nanos)
+}
+
+/// Appends some records through a session, waits until the last one is durable, and with it all before, and only then says so.
+fn commit_together(
+    ring: &BufferRing,
+    session: &mut Writer<'_>,
+    names: &[Name],
+    bytes: usize,
+    acks: &File,
+) -> Result<u64, String> {
+    let records: Vec<_> = names.iter().map(|name| record(*name, bytes)).collect();
+    let start = Instant::now();
+    let mut end = 0;
+    for record in &records {
+        end = session.append(record).map_err(|why| format!("an append failed: {why}"))?.end();
+    }
+    ring.wait_durable(end).map_err(|why| format!("a commit failed: {why}"))?;
+    let nanos = start.elapsed().as_nanos() as u64;
+    names.iter().try_for_each(|name| acknowledge(*name, acks))?;
+    Ok(nanos)
+}
+
+fn acknowledge(name: Name, mut acks: &File) -> Result<(), String> {
     // One write, so that acknowledgements of other threads cannot come in between.
     let ack = [name.0.to_le_bytes(), name.1.to_le_bytes()].concat();
-    acks.write_all(&ack).map_err(|why| format!("cannot note an acknowledgement: {why}"))?;
-    Ok(nanos)
+    acks.write_all(&ack).map_err(|why| format!("cannot note an acknowledgement: {why}"))
 }
 
 /// Magic, length of the payload, writer, sequence, checksum; then the payload, which only this record can have.
@@ -230,8 +271,10 @@ fn scan(log: &Path) -> Result<HashMap<Name, u64>, String> {
     let mut at = 0;
     while at < bytes.len() {
         let Some((name, len)) = parse(&bytes[at..]) else {
-            // Padding, or what a crash has left: the next buffer begins at a block.
-            at = (at + 1).next_multiple_of(BLOCK);
+            // Zeros, behind which a record may follow; or what a crash has left: the next buffer begins at a block.
+            let block = bytes.len().min((at + 1).next_multiple_of(BLOCK));
+            let zeros = bytes[at..block].iter().take_while(|&&byte| byte == 0).count();
+            at = if zeros == 0 { block } else { at + zeros };
             continue;
         };
         if let Some(first) = found.insert(name, at as u64) {
