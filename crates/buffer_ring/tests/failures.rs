@@ -25,6 +25,10 @@ fn assert_poisoned(ring: &BufferRing, failure: &RingError) {
     assert_eq!(ring.poisoned().as_ref(), Some(failure));
     assert_eq!(ring.append(b"x").as_ref(), Err(&refused));
     assert_eq!(ring.try_append(b"x").as_ref(), Err(&refused));
+    let mut writer = ring.writer();
+    assert_eq!(writer.append(b"x").as_ref(), Err(&refused));
+    assert_eq!(writer.try_append(b"x").as_ref(), Err(&refused));
+    assert_eq!(writer.append_durable(b"x").as_ref(), Err(&refused));
     assert_eq!(ring.append_timeout(b"x", LIMIT).as_ref(), Err(&refused));
     assert_eq!(ring.append_vectored(&[std::io::IoSlice::new(b"x")]).as_ref(), Err(&refused));
     assert_eq!(ring.append_durable(b"x").as_ref(), Err(&refused));
@@ -91,16 +95,18 @@ fn everybody_wakes_up(fail: impl FnOnce(&MemoryDevice)) {
     ring.append(&[2; 4096]).expect("room");
     let ticket = ring.flush(&current(&ring));
     assert_eq!(device.held(), 2);
-    let begun = Barrier::new(8);
+    let begun = Barrier::new(10);
     thread::scope(|scope| {
         let poisoned = |error| match error {
             AppendError::Poisoned(failure) => failure,
             other => panic!("{other}"),
         };
         let (ring, begun, ticket) = (&ring, &begun, &ticket);
-        let waits: [Box<dyn FnOnce() -> Option<RingError> + Send>; 7] = [
+        let waits: [Box<dyn FnOnce() -> Option<RingError> + Send>; 9] = [
             Box::new(move || ring.append(b"x").err().map(poisoned)),
             Box::new(move || ring.append_durable(b"x").err().map(poisoned)),
+            Box::new(move || ring.writer().append(b"x").err().map(poisoned)),
+            Box::new(move || ring.writer().append_durable(b"x").err().map(poisoned)),
             Box::new(move || ring.reserve(1).err().map(poisoned)),
             Box::new(move || ring.append_timeout(b"x", LIMIT).err().map(poisoned)),
             Box::new(move || ring.sync().err()),

@@ -14,8 +14,10 @@ use std::sync::LazyLock;
 use std::time::SystemTime;
 use std::{env, fs, thread};
 
-use buffer_ring::{AppendError, BufferRing, EngineKind, Extent, QuikIO, Reservation, Writer};
-use common::{Random, buffered_file, current, direct_file, disk, held, in_memory, options, ring_on, within};
+use buffer_ring::{AppendError, BufferRing, EngineKind, Extent, QuikIO};
+use common::{
+    Hand, Hands, Random, buffered_file, current, direct_file, disk, held, in_memory, options, ring_on, within,
+};
 
 /// Capacities and buffer sizes of one round each; all are tried together with 1, 2, 4 and 8 threads in turn.
 const SIZES: [usize; 5] = [4096, 8192, 20480, 65536, 1 << 20];
@@ -37,6 +39,7 @@ struct Round {
     capacity: usize,
     buffer_size: usize,
     threads: usize,
+    hands: Hands,
     manual: bool,
     seed: u64,
 }
@@ -62,56 +65,6 @@ struct Appender<'a> {
     round: &'a Round,
     random: Random,
     records: Vec<Record>,
-}
-
-/// What a thread appends by.
-enum Hand<'a> {
-    Ring(&'a BufferRing),
-    Session(Writer<'a>),
-}
-
-impl<'a> Hand<'a> {
-    fn new(ring: &'a BufferRing, random: &mut Random) -> Self {
-        if random.below(2) == 0 { Self::Ring(ring) } else { Self::Session(ring.writer()) }
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Result<Extent, AppendError> {
-        match self {
-            Self::Ring(ring) => ring.append(bytes),
-            Self::Session(writer) => writer.append(bytes),
-        }
-    }
-
-    fn try_append(&mut self, bytes: &[u8]) -> Result<Extent, AppendError> {
-        match self {
-            Self::Ring(ring) => ring.try_append(bytes),
-            Self::Session(writer) => writer.try_append(bytes),
-        }
-    }
-
-    fn append_vectored(&mut self, parts: &[IoSlice<'_>]) -> Result<Extent, AppendError> {
-        match self {
-            Self::Ring(ring) => ring.append_vectored(parts),
-            Self::Session(writer) => writer.append_vectored(parts),
-        }
-    }
-
-    fn append_timeout(&mut self, bytes: &[u8]) -> Result<Extent, AppendError> {
-        let timeout = Duration::from_millis(1);
-        match self {
-            Self::Ring(ring) => ring.append_timeout(bytes, timeout),
-            Self::Session(writer) => writer.append_timeout(bytes, timeout),
-        }
-    }
-
-    fn reserve(&mut self, len: usize, waits: bool) -> Result<Reservation<'_>, AppendError> {
-        match (self, waits) {
-            (Self::Ring(ring), true) => ring.reserve(len),
-            (Self::Ring(ring), false) => ring.try_reserve(len),
-            (Self::Session(writer), true) => writer.reserve(len),
-            (Self::Session(writer), false) => writer.try_reserve(len),
-        }
-    }
 }
 
 impl Appender<'_> {
@@ -153,9 +106,9 @@ impl Appender<'_> {
             0..=2 => hand.append(bytes),
             3 => hand.try_append(bytes),
             4 => hand.append_vectored(&[IoSlice::new(&bytes[..cut]), IoSlice::new(&bytes[cut..])]),
-            5 => hand.append_timeout(bytes),
+            5 => hand.append_timeout(bytes, Duration::from_millis(1)),
             _ => {
-                let mut reserved = hand.reserve(len, way == 6)?;
+                let mut reserved = if way == 6 { hand.reserve(len)? } else { hand.try_reserve(len)? };
                 reserved[..cut].copy_from_slice(&bytes[..cut]);
                 thread::yield_now();
                 reserved[cut..].copy_from_slice(&bytes[cut..]);
@@ -225,9 +178,9 @@ impl Round {
         let mut seeds = Random::new(self.seed);
         let mut records: Vec<Record> = thread::scope(|scope| {
             let threads: Vec<_> = (0..self.threads)
-                .map(|_| {
-                    let mut random = Random::new(seeds.next());
-                    let hand = Hand::new(&ring, &mut random);
+                .map(|thread| {
+                    let random = Random::new(seeds.next());
+                    let hand = self.hands.of(&ring, thread);
                     let appender = Appender { ring: &ring, hand, round: self, random, records: Vec::new() };
                     scope.spawn(|| appender.run())
                 })
@@ -272,6 +225,7 @@ impl Round {
         assert_eq!((stats.records_appended, stats.bytes_appended), (committed as u64, appended), "{self:?}");
         assert_eq!(stats.reservations_aborted, (records.len() - committed) as u64, "{self:?}");
         LEASED.fetch_add(stats.writers.leased_records, Relaxed);
+        assert!(self.hands != Hands::Ring || stats.writers.leased_records == 0);
         let unused = stats.writers.unused_bytes;
         assert_eq!(
             stats.padding_bytes + unused,
@@ -303,7 +257,8 @@ fn every_round(run: impl Fn(&Round) + Send + 'static) {
             for (number, buffer_size) in SIZES.into_iter().enumerate() {
                 let threads = [1, 2, 4, 8][(capacity + number) % 4];
                 let manual = seeds.below(8) == 0;
-                run(&Round { capacity, buffer_size, threads, manual, seed: seeds.next() });
+                let hands = Hands::ALL[seeds.below(Hands::ALL.len())];
+                run(&Round { capacity, buffer_size, threads, hands, manual, seed: seeds.next() });
             }
         }
         assert!(LEASED.load(Relaxed) > 1000, "sessions took no leases");

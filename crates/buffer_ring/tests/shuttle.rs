@@ -13,8 +13,8 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::Arc;
 
 use buffer_ring::model::ModelDevice;
-use buffer_ring::{AppendError, BufferRing, Extent, FlushTicket, RingError, RotateError, Writer};
-use common::Random;
+use buffer_ring::{AppendError, BufferRing, Extent, FlushTicket, RingError, RotateError};
+use common::{Hand, Hands, Random};
 use schedules::explore;
 use shuttle::sync::atomic::AtomicUsize;
 use shuttle::thread;
@@ -108,6 +108,7 @@ fn play(setting: Setting, mut random: Random, met: &Met) {
     let capacity = 2 + random.below(3);
     let ring = Arc::new(device.ring(capacity, setting.auto_flush, setting.auto_rotate));
     let working = Arc::new(AtomicUsize::new(THREADS));
+    let hands = if random.below(3) == 0 { Hands::Sessions } else { Hands::Mixed };
 
     let mut helpers = Vec::new();
     if setting.held {
@@ -138,6 +139,7 @@ fn play(setting: Setting, mut random: Random, met: &Met) {
                 ring: Arc::clone(&ring),
                 device: device.clone(),
                 number,
+                hands,
                 appended: Vec::new(),
                 tickets: Vec::new(),
                 reads: 0,
@@ -214,6 +216,7 @@ struct Worker {
     ring: Arc<BufferRing>,
     device: ModelDevice,
     number: usize,
+    hands: Hands,
     appended: Vec<Appended>,
     tickets: Vec<FlushTicket>,
     reads: u64,
@@ -224,36 +227,32 @@ struct Worker {
 impl Worker {
     fn run(mut self) -> Self {
         let ring = Arc::clone(&self.ring);
-        // Every other one through a session, which is idle while it does something else.
-        let mut writer = self.number.is_multiple_of(2).then(|| ring.writer());
+        // A session is idle while its thread does something else.
+        let mut hand = self.hands.of(&ring, self.number);
         for step in 0..STEPS {
-            self.step((1 + self.number * STEPS + step) as u8, writer.as_mut());
+            self.step((1 + self.number * STEPS + step) as u8, &mut hand);
             self.look();
         }
-        drop(writer);
+        drop(hand);
         self
     }
 
-    fn step(&mut self, mark: u8, writer: Option<&mut Writer<'_>>) {
+    fn step(&mut self, mark: u8, hand: &mut Hand<'_>) {
         let ring = Arc::clone(&self.ring);
         match self.random.below(20) {
             0..=4 => {
                 let payload = vec![mark; self.len()];
-                let outcome = writer.map_or_else(|| ring.append(&payload), |writer| writer.append(&payload));
+                let outcome = hand.append(&payload);
                 self.note(outcome, mark, false);
             }
             5..=7 => {
                 let payload = vec![mark; self.len()];
-                let outcome = writer.map_or_else(|| ring.try_append(&payload), |writer| writer.try_append(&payload));
+                let outcome = hand.try_append(&payload);
                 self.note(outcome, mark, true);
             }
             8 | 9 => {
                 let len = self.len();
-                let reserved = match writer {
-                    Some(writer) => writer.reserve(len),
-                    None => ring.reserve(len),
-                };
-                let outcome = reserved.map(|mut reservation| {
+                let outcome = hand.reserve(len).map(|mut reservation| {
                     reservation.fill(mark);
                     reservation.commit()
                 });

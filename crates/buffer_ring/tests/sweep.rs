@@ -1,13 +1,14 @@
 //! Every fault at every place: a run over a hundred buffers, again and again, with one thing gone wrong at each of its I/Os in turn.
-//! What was acknowledged must be there, the ring poisoned or complete, and no case may hang.
+//! What was acknowledged must be there, the ring poisoned or complete, and no case may hang. So it is through the ring itself, a record
+//! a buffer; and, over fewer buffers, with short records through sessions.
 
 mod common;
 
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use buffer_ring::{BufferRing, FlushTicket, MemoryDevice, QuikIO, RingError, WriteMode};
-use common::{EAGAIN, EIO, Holding, LIMIT, MOMENT, Random, current, options, pattern, ring_on, within};
+use buffer_ring::{AppendError, BufferRing, FlushTicket, MemoryDevice, QuikIO, RingError, WriteMode};
+use common::{EAGAIN, EIO, Hand, Hands, Holding, LIMIT, MOMENT, Random, current, options, pattern, ring_on, within};
 
 const ENOSPC: i32 = 28;
 const EINTR: i32 = 4;
@@ -17,16 +18,51 @@ const ECANCELED: i32 = 125;
 const SIZE: usize = 8192;
 const BUFFERS: usize = 100;
 
-/// The log of an undisturbed run.
+/// Of a run with sessions, and bytes of its records.
+const FEW_BUFFERS: usize = 20;
+const SHORT: usize = 200;
+
+/// The records of a run without sessions.
 fn log() -> &'static [u8] {
     static LOG: OnceLock<Vec<u8>> = OnceLock::new();
     LOG.get_or_init(|| (0..BUFFERS as u64).flat_map(|id| pattern(id, SIZE)).collect())
 }
 
+fn buffers(hands: Hands) -> usize {
+    if hands == Hands::Ring { BUFFERS } else { FEW_BUFFERS }
+}
+
+/// Appends what belongs into buffer number `nth`, by three hands in turn, so that two sessions are idle with their leases at its end; and
+/// notes it in `log`.
+fn fill(hands: &mut [Hand<'_>], nth: usize, log: &mut Vec<u8>) -> Result<(), AppendError> {
+    let end = (nth + 1) * SIZE;
+    let mut append = |hand: &mut Hand<'_>, bytes: &[u8]| {
+        let extent = hand.append(bytes)?;
+        log.resize(log.len().max(end), 0);
+        log[extent.start() as usize..extent.end() as usize].copy_from_slice(bytes);
+        Ok(extent.end() as usize)
+    };
+    if !hands.iter().any(Hand::is_session) {
+        return append(&mut hands[0], &self::log()[nth * SIZE..end]).map(drop);
+    }
+    for id in 0.. {
+        // None like another; and to the end of the buffer, or nearly.
+        let bytes = &self::log()[nth * SIZE + id..][..SHORT];
+        if append(&mut hands[id % 3], bytes)? > end - SIZE / 8 {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// What came of a run.
 struct Outcome {
+    /// The records, where the ring has put them.
+    log: Vec<u8>,
     /// Every byte below was acknowledged as durable.
     acknowledged: usize,
+    /// Records that went into leases.
+    leased: u64,
     failure: Option<RingError>,
     device: MemoryDevice,
 }
@@ -35,15 +71,15 @@ impl Outcome {
     fn assert_honest(&self, case: &str) {
         let synced = self.device.synced();
         assert!(synced.len() >= self.acknowledged, "{case}: acknowledged and not there");
-        assert!(synced[..self.acknowledged] == log()[..self.acknowledged], "{case}: acknowledged and changed");
+        assert!(synced[..self.acknowledged] == self.log[..self.acknowledged], "{case}: acknowledged and changed");
         for (at, block) in synced.chunks(4096).enumerate() {
-            let whole = *block == log()[at * 4096..][..block.len()];
+            let whole = *block == self.log[at * 4096..][..block.len()];
             assert!(whole || block.iter().all(|&byte| byte == 0), "{case}: block {at} is nobody's");
         }
     }
 
     fn assert_complete(&self, case: &str) {
-        assert_eq!((self.acknowledged, &self.failure), (log().len(), &None), "{case}");
+        assert_eq!((self.acknowledged, &self.failure), (self.log.len(), &None), "{case}");
         self.assert_honest(case);
     }
 
@@ -59,17 +95,15 @@ impl Outcome {
 
 /// Appends buffer after buffer, with a sync after every `every`-th; ends at the first error. `before_sync` may prepare a fault.
 fn run(
-    mode: WriteMode,
-    every: usize,
+    how: How,
     prepare: impl FnOnce(&MemoryDevice) + Send + 'static,
     before_sync: impl Fn(&BufferRing, &MemoryDevice) + Send + 'static,
 ) -> Outcome {
-    within(LIMIT, move || run_here(mode, every, prepare, before_sync))
+    within(LIMIT, move || run_here(how, prepare, before_sync))
 }
 
 fn run_here(
-    mode: WriteMode,
-    every: usize,
+    How { mode, every, hands: which }: How,
     prepare: impl FnOnce(&MemoryDevice),
     before_sync: impl Fn(&BufferRing, &MemoryDevice),
 ) -> Outcome {
@@ -77,9 +111,10 @@ fn run_here(
     let io = device.builder().write_mode(mode).build().expect("no obstacle");
     let ring = ring_on(Arc::new(io), options(4, SIZE));
     prepare(&device);
-    let mut acknowledged = 0;
-    for (nth, bytes) in log().chunks(SIZE).enumerate() {
-        if ring.append(bytes).is_err() {
+    let (mut log, mut acknowledged) = (Vec::new(), 0);
+    let mut hands: Vec<_> = (0..3).map(|hand| which.of(&ring, hand)).collect();
+    for nth in 0..buffers(which) {
+        if fill(&mut hands, nth, &mut log).is_err() {
             break;
         }
         if (nth + 1) % every == 0 {
@@ -95,30 +130,46 @@ fn run_here(
     assert!(failure.is_none() || again.clone().err() == failure, "{failure:?}, then {again:?}");
     acknowledged = acknowledged.max(again.unwrap_or(0)).max(ring.durable_watermark());
     let failure = ring.poisoned();
+    let leased = ring.stats().writers.leased_records;
+    drop(hands);
     assert_eq!(ring.close().err(), failure);
-    Outcome { acknowledged: acknowledged as usize, failure, device }
+    Outcome { log, acknowledged: acknowledged as usize, leased, failure, device }
 }
 
 const MODES: [WriteMode; 2] = [WriteMode::TailLocalized, WriteMode::Serialized];
 
-/// Calls `case` for every write of a run, in both modes, with a sync after each buffer and after a few.
-fn at_every_write(mut case: impl FnMut(WriteMode, usize, usize, u64, &str)) {
-    for mode in MODES {
-        for every in [1, 7] {
-            let undisturbed = run(mode, every, |_| (), |_, _| ());
-            undisturbed.assert_complete("undisturbed");
-            let writes = undisturbed.device.writes();
-            assert_eq!(writes.len(), BUFFERS);
-            for (nth, (offset, _)) in writes.into_iter().enumerate() {
-                case(mode, every, nth, offset, &format!("{mode:?}, sync after {every}, write {nth}"));
-            }
+/// A sort of runs.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    mode: WriteMode,
+    /// A sync comes after so many buffers.
+    every: usize,
+    hands: Hands,
+}
+
+/// In both modes, with a sync after each buffer and after a few, with sessions and without.
+fn every_sort() -> impl Iterator<Item = How> {
+    let sorts = MODES.into_iter().flat_map(|mode| [1, 7].map(|every| (mode, every)));
+    sorts.flat_map(|(mode, every)| Hands::ALL.map(|hands| How { mode, every, hands }))
+}
+
+/// Calls `case` for every write of a run of each sort.
+fn at_every_write(mut case: impl FnMut(How, usize, u64, &str)) {
+    for how in every_sort() {
+        let undisturbed = run(how, |_| (), |_, _| ());
+        undisturbed.assert_complete("undisturbed");
+        assert_eq!(undisturbed.leased > 100, how.hands != Hands::Ring, "{how:?}: {} in leases", undisturbed.leased);
+        let writes = undisturbed.device.writes();
+        assert_eq!(writes.len(), buffers(how.hands), "{how:?}");
+        for (nth, (offset, _)) in writes.into_iter().enumerate() {
+            case(how, nth, offset, &format!("{how:?}, write {nth}"));
         }
     }
 }
 
 fn fails_once(errno: i32) {
-    at_every_write(|mode, every, nth, offset, case| {
-        let outcome = run(mode, every, move |device| device.fail_write(nth, errno), |_, _| ());
+    at_every_write(|how, nth, offset, case| {
+        let outcome = run(how, move |device| device.fail_write(nth, errno), |_, _| ());
         outcome.assert_poisoned_at(offset, Some(errno), case);
     });
 }
@@ -135,31 +186,31 @@ fn every_write_fails_once_for_want_of_space() {
 
 #[test]
 fn from_every_write_on_all_fail() {
-    at_every_write(|mode, every, nth, offset, case| {
+    at_every_write(|how, nth, offset, case| {
         let prepare = move |device: &MemoryDevice| (nth..2 * BUFFERS).for_each(|nth| device.fail_write(nth, EIO));
-        run(mode, every, prepare, |_, _| ()).assert_poisoned_at(offset, Some(EIO), case);
+        run(how, prepare, |_, _| ()).assert_poisoned_at(offset, Some(EIO), case);
     });
 }
 
 #[test]
 fn every_write_fails_after_half_of_it_landed() {
-    at_every_write(|mode, every, nth, offset, case| {
+    at_every_write(|how, nth, offset, case| {
         // With a sync after each buffer, the rest is the next to arrive.
-        if every > 1 && mode == WriteMode::TailLocalized {
+        if how.every > 1 && how.mode == WriteMode::TailLocalized {
             return;
         }
         let prepare = move |device: &MemoryDevice| {
             device.shorten_write(nth, 4096);
             device.fail_write(nth + 1, EIO);
         };
-        run(mode, every, prepare, |_, _| ()).assert_poisoned_at(offset, Some(EIO), case);
+        run(how, prepare, |_, _| ()).assert_poisoned_at(offset, Some(EIO), case);
     });
 }
 
 #[test]
 fn every_write_takes_nothing_once() {
-    at_every_write(|mode, every, nth, offset, case| {
-        let outcome = run(mode, every, move |device| device.shorten_write(nth, 0), |_, _| ());
+    at_every_write(|how, nth, offset, case| {
+        let outcome = run(how, move |device| device.shorten_write(nth, 0), |_, _| ());
         outcome.assert_poisoned_at(offset, None, case);
     });
 }
@@ -167,14 +218,14 @@ fn every_write_takes_nothing_once() {
 #[test]
 fn every_write_is_shortened_once() {
     for taken in [1, 2048, 4096, 4097] {
-        at_every_write(|mode, every, nth, offset, case| {
-            let outcome = run(mode, every, move |device| device.shorten_write(nth, taken), |_, _| ());
+        at_every_write(|how, nth, offset, case| {
+            let outcome = run(how, move |device| device.shorten_write(nth, taken), |_, _| ());
             outcome.assert_complete(case);
             let rest = offset + (taken / 4096 * 4096) as u64;
             let again = (rest, SIZE - taken / 4096 * 4096);
             let writes = outcome.device.writes();
             let count = writes.iter().filter(|&&write| write == again).count();
-            assert_eq!((writes.len(), count), (BUFFERS + 1, if rest == offset { 2 } else { 1 }), "{case}");
+            assert_eq!((writes.len(), count), (buffers(how.hands) + 1, if rest == offset { 2 } else { 1 }), "{case}");
         });
     }
 }
@@ -182,39 +233,37 @@ fn every_write_is_shortened_once() {
 #[test]
 fn every_write_is_put_off_once_and_goes_out_again_once() {
     for errno in [EINTR, EAGAIN, EBUSY, ECANCELED] {
-        at_every_write(|mode, every, nth, offset, case| {
-            let outcome = run(mode, every, move |device| device.fail_write(nth, errno), |_, _| ());
+        at_every_write(|how, nth, offset, case| {
+            let outcome = run(how, move |device| device.fail_write(nth, errno), |_, _| ());
             outcome.assert_complete(case);
             let writes = outcome.device.writes();
             let count = writes.iter().filter(|write| **write == (offset, SIZE)).count();
-            assert_eq!((writes.len(), count), (BUFFERS + 1, 2), "{case}, errno {errno}");
+            assert_eq!((writes.len(), count), (buffers(how.hands) + 1, 2), "{case}, errno {errno}");
         });
     }
 }
 
 #[test]
 fn every_sync_fails_once_and_is_never_made_up_for() {
-    for mode in MODES {
-        for every in [1, 7] {
-            // What goes out while nobody waits for durability needs a sync.
-            let write = |ring: &BufferRing| drop(ring.flush(&current(ring)).wait());
-            let syncs = run(mode, every, |_| (), move |ring, _| write(ring)).device.syncs();
-            assert!(syncs >= BUFFERS / every, "{syncs} syncs");
-            for nth in 0..syncs {
-                let fail = move |ring: &BufferRing, device: &MemoryDevice| {
-                    write(ring);
-                    if device.syncs() == nth {
-                        device.fail_sync(EIO);
-                    }
-                };
-                let outcome = run(mode, every, |_| (), fail);
-                let case = format!("{mode:?}, sync after {every}, sync {nth}");
-                let Some(RingError::Device(error)) = &outcome.failure else { panic!("{case}: no failure") };
-                assert_eq!(error.errno(), Some(EIO), "{case}");
-                assert_eq!(outcome.device.syncs(), nth + 1, "{case}: the device was asked again");
-                assert_eq!(outcome.acknowledged, nth * every * SIZE, "{case}");
-                outcome.assert_honest(&case);
-            }
+    for how in every_sort() {
+        // What goes out while nobody waits for durability needs a sync.
+        let write = |ring: &BufferRing| drop(ring.flush(&current(ring)).wait());
+        let syncs = run(how, |_| (), move |ring, _| write(ring)).device.syncs();
+        assert!(syncs >= buffers(how.hands) / how.every, "{syncs} syncs");
+        for nth in 0..syncs {
+            let fail = move |ring: &BufferRing, device: &MemoryDevice| {
+                write(ring);
+                if device.syncs() == nth {
+                    device.fail_sync(EIO);
+                }
+            };
+            let outcome = run(how, |_| (), fail);
+            let case = format!("{how:?}, sync {nth}");
+            let Some(RingError::Device(error)) = &outcome.failure else { panic!("{case}: no failure") };
+            assert_eq!(error.errno(), Some(EIO), "{case}");
+            assert_eq!(outcome.device.syncs(), nth + 1, "{case}: the device was asked again");
+            assert_eq!(outcome.acknowledged, nth * how.every * SIZE, "{case}");
+            outcome.assert_honest(&case);
         }
     }
 }
