@@ -1,13 +1,15 @@
 //! All tests, once for each way in which a machine may let us write: io_uring, positioned writes by choice, positioned writes
-//! because io_uring is refused, and io_uring without registered buffers.
+//! because io_uring is refused, and io_uring without registered buffers. And those of sessions where `membarrier` is refused, so that
+//! both sides of a lease pass a fence.
 //!
-//! Each pass says what engine it means to get, and one of the tests fails if it is another.
+//! Each pass says what engine or barrier it means to get, and one of the tests fails if it is another.
 
 use core::fmt::Display;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::{env, fs, thread};
 
+use rustix::thread::{MembarrierCommand, membarrier_query};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     apply_filter,
@@ -18,6 +20,13 @@ use crate::run::{Variables, run};
 
 /// What the expected engine is told to the tests in.
 const EXPECT: &str = "BUFFER_RING_EXPECT";
+
+/// And the barrier.
+const EXPECT_BARRIER: &str = "BUFFER_RING_EXPECT_BARRIER";
+
+/// The tests in which sessions race with those who take back their leases.
+const SESSION_TESTS: &str =
+    "cargo test -p buffer_ring --test writer --test oracle --test acknowledged --test instructions";
 
 /// What the tests need beside Rust, to bring faults about.
 const TOOLS: [&str; 5] = ["losetup", "mkfs.ext4", "mkfs.xfs", "mount", "strace"];
@@ -32,6 +41,9 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
         Ok(()) => required.extend([("BUFFER_RING_REQUIRE_URING", "1"), (EXPECT, "io_uring")]),
         Err(why) => println!("io_uring: {why}; tests that need it are skipped"),
     }
+    if membarrier_query().contains_command(MembarrierCommand::PrivateExpedited) {
+        required.push((EXPECT_BARRIER, "Membarrier"));
+    }
     match &root {
         Ok(()) => required.push(("BUFFER_RING_REQUIRE_ROOT", "1")),
         Err(why) => println!("root: {why}; tests that need it are skipped"),
@@ -42,14 +54,22 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     })?;
     for (name, errno) in [("EPERM", libc::EPERM), ("ENOSYS", libc::ENOSYS)] {
         let expected = format!("positioned writes (io_uring_setup: {name}");
-        pass(&format!("io_uring denied with {name}"), || denied(io_uring_calls(), errno, &[(EXPECT, &expected)]))?;
+        pass(&format!("io_uring denied with {name}"), || {
+            denied(io_uring_calls(), errno, &[(EXPECT, &expected)], TESTS)
+        })?;
     }
+    let membarrier = || [(libc::SYS_membarrier, vec![])].into();
+    pass("sessions, membarrier denied with ENOSYS", || {
+        denied(membarrier(), libc::ENOSYS, &[(EXPECT_BARRIER, "Fence")], SESSION_TESTS)
+    })?;
     if let Err(why) = io_uring {
         println!("skipped: registration of buffers denied ({why})");
         return Ok(());
     }
     let expected = [(EXPECT, "io_uring, buffers registered: false")];
-    pass("registration of buffers denied with ENOMEM", || denied(registration_of_buffers()?, libc::ENOMEM, &expected))
+    pass("registration of buffers denied with ENOMEM", || {
+        denied(registration_of_buffers()?, libc::ENOMEM, &expected, TESTS)
+    })
 }
 
 fn pass(name: &str, work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
@@ -74,8 +94,8 @@ fn registration_of_buffers() -> Result<Calls, String> {
     Ok([(libc::SYS_io_uring_register, vec![rule])].into())
 }
 
-/// The tests under a seccomp filter: in a thread of its own, since there is no way back.
-fn denied(calls: Calls, errno: i32, variables: Variables<'_>) -> Result<(), String> {
+/// Tests under a seccomp filter: in a thread of its own, since there is no way back.
+fn denied(calls: Calls, errno: i32, variables: Variables<'_>, tests: &str) -> Result<(), String> {
     let answer = SeccompAction::Errno(errno.cast_unsigned());
     let arch = env::consts::ARCH.try_into().map_err(no_filter)?;
     let filter = SeccompFilter::new(calls, SeccompAction::Allow, answer, arch).map_err(no_filter)?;
@@ -83,7 +103,7 @@ fn denied(calls: Calls, errno: i32, variables: Variables<'_>) -> Result<(), Stri
     thread::scope(|scope| {
         let filtered = scope.spawn(|| {
             apply_filter(&filter).map_err(no_filter)?;
-            run(variables, TESTS)
+            run(variables, tests)
         });
         filtered.join().expect("no panic")
     })
