@@ -141,7 +141,7 @@ fn a_commit_ends_the_lease_and_has_what_was_in_it() {
 #[test]
 fn an_idle_session_holds_up_nobody() {
     within(LIMIT, || {
-        for options in [options(2, BUFFER), held(2, BUFFER)] {
+        for options in [options(2, BUFFER), held(3, BUFFER)] {
             let (ring, _device) = in_memory(options);
             let mut idle: Vec<_> = (0..100).map(|_| ring.writer()).collect();
             let mut commits = 0;

@@ -241,7 +241,7 @@ impl<'a> Writer<'a> {
         if why == Why::NotNeeded || end.was_revoked {
             self.appetite.taken_back(end.len as usize, end.unused as usize);
         } else {
-            self.appetite.filled();
+            self.appetite.filled(end.len as usize);
         }
         if let Some(rest) = end.rest {
             self.shared.return_lease(rest);

@@ -2,7 +2,8 @@
 //!
 //! A session that commits every record, or hardly ever appends, gains nothing by a lease, and what is taken back unused is lost to the
 //! log. So a session begins with plain appends. A run of them makes it take a lease, and each lease that it fills a larger one. A
-//! lease that is taken back more than half empty makes the next one smaller, and the next run longer.
+//! lease that comes back with more than a quarter unused makes the next one smaller, and the next run longer; and leases grow again when
+//! several times what was lost has been filled. So in the long run a session loses a small part of what it appends, whatever it does.
 //!
 //! Towards the end of a buffer leases become smaller, too: those that others have there when it is sealed are lost as far as
 //! they are not filled.
@@ -18,6 +19,9 @@ const LONG_RUN: u32 = if cfg!(any(loom, shuttle)) { 0 } else { 1024 };
 
 /// A lease is at most one part in so many of what the buffer has left.
 const SHARE: usize = if cfg!(any(loom, shuttle)) { 1 } else { 4 };
+
+/// What was lost has to be filled so many times before leases grow again.
+const TIMES_LOST: usize = 8;
 
 /// The smallest lease.
 const LEAST: usize = 256;
@@ -37,11 +41,13 @@ pub(crate) struct Appetite {
     run: u32,
     /// How long that has to become before the level rises.
     needed: u32,
+    /// Bytes of leases to be filled before the level rises.
+    owed: usize,
 }
 
 impl Appetite {
     pub(crate) fn new() -> Self {
-        Self { level: usize::from(RUN == 0), run: 0, needed: RUN }
+        Self { level: usize::from(RUN == 0), run: 0, needed: RUN, owed: 0 }
     }
 
     /// Bytes of a lease for records of `len` bytes, in a buffer that has `room` bytes left; `None`: an append of its own is better.
@@ -58,16 +64,20 @@ impl Appetite {
         }
     }
 
-    /// A lease came to its end because the next record did not fit.
-    pub(crate) fn filled(&mut self) {
+    /// A lease of `len` bytes came to its end because the next record did not fit.
+    pub(crate) fn filled(&mut self, len: usize) {
         self.needed = RUN;
-        self.grow();
+        self.owed = self.owed.saturating_sub(len);
+        if self.owed == 0 {
+            self.grow();
+        }
     }
 
     /// A lease of `len` bytes was taken back with `unused` bytes left.
     pub(crate) fn taken_back(&mut self, len: usize, unused: usize) {
         self.run = 0;
-        if unused > len / 2 {
+        self.owed += TIMES_LOST * unused;
+        if unused > len / 4 {
             self.level = self.level.saturating_sub(1);
             self.needed = (self.needed * 2).min(LONG_RUN);
         }
@@ -102,7 +112,7 @@ mod tests {
         let mut appetite = after(RUN);
         for size in [1 << 10, 4 << 10, 16 << 10, 64 << 10, 64 << 10] {
             assert_eq!(appetite.lease(64, ROOM), Some(size));
-            appetite.filled();
+            appetite.filled(size);
         }
     }
 
@@ -119,16 +129,28 @@ mod tests {
     #[test]
     fn a_lease_that_comes_back_unused_makes_the_next_smaller_and_later() {
         let mut appetite = after(RUN);
-        appetite.filled();
-        appetite.taken_back(4096, 2048);
-        assert_eq!(appetite.lease(16, ROOM), Some(4096), "half of it was used");
-        appetite.taken_back(4096, 2049);
+        appetite.filled(1024);
+        appetite.taken_back(4096, 1024);
+        assert_eq!(appetite.lease(16, ROOM), Some(4096), "most of it was used");
+        appetite.taken_back(4096, 1025);
         assert_eq!(appetite.lease(16, ROOM), Some(1024));
         appetite.taken_back(1024, 1000);
         (1..4 * RUN).for_each(|_| appetite.appended());
         assert_eq!(appetite.lease(16, ROOM), None);
         appetite.appended();
         assert_eq!(appetite.lease(16, ROOM), Some(1024));
+    }
+
+    #[test]
+    fn leases_grow_again_when_what_was_lost_is_little_beside_what_was_filled() {
+        let mut appetite = after(RUN);
+        appetite.filled(1024);
+        appetite.taken_back(4096, 4000);
+        let filled = (1..).find(|_| {
+            appetite.filled(1024);
+            appetite.lease(16, ROOM) == Some(4096)
+        });
+        assert_eq!(filled, Some((8 * 4000_u32).div_ceil(1024)));
     }
 
     #[test]
