@@ -39,8 +39,8 @@ const PATIENCE: u32 = 4;
 /// What is prepared ahead before much has been committed.
 const FIRST_LEAD: u64 = 256 << 10;
 
-/// Bytes of the largest preparing write: half a millisecond of the device's time.
-const CHUNK: usize = 1 << 20;
+/// Bytes of the largest preparing write: about a millisecond of the device's time.
+const CHUNK: usize = 2 << 20;
 
 /// The end of the file, as the writer of the log knows it.
 #[derive(Debug)]
