@@ -29,6 +29,10 @@ pub enum CommitPolicy {
     MinInterval(Duration),
 }
 
+/// The least that a second flight takes along: one in so many of those who wait. Small batches would last: each flight wakes as many as
+/// it brings back, and they are the next batch.
+const SHARE: usize = 3;
+
 /// On a device that is faster than this, a second flight costs more than it brings.
 const FAST: Duration = Duration::from_micros(20);
 
@@ -116,7 +120,8 @@ impl Flights {
             0 => true,
             1 => match self.policy {
                 CommitPolicy::Immediate => {
-                    let enough = self.aboard.load(Relaxed).max(1);
+                    let crowd = self.waiting.load(Relaxed) / SHARE;
+                    let enough = self.aboard.load(Relaxed).max(crowd).max(1);
                     !self.is_fast() && self.pending.load(Relaxed) >= enough
                 }
                 CommitPolicy::MinBytes(least) => bytes() >= least,
@@ -228,5 +233,33 @@ impl Drop for Flight<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_does_not_start_a_second_flight_for_a_few() {
+        let flights = Flights::new(CommitPolicy::Immediate);
+        let start = || flights.start(|| 0);
+        let crowd: Vec<_> = (0..9).map(|_| flights.arrive(true)).collect();
+        let first = start().expect("none is under way");
+        assert_eq!(first.depart(|| 0), 9);
+        drop(first);
+        // Those nine have not been woken yet when the next batch starts, with one.
+        let mut late = vec![flights.arrive(true)];
+        let small = start().expect("none is under way");
+        assert_eq!(small.depart(|| 0), 1);
+        for pending in 1..=3 {
+            late.push(flights.arrive(true));
+            assert!(start().is_none(), "{pending} of {}", crowd.len() + late.len());
+        }
+        late.push(flights.arrive(true));
+        let second = start().expect("it takes 4 of 14 along");
+        assert_eq!(second.depart(|| 0), 4);
+        late.push(flights.arrive(true));
+        assert!(start().is_none(), "two are under way");
     }
 }
