@@ -104,7 +104,8 @@ impl Scale {
 }
 
 fn staging(scale: Scale) -> Vec<Round> {
-    let mut contestants = vec![limits::COPY, limits::ADDITIONS, baselines::MUTEX];
+    let mut contestants =
+        vec![limits::COPY, limits::COPY_TO_SHARE, limits::CHUNKS, limits::ADDITIONS, baselines::MUTEX];
     #[cfg(feature = "rivals")]
     contestants.push(rivals::AERON);
     contestants.extend(ours::STAGING);

@@ -16,7 +16,9 @@ use crate::log::{Contestant, Family, Log, Outcome, Place, Writer};
 use crate::measure::{Amount, Job, Meters, Sample, histogram};
 use crate::stamp::Record;
 
-pub const COPY: Contestant = Contestant::of::<Copy>(Family::Limit, "private copy");
+pub const COPY: Contestant = Contestant::of::<Copy<false>>(Family::Limit, "private copy");
+pub const COPY_TO_SHARE: Contestant = Contestant::of::<Copy<true>>(Family::Limit, "private copy, a share each");
+pub const CHUNKS: Contestant = Contestant::of::<Chunks>(Family::Limit, "shared memory, 64 KiB at once");
 pub const ADDITIONS: Contestant = Contestant::of::<Additions>(Family::Limit, "two fetch_adds + copy");
 pub const LOOP: Contestant = Contestant::program(Family::Limit, "bare io_uring loop", |job| io_uring_loop(job, false));
 pub const COPY_LOOP: Contestant =
@@ -45,24 +47,26 @@ impl Region {
     }
 }
 
-/// Each thread copies into memory of its own, as much altogether as a ring has.
-pub struct Copy {
+/// Each thread copies into memory of its own: as much as a ring has, since that is what a thread's appends go through there, or, with
+/// `SHARED`, a part of it. Such a part may stay in the cache of one processor, where no log can stay that others write too.
+pub struct Copy<const SHARED: bool> {
     arena: Arena,
-    share: usize,
+    len: usize,
 }
 
-impl Log for Copy {
+impl<const SHARED: bool> Log for Copy<SHARED> {
     type Writer<'a> = Region;
 
     fn open(place: &Place) -> Outcome<Self> {
-        let share = (place.memory / place.threads).next_multiple_of(4096);
-        let arena = Arena::new(place.threads, share)?;
+        let parts = if SHARED { place.threads } else { 1 };
+        let len = (place.memory / parts).next_multiple_of(4096);
+        let arena = Arena::new(place.threads, len)?;
         touch(&arena);
-        Ok(Self { arena, share })
+        Ok(Self { arena, len })
     }
 
     fn writer(&self, thread: usize) -> Region {
-        Region { start: self.arena.address(thread), len: self.share, next: 0 }
+        Region { start: self.arena.address(thread), len: self.len, next: 0 }
     }
 }
 
@@ -70,6 +74,48 @@ impl Writer for Region {
     #[inline]
     fn append(&mut self, record: &[u8]) {
         self.place(record);
+    }
+}
+
+/// One memory for all threads, of which each takes a chunk at a time and fills it alone. Another processor may have filled the same
+/// bytes a lap before: what moving them between the caches costs, no log that threads share can save.
+pub struct Chunks {
+    next: AtomicU64,
+    arena: Arena,
+}
+
+const CHUNK: usize = 64 << 10;
+
+impl Log for Chunks {
+    type Writer<'a> = ChunkWriter<'a>;
+
+    fn open(place: &Place) -> Outcome<Self> {
+        assert!(place.memory.is_multiple_of(CHUNK), "chunks must not wrap");
+        let arena = Arena::new(1, place.memory)?;
+        touch(&arena);
+        Ok(Self { next: AtomicU64::new(0), arena })
+    }
+
+    fn writer(&self, _: usize) -> ChunkWriter<'_> {
+        ChunkWriter { log: self, chunk: Region { start: self.arena.address(0), len: 0, next: 0 } }
+    }
+}
+
+/// One thread's chunk.
+pub struct ChunkWriter<'a> {
+    log: &'a Chunks,
+    chunk: Region,
+}
+
+impl Writer for ChunkWriter<'_> {
+    #[inline]
+    fn append(&mut self, record: &[u8]) {
+        if self.chunk.len - self.chunk.next < record.len() {
+            let offset =
+                self.log.next.fetch_add(CHUNK as u64, Ordering::Relaxed) as usize % self.log.arena.buffer_size();
+            self.chunk = Region { start: self.log.arena.address(0).wrapping_add(offset), len: CHUNK, next: 0 };
+        }
+        self.chunk.place(record);
     }
 }
 
