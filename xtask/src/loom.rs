@@ -2,9 +2,15 @@
 //!
 //! A model reports with one line, `model <name>: <n> executions at bound <b> in <s> s`. A run without such a line proves nothing
 //! (a filter that matches no test, a test file compiled without `--cfg loom`) and counts as failed.
+//!
+//! With `--deep` a model that is bounded reports twice: as far as it goes here, and with four preemptions, until it has been at that
+//! for [`DEEP_SECONDS`]. If it was not done then, its line ends with `, cut off`, and the table says so.
 
 use crate::models::{PROGRAMS, Program};
 use crate::run::{run_and_read, rustflags, target};
+
+/// How long one model may explore deeper. All of them together end within the six hours of a nightly job.
+const DEEP_SECONDS: &str = "600";
 
 #[derive(Debug, PartialEq)]
 struct Model {
@@ -13,6 +19,8 @@ struct Model {
     /// Preemptions explored, or `none` for every interleaving.
     bound: String,
     seconds: f64,
+    /// Whether it was stopped before it had explored all of that.
+    cut_off: bool,
 }
 
 pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
@@ -25,7 +33,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     let (flags, target) = (rustflags("--cfg loom"), target("loom"));
     let mut variables = vec![("RUSTFLAGS", &*flags), ("CARGO_TARGET_DIR", &*target)];
     if deep {
-        variables.push(("LOOM_DEEP", "1"));
+        variables.push(("LOOM_DEEP", DEEP_SECONDS));
     }
 
     let mut models = Vec::new();
@@ -59,15 +67,18 @@ fn parse(line: &str) -> Option<Model> {
     let (name, numbers) = report.split_once(": ")?;
     let (executions, rest) = numbers.split_once(" executions at bound ")?;
     let (bound, time) = rest.split_once(" in ")?;
-    let (executions, seconds) = (executions.parse().ok()?, time.trim_end().strip_suffix(" s")?.parse().ok()?);
-    Some(Model { name: name.into(), executions, bound: bound.into(), seconds })
+    let time = time.trim_end();
+    let (time, cut_off) = time.strip_suffix(", cut off").map_or((time, false), |time| (time, true));
+    let (executions, seconds) = (executions.parse().ok()?, time.strip_suffix(" s")?.parse().ok()?);
+    Some(Model { name: name.into(), executions, bound: bound.into(), seconds, cut_off })
 }
 
 fn table(models: &[Model]) -> String {
     let width = models.iter().map(|model| model.name.len()).max().unwrap_or(0).max("model".len());
     let mut table = format!("{:<width$}  {:>12}  {:>5}  {:>8}\n", "model", "executions", "bound", "time");
-    for Model { name, executions, bound, seconds } in models {
-        table.push_str(&format!("{name:<width$}  {executions:>12}  {bound:>5}  {seconds:>6.1} s\n"));
+    for Model { name, executions, bound, seconds, cut_off } in models {
+        let time = if *cut_off { format!("cut off after {seconds:.0} s") } else { format!("{seconds:>6.1} s") };
+        table.push_str(&format!("{name:<width$}  {executions:>12}  {bound:>5}  {time}\n"));
     }
     table
 }
@@ -77,7 +88,7 @@ mod tests {
     use super::*;
 
     fn model(name: &str, executions: u64, seconds: f64) -> Option<Model> {
-        Some(Model { name: name.into(), executions, bound: "3".into(), seconds })
+        Some(Model { name: name.into(), executions, bound: "3".into(), seconds, cut_off: false })
     }
 
     #[test]
@@ -86,6 +97,8 @@ mod tests {
         assert_eq!(parse("model one_sealer: 40123 executions at bound 3 in 3.25 s"), expected);
         assert_eq!(parse("test one_sealer ... model one_sealer: 40123 executions at bound 3 in 3.25 s"), expected);
         assert_eq!(parse("model tiny: 1 executions at bound 3 in 0 s"), model("tiny", 1, 0.0));
+        let unfinished = parse("model large: 7000 executions at bound 3 in 600.5 s, cut off");
+        assert_eq!(unfinished, model("large", 7000, 600.5).map(|model| Model { cut_off: true, ..model }));
     }
 
     #[test]
@@ -105,11 +118,15 @@ mod tests {
 
     #[test]
     fn the_table_is_as_wide_as_its_longest_name() {
-        let models = [model("a_rather_long_name", 7, 0.04), model("short", 1_000_000, 61.0)].map(Option::unwrap);
+        let mut models =
+            [model("a_rather_long_name", 7, 0.04), model("short", 1_000_000, 61.0), model("x", 8000, 600.2)]
+                .map(Option::unwrap);
+        models[2].cut_off = true;
         let expected = "\
 model                 executions  bound      time
 a_rather_long_name             7      3     0.0 s
 short                    1000000      3    61.0 s
+x                           8000      3  cut off after 600 s
 ";
         assert_eq!(table(&models), expected);
     }

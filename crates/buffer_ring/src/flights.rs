@@ -6,13 +6,17 @@
 //!
 //! There is no timer: whoever arrives, and whoever ends a flight, decides. Whatever the policy, with no flight under way the answer is
 //! yes; so nobody is left alone.
+//!
+//! Only the count of flights orders anything. The other numbers are guesses at what is quickest: whatever they say, a batch starts when
+//! none is under way, and what went out plainly is synced. So checkers need not see them, like the counters of the statistics.
 
+use core::sync::atomic::{AtomicU64, AtomicUsize as Guess};
 use core::time::Duration;
 use std::thread;
 use std::time::Instant;
 
+use crate::sync::AtomicUsize;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed};
-use crate::sync::{AtomicU64, AtomicUsize};
 
 /// When durable appends go to the device: see [`BufferRingBuilder::commit_policy`](crate::BufferRingBuilder::commit_policy).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,11 +56,11 @@ pub(crate) struct Flights {
     policy: CommitPolicy,
     count: AtomicUsize,
     /// Those who wait for durability.
-    waiting: AtomicUsize,
+    waiting: Guess,
     /// About how many of them have come since the latest batch was sealed.
-    pending: AtomicUsize,
+    pending: Guess,
     /// About how many that batch took along.
-    aboard: AtomicUsize,
+    aboard: Guess,
     /// When it was sealed, in nanoseconds of the ring's clock.
     started: AtomicU64,
     /// How long a durable write takes: the average of the latest, in nanoseconds.
@@ -64,8 +68,8 @@ pub(crate) struct Flights {
     /// Whether there is a processor to spin on.
     may_spin: bool,
     /// About how many waits do without spinning from now on, and how many will after the next one that spins in vain.
-    sleepy: AtomicUsize,
-    next_sleepy: AtomicUsize,
+    sleepy: Guess,
+    next_sleepy: Guess,
 }
 
 /// One flight. Dropping it ends it; then who is parked has to be told.
@@ -83,14 +87,14 @@ impl Flights {
         Self {
             policy,
             count: AtomicUsize::new(0),
-            waiting: AtomicUsize::new(0),
-            pending: AtomicUsize::new(0),
-            aboard: AtomicUsize::new(0),
+            waiting: Guess::new(0),
+            pending: Guess::new(0),
+            aboard: Guess::new(0),
             started: AtomicU64::new(0),
             write_time: AtomicU64::new(0),
             may_spin,
-            sleepy: AtomicUsize::new(0),
-            next_sleepy: AtomicUsize::new(SLEEPY_WAITS),
+            sleepy: Guess::new(0),
+            next_sleepy: Guess::new(SLEEPY_WAITS),
         }
     }
 

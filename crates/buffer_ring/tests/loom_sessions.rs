@@ -48,7 +48,7 @@ fn check(ring: Arc<BufferRing>, device: &ModelDevice, appended: &[(Extent, u8)])
 fn a_watermark_never_passes_an_open_lease() {
     static SYNCED: Count = Count::new(0);
     static TAKEN_BACK: Count = Count::new(0);
-    model("a_watermark_never_passes_an_open_lease", Bound::Preemptions(2), || {
+    model("a_watermark_never_passes_an_open_lease", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = ring(&device);
         let syncer = {
@@ -78,7 +78,7 @@ fn a_watermark_never_passes_an_open_lease() {
 #[test]
 fn a_commit_does_not_wait_for_an_idle_session() {
     static TAKEN_BACK: Count = Count::new(0);
-    model("a_commit_does_not_wait_for_an_idle_session", Bound::Preemptions(2), || {
+    model("a_commit_does_not_wait_for_an_idle_session", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = ring(&device);
         let committer = {
@@ -109,7 +109,7 @@ fn a_commit_does_not_wait_for_an_idle_session() {
 fn a_session_that_sees_the_ring_poisoned_appends_nothing() {
     static REFUSED: Count = Count::new(0);
     static BEFORE: Count = Count::new(0);
-    model("a_session_that_sees_the_ring_poisoned_appends_nothing", Bound::Preemptions(2), || {
+    model("a_session_that_sees_the_ring_poisoned_appends_nothing", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = ring(&device);
         device.break_down();

@@ -77,7 +77,7 @@ fn with_a_least_interval_there_is_one_flight() {
 fn two_commits_are_durable_when_they_return() {
     static TOGETHER: Count = Count::new(0);
     static APART: Count = Count::new(0);
-    model("two_commits_are_durable_when_they_return", Bound::Preemptions(1), || {
+    model("two_commits_are_durable_when_they_return", Bound::Preemptions(2), || {
         let device = ModelDevice::instant();
         let ring = device.ring(2, true, true);
         let commit = |shared: &Shared, device: &ModelDevice| {
@@ -101,7 +101,7 @@ fn two_commits_are_durable_when_they_return() {
 #[test]
 fn the_next_batch_starts_when_the_flight_is_over() {
     static APART: Count = Count::new(0);
-    model("the_next_batch_starts_when_the_flight_is_over", Bound::Preemptions(1), || {
+    model("the_next_batch_starts_when_the_flight_is_over", Bound::Preemptions(2), || {
         let device = ModelDevice::instant();
         let ring = device.ring_with(3, true, true, CommitPolicy::MinBytes(u64::MAX));
         let other = spawn(&ring, |shared| assert!(shared.append_durable(&[1; 512], None).is_ok()));
@@ -117,7 +117,7 @@ fn the_next_batch_starts_when_the_flight_is_over() {
 /// Who gets the role of syncing after a failure is told of the failure, and asks the device for nothing.
 #[test]
 fn a_failed_sync_is_not_tried_again() {
-    model("a_failed_sync_is_not_tried_again", Bound::Preemptions(2), || {
+    model("a_failed_sync_is_not_tried_again", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = device.ring(2, true, true);
         append(&ring.shared, BUFFER);
@@ -134,7 +134,7 @@ fn a_failed_sync_is_not_tried_again() {
 #[test]
 fn the_last_one_out_writes_for_the_leader() {
     static LAST_OUT: Count = Count::new(0);
-    model("the_last_one_out_writes_for_the_leader", Bound::Preemptions(1), || {
+    model("the_last_one_out_writes_for_the_leader", Bound::Preemptions(2), || {
         let device = ModelDevice::instant();
         let ring = device.ring(2, true, true);
         let shared = &ring.shared;
@@ -163,7 +163,7 @@ fn the_last_one_out_writes_for_the_leader() {
 #[test]
 fn who_comes_while_a_leader_waits_is_called() {
     static LAST_OUT: Count = Count::new(0);
-    model("who_comes_while_a_leader_waits_is_called", Bound::Preemptions(1), || {
+    model("who_comes_while_a_leader_waits_is_called", Bound::Preemptions(2), || {
         let device = ModelDevice::instant();
         let ring = device.ring_with(3, true, true, CommitPolicy::MinBytes(u64::MAX));
         let shared = &ring.shared;
@@ -234,7 +234,7 @@ fn a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device() {
 #[test]
 fn a_failed_commit_reaches_all_who_wait() {
     static WAITED: Count = Count::new(0);
-    model("a_failed_commit_reaches_all_who_wait", Bound::Preemptions(1), || {
+    model("a_failed_commit_reaches_all_who_wait", Bound::Preemptions(2), || {
         let device = ModelDevice::instant();
         device.break_down();
         let ring = device.ring(2, true, true);

@@ -63,7 +63,7 @@ fn each_batch_wakes_its_own() {
 fn a_call_is_answered_or_passed_on() {
     static CALLED: Count = Count::new(0);
     static PASSED_ON: Count = Count::new(0);
-    model("a_call_is_answered_or_passed_on", Bound::Preemptions(2), || {
+    model("a_call_is_answered_or_passed_on", Bound::Preemptions(3), || {
         let parts = Arc::new((Parking::new(), AtomicU64::new(0)));
         // Each waits for its own answer or for the flag, and whoever finds the flag takes it down.
         let waiters = [1, 2].map(|address| {

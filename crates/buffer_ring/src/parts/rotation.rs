@@ -116,7 +116,7 @@ fn a_life_that_is_over_before_it_is_published_is_not_opened_twice() {
 #[test]
 fn what_a_failed_opening_leaves_is_known_to_the_next() {
     static IN_THE_WAY: Count = Count::new(0);
-    model("what_a_failed_opening_leaves_is_known_to_the_next", Bound::Preemptions(2), || {
+    model("what_a_failed_opening_leaves_is_known_to_the_next", Bound::Preemptions(3), || {
         let rotary = Rotary::new(1, Target::Same);
         let slot = &rotary.slots[0];
         assert_eq!(granted(slot, BUFFER - 512).leave(), Duty::None);
