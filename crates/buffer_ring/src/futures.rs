@@ -265,8 +265,11 @@ impl<W> Helper<W> {
 impl Shared {
     fn commit_for_futures(&self) {
         while let Some(address) = self.helpers.commit.next(|| self.helpers.is_ending(), Option::take) {
-            // Those who wait are told of the outcome like everybody else.
-            let _ = self.wait_durable(address, None);
+            // Those who wait are told of the outcome like everybody else, but not that one of them waits for what nobody has appended:
+            // its look at the tail was deceived by a thread whose bytes did not fit. They look again, each for itself.
+            if let Err(RingError::NotAppended { .. }) = self.wait_durable(address, None) {
+                self.parking.wake_up_to(address);
+            }
         }
     }
 
@@ -281,7 +284,8 @@ impl Shared {
                     || self.next_is_held(seen)
                     || ending()
             };
-            // Without a deadline the wait ends only with news.
+            // It may be at the device when there is room. Without a deadline the wait ends only with news.
+            let _wanted = self.waiters.ask_for_room();
             let _ = self.wait_until(None, || news().then_some(()));
             let woken = self.helpers.room.with(|room| {
                 room.seen = None;
@@ -298,5 +302,47 @@ impl Shared {
         self.parking.wake_up_to(u64::MAX);
         self.helpers.commit.end();
         self.helpers.room.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::pin::pin;
+    use std::sync::mpsc;
+    use std::task::Wake;
+
+    use ring_io::QuikIO;
+
+    use super::*;
+    use crate::BufferRingOptions;
+
+    struct Tell(mpsc::Sender<()>);
+
+    impl Wake for Tell {
+        fn wake(self: Arc<Self>) {
+            let _ = self.0.send(());
+        }
+    }
+
+    /// The tail can be told too high for a moment: then somebody waits for an address that nobody has appended.
+    #[test]
+    fn who_waits_for_too_much_takes_nothing_from_the_others() {
+        let options = BufferRingOptions {
+            capacity: 2,
+            buffer_size: 4096,
+            io_instance: Some(Arc::new(QuikIO::in_memory().0)),
+            ..Default::default()
+        };
+        let ring = BufferRing::with_options(options);
+        let extent = ring.append(&[1; 512]).expect("there is room");
+        // Nobody is there yet to take it.
+        ring.shared.helpers.commit.with(|wanted| *wanted = Some(extent.end() + 1));
+        let (tell, told) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Tell(tell)));
+        let mut durable = pin!(ring.wait_durable_async(extent.end()));
+        while durable.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            told.recv_timeout(core::time::Duration::from_secs(60)).expect("it is woken");
+        }
+        assert!(ring.durable_watermark() >= extent.end());
     }
 }
