@@ -39,7 +39,7 @@ pub(super) const GROUPS: &[Group] = &[
             [
                 "what a sync covers is settled when it has ended",
                 "        let needed = self.durability.ledger.lock().begin_sync();\n        if needed {\n            let start = Instant::now();\n            match self.device.sync() {",
-                "        {\n            let start = Instant::now();\n            let synced = self.device.sync();\n            let _ = self.durability.ledger.lock().begin_sync();\n            match synced {",
+                "        let needed = true;\n        {\n            let start = Instant::now();\n            let synced = self.device.sync();\n            let _ = self.durability.ledger.lock().begin_sync();\n            match synced {",
                 "a_sync_covers_only_what_was_written_before_it_began",
             ],
             [
