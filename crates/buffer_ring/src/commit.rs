@@ -110,14 +110,12 @@ impl Shared {
             self.lead(flight, address, deadline)?;
             return Ok(true);
         }
-        if self.durability.written() >= address
+        if self.durability.needs_sync(address)
             && let Some(syncer) = self.durability.syncer.take()
         {
+            // The syncer before may have brought the answer, which may be that no sync will ever do.
             if self.durable_outcome(address).is_none() {
-                if !self.sync_device(syncer) {
-                    // All of it is durable, but a failure is just being made known in another thread.
-                    yield_now();
-                }
+                self.sync_device(syncer);
             } else {
                 drop(syncer);
                 self.tell();
@@ -210,7 +208,8 @@ impl Shared {
         }
         self.parking.wake_up_to(self.durability.durable());
         if !self.durability.syncer.is_taken() {
-            self.parking.call_up_to(self.durability.written());
+            let (synced, written) = self.durability.unsynced();
+            self.parking.call_within(synced, written);
         }
         if self.wants_driver() {
             self.parking.call_beyond(0);
@@ -240,7 +239,7 @@ impl Shared {
     }
 
     fn wants_syncer(&self, address: u64) -> bool {
-        self.durability.written() >= address && !self.durability.syncer.is_taken()
+        self.durability.needs_sync(address) && !self.durability.syncer.is_taken()
     }
 
     /// Whether all lives below `address` are sealed; then they are written without anybody's doing, except for their last writers'.

@@ -29,7 +29,7 @@ impl Shared {
         let mut finished = Vec::new();
         self.device.with(|queue| queue.reap(wait, &mut finished));
         let count = finished.len();
-        finished.into_iter().for_each(|write| self.finish(write));
+        finished.into_iter().for_each(|write| self.finish(write, None));
         self.resign(driver);
         count
     }

@@ -18,6 +18,8 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex};
 pub(crate) struct Durability {
     ledger: Mutex<Ledger>,
     written: Watermark,
+    /// How far nobody has to sync. What is beyond `durable` waits for the verdict of calls under way.
+    synced: Watermark,
     durable: Watermark,
     /// Whoever has it syncs the device.
     pub(crate) syncer: Role,
@@ -44,6 +46,7 @@ impl Durability {
         Self {
             ledger: Mutex::new(Ledger::new(start)),
             written: Watermark(AtomicU64::new(start)),
+            synced: Watermark(AtomicU64::new(start)),
             durable: Watermark(AtomicU64::new(start)),
             syncer: Role::new(),
             closed: AtomicBool::new(false),
@@ -58,6 +61,19 @@ impl Durability {
         self.durable.get()
     }
 
+    /// From where to where it takes a sync until the log is durable. May be out of date.
+    pub(crate) fn unsynced(&self) -> (u64, u64) {
+        // In this order: what is synced has been written.
+        let synced = self.synced.get();
+        (synced, self.written())
+    }
+
+    /// Whether `address` lies there.
+    pub(crate) fn needs_sync(&self, address: u64) -> bool {
+        let (synced, written) = self.unsynced();
+        synced < address && address <= written
+    }
+
     pub(crate) fn close(&self) {
         self.closed.store(true, Release);
     }
@@ -68,6 +84,11 @@ impl Durability {
 }
 
 impl Shared {
+    /// The durable write of life `generation` is about to begin.
+    pub(crate) fn announce(&self, generation: u64) {
+        self.durability.ledger.lock().begin_durable(generation);
+    }
+
     /// Life `generation`, which ends at `end`, has been written, and perhaps is `durable`.
     pub(crate) fn record(&self, generation: u64, end: u64, durable: bool) {
         self.update(|ledger| ledger.complete(generation, end, durable));
@@ -80,6 +101,7 @@ impl Shared {
             let before = ledger.durable();
             f(&mut ledger);
             self.durability.written.set(ledger.written());
+            self.durability.synced.set(ledger.synced());
             self.unless_poisoned(|| {
                 self.durability.durable.set(ledger.durable());
                 moved = ledger.durable() > before;
@@ -90,8 +112,8 @@ impl Shared {
         }
     }
 
-    /// Makes durable what is written now, on behalf of all who wait for that. `false` if it all is.
-    pub(crate) fn sync_device(&self, syncer: Holder<'_>) -> bool {
+    /// Makes durable what is written now, on behalf of all who wait for that, if it takes a sync.
+    pub(crate) fn sync_device(&self, syncer: Holder<'_>) {
         // In a statement of its own: the lock must not last as long as the sync.
         let needed = self.durability.ledger.lock().begin_sync();
         if needed {
@@ -110,6 +132,5 @@ impl Shared {
         self.tell();
         // Whoever drives may be covered by the sync, and need not wait for the device.
         self.device.interrupt();
-        needed
     }
 }

@@ -240,9 +240,12 @@ impl Shared {
         }
     }
 
-    fn submit(&self, Write { token, bytes, base }: Write) {
-        // If nobody waits for durability, a sync will do, for many buffers at once.
-        let durable = self.flights.is_anybody_waiting();
+    fn submit(&self, Write { token, bytes, generation, base }: Write) {
+        // If nobody waits for durability, a sync will do, for many buffers at once. So it will for what does not go to the device yet.
+        let durable = self.flights.is_anybody_waiting() && self.is_its_turn(base);
+        if durable {
+            self.announce(generation);
+        }
         // The device goes when the ring does, which nobody can be inside of.
         let submitted = self.device.with(|queue| {
             if durable { queue.submit_durable(token, bytes, base) } else { queue.submit(token, bytes, base) }
@@ -257,7 +260,7 @@ impl Shared {
     pub(crate) fn write_now(&self, flush: Flush<'_>, flight: Option<Flight<'_>>) {
         match self.prepare(flush) {
             // A serialized file takes it when its turn comes.
-            Some(write) if self.device.is_serialized() && self.durability.written() < write.base => self.submit(write),
+            Some(write) if !self.is_its_turn(write.base) => self.submit(write),
             Some(write) => return self.write_here(write, flight),
             None => {}
         }
@@ -265,14 +268,18 @@ impl Shared {
         self.tell_parked();
     }
 
-    fn write_here(&self, Write { token, bytes, base }: Write, flight: Option<Flight<'_>>) {
+    /// Whether a write at `base` goes to the device at once.
+    fn is_its_turn(&self, base: u64) -> bool {
+        !self.device.is_serialized() || self.durability.written() >= base
+    }
+
+    fn write_here(&self, Write { token, bytes, generation, base }: Write, flight: Option<Flight<'_>>) {
+        self.announce(generation);
         let start = Instant::now();
         let finished = self.device.with(|queue| queue.write_durable_now(token, bytes, base));
         self.flights.measured(start.elapsed());
         self.latency.time(Measure::Device, start.elapsed());
-        // Before anybody is told, so that the device need not wait until all are.
-        drop(flight);
-        self.finish(finished.expect("a write after the ring was closed"));
+        self.finish(finished.expect("a write after the ring was closed"), flight);
         if self.driver.is_taken_now() {
             // Who drives waits at the device, and perhaps for this.
             self.device.interrupt();
@@ -292,18 +299,18 @@ impl Shared {
         self.counters.dispatched(bytes.len() as u64 - u64::from(len));
         tracing::trace!(generation, base, len, "flushing");
         if !self.device.exists() {
-            self.complete(bytes, true);
+            self.complete(bytes, true, None);
             return None;
         }
-        Some(Write { token: slot.index() as u64, bytes, base })
+        Some(Write { token: slot.index() as u64, bytes, generation, base })
     }
 
-    /// A write has come back.
-    pub(crate) fn finish(&self, Finished { bytes, durable, result, .. }: Finished) {
+    /// A write has come back, with which `flight` ends.
+    pub(crate) fn finish(&self, Finished { bytes, durable, result, .. }: Finished, flight: Option<Flight<'_>>) {
         match result {
             Ok(()) => {
                 self.counters.written(durable);
-                self.complete(bytes, durable);
+                self.complete(bytes, durable, flight);
             }
             // The buffer stays as it is, flushing: its bytes can be read, and never change again.
             Err(error) => self.poison(RingError::Device(error)),
@@ -316,11 +323,13 @@ impl Shared {
     }
 
     /// The buffer has been written: its slot is free.
-    fn complete(&self, bytes: Frozen, durable: bool) {
+    fn complete(&self, bytes: Frozen, durable: bool, flight: Option<Flight<'_>>) {
         let slot = &self.slots[bytes.index()];
         let (generation, end) = (slot.generation(), slot.base() + bytes.len() as u64);
         // First the watermarks, then the slot: whoever sees the buffer written sees them.
         self.record(generation, end, durable);
+        // Then the next batch may start, which this one must not wait for, nor the device until all are told.
+        drop(flight);
         self.counters.flushed();
         slot.complete(bytes);
         self.advance_as_driver();
@@ -332,5 +341,6 @@ impl Shared {
 struct Write {
     token: u64,
     bytes: Frozen,
+    generation: u64,
     base: u64,
 }
