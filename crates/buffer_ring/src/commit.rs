@@ -110,14 +110,14 @@ impl Shared {
             self.lead(flight, address, deadline)?;
             return Ok(true);
         }
-        if self.durability.needs_sync(address)
-            && let Some(syncer) = self.durability.syncer.take()
+        if self.durability.written() >= address
+            && let Some(flusher) = self.durability.flusher.take()
         {
-            // The syncer before may have brought the answer, which may be that no sync will ever do.
+            // The one before may have brought the answer, which may be that no sync will ever do.
             if self.durable_outcome(address).is_none() {
-                self.sync_device(syncer);
+                self.sync_device(flusher);
             } else {
-                drop(syncer);
+                drop(flusher);
                 self.tell();
             }
             return Ok(true);
@@ -193,7 +193,7 @@ impl Shared {
     fn has_news(&self, address: u64) -> bool {
         self.durable_outcome(address).is_some()
             || self.has_open_bytes(address) && self.flights.may_start(|| self.open_bytes())
-            || self.wants_syncer(address)
+            || self.wants_flusher(address)
             || self.wants_driver()
     }
 
@@ -207,9 +207,8 @@ impl Shared {
             self.parking.call_beyond(self.rotation.next_base());
         }
         self.parking.wake_up_to(self.durability.durable());
-        if !self.durability.syncer.is_taken() {
-            let (synced, written) = self.durability.unsynced();
-            self.parking.call_within(synced, written);
+        if !self.durability.flusher.is_taken() {
+            self.parking.call_up_to(self.durability.written());
         }
         if self.wants_driver() {
             self.parking.call_beyond(0);
@@ -238,8 +237,8 @@ impl Shared {
         if address > tail { Err(RingError::NotAppended { address, tail }) } else { Ok(()) }
     }
 
-    fn wants_syncer(&self, address: u64) -> bool {
-        self.durability.needs_sync(address) && !self.durability.syncer.is_taken()
+    fn wants_flusher(&self, address: u64) -> bool {
+        self.durability.written() >= address && !self.durability.flusher.is_taken()
     }
 
     /// Whether all lives below `address` are sealed; then they are written without anybody's doing, except for their last writers'.

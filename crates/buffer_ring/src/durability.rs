@@ -18,11 +18,9 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex};
 pub(crate) struct Durability {
     ledger: Mutex<Ledger>,
     written: Watermark,
-    /// How far nobody has to sync. What is beyond `durable` waits for the verdict of calls under way.
-    synced: Watermark,
     durable: Watermark,
-    /// Whoever has it syncs the device.
-    pub(crate) syncer: Role,
+    /// Whoever has it may have the device flush its cache, by a sync or a durable write.
+    pub(crate) flusher: Role,
     /// Whether the ring is gone.
     closed: AtomicBool,
 }
@@ -46,9 +44,8 @@ impl Durability {
         Self {
             ledger: Mutex::new(Ledger::new(start)),
             written: Watermark(AtomicU64::new(start)),
-            synced: Watermark(AtomicU64::new(start)),
             durable: Watermark(AtomicU64::new(start)),
-            syncer: Role::new(),
+            flusher: Role::new(),
             closed: AtomicBool::new(false),
         }
     }
@@ -61,17 +58,9 @@ impl Durability {
         self.durable.get()
     }
 
-    /// From where to where it takes a sync until the log is durable. May be out of date.
-    pub(crate) fn unsynced(&self) -> (u64, u64) {
-        // In this order: what is synced has been written.
-        let synced = self.synced.get();
-        (synced, self.written())
-    }
-
-    /// Whether `address` lies there.
-    pub(crate) fn needs_sync(&self, address: u64) -> bool {
-        let (synced, written) = self.unsynced();
-        synced < address && address <= written
+    /// The flusher role, for the durable write of a life that begins at `base`: if it is free, and no sync is needed for what is before.
+    pub(crate) fn flusher_at(&self, base: u64) -> Option<Holder<'_>> {
+        (self.durable() == base).then(|| self.flusher.take()).flatten()
     }
 
     pub(crate) fn close(&self) {
@@ -84,11 +73,6 @@ impl Durability {
 }
 
 impl Shared {
-    /// The durable write of life `generation` is about to begin.
-    pub(crate) fn announce(&self, generation: u64) {
-        self.durability.ledger.lock().begin_durable(generation);
-    }
-
     /// Life `generation`, which ends at `end`, has been written, and perhaps is `durable`.
     pub(crate) fn record(&self, generation: u64, end: u64, durable: bool) {
         self.update(|ledger| ledger.complete(generation, end, durable));
@@ -101,7 +85,6 @@ impl Shared {
             let before = ledger.durable();
             f(&mut ledger);
             self.durability.written.set(ledger.written());
-            self.durability.synced.set(ledger.synced());
             self.unless_poisoned(|| {
                 self.durability.durable.set(ledger.durable());
                 moved = ledger.durable() > before;
@@ -113,7 +96,7 @@ impl Shared {
     }
 
     /// Makes durable what is written now, on behalf of all who wait for that, if it takes a sync.
-    pub(crate) fn sync_device(&self, syncer: Holder<'_>) {
+    pub(crate) fn sync_device(&self, flusher: Holder<'_>) {
         // In a statement of its own: the lock must not last as long as the sync.
         let needed = self.durability.ledger.lock().begin_sync();
         if needed {
@@ -128,7 +111,7 @@ impl Shared {
                 Err(error) => self.poison(RingError::Device(error)),
             }
         }
-        drop(syncer);
+        drop(flusher);
         self.tell();
         // Whoever drives may be covered by the sync, and need not wait for the device.
         self.device.interrupt();

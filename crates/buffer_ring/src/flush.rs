@@ -240,27 +240,30 @@ impl Shared {
         }
     }
 
-    fn submit(&self, Write { token, bytes, generation, base }: Write) {
-        // If nobody waits for durability, a sync will do, for many buffers at once. So it will for what does not go to the device yet.
-        let durable = self.flights.is_anybody_waiting() && self.is_its_turn(base);
-        if durable {
-            self.announce(generation);
-        }
+    fn submit(&self, Write { token, bytes, base }: Write) {
+        // If nobody waits for durability, a sync will do, for many buffers at once.
+        let waiting = self.flights.is_anybody_waiting();
+        let flusher = waiting.then(|| self.durability.flusher_at(base)).flatten();
         // The device goes when the ring does, which nobody can be inside of.
-        let submitted = self.device.with(|queue| {
-            if durable { queue.submit_durable(token, bytes, base) } else { queue.submit(token, bytes, base) }
+        let submitted = self.device.with(|queue| match flusher {
+            Some(flusher) => {
+                flusher.leave();
+                queue.submit_durable(token, bytes, base);
+            }
+            None => queue.submit(token, bytes, base),
         });
         debug_assert!(submitted.is_some(), "a flush after the ring was closed");
         // If somebody else drives, that thread sees this write when it gives the role up, and wakes who may have to drive.
         self.poll();
     }
 
-    /// Writes the bytes in this thread, which needs them on stable storage and has nothing else to do. Then the `flight` ends.
+    /// Writes the bytes in this thread, which needs them on stable storage and has nothing else to do. Then the `flight` ends. They are
+    /// durable then, unless somebody else is having the device flushed: then it takes a sync, when that is over.
     #[cold]
     pub(crate) fn write_now(&self, flush: Flush<'_>, flight: Option<Flight<'_>>) {
         match self.prepare(flush) {
             // A serialized file takes it when its turn comes.
-            Some(write) if !self.is_its_turn(write.base) => self.submit(write),
+            Some(write) if self.device.is_serialized() && self.durability.written() < write.base => self.submit(write),
             Some(write) => return self.write_here(write, flight),
             None => {}
         }
@@ -268,18 +271,18 @@ impl Shared {
         self.tell_parked();
     }
 
-    /// Whether a write at `base` goes to the device at once.
-    fn is_its_turn(&self, base: u64) -> bool {
-        !self.device.is_serialized() || self.durability.written() >= base
-    }
-
-    fn write_here(&self, Write { token, bytes, generation, base }: Write, flight: Option<Flight<'_>>) {
-        self.announce(generation);
+    fn write_here(&self, Write { token, bytes, base }: Write, flight: Option<Flight<'_>>) {
+        let flusher = self.durability.flusher_at(base);
         let start = Instant::now();
-        let finished = self.device.with(|queue| queue.write_durable_now(token, bytes, base));
-        self.flights.measured(start.elapsed());
+        let finished = self.device.with(|queue| match flusher {
+            Some(_) => queue.write_durable_now(token, bytes, base),
+            None => queue.write_now(token, bytes, base),
+        });
+        if flusher.is_some() {
+            self.flights.measured(start.elapsed());
+        }
         self.latency.time(Measure::Device, start.elapsed());
-        self.finish(finished.expect("a write after the ring was closed"), flight);
+        self.finish(finished.expect("a write after the ring was closed"), (flight, flusher));
         if self.driver.is_taken_now() {
             // Who drives waits at the device, and perhaps for this.
             self.device.interrupt();
@@ -299,18 +302,18 @@ impl Shared {
         self.counters.dispatched(bytes.len() as u64 - u64::from(len));
         tracing::trace!(generation, base, len, "flushing");
         if !self.device.exists() {
-            self.complete(bytes, true, None);
+            self.complete(bytes, true, ());
             return None;
         }
-        Some(Write { token: slot.index() as u64, bytes, generation, base })
+        Some(Write { token: slot.index() as u64, bytes, base })
     }
 
-    /// A write has come back, with which `flight` ends.
-    pub(crate) fn finish(&self, Finished { bytes, durable, result, .. }: Finished, flight: Option<Flight<'_>>) {
+    /// A write has come back, and with it ends what is `over`.
+    pub(crate) fn finish(&self, Finished { bytes, durable, result, .. }: Finished, over: impl Sized) {
         match result {
             Ok(()) => {
                 self.counters.written(durable);
-                self.complete(bytes, durable, flight);
+                self.complete(bytes, durable, over);
             }
             // The buffer stays as it is, flushing: its bytes can be read, and never change again.
             Err(error) => self.poison(RingError::Device(error)),
@@ -323,13 +326,13 @@ impl Shared {
     }
 
     /// The buffer has been written: its slot is free.
-    fn complete(&self, bytes: Frozen, durable: bool, flight: Option<Flight<'_>>) {
+    fn complete(&self, bytes: Frozen, durable: bool, over: impl Sized) {
         let slot = &self.slots[bytes.index()];
         let (generation, end) = (slot.generation(), slot.base() + bytes.len() as u64);
         // First the watermarks, then the slot: whoever sees the buffer written sees them.
         self.record(generation, end, durable);
-        // Then the next batch may start, which this one must not wait for, nor the device until all are told.
-        drop(flight);
+        // Then the next may start: the device need not wait until all are told.
+        drop(over);
         self.counters.flushed();
         slot.complete(bytes);
         self.advance_as_driver();
@@ -341,6 +344,5 @@ impl Shared {
 struct Write {
     token: u64,
     bytes: Frozen,
-    generation: u64,
     base: u64,
 }

@@ -1,21 +1,8 @@
 //! Which lives are written, and which of them are durable: pure book-keeping, in which nobody waits.
 //!
-//! A life is synced if its own write was durable, or if a sync that began after that write had completed has succeeded. Writes complete
-//! in any order; the answers stop before the first life that is missing.
-//!
-//! But an error is told once, to one of the calls that flush the device, and what it was about may be another's bytes. So a success
-//! counts only when every call that was under way beside it has succeeded as well:
-//!
-//! ```text
-//!   call 1  ├──────────┤ ok                  its success counts when call 2 has ended;
-//!   call 2        ├───────────── error       that one fails, so neither ever counts
-//! ```
-//!
-//! Durable is therefore what was synced when the oldest call under way began, or now if there is none. A call that fails stays under
-//! way for ever.
-//!
-//! What is remembered does not grow with the log: two addresses, the calls under way, and the lives beyond a gap, at most as many as
-//! there are buffers.
+//! A life is durable if its own write was, or if a sync that began after that write had completed has succeeded. Writes complete in
+//! any order; both answers stop before the first life that is missing. What is remembered does not grow with the log: two addresses,
+//! and the lives beyond a gap, at most as many as there are buffers.
 
 use std::collections::BTreeMap;
 
@@ -30,16 +17,6 @@ pub(crate) struct Ledger {
     unsynced: Option<u64>,
     /// The same of the lives that the sync under way is for.
     syncing: Option<u64>,
-    /// The calls under way that flush the device, in the order in which they began: each with how far the log was synced then.
-    calls: Vec<(Call, u64)>,
-}
-
-/// What makes something durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Call {
-    /// The durable write of a life.
-    Write(u64),
-    Sync,
 }
 
 /// A life that is written.
@@ -52,7 +29,7 @@ struct Written {
 impl Ledger {
     /// A log that begins at `start`; everything before is durable.
     pub(crate) fn new(start: u64) -> Self {
-        Self { generation: 0, written: start, ahead: BTreeMap::new(), unsynced: None, syncing: None, calls: Vec::new() }
+        Self { generation: 0, written: start, ahead: BTreeMap::new(), unsynced: None, syncing: None }
     }
 
     /// The end of what is written without a gap.
@@ -60,32 +37,13 @@ impl Ledger {
         self.written
     }
 
-    /// The end of what is synced without a gap: nobody has to sync it.
-    pub(crate) fn synced(&self) -> u64 {
-        self.syncing.or(self.unsynced).unwrap_or(self.written)
-    }
-
     /// The end of what is durable without a gap.
     pub(crate) fn durable(&self) -> u64 {
-        self.calls.first().map_or_else(|| self.synced(), |(_, synced)| *synced)
-    }
-
-    fn begin(&mut self, call: Call) {
-        self.calls.push((call, self.synced()));
-    }
-
-    fn end(&mut self, call: Call) {
-        self.calls.retain(|(other, _)| *other != call);
-    }
-
-    /// The durable write of life `generation` is about to begin.
-    pub(crate) fn begin_durable(&mut self, generation: u64) {
-        self.begin(Call::Write(generation));
+        self.syncing.or(self.unsynced).unwrap_or(self.written)
     }
 
     /// Life `generation`, which ends at `end`, has been written, and perhaps is `durable`.
     pub(crate) fn complete(&mut self, generation: u64, end: u64, durable: bool) {
-        self.end(Call::Write(generation));
         self.ahead.insert(generation, Written { end, durable });
         while let Some(life) = self.ahead.remove(&(self.generation + 1)) {
             if !life.durable {
@@ -96,22 +54,17 @@ impl Ledger {
         }
     }
 
-    /// A sync is about to begin: it is for the lives that are written now. `false` if all of them are synced. One at a time.
+    /// A sync is about to begin: it is for the lives that are written now. `false` if all of them are durable. One at a time.
     #[must_use]
     pub(crate) fn begin_sync(&mut self) -> bool {
         debug_assert!(self.syncing.is_none(), "two syncs at once");
         self.syncing = self.unsynced.take();
-        let needed = self.syncing.is_some();
-        if needed {
-            self.begin(Call::Sync);
-        }
-        needed
+        self.syncing.is_some()
     }
 
     /// The sync has succeeded.
     pub(crate) fn end_sync(&mut self) {
         self.syncing = None;
-        self.end(Call::Sync);
     }
 }
 

@@ -204,6 +204,10 @@ impl WriteQueue {
         self.start(Write { token, bytes, offset, durable: true });
     }
 
+    pub(crate) fn write_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
+        self.0.0.state.lock().write(Write { token, bytes, offset, durable: false })
+    }
+
     /// In one step: whatever can come between its beginning and its end can also come before or after.
     pub(crate) fn write_durable_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
         self.0.0.state.lock().write(Write { token, bytes, offset, durable: true })

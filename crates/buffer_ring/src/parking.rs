@@ -104,19 +104,21 @@ impl Parking {
         covered.into_iter().for_each(Waker::wake);
     }
 
-    /// Calls the first of those who wait for addresses beyond `start`, up to `end`.
-    pub(crate) fn call_within(&self, start: u64, end: u64) {
-        let edge = |address| Place { address, arrival: u64::MAX };
+    /// Calls the first of those who wait for addresses up to `address`.
+    pub(crate) fn call_up_to(&self, address: u64) {
         let mut lot = self.lot.lock();
-        let within = (Bound::Excluded(edge(start)), Bound::Included(edge(end)));
-        let waker = lot.places.range_mut(within).next().and_then(Parked::call);
+        let waker = lot.places.range_mut(..=Place { address, arrival: u64::MAX }).next().and_then(Parked::call);
         drop(lot);
         waker.into_iter().for_each(Waker::wake);
     }
 
-    /// Calls the first of those who wait for addresses beyond `start`.
-    pub(crate) fn call_beyond(&self, start: u64) {
-        self.call_within(start, u64::MAX);
+    /// Calls the first of those who wait for addresses beyond `address`.
+    pub(crate) fn call_beyond(&self, address: u64) {
+        let mut lot = self.lot.lock();
+        let beyond = (Bound::Excluded(Place { address, arrival: u64::MAX }), Bound::Unbounded);
+        let waker = lot.places.range_mut(beyond).next().and_then(Parked::call);
+        drop(lot);
+        waker.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -179,7 +181,7 @@ mod tests {
         let gone = follow(50);
         follow(200);
         parking.unfollow(gone);
-        parking.call_within(0, 1000);
+        parking.call_up_to(1000);
         parking.call_beyond(100);
         assert_eq!(*woken.lock(), [100, 300]);
         parking.wake_up_to(1000);
@@ -190,13 +192,12 @@ mod tests {
     #[test]
     fn a_call_goes_to_the_first_that_was_not_called_and_is_owed() {
         let (parking, places, woken) = parked(&[100, 200, 300]);
-        parking.call_within(0, 99);
-        parking.call_within(100, 199);
+        parking.call_up_to(99);
         parking.call_beyond(300);
         assert!(woken.lock().is_empty());
-        parking.call_within(100, 200);
         parking.call_beyond(100);
-        parking.call_within(0, 1000);
+        parking.call_beyond(100);
+        parking.call_up_to(1000);
         assert_eq!(*woken.lock(), [200, 100], "who was called and has not come yet is not called again");
         assert!(parking.leave(places[1]) && parking.leave(places[0]) && !parking.leave(places[2]));
         assert!(parking.is_empty());

@@ -167,18 +167,32 @@ impl WriteQueue {
         next.into_iter().for_each(|request| self.io.backend().submit(request));
     }
 
-    /// Writes in this thread, and returns when the bytes are on stable storage, or with the error: the same outcome as of
-    /// [`submit_durable`](Self::submit_durable), but without a submission and without [`reap`](Self::reap), for a thread that has
-    /// nothing else to do meanwhile. It is not counted by [`in_flight`](Self::in_flight), and does not wait for what is, unless space is
-    /// just being [prepared](crate::QuikIOBuilder::prepare) in its place.
+    /// Writes in this thread, and returns when the bytes are in the file, or with the error: the same outcome as of
+    /// [`submit`](Self::submit), but without a submission and without [`reap`](Self::reap), for a thread that has nothing else to do
+    /// meanwhile. It is not counted by [`in_flight`](Self::in_flight), and does not wait for what is, unless space is just being
+    /// [prepared](crate::QuikIOBuilder::prepare) in its place.
     ///
     /// # Panics
     ///
     /// In [`Serialized`](crate::WriteMode::Serialized), if it is not its turn: every byte of the file from [`QuikIO::start`] up to
     /// `offset` must have come back written.
     #[must_use]
+    pub fn write_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
+        self.write_here(request(token, bytes, offset, false))
+    }
+
+    /// Like [`write_now`](Self::write_now), but the bytes are on stable storage when it returns without an error: the same outcome as of
+    /// [`submit_durable`](Self::submit_durable).
+    ///
+    /// # Panics
+    ///
+    /// As [`write_now`](Self::write_now).
+    #[must_use]
     pub fn write_durable_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
-        let mut request = request(token, bytes, offset, true);
+        self.write_here(request(token, bytes, offset, true))
+    }
+
+    fn write_here(&self, mut request: Request) -> Finished {
         if let Some(order) = &self.order {
             match order.lock().claim(request) {
                 Ok(its_turn) => request = its_turn,
@@ -202,7 +216,7 @@ impl WriteQueue {
         finished
     }
 
-    /// Waits until nothing is being prepared in the place of a durable write.
+    /// Waits until nothing is being prepared in the place of a write that a thread waits for: durable, or to be synced soon.
     fn make_way(&self, range: &Range<u64>) {
         let Some(space) = &self.space else { return };
         let mut interrupted = false;
