@@ -130,7 +130,8 @@ impl WriteQueue {
     }
 
     /// Like [`submit`](Self::submit), but the bytes are on stable storage when the write comes back without an error: no sync has to
-    /// follow. It says nothing about other writes.
+    /// follow. It says nothing about other writes. Beside other durable writes and syncs, mind what
+    /// [`QuikIO::sync`] says of failures.
     pub fn submit_durable(&self, token: u64, bytes: Frozen, offset: u64) {
         self.arrive(request(token, bytes, offset, true));
     }
@@ -199,7 +200,7 @@ impl WriteQueue {
                 Err(untried) => return untried,
             }
         }
-        let range = request.range();
+        let (durable, range) = (request.durable, request.range());
         self.make_way(&range);
         let finished = loop {
             match retry::judge(self.io.backend().write_now(request), self.granule) {
@@ -208,7 +209,7 @@ impl WriteQueue {
             }
             retry::pause(request.stalls);
         };
-        let finished = self.vouch_for(finished);
+        let finished = self.vouch_for(durable, finished);
         if let Some(order) = &self.order {
             self.pass_on(order, &range, &finished.result);
         }
@@ -242,15 +243,20 @@ impl WriteQueue {
         }
     }
 
-    /// What a durable write may say of itself: nothing, after a failure that may have been about it.
-    fn vouch_for(&self, mut write: Finished) -> Finished {
+    /// What a write may say of itself. A durable one: nothing, after a failure that may have been about it; and its own failure may be
+    /// about others.
+    fn vouch_for(&self, durable: bool, mut write: Finished) -> Finished {
+        let health = self.io.health();
         if write.durable
-            && let Err(failure) = self.io.health().verdict()
+            && let Err(failure) = health.verdict()
         {
             (write.durable, write.result) = (false, Err(failure));
         }
-        if write.result.is_err() {
-            self.io.health().troubled.store(true, Ordering::Relaxed);
+        if let Err(error) = &write.result {
+            health.troubled.store(true, Ordering::Relaxed);
+            if durable {
+                health.fail(error.clone());
+            }
         }
         write
     }
@@ -296,11 +302,12 @@ impl WriteQueue {
         let any = !completions.is_empty();
         let mut again = Vec::new();
         for completion in completions.drain(..) {
-            let (preparing, range) = (completion.0.preparing, completion.0.range());
+            let Request { preparing, durable, .. } = completion.0;
+            let range = completion.0.range();
             match retry::judge(completion, self.granule) {
                 Verdict::Finished(write) if preparing => self.prepared(write),
                 Verdict::Finished(write) => {
-                    let write = self.vouch_for(write);
+                    let write = self.vouch_for(durable, write);
                     if let Some(order) = &self.order {
                         self.pass_on(order, &range, &write.result);
                     }
@@ -336,7 +343,7 @@ impl WriteQueue {
             match storage.cut(end).and_then(|()| storage.sync()) {
                 Ok(()) => tracing::debug!(end, "what was prepared behind the log is cut off"),
                 // Not lost, only longer. But what the sync had to tell it will not tell again.
-                Err(errno) => health.fail(DeviceError::new(Operation::Sync, errno, 0..u64::MAX)),
+                Err(errno) => health.fail_unseen(DeviceError::new(Operation::Sync, errno, 0..u64::MAX)),
             }
         }
     }

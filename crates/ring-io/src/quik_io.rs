@@ -178,8 +178,12 @@ impl QuikIO {
     /// # Errors
     ///
     /// [`DeviceError`], also that of a write that [prepared space](QuikIOBuilder::prepare); after which nobody knows which writes are on
-    /// stable storage: the kernel may have dropped them, and a later success would not bring them back. So it is never retried here,
-    /// and should not be by the caller.
+    /// stable storage: the kernel may have dropped them, and a later success would not bring them back. So nothing is retried: from then
+    /// on each sync and each durable write gets that error, until a new `QuikIO` is made for the file, by whoever has looked what is
+    /// in it. A durable write that failed has the same effect.
+    ///
+    /// The kernel tells an error to one of the calls that it concerns. So if several syncs and durable writes are under way at once, the
+    /// success of one counts only when all those have succeeded that overlapped it. A ring has one under way at a time.
     pub fn sync(&self) -> Result<(), DeviceError> {
         self.health.verdict()?;
         let start = Instant::now();
@@ -188,12 +192,13 @@ impl QuikIO {
         match outcome {
             Ok(()) => {
                 tracing::trace!(?elapsed, "synced");
-                Ok(())
+                // Another call may have been told what was about this one.
+                self.health.verdict()
             }
             Err(errno) => {
                 let error = DeviceError::new(Operation::Sync, errno, 0..u64::MAX);
                 tracing::error!(%error, errno = error.errno(), ?elapsed, "sync failed");
-                self.health.troubled.store(true, Ordering::Relaxed);
+                self.health.fail(error.clone());
                 Err(error)
             }
         }
@@ -254,7 +259,7 @@ impl QuikIO {
 pub(crate) struct Health {
     /// Whether anything of the log has.
     pub(crate) troubled: AtomicBool,
-    /// Why a preparing write failed, where that is no matter of course.
+    /// The first failure after which nobody knows what is on stable storage.
     failure: OnceLock<DeviceError>,
     /// Why preparing ended, where it is one.
     stopped: Mutex<Option<DeviceError>>,
@@ -273,13 +278,18 @@ impl Health {
             tracing::warn!(%error, "no more space is prepared: durable writes become slower");
             *self.stopped.lock() = Some(error);
         } else {
-            self.fail(error);
+            self.fail_unseen(error);
         }
     }
 
     /// Something failed that nobody waits for: whoever comes next is told.
-    pub(crate) fn fail(&self, error: DeviceError) {
+    pub(crate) fn fail_unseen(&self, error: DeviceError) {
         tracing::error!(%error, "failed behind the log");
+        self.fail(error);
+    }
+
+    /// Something failed that may have been about anything that is not on stable storage.
+    pub(crate) fn fail(&self, error: DeviceError) {
         self.troubled.store(true, Ordering::Relaxed);
         _ = self.failure.set(error);
     }

@@ -48,7 +48,7 @@ every_engine! {
     a_new_log_starts_behind_what_is_there,
     sync_succeeds_after_writes,
     a_durable_write_needs_no_sync,
-    a_write_in_the_own_thread_is_durable_when_it_returns,
+    a_write_in_the_own_thread_is_what_was_asked_for_when_it_returns,
     threads_that_write_themselves_do_not_disturb_those_that_submit,
 }
 
@@ -265,21 +265,25 @@ fn a_durable_write_needs_no_sync(device: Device) {
     }
 }
 
-fn a_write_in_the_own_thread_is_durable_when_it_returns(device: Device) {
+fn a_write_in_the_own_thread_is_what_was_asked_for_when_it_returns(device: Device) {
     const LEN: usize = 3 * BLOCK;
     let (arena, buffers) = buffers(3, 4 * BLOCK);
     let queue = device.io.attach(&arena).expect("the only queue");
     for (token, buffer) in (0..).zip(buffers) {
-        let write = queue.write_durable_now(token, patterned(buffer, token, LEN), token * LEN as u64);
-        assert_eq!((write.token, write.result, write.durable), (token, Ok(()), true));
+        let (bytes, at, durable) = (patterned(buffer, token, LEN), token * LEN as u64, token < 2);
+        let write = match durable {
+            true => queue.write_durable_now(token, bytes, at),
+            false => queue.write_now(token, bytes, at),
+        };
+        assert_eq!((write.token, write.result, write.durable), (token, Ok(()), durable));
         assert!(write.bytes[..] == pattern(token, LEN));
         assert_eq!(queue.in_flight(), 0);
     }
     let expected: Vec<_> = (0..3).flat_map(|token| pattern(token, LEN)).collect();
     assert!(read_all(&device.io, expected.len()) == expected);
     if let Some(memory) = &device.memory {
-        assert!(memory.synced() == expected);
-        assert_eq!((memory.syncs(), memory.durable_writes()), (0, memory.writes()));
+        assert!(memory.synced() == expected[..2 * LEN]);
+        assert_eq!((memory.syncs(), memory.durable_writes()), (0, memory.writes()[..2].to_vec()));
     }
 }
 

@@ -186,17 +186,40 @@ fn an_error_after_a_short_write_is_final_too() {
 }
 
 #[test]
-fn a_failed_sync_is_told_and_not_repeated() {
+fn a_failed_sync_is_told_and_never_made_good() {
     let (io, device, queue) = device();
     write(&queue).expect("no fault yet");
     device.fail_sync(Errno::IO.raw_os_error());
     let error = io.sync().unwrap_err();
     assert_eq!((error.operation(), error.errno()), (Operation::Sync, Some(Errno::IO.raw_os_error())));
     assert_eq!(error.to_string(), "sync failed: Input/output error (os error 5)");
-    assert_eq!((device.syncs(), device.synced().len()), (1, 0));
-    device.fail_sync(Errno::INTR.raw_os_error());
-    assert!(io.sync().is_err());
-    assert_eq!(device.syncs(), 2);
+    // The device would succeed from now on.
+    assert_eq!(io.sync(), Err(error.clone()));
+    for durable in [queue.write_durable_now(1, bytes(1, BLOCK), 0), {
+        queue.submit_durable(2, bytes(2, BLOCK), 0);
+        drain(&queue).remove(0)
+    }] {
+        assert_eq!((durable.result, durable.durable), (Err(error.clone()), false));
+    }
+    assert!(queue.write_now(3, bytes(3, BLOCK), 0).result.is_ok(), "it promises nothing");
+    assert_eq!(device.syncs(), 1);
+}
+
+/// Its error may have been about what a sync would cover.
+#[test]
+fn after_a_failed_durable_write_no_sync_succeeds_and_after_a_plain_one_it_does() {
+    for durable in [true, false] {
+        let (io, device, queue) = device();
+        write(&queue).expect("no fault yet");
+        device.fail_write(0, Errno::IO.raw_os_error());
+        let failed = match durable {
+            true => queue.write_durable_now(1, bytes(1, BLOCK), 0),
+            false => queue.write_now(1, bytes(1, BLOCK), 0),
+        };
+        let error = failed.result.unwrap_err();
+        assert_eq!(io.sync(), if durable { Err(error) } else { Ok(()) });
+        assert_eq!(device.syncs(), usize::from(!durable));
+    }
 }
 
 #[test]
@@ -250,12 +273,12 @@ fn a_durable_write_that_fails_is_not_durable() {
         let (_, device, queue) = device();
         device.shorten_write(0, BLOCK);
         device.fail_write(1, errno.raw_os_error());
-        let write = write_durable(&queue, now);
-        let error = write.result.unwrap_err();
-        assert!(!write.durable && write.bytes[..] == pattern(1, LEN));
+        let failed = write_durable(&queue, now);
+        let error = failed.result.unwrap_err();
+        assert!(!failed.durable && failed.bytes[..] == pattern(1, LEN));
         assert_eq!((error.operation(), error.errno()), (Operation::Write, Some(errno.raw_os_error())));
         assert_eq!((error.range(), device.writes().len()), (AT..AT + LEN as u64, 2));
-        assert_eq!(write_durable(&queue, now).result, Ok(()), "the next write is a new one");
+        assert_eq!(write(&queue), Ok(()), "the next write is a new one");
     }
 }
 
