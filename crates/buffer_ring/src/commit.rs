@@ -111,13 +111,15 @@ impl Shared {
             return Ok(true);
         }
         if self.durability.written() >= address
-            && let Some(flusher) = self.durability.flusher.take()
+            && let Some(syncer) = self.durability.syncer.take()
         {
-            // The one before may have brought the answer, which may be that no sync will ever do.
             if self.durable_outcome(address).is_none() {
-                self.sync_device(flusher);
+                if !self.sync_device(syncer) {
+                    // All of it is durable, but a failure is just being made known in another thread.
+                    yield_now();
+                }
             } else {
-                drop(flusher);
+                drop(syncer);
                 self.tell();
             }
             return Ok(true);
@@ -193,7 +195,7 @@ impl Shared {
     fn has_news(&self, address: u64) -> bool {
         self.durable_outcome(address).is_some()
             || self.has_open_bytes(address) && self.flights.may_start(|| self.open_bytes())
-            || self.wants_flusher(address)
+            || self.wants_syncer(address)
             || self.wants_driver()
     }
 
@@ -207,7 +209,7 @@ impl Shared {
             self.parking.call_beyond(self.rotation.next_base());
         }
         self.parking.wake_up_to(self.durability.durable());
-        if !self.durability.flusher.is_taken() {
+        if !self.durability.syncer.is_taken() {
             self.parking.call_up_to(self.durability.written());
         }
         if self.wants_driver() {
@@ -237,8 +239,8 @@ impl Shared {
         if address > tail { Err(RingError::NotAppended { address, tail }) } else { Ok(()) }
     }
 
-    fn wants_flusher(&self, address: u64) -> bool {
-        self.durability.written() >= address && !self.durability.flusher.is_taken()
+    fn wants_syncer(&self, address: u64) -> bool {
+        self.durability.written() >= address && !self.durability.syncer.is_taken()
     }
 
     /// Whether all lives below `address` are sealed; then they are written without anybody's doing, except for their last writers'.

@@ -29,11 +29,7 @@ impl Shared {
         let mut finished = Vec::new();
         self.device.with(|queue| queue.reap(wait, &mut finished));
         let count = finished.len();
-        for write in finished {
-            // A durable one has the role of who flushes. One that failed keeps it: nobody is to flush any more.
-            let flusher = write.durable.then(|| self.durability.flusher.resume());
-            self.finish(write, flusher);
-        }
+        finished.into_iter().for_each(|write| self.finish(write));
         self.resign(driver);
         count
     }

@@ -1,7 +1,14 @@
 //! The watermarks: how far the log is written, and how far it is on stable storage.
 //!
-//! Both are read off the [ledger](crate::ledger), under its lock, and never move backward. What is written plainly, because nobody was
-//! waiting for it, needs a sync; one thread syncs at a time, in its own thread, and what the sync covers is settled before it begins.
+//! Both are read off the [ledger](crate::ledger), under its lock, and never move backward. What is written plainly needs a sync; one
+//! thread syncs at a time, in its own thread, and what the sync covers is settled before it begins.
+//!
+//! Syncs and durable writes have the device flush its cache. If that fails, the error is told to one of those that are under way, and may
+//! be about another's bytes; so a success tells nothing beside one whose outcome is not known. Therefore there is never more than one:
+//!
+//! - a write is durable only if [all before it is](Shared::may_be_durable). It keeps the watermark of what is written where that of what
+//!   is durable is, until it is over, so that nothing needs a sync, and nothing behind it may be durable;
+//! - a sync runs only if there is something written that it is needed for, and it keeps the durable watermark below that.
 
 use std::time::Instant;
 
@@ -19,8 +26,8 @@ pub(crate) struct Durability {
     ledger: Mutex<Ledger>,
     written: Watermark,
     durable: Watermark,
-    /// Whoever has it may have the device flush its cache, by a sync or a durable write.
-    pub(crate) flusher: Role,
+    /// Whoever has it syncs the device.
+    pub(crate) syncer: Role,
     /// Whether the ring is gone.
     closed: AtomicBool,
 }
@@ -45,7 +52,7 @@ impl Durability {
             ledger: Mutex::new(Ledger::new(start)),
             written: Watermark(AtomicU64::new(start)),
             durable: Watermark(AtomicU64::new(start)),
-            flusher: Role::new(),
+            syncer: Role::new(),
             closed: AtomicBool::new(false),
         }
     }
@@ -58,11 +65,6 @@ impl Durability {
         self.durable.get()
     }
 
-    /// The flusher role, for the durable write of a life that begins at `base`: if it is free, and no sync is needed for what is before.
-    pub(crate) fn flusher_at(&self, base: u64) -> Option<Holder<'_>> {
-        (self.durable() == base).then(|| self.flusher.take()).flatten()
-    }
-
     pub(crate) fn close(&self) {
         self.closed.store(true, Release);
     }
@@ -73,6 +75,11 @@ impl Durability {
 }
 
 impl Shared {
+    /// Whether a write at `base` may be a durable one. Once it may, it stays so until that write is over.
+    pub(crate) fn may_be_durable(&self, base: u64) -> bool {
+        self.durability.durable() == base
+    }
+
     /// Life `generation`, which ends at `end`, has been written, and perhaps is `durable`.
     pub(crate) fn record(&self, generation: u64, end: u64, durable: bool) {
         self.update(|ledger| ledger.complete(generation, end, durable));
@@ -95,8 +102,8 @@ impl Shared {
         }
     }
 
-    /// Makes durable what is written now, on behalf of all who wait for that, if it takes a sync.
-    pub(crate) fn sync_device(&self, flusher: Holder<'_>) {
+    /// Makes durable what is written now, on behalf of all who wait for that. `false` if it all is.
+    pub(crate) fn sync_device(&self, syncer: Holder<'_>) -> bool {
         // In a statement of its own: the lock must not last as long as the sync.
         let needed = self.durability.ledger.lock().begin_sync();
         if needed {
@@ -111,9 +118,10 @@ impl Shared {
                 Err(error) => self.poison(RingError::Device(error)),
             }
         }
-        drop(flusher);
+        drop(syncer);
         self.tell();
         // Whoever drives may be covered by the sync, and need not wait for the device.
         self.device.interrupt();
+        needed
     }
 }

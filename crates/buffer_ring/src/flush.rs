@@ -242,23 +242,18 @@ impl Shared {
 
     fn submit(&self, Write { token, bytes, base }: Write) {
         // If nobody waits for durability, a sync will do, for many buffers at once.
-        let waiting = self.flights.is_anybody_waiting();
-        let flusher = waiting.then(|| self.durability.flusher_at(base)).flatten();
+        let durable = self.flights.is_anybody_waiting() && self.may_be_durable(base);
         // The device goes when the ring does, which nobody can be inside of.
-        let submitted = self.device.with(|queue| match flusher {
-            Some(flusher) => {
-                flusher.leave();
-                queue.submit_durable(token, bytes, base);
-            }
-            None => queue.submit(token, bytes, base),
+        let submitted = self.device.with(|queue| {
+            if durable { queue.submit_durable(token, bytes, base) } else { queue.submit(token, bytes, base) }
         });
         debug_assert!(submitted.is_some(), "a flush after the ring was closed");
         // If somebody else drives, that thread sees this write when it gives the role up, and wakes who may have to drive.
         self.poll();
     }
 
-    /// Writes the bytes in this thread, which needs them on stable storage and has nothing else to do. Then the `flight` ends. They are
-    /// durable then, unless somebody else is having the device flushed: then it takes a sync, when that is over.
+    /// Writes the bytes in this thread, which needs them on stable storage and has nothing else to do. Then the `flight` ends. If it
+    /// could not be a durable write, this thread finds next that a sync is needed.
     #[cold]
     pub(crate) fn write_now(&self, flush: Flush<'_>, flight: Option<Flight<'_>>) {
         match self.prepare(flush) {
@@ -272,17 +267,18 @@ impl Shared {
     }
 
     fn write_here(&self, Write { token, bytes, base }: Write, flight: Option<Flight<'_>>) {
-        let flusher = self.durability.flusher_at(base);
+        let durable = self.may_be_durable(base);
         let start = Instant::now();
-        let finished = self.device.with(|queue| match flusher {
-            Some(_) => queue.write_durable_now(token, bytes, base),
-            None => queue.write_now(token, bytes, base),
+        let finished = self.device.with(|queue| {
+            if durable { queue.write_durable_now(token, bytes, base) } else { queue.write_now(token, bytes, base) }
         });
-        if flusher.is_some() {
+        if durable {
             self.flights.measured(start.elapsed());
         }
         self.latency.time(Measure::Device, start.elapsed());
-        self.finish(finished.expect("a write after the ring was closed"), (flight, flusher));
+        // Before anybody is told, so that the device need not wait until all are.
+        drop(flight);
+        self.finish(finished.expect("a write after the ring was closed"));
         if self.driver.is_taken_now() {
             // Who drives waits at the device, and perhaps for this.
             self.device.interrupt();
@@ -302,18 +298,18 @@ impl Shared {
         self.counters.dispatched(bytes.len() as u64 - u64::from(len));
         tracing::trace!(generation, base, len, "flushing");
         if !self.device.exists() {
-            self.complete(bytes, true, ());
+            self.complete(bytes, true);
             return None;
         }
         Some(Write { token: slot.index() as u64, bytes, base })
     }
 
-    /// A write has come back, and with it ends what is `over`.
-    pub(crate) fn finish(&self, Finished { bytes, durable, result, .. }: Finished, over: impl Sized) {
+    /// A write has come back.
+    pub(crate) fn finish(&self, Finished { bytes, durable, result, .. }: Finished) {
         match result {
             Ok(()) => {
                 self.counters.written(durable);
-                self.complete(bytes, durable, over);
+                self.complete(bytes, durable);
             }
             // The buffer stays as it is, flushing: its bytes can be read, and never change again.
             Err(error) => self.poison(RingError::Device(error)),
@@ -326,13 +322,11 @@ impl Shared {
     }
 
     /// The buffer has been written: its slot is free.
-    fn complete(&self, bytes: Frozen, durable: bool, over: impl Sized) {
+    fn complete(&self, bytes: Frozen, durable: bool) {
         let slot = &self.slots[bytes.index()];
         let (generation, end) = (slot.generation(), slot.base() + bytes.len() as u64);
         // First the watermarks, then the slot: whoever sees the buffer written sees them.
         self.record(generation, end, durable);
-        // Then the next may start: the device need not wait until all are told.
-        drop(over);
         self.counters.flushed();
         slot.complete(bytes);
         self.advance_as_driver();

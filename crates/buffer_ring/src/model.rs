@@ -35,6 +35,8 @@ struct State {
     synced: usize,
     /// How many syncs were asked for.
     syncs: usize,
+    /// Whether a sync or a durable write was begun whose success the ring does not know. An error is told once: there is one at a time.
+    flushing: bool,
     broken: Option<DeviceError>,
     sync_broken: Option<DeviceError>,
     interrupted: bool,
@@ -164,7 +166,15 @@ fn an_error() -> DeviceError {
 }
 
 impl State {
+    fn begin_flush(&mut self) {
+        assert!(!self.flushing, "two calls have the device flushed at once");
+        self.flushing = true;
+    }
+
     fn arrive(&mut self, write: Write) {
+        if write.durable {
+            self.begin_flush();
+        }
         if self.instant {
             self.finish(write);
         } else {
@@ -210,7 +220,11 @@ impl WriteQueue {
 
     /// In one step: whatever can come between its beginning and its end can also come before or after.
     pub(crate) fn write_durable_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
-        self.0.0.state.lock().write(Write { token, bytes, offset, durable: true })
+        let mut state = self.0.0.state.lock();
+        state.begin_flush();
+        let finished = state.write(Write { token, bytes, offset, durable: true });
+        state.flushing = !finished.durable;
+        finished
     }
 
     fn start(&self, write: Write) {
@@ -230,6 +244,8 @@ impl WriteQueue {
             device.changed.wait(&mut state);
         }
         device.in_flight.fetch_sub(state.ready.len(), AcqRel);
+        // One that failed is never over.
+        state.flushing &= !state.ready.iter().any(|write| write.durable);
         finished.append(&mut state.ready);
     }
 
@@ -267,11 +283,13 @@ impl WriteQueue {
         let covered = {
             let mut state = self.0.0.state.lock();
             state.syncs += 1;
+            state.begin_flush();
             let broken = state.broken.as_ref().or(state.sync_broken.as_ref());
             broken.cloned().map_or(Ok(state.written.len()), Err)?
         };
         let mut state = self.0.0.state.lock();
         state.synced = state.synced.max(covered);
+        state.flushing = false;
         Ok(())
     }
 

@@ -23,11 +23,6 @@ impl Role {
         (!self.taken.swap(true, AcqRel)).then(|| Holder(self))
     }
 
-    /// Gives back a holder that was left with something, to whoever has that now.
-    pub(crate) fn resume(&self) -> Holder<'_> {
-        Holder(self)
-    }
-
     /// Whether somebody has it, who may not have seen what the caller did before. Who takes it later will have.
     pub(crate) fn is_taken_now(&self) -> bool {
         // A read-modify-write that changes nothing, so that all takings come before or after it.
@@ -37,13 +32,6 @@ impl Role {
     /// Whether somebody has it. May be out of date.
     pub(crate) fn is_taken(&self) -> bool {
         self.taken.load(Acquire)
-    }
-}
-
-impl Holder<'_> {
-    /// Keeps the role taken until it is [resumed](Role::resume).
-    pub(crate) fn leave(self) {
-        core::mem::forget(self);
     }
 }
 

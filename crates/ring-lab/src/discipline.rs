@@ -16,6 +16,7 @@ struct Write {
 /// The first rule that is broken: the position in the log, and what is wrong there.
 pub(crate) fn broken(log: &Log, oracle: &Oracle) -> Option<(usize, String)> {
     let mut writes: Vec<Write> = Vec::new();
+    let mut call: Option<Call> = None;
     for (position, event) in log.events.iter().enumerate() {
         let rule = match event {
             Event::Arrived { write, offset, bytes, .. } => {
@@ -39,11 +40,40 @@ pub(crate) fn broken(log: &Log, oracle: &Oracle) -> Option<(usize, String)> {
             }
             _ => Ok(()),
         };
-        if let Err(what) = rule {
+        if let Err(what) = rule.and_then(|()| one_at_a_time(&mut call, event)) {
             return Some((position, what));
         }
     }
     None
+}
+
+/// What makes the disk flush its cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    SyncedWrite(usize),
+    Flush(usize),
+}
+
+/// An error is told to one of the calls that it may be about. So no other one is under way that might succeed meanwhile.
+fn one_at_a_time(under_way: &mut Option<Call>, event: &Event) -> Result<(), String> {
+    let begins = match *event {
+        Event::Arrived { write, synced: true, .. } => Some(Call::SyncedWrite(write)),
+        Event::FlushBegan { flush } => Some(Call::Flush(flush)),
+        _ => None,
+    };
+    let ends = match *event {
+        Event::Completed { write, .. } | Event::Failed { write } => Some(Call::SyncedWrite(write)),
+        Event::FlushEnded { flush, .. } => Some(Call::Flush(flush)),
+        _ => None,
+    };
+    if let (Some(second), Some(first)) = (begins, *under_way) {
+        return Err(format!("{second:?} while {first:?} is under way"));
+    }
+    match ends {
+        Some(_) if ends == *under_way => *under_way = None,
+        _ => *under_way = under_way.or(begins),
+    }
+    Ok(())
 }
 
 fn arrival(log: &Log, oracle: &Oracle, writes: &[Write], offset: usize, bytes: &[u8]) -> Result<(), String> {
