@@ -43,6 +43,12 @@ pub(super) const GROUPS: &[Group] = &[
                 "a_sync_covers_only_what_was_written_before_it_began",
             ],
             [
+                "a write may be durable beside a sync",
+                "self.durability.durable() == base",
+                "self.durability.durable() <= base",
+                "a_commit_behind_a_plain_write_syncs_it",
+            ],
+            [
                 "who has synced tells nobody",
                 "        drop(syncer);\n        self.tell();",
                 "        drop(syncer);",
