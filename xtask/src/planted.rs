@@ -41,6 +41,7 @@ const ORDER: &str = "crates/ring-io/src/order.rs";
 const SLOT: &str = "crates/buffer_ring/src/slot.rs";
 const LEASE: &str = "crates/buffer_ring/src/slot/lease.rs";
 const WRITER: &str = "crates/buffer_ring/src/writer/mod.rs";
+const DURABILITY: &str = "crates/buffer_ring/src/durability.rs";
 const LEDGER: &str = "crates/buffer_ring/src/ledger.rs";
 const LOG_FILE: &str = "crates/ring-io/src/file.rs";
 
@@ -120,6 +121,12 @@ const BUGS: &[Bug] = &[
             "    pub(crate) fn end_sync(&mut self) {\n        self.syncing = None;",
             "    pub(crate) fn end_sync(&mut self) {\n        self.syncing = None;\n        self.unsynced = None;",
         )],
+    },
+    Bug {
+        what: "have the device flushed by two calls at once",
+        level: Level::Memory,
+        gate: true,
+        changes: &[(DURABILITY, "self.durability.durable() == base", "self.durability.durable() <= base")],
     },
     Bug {
         what: "take a plain write for a durable one",
