@@ -166,6 +166,10 @@ impl Storage for LogFile {
         self.direct
     }
 
+    fn is_synced(&self) -> bool {
+        rustix::fs::fcntl_getfl(&self.file).is_ok_and(|flags| flags.contains(OFlags::DSYNC))
+    }
+
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
         let len = MAX_OFFSET.saturating_sub(offset).min(buf.len() as u64) as usize;
         let buf = &mut buf[..len];
@@ -197,9 +201,8 @@ impl Storage for LogFile {
     }
 
     fn is_worth_preparing(&self) -> bool {
-        // Where every write is synced, a preparing one would be told of what went wrong with another.
-        let synced = rustix::fs::fcntl_getfl(&self.file).is_ok_and(|flags| flags.contains(OFlags::DSYNC));
         let in_place = |system: rustix::fs::StatFs| !NOT_IN_PLACE.contains(&(system.f_type as u32));
-        !synced && rustix::fs::fstatfs(&self.file).is_ok_and(in_place)
+        // Where every write is synced, a preparing one would be told of what went wrong with another.
+        !self.is_synced() && rustix::fs::fstatfs(&self.file).is_ok_and(in_place)
     }
 }

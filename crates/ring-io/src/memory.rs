@@ -329,6 +329,10 @@ impl Storage for MemoryDevice {
         false
     }
 
+    fn is_synced(&self) -> bool {
+        false
+    }
+
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
         let state = self.shared.state.lock();
         let start = offset.min(state.contents.len() as u64) as usize;

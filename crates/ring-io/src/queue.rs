@@ -126,14 +126,21 @@ impl WriteQueue {
     /// `offset` has been written; so the writes may be submitted in any order, but must leave no gap. After a failed write each
     /// later one comes back untried.
     pub fn submit(&self, token: u64, bytes: Frozen, offset: u64) {
-        self.arrive(request(token, bytes, offset, false));
+        self.arrive(self.request(token, bytes, offset, false));
     }
 
     /// Like [`submit`](Self::submit), but the bytes are on stable storage when the write comes back without an error: no sync has to
     /// follow. It says nothing about other writes. Beside other durable writes and syncs, mind what
     /// [`QuikIO::sync`] says of failures.
     pub fn submit_durable(&self, token: u64, bytes: Frozen, offset: u64) {
-        self.arrive(request(token, bytes, offset, true));
+        self.arrive(self.request(token, bytes, offset, true));
+    }
+
+    fn request(&self, token: u64, bytes: Frozen, offset: u64, durable: bool) -> Request {
+        debug_assert!(is_aligned(offset) && is_aligned(bytes.len() as u64), "{} bytes at {offset}", bytes.len());
+        let durable = durable || self.io.is_synced();
+        tracing::trace!(token, offset, len = bytes.len(), durable, "write begins");
+        Request::new(token, bytes, offset, durable)
     }
 
     fn arrive(&self, request: Request) {
@@ -179,7 +186,7 @@ impl WriteQueue {
     /// `offset` must have come back written.
     #[must_use]
     pub fn write_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
-        self.write_here(request(token, bytes, offset, false))
+        self.write_here(self.request(token, bytes, offset, false))
     }
 
     /// Like [`write_now`](Self::write_now), but the bytes are on stable storage when it returns without an error: the same outcome as of
@@ -190,7 +197,7 @@ impl WriteQueue {
     /// As [`write_now`](Self::write_now).
     #[must_use]
     pub fn write_durable_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
-        self.write_here(request(token, bytes, offset, true))
+        self.write_here(self.request(token, bytes, offset, true))
     }
 
     fn write_here(&self, mut request: Request) -> Finished {
@@ -387,12 +394,6 @@ impl WriteQueue {
     pub fn io(&self) -> &Arc<QuikIO> {
         &self.io
     }
-}
-
-fn request(token: u64, bytes: Frozen, offset: u64, durable: bool) -> Request {
-    debug_assert!(is_aligned(offset) && is_aligned(bytes.len() as u64), "{} bytes at {offset}", bytes.len());
-    tracing::trace!(token, offset, len = bytes.len(), durable, "write begins");
-    Request::new(token, bytes, offset, durable)
 }
 
 impl fmt::Debug for WriteQueue {

@@ -34,6 +34,8 @@ pub struct QuikIO {
     engine: Engine,
     pub(crate) start_at: Option<u64>,
     pub(crate) write_mode: WriteMode,
+    /// Whether every write is durable.
+    synced: bool,
     /// Bytes that may be prepared ahead of the log.
     pub(crate) prepare: u64,
     health: Health,
@@ -89,12 +91,14 @@ impl QuikIO {
 
     pub(crate) fn assemble(backend: Box<dyn Backend>, storage: Arc<dyn Storage>, engine: Engine) -> Self {
         let prepare = if engine.kind() == EngineKind::Memory { 0 } else { DEFAULT_LIMIT };
+        let synced = storage.is_synced();
         Self {
             backend,
             storage,
             engine,
             start_at: None,
             write_mode: WriteMode::default(),
+            synced,
             prepare,
             health: Health::default(),
             attached: AtomicBool::new(false),
@@ -109,9 +113,17 @@ impl QuikIO {
     }
 
     /// In which order writes reach the file.
+    ///
+    /// If it was opened with `O_DSYNC` or `O_SYNC`: [`WriteMode::Serialized`], whatever was asked for. Every write is a durable one then, and
+    /// beside another one its success would tell nothing, as [`sync`](Self::sync) explains.
     #[must_use]
     pub fn write_mode(&self) -> WriteMode {
-        self.write_mode
+        if self.synced { WriteMode::Serialized } else { self.write_mode }
+    }
+
+    /// Whether every write is durable.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.synced
     }
 
     /// Whether the file was open with `O_DIRECT` when it was handed over.
@@ -221,7 +233,7 @@ impl QuikIO {
     /// Only for the one who has set `attached`.
     fn writer(self: &Arc<Self>, arena: &Arc<Arena>) -> Result<WriteQueue, FileError> {
         let lock = if self.lock.is_none() { Some(self.storage.lock()?) } else { None };
-        let order = match self.write_mode {
+        let order = match self.write_mode() {
             WriteMode::TailLocalized => None,
             WriteMode::Serialized => Some(Order::new(self.start()?)),
         };
@@ -301,7 +313,7 @@ impl fmt::Debug for QuikIO {
             .field("engine", &format_args!("{}", self.engine))
             .field("storage", &self.storage)
             .field("start_at", &self.start_at)
-            .field("write_mode", &self.write_mode)
+            .field("write_mode", &self.write_mode())
             .field("attached", &self.attached)
             .finish_non_exhaustive()
     }

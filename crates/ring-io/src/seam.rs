@@ -99,6 +99,9 @@ pub(crate) trait Storage: Debug + Send + Sync {
 
     fn is_direct(&self) -> bool;
 
+    /// Whether every write to it is a durable one, asked for or not.
+    fn is_synced(&self) -> bool;
+
     /// Fills `buf` from `offset`; answers fewer than `buf.len()` bytes only at the end of the file.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Errno>;
 

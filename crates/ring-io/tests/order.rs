@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use common::{Holding, attach, bytes, drain, pattern};
+use common::{Holding, attach, bytes, disk, drain, open, pattern};
 use ring_alloc::BLOCK;
 use ring_io::{Finished, MemoryDevice, QuikIO, Wait, WriteMode, WriteQueue};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 const SIZE: u64 = BLOCK as u64;
@@ -40,6 +41,23 @@ fn in_order(writes: u64) -> Vec<(u64, usize)> {
 fn what_nobody_chose_is_tail_localized() {
     let (io, _device) = QuikIO::in_memory();
     assert_eq!((io.write_mode(), WriteMode::default()), (WriteMode::TailLocalized, WriteMode::TailLocalized));
+}
+
+/// Each of them has the device flushed, whether it is to be durable or not.
+#[test]
+fn writes_to_a_file_that_syncs_them_all_are_durable_and_serialized() {
+    for flags in [OFlags::DSYNC, OFlags::SYNC] {
+        let dir = disk();
+        let io = QuikIO::builder(open(&dir.path().join("log"), flags)).write_mode(WriteMode::TailLocalized);
+        let io = Arc::new(io.build().expect("no obstacle"));
+        assert_eq!(io.write_mode(), WriteMode::Serialized);
+        let queue = attach(&io);
+        queue.submit(1, bytes(1, BLOCK), SIZE);
+        assert_eq!((queue.in_flight(), queue.waiting()), (0, 1));
+        let first = queue.write_now(0, bytes(0, BLOCK), 0);
+        let second = drain(&queue).remove(0);
+        assert_eq!([(first.result, first.durable), (second.result, second.durable)], [(Ok(()), true), (Ok(()), true)]);
+    }
 }
 
 #[test]
