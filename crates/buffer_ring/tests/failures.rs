@@ -206,6 +206,50 @@ fn a_sync_covers_only_writes_that_completed_before_it_began() {
     });
 }
 
+/// The device tells an error once. So its success tells nothing while another call has it flushed, which may be told that error.
+#[test]
+fn one_call_at_a_time_has_the_device_flushed() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(4, 4096));
+        // Written plainly, so that it needs a sync.
+        ring.append(&[1; 100]).expect("room");
+        ring.flush(&current(&ring)).wait().expect("written");
+        let holding = Holding::new(&device);
+        thread::scope(|scope| {
+            let beside = scope.spawn(|| ring.append_durable(&[2; 100]));
+            eventually("a commit is at the device", || device.held() == 1);
+            assert_eq!(ring.wait_durable(4096), Ok(()));
+            assert_eq!((device.syncs(), device.durable_writes().len()), (1, 0));
+            drop(holding);
+            assert!(beside.join().expect("no panic").is_ok());
+        });
+        assert_eq!((device.syncs(), device.durable_writes().len(), ring.durable_watermark()), (2, 0, 8192));
+    });
+}
+
+#[test]
+fn nobody_has_the_device_flushed_beside_a_durable_write_or_after_it_failed() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(4, 4096));
+        device.fail_write(0, EIO);
+        let holding = Holding::new(&device);
+        thread::scope(|scope| {
+            let commits = [1, 2].map(|count| {
+                let commit = scope.spawn(|| ring.append_durable(&[1; 100]));
+                eventually("the commit is at the device", || device.held() == count);
+                commit
+            });
+            assert_eq!((device.syncs(), device.durable_writes().len()), (0, 1), "only the first");
+            device.release(1);
+            drop(holding);
+            for commit in commits {
+                assert!(matches!(commit.join().expect("no panic"), Err(AppendError::Poisoned(RingError::Device(_)))));
+            }
+        });
+        assert_eq!((device.syncs(), device.durable_writes().len(), ring.durable_watermark()), (0, 1, 0));
+    });
+}
+
 #[test]
 fn short_writes_and_put_off_writes_are_no_failures() {
     within(LIMIT, || {
