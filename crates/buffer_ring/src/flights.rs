@@ -26,7 +26,7 @@ pub enum CommitPolicy {
     #[default]
     Immediate,
     /// At once if no batch is under way. Beside one, a second starts when so many bytes have gathered: less than that waits for the
-    /// first to come back. For devices on which flushes in parallel are no gain.
+    /// first to come back. For devices on which writes in parallel are no gain.
     MinBytes(u64),
     /// One batch at a time, and at least so long from the start of one to the start of the next: who comes earlier waits that out. For
     /// devices that bill by the operation. A buffer that is full goes out nevertheless.

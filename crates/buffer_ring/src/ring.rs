@@ -117,7 +117,8 @@ impl BufferRing {
         self.shared.append_durable(payload, None)
     }
 
-    /// Like [`append_durable`](Self::append_durable), but not longer than `timeout` for room and durability together.
+    /// Like [`append_durable`](Self::append_durable), but not longer than `timeout` for room and durability together, or one sync of the
+    /// device.
     ///
     /// # Errors
     ///
@@ -230,7 +231,7 @@ impl BufferRing {
         self.shared.sync(None)
     }
 
-    /// Like [`sync`](Self::sync), but not longer than `timeout`.
+    /// Like [`sync`](Self::sync), but not longer than `timeout`, or one sync of the device.
     ///
     /// # Errors
     ///
@@ -251,7 +252,7 @@ impl BufferRing {
         self.shared.wait_durable(address, None)
     }
 
-    /// Like [`wait_durable`](Self::wait_durable), but not longer than `timeout`.
+    /// Like [`wait_durable`](Self::wait_durable), but not longer than `timeout`, or one sync of the device.
     ///
     /// # Errors
     ///

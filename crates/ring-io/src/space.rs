@@ -13,7 +13,7 @@
 //!                        ├── at most `lead` bytes ─┤
 //! ```
 //!
-//! They are not durable themselves, and no sync is made for them: the next durable write takes along what the file system noted of
+//! They are not durable themselves, and no sync is made for them: the next durable write or sync takes along what the file system noted of
 //! them, which it would have to wait for in any case. So preparing cannot take the error of another write away from a sync.
 //!
 //! A write of the log never goes to the device while a preparing one to the same blocks is there: it is kept until that has ended.
