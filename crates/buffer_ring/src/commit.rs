@@ -105,7 +105,7 @@ impl Shared {
     fn help(&self, address: u64, deadline: Option<Instant>) -> Result<bool, RingError> {
         self.check_appended(address)?;
         if self.has_open_bytes(address)
-            && let Some(flight) = self.flights.start(|| self.open_bytes())
+            && let Some(flight) = self.flights.start(self.is_syncing(), || self.open_bytes())
         {
             self.lead(flight, address, deadline)?;
             return Ok(true);
@@ -194,7 +194,7 @@ impl Shared {
     /// Whether somebody who waits for `address` has its answer, or something to do.
     fn has_news(&self, address: u64) -> bool {
         self.durable_outcome(address).is_some()
-            || self.has_open_bytes(address) && self.flights.may_start(|| self.open_bytes())
+            || self.has_open_bytes(address) && self.may_start_batch()
             || self.wants_syncer(address)
             || self.wants_driver()
     }
@@ -205,11 +205,11 @@ impl Shared {
             return;
         }
         // First what keeps the device busy.
-        if self.flights.may_start(|| self.open_bytes()) {
+        if self.may_start_batch() {
             self.parking.call_beyond(self.rotation.next_base());
         }
         self.parking.wake_up_to(self.durability.durable());
-        if !self.durability.syncer.is_taken() {
+        if !self.is_syncing() {
             self.parking.call_up_to(self.durability.written());
         }
         if self.wants_driver() {
@@ -239,8 +239,16 @@ impl Shared {
         if address > tail { Err(RingError::NotAppended { address, tail }) } else { Ok(()) }
     }
 
+    fn may_start_batch(&self) -> bool {
+        self.flights.may_start(self.is_syncing(), || self.open_bytes())
+    }
+
+    fn is_syncing(&self) -> bool {
+        self.durability.syncer.is_taken()
+    }
+
     fn wants_syncer(&self, address: u64) -> bool {
-        self.durability.written() >= address && !self.durability.syncer.is_taken()
+        self.durability.written() >= address && !self.is_syncing()
     }
 
     /// Whether all lives below `address` are sealed; then they are written without anybody's doing, except for their last writers'.

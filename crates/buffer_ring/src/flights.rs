@@ -2,7 +2,8 @@
 //!
 //! A batch is what has been appended to the open buffer by the time it is sealed for somebody who waits. Its way to the device and back
 //! is a *flight*. With none under way the next starts at once. While one is, what arrives waits for it and forms the next batch;
-//! a second one may start beside it when it has enough to carry, so that a late arrival waits for one flight at most.
+//! a second one may start beside it when it has enough to carry, so that a late arrival waits for one flight at most. The same goes for a
+//! sync that is under way: what is written beside it needs another one, so there is no hurry until it has ended.
 //!
 //! There is no timer: whoever arrives, and whoever ends a flight, decides. Whatever the policy, with no flight under way the answer is
 //! yes; so nobody is left alone.
@@ -36,6 +37,10 @@ pub enum CommitPolicy {
 /// The least that a second flight takes along: one in so many of those who wait. Small batches would last: each flight wakes as many as
 /// it brings back, and they are the next batch.
 const SHARE: usize = 3;
+
+/// What a flight beside a sync takes along: half of those who wait, though not more than so many. Fewer would pay for a write each, and
+/// more would have to be woken first.
+const BESIDE_A_SYNC: usize = 12;
 
 /// On a device that is faster than this, a second flight costs more than it brings.
 const FAST: Duration = Duration::from_micros(20);
@@ -118,27 +123,31 @@ impl Flights {
         self.waiting.load(Relaxed) > 0
     }
 
-    /// Whether the next batch may start. May be out of date, except that whoever ends a flight is seen by who parks later.
-    pub(crate) fn may_start(&self, bytes: impl FnOnce() -> u64) -> bool {
-        match self.count.load(Acquire) {
-            0 => true,
-            1 => match self.policy {
-                CommitPolicy::Immediate => {
-                    let crowd = self.waiting.load(Relaxed) / SHARE;
-                    let enough = self.aboard.load(Relaxed).max(crowd).max(1);
-                    !self.is_fast() && self.pending.load(Relaxed) >= enough
+    /// Whether the next batch may start, perhaps beside a sync. May be out of date, except that whoever ends a flight is seen by who parks
+    /// later.
+    pub(crate) fn may_start(&self, syncing: bool, bytes: impl FnOnce() -> u64) -> bool {
+        let count = self.count.load(Acquire);
+        match self.policy {
+            _ if count > 1 => false,
+            _ if count == 0 && !syncing => true,
+            CommitPolicy::Immediate => {
+                let (waiting, pending) = (self.waiting.load(Relaxed), self.pending.load(Relaxed));
+                if count == 0 {
+                    pending >= waiting.div_ceil(2).min(BESIDE_A_SYNC)
+                } else {
+                    !self.is_fast() && pending >= self.aboard.load(Relaxed).max(waiting / SHARE).max(1)
                 }
-                CommitPolicy::MinBytes(least) => bytes() >= least,
-                CommitPolicy::MinInterval(_) => false,
-            },
-            _ => false,
+            }
+            CommitPolicy::MinBytes(least) => bytes() >= least,
+            CommitPolicy::MinInterval(_) => count == 0,
         }
     }
 
     /// Starts a flight, if it may.
-    pub(crate) fn start(&self, bytes: impl FnOnce() -> u64) -> Option<Flight<'_>> {
+    pub(crate) fn start(&self, syncing: bool, bytes: impl FnOnce() -> u64) -> Option<Flight<'_>> {
         let seen = self.count.load(Acquire);
-        let started = self.may_start(bytes) && self.count.compare_exchange(seen, seen + 1, AcqRel, Relaxed).is_ok();
+        let started =
+            self.may_start(syncing, bytes) && self.count.compare_exchange(seen, seen + 1, AcqRel, Relaxed).is_ok();
         started.then(|| Flight(self))
     }
 
@@ -247,7 +256,7 @@ mod tests {
     #[test]
     fn a_crowd_does_not_start_a_second_flight_for_a_few() {
         let flights = Flights::new(CommitPolicy::Immediate);
-        let start = || flights.start(|| 0);
+        let start = || flights.start(false, || 0);
         let crowd: Vec<_> = (0..9).map(|_| flights.arrive(true)).collect();
         let first = start().expect("none is under way");
         assert_eq!(first.depart(|| 0), 9);
@@ -265,5 +274,21 @@ mod tests {
         assert_eq!(second.depart(|| 0), 4);
         late.push(flights.arrive(true));
         assert!(start().is_none(), "two are under way");
+    }
+
+    #[test]
+    fn beside_a_sync_a_flight_waits_for_half_of_the_others_or_for_its_end() {
+        for (crowd, enough) in [(1, 1), (2, 1), (3, 2), (4, 2), (16, 8), (64, BESIDE_A_SYNC)] {
+            let flights = Flights::new(CommitPolicy::Immediate);
+            let mut waiting: Vec<_> = (0..crowd).map(|_| flights.arrive(false)).collect();
+            for pending in 1..=enough {
+                let may_start = || flights.may_start(true, || 0);
+                assert!(!may_start(), "{pending} of {crowd}");
+                waiting.pop();
+                waiting.push(flights.arrive(true));
+                assert_eq!(may_start(), pending == enough, "{pending} of {crowd}");
+            }
+            assert!(Flights::new(CommitPolicy::Immediate).may_start(false, || 0));
+        }
     }
 }

@@ -150,14 +150,14 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a second flight starts whatever it carries",
-                "CommitPolicy::MinInterval(_) => false,",
+                "CommitPolicy::MinInterval(_) => count == 0,",
                 "CommitPolicy::MinInterval(_) => true,",
                 "with_a_least_interval_there_is_one_flight",
             ],
             [
                 "there is no second flight",
-                "!self.is_fast() && self.pending",
-                "false && self.pending",
+                "!self.is_fast() && pending",
+                "false && pending",
                 "one_flight_starts_at_once_and_a_second_when_it_has_enough",
             ],
         ],
@@ -191,7 +191,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who parks does not look whether a flight may start",
-                "            || self.has_open_bytes(address) && self.flights.may_start(|| self.open_bytes())\n",
+                "            || self.has_open_bytes(address) && self.may_start_batch()\n",
                 "",
                 "the_next_batch_starts_when_the_flight_is_over",
             ],

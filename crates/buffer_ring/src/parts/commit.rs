@@ -30,7 +30,7 @@ fn one_flight_starts_at_once_and_a_second_when_it_has_enough() {
         let flights = Arc::new(Flights::new(CommitPolicy::Immediate));
         let fly = |flights: &Flights| {
             let _waiting = flights.arrive(true);
-            let flight = flights.start(|| 0);
+            let flight = flights.start(false, || 0);
             if let Some(flight) = &flight {
                 assert!(flight.depart(|| 0) <= 2);
             }
@@ -58,7 +58,7 @@ fn with_a_least_interval_there_is_one_flight() {
     static REFUSED: Count = Count::new(0);
     model("with_a_least_interval_there_is_one_flight", Bound::None, || {
         let flights = Arc::new((Flights::new(CommitPolicy::MinInterval(core::time::Duration::ZERO)), cell()));
-        let fly = |(flights, cell): &(Flights, Shadow)| match flights.start(|| 0) {
+        let fly = |(flights, cell): &(Flights, Shadow)| match flights.start(false, || 0) {
             Some(_flight) => cell.write(0..512),
             None => hit(&REFUSED),
         };
