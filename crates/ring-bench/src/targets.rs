@@ -70,7 +70,16 @@ const TARGETS: &[Target] = &[
     },
     Target {
         number: "A3",
-        what: "staging, 4 KiB, 2–8 threads: time of a private copy",
+        what: "staging by a writer session, 4 KiB, 2–8 threads: time of a private copy",
+        workload: "staging",
+        sizes: &[4096],
+        threads: &[2, 4, 8],
+        bound: Bound::AtMost(1.6),
+        value: |round| nanos(round, SESSION, "private copy"),
+    },
+    Target {
+        number: "A3",
+        what: "the same by `append`",
         workload: "staging",
         sizes: &[4096],
         threads: &[2, 4, 8],
