@@ -1,19 +1,28 @@
-//! Runs the loom models and shows how much each one explored.
+//! Runs the loom models, each in a process of its own and one on each processor, and shows how much each one explored.
 //!
-//! A model reports with one line, `model <name>: <n> executions at bound <b> in <s> s`. A run without such a line proves nothing
-//! (a filter that matches no test, a test file compiled without `--cfg loom`) and counts as failed.
+//! A model reports with one line, `model <name>: <n> executions at bound <b> in <s> s`. A run without such a line proves nothing, and
+//! counts as failed; and so does a program without models (a test file compiled without `--cfg loom`).
 //!
 //! With `--deep` a model that is bounded reports twice: as far as it goes here, and with four preemptions, until it has been at that
 //! for [`DEEP_SECONDS`]. If it was not done then, its line ends with `, cut off`, and the table says so.
 
-use crate::models::{PROGRAMS, Program};
-use crate::run::{run_and_read, rustflags, target};
+use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::Ordering::Relaxed;
+use core::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::models::{Model, PROGRAMS};
+use crate::run::{root, run_and_read, rustflags, target};
 
 /// How long one model may explore deeper. All of them together end within the six hours of a nightly job.
 const DEEP_SECONDS: &str = "600";
 
 #[derive(Debug, PartialEq)]
-struct Model {
+struct Explored {
     name: String,
     executions: u64,
     /// Preemptions explored, or `none` for every interleaving.
@@ -36,49 +45,122 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
         variables.push(("LOOM_DEEP", DEEP_SECONDS));
     }
 
-    let mut models = Vec::new();
-    for Program { package, target, .. } in PROGRAMS {
-        let mut line = format!("cargo test --profile loom -p {package} {target} -- --nocapture --test-threads=2");
-        // A library's other tests know nothing of loom.
-        line.push_str(" --skip tests::");
-        for filter in &filters {
-            line.push(' ');
-            line.push_str(filter);
+    let mut work = Vec::new();
+    for program in PROGRAMS {
+        let built = root().join(program.built(&run_and_read(&variables, &program.build())?)?);
+        let models = program.models(&built, &filters)?;
+        if models.is_empty() && filters.is_empty() {
+            return Err(format!("{} ({}) has no models, so nothing was shown", program.package, program.target));
         }
-        let before = models.len();
-        models.extend(run_and_read(&variables, &line)?.lines().filter_map(parse));
-        if models.len() == before && filters.is_empty() {
-            return Err(format!("no model of {package} ({target}) has reported, so nothing was shown"));
-        }
+        work.extend(models.into_iter().map(|model| (built.clone(), model)));
     }
-    if models.is_empty() {
-        return Err("no model has reported: does the filter match one?".into());
+    if work.is_empty() {
+        return Err("no model has such a name".into());
     }
-    print!("\n{}", table(&models));
-    Ok(())
+    let (explored, failed) = explore_all(&work, deep);
+    print!("\n{}", table(&explored));
+    match failed.as_slice() {
+        [] => Ok(()),
+        [first, ..] => Err(format!(
+            "{} of {} models failed, and said why above: {}\n\
+             one of them alone, with the places of what it did: LOOM_LOCATION=1 cargo xtask loom {}",
+            failed.len(),
+            work.len(),
+            failed.join(", "),
+            first
+        )),
+    }
 }
 
-/// The report in a line, if there is one. The test harness may have begun the line: `test <name> ... model ...`.
-fn parse(line: &str) -> Option<Model> {
-    let (before, report) = line.split_once("model ")?;
-    if !before.is_empty() && !before.ends_with("... ") {
-        return None;
+/// Explores all models, as many at once as there are processors. Gives the reports, in their order, and who failed.
+fn explore_all(work: &[(PathBuf, Model)], deep: bool) -> (Vec<Explored>, Vec<&str>) {
+    let bar = ProgressBar::new(work.len() as u64);
+    bar.set_style(ProgressStyle::with_template("[{elapsed}] {pos} of {len} {wide_msg}").expect("well formed"));
+    bar.enable_steady_tick(Duration::from_secs(1));
+    let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let one_after_the_other = || {
+        loop {
+            let number = next.fetch_add(1, Relaxed);
+            let Some((built, model)) = work.get(number) else { break };
+            bar.set_message(model.test.clone());
+            let outcome = explore(built, model, deep);
+            bar.suspend(|| match &outcome {
+                Ok(reports) => reports.iter().for_each(|report| {
+                    println!(
+                        "{}: {} executions at bound {}, {}",
+                        report.name,
+                        report.executions,
+                        report.bound,
+                        report.time().trim()
+                    )
+                }),
+                Err(why) => println!("\n{} FAILED: {why}", model.test),
+            });
+            bar.inc(1);
+            outcomes.lock().expect("not poisoned").push((number, outcome));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(one_after_the_other);
+        }
+    });
+    bar.finish_and_clear();
+
+    let mut outcomes = outcomes.into_inner().expect("not poisoned");
+    outcomes.sort_by_key(|(number, _)| *number);
+    let (mut explored, mut failed) = (Vec::new(), Vec::new());
+    for (number, outcome) in outcomes {
+        match outcome {
+            Ok(reports) => explored.extend(reports),
+            Err(_) => failed.push(work[number].1.test.as_str()),
+        }
     }
-    let (name, numbers) = report.split_once(": ")?;
+    (explored, failed)
+}
+
+/// Explores one model, and gives what it reports, or all that it printed if it failed.
+fn explore(built: &Path, model: &Model, deep: bool) -> Result<Vec<Explored>, String> {
+    let mut command = model.command(built);
+    if deep {
+        command.env("LOOM_DEEP", DEEP_SECONDS);
+    }
+    let output = command.output().map_err(|error| format!("cannot start {}: {error}", built.display()))?;
+    let said = [&*String::from_utf8_lossy(&output.stdout), &*String::from_utf8_lossy(&output.stderr)].concat();
+    let reports: Vec<_> = said.lines().filter_map(parse).collect();
+    if !output.status.success() {
+        Err(format!("{}\n{said}", output.status))
+    } else if reports.is_empty() {
+        Err(format!("it has reported nothing, so nothing was shown\n{said}"))
+    } else {
+        Ok(reports)
+    }
+}
+
+impl Explored {
+    fn time(&self) -> String {
+        let seconds = self.seconds;
+        if self.cut_off { format!("cut off after {seconds:.0} s") } else { format!("{seconds:>6.1} s") }
+    }
+}
+
+/// The report in a line, if there is one.
+fn parse(line: &str) -> Option<Explored> {
+    let (name, numbers) = line.strip_prefix("model ")?.split_once(": ")?;
     let (executions, rest) = numbers.split_once(" executions at bound ")?;
     let (bound, time) = rest.split_once(" in ")?;
     let time = time.trim_end();
     let (time, cut_off) = time.strip_suffix(", cut off").map_or((time, false), |time| (time, true));
     let (executions, seconds) = (executions.parse().ok()?, time.strip_suffix(" s")?.parse().ok()?);
-    Some(Model { name: name.into(), executions, bound: bound.into(), seconds, cut_off })
+    Some(Explored { name: name.into(), executions, bound: bound.into(), seconds, cut_off })
 }
 
-fn table(models: &[Model]) -> String {
+fn table(models: &[Explored]) -> String {
     let width = models.iter().map(|model| model.name.len()).max().unwrap_or(0).max("model".len());
     let mut table = format!("{:<width$}  {:>12}  {:>5}  {:>8}\n", "model", "executions", "bound", "time");
-    for Model { name, executions, bound, seconds, cut_off } in models {
-        let time = if *cut_off { format!("cut off after {seconds:.0} s") } else { format!("{seconds:>6.1} s") };
-        table.push_str(&format!("{name:<width$}  {executions:>12}  {bound:>5}  {time}\n"));
+    for model in models {
+        let Explored { name, executions, bound, .. } = model;
+        table.push_str(&format!("{name:<width$}  {executions:>12}  {bound:>5}  {}\n", model.time()));
     }
     table
 }
@@ -87,18 +169,17 @@ fn table(models: &[Model]) -> String {
 mod tests {
     use super::*;
 
-    fn model(name: &str, executions: u64, seconds: f64) -> Option<Model> {
-        Some(Model { name: name.into(), executions, bound: "3".into(), seconds, cut_off: false })
+    fn model(name: &str, executions: u64, seconds: f64) -> Option<Explored> {
+        Some(Explored { name: name.into(), executions, bound: "3".into(), seconds, cut_off: false })
     }
 
     #[test]
-    fn a_report_is_found_alone_and_behind_the_harness() {
+    fn a_report_has_a_line() {
         let expected = model("one_sealer", 40_123, 3.25);
         assert_eq!(parse("model one_sealer: 40123 executions at bound 3 in 3.25 s"), expected);
-        assert_eq!(parse("test one_sealer ... model one_sealer: 40123 executions at bound 3 in 3.25 s"), expected);
         assert_eq!(parse("model tiny: 1 executions at bound 3 in 0 s"), model("tiny", 1, 0.0));
         let unfinished = parse("model large: 7000 executions at bound 3 in 600.5 s, cut off");
-        assert_eq!(unfinished, model("large", 7000, 600.5).map(|model| Model { cut_off: true, ..model }));
+        assert_eq!(unfinished, model("large", 7000, 600.5).map(|model| Explored { cut_off: true, ..model }));
     }
 
     #[test]

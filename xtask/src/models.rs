@@ -1,7 +1,8 @@
-//! Where the loom models are, and how one of them is run by its name.
+//! Where the loom models are, how they are built, and how one of them is run by its name.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::run::root;
 
@@ -47,7 +48,40 @@ pub(crate) fn find(name: &str) -> Result<Model, String> {
     Err(format!("there is no model `{name}`"))
 }
 
+impl Model {
+    /// Runs it alone in `built`, its program. The process is its own, since loom maps and unmaps stacks in each execution: two models in
+    /// one process would wait for each other most of the time.
+    pub(crate) fn command(&self, built: &Path) -> Command {
+        let mut command = Command::new(built);
+        command.args(["--exact", &self.test, "--nocapture"]);
+        command
+    }
+}
+
 impl Program {
+    /// What builds it. Needs `--cfg loom` in `RUSTFLAGS`.
+    pub(crate) fn build(&self) -> String {
+        let Self { package, target, .. } = self;
+        format!("cargo test --profile loom -p {package} {target} --no-run --color never")
+    }
+
+    /// Where it is, as the build `said`: relative to where that ran, or absolute.
+    pub(crate) fn built<'a>(&self, said: &'a str) -> Result<&'a str, String> {
+        let line = said.lines().rev().find_map(|line| line.trim().strip_prefix("Executable ")?.split_once('('));
+        let (_, path) = line.ok_or_else(|| format!("cargo names no program of {self:?}\n{said}"))?;
+        Ok(path.trim_end_matches(')'))
+    }
+
+    /// Its models whose names contain one of `filters`, or all if there are none.
+    pub(crate) fn models(&'static self, built: &Path, filters: &[&String]) -> Result<Vec<Model>, String> {
+        // A library's other tests know nothing of loom.
+        let list = Command::new(built).args(["--list", "--skip", "tests::"]).args(filters).output();
+        let list = list.map_err(|error| format!("cannot start {}: {error}", built.display()))?.stdout;
+        let tests = String::from_utf8_lossy(&list);
+        let tests = tests.lines().filter_map(|line| line.strip_suffix(": test"));
+        Ok(tests.map(|test| Model { program: self, test: test.to_owned() }).collect())
+    }
+
     fn files(&self) -> Result<Vec<PathBuf>, String> {
         let path = root().join(self.sources);
         if path.is_file() {

@@ -167,10 +167,11 @@ impl Lab {
     /// All models that are said to kill something have to pass as long as nothing is changed.
     fn check_unchanged(&self, mutants: &[Mutant]) -> Result<(), String> {
         let models: Result<BTreeSet<_>, _> = mutants.iter().map(|mutant| models::find(mutant.killer)).collect();
-        for Model { program, test } in models? {
+        for model in models? {
+            let test = &model.test;
             say(&format!("unchanged: {test}: "));
             let start = Instant::now();
-            match self.run(&self.compile(program)?, &test, PATIENCE, None)? {
+            match self.run(&self.compile(model.program)?, &model, PATIENCE, None)? {
                 Verdict::Passed => println!("passes ({:.1} s)", start.elapsed().as_secs_f64()),
                 Verdict::Failed(why) => return Err(format!("{test} fails without any change: {why}")),
                 Verdict::TimedOut => return Err(format!("{test} takes more than {PATIENCE:?}")),
@@ -184,12 +185,12 @@ impl Lab {
         let path = self.tree.join(mutant.file);
         let write = |text: &str| fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()));
         let source = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let Model { program, test } = models::find(mutant.killer)?;
+        let model = models::find(mutant.killer)?;
         write(&mutant.apply(&source)?)?;
-        let outcome = self.compile(program).and_then(|binary| {
-            let verdict = self.run(&binary, &test, PATIENCE, None)?;
+        let outcome = self.compile(model.program).and_then(|built| {
+            let verdict = self.run(&built, &model, PATIENCE, None)?;
             let hunted = hunt && !matches!(verdict, Verdict::Failed(_));
-            Ok((verdict, if hunted { self.hunt(program.package)? } else { String::new() }))
+            Ok((verdict, if hunted { self.hunt(model.program.package)? } else { String::new() }))
         });
         write(&source)?;
         outcome.map_err(|error| format!("{}: {error}", mutant.title()))
@@ -199,12 +200,10 @@ impl Lab {
     fn hunt(&self, package: &str) -> Result<String, String> {
         let mut found = String::new();
         for program in models::PROGRAMS.iter().filter(|program| program.package == package) {
-            let binary = self.compile(program)?;
-            let list = Command::new(&binary).args(["--list", "--skip", "tests::"]).output();
-            let list = list.map_err(|error| format!("cannot list the models: {error}"))?.stdout;
-            for test in String::from_utf8_lossy(&list).lines().filter_map(|line| line.strip_suffix(": test")) {
-                if let Verdict::Failed(why) = self.run(&binary, test, PATIENCE / 10, Some("2"))? {
-                    found.push_str(&format!("\n  {test} fails at 2 preemptions: {why} "));
+            let built = self.compile(program)?;
+            for model in program.models(&built, &[])? {
+                if let Verdict::Failed(why) = self.run(&built, &model, PATIENCE / 10, Some("2"))? {
+                    found.push_str(&format!("\n  {} fails at 2 preemptions: {why} ", model.test));
                 }
             }
         }
@@ -213,9 +212,10 @@ impl Lab {
 
     /// Builds a program of models, and gives its path.
     fn compile(&self, program: &Program) -> Result<PathBuf, String> {
-        let mut cargo = Command::new("cargo");
-        cargo.args(["test", "--profile", "loom", "--package", program.package, "--no-run"]);
-        cargo.args(program.target.split(' '));
+        let line = program.build();
+        let mut words = line.split(' ');
+        let mut cargo = Command::new(words.next().unwrap_or_default());
+        cargo.args(words);
         // Nobody looks at these builds with a debugger, and linking takes half the time without.
         cargo
             .env("RUSTFLAGS", &self.flags)
@@ -226,36 +226,35 @@ impl Lab {
         if !built.status.success() {
             return Err(format!("it does not compile\n{said}"));
         }
-        let program = said.lines().rev().find_map(|line| line.trim().strip_prefix("Executable ")?.split_once('('));
-        let (_, path) = program.ok_or_else(|| format!("cargo names no program\n{said}"))?;
-        Ok(self.tree.join(path.trim_end_matches(')')))
+        Ok(self.tree.join(program.built(&said)?))
     }
 
-    fn run(&self, test: &Path, model: &str, patience: Duration, bound: Option<&str>) -> Result<Verdict, String> {
+    fn run(&self, built: &Path, model: &Model, patience: Duration, bound: Option<&str>) -> Result<Verdict, String> {
         let output = self.build.join("output");
         let open = || {
             let out = File::create(&output)?;
             Ok((out.try_clone()?, out))
         };
         let (out, err) = open().map_err(|error: io::Error| format!("{}: {error}", output.display()))?;
-        let mut command = Command::new(test);
-        command.args(["--exact", model, "--nocapture"]).env("RUST_BACKTRACE", "0").stdout(out).stderr(err);
+        let test = &model.test;
+        let mut command = model.command(built);
+        command.env("RUST_BACKTRACE", "0").stdout(out).stderr(err);
         if let Some(bound) = bound {
             command.env("LOOM_MAX_PREEMPTIONS", bound);
         }
-        let child = command.spawn().map_err(|error| format!("cannot start {}: {error}", test.display()))?;
-        let Some(status) = wait(child, patience).map_err(|error| format!("cannot wait for {model}: {error}"))? else {
+        let child = command.spawn().map_err(|error| format!("cannot start {}: {error}", built.display()))?;
+        let Some(status) = wait(child, patience).map_err(|error| format!("cannot wait for {test}: {error}"))? else {
             return Ok(Verdict::TimedOut);
         };
         let said = fs::read(&output).map_err(|error| format!("{}: {error}", output.display()))?;
         let said = String::from_utf8_lossy(&said);
         if !said.contains("running 1 test") {
-            return Err(format!("there is no model {model}\n{said}"));
+            return Err(format!("there is no model {test}\n{said}"));
         }
         if status.success() {
             return Ok(Verdict::Passed);
         }
-        let why = reason(&said).ok_or_else(|| format!("{model} failed, but not by a panic ({status})\n{said}"))?;
+        let why = reason(&said).ok_or_else(|| format!("{test} failed, but not by a panic ({status})\n{said}"))?;
         Ok(Verdict::Failed(why))
     }
 }
