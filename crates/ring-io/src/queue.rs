@@ -130,15 +130,15 @@ impl WriteQueue {
     }
 
     /// Like [`submit`](Self::submit), but the bytes are on stable storage when the write comes back without an error: no sync has to
-    /// follow. It says nothing about other writes. Beside other durable writes and syncs, mind what
-    /// [`QuikIO::sync`] says of failures.
+    /// follow. It says nothing about other writes. Who has several of them under way, or a sync beside them, minds what
+    /// [`QuikIO::sync`] says of that.
     pub fn submit_durable(&self, token: u64, bytes: Frozen, offset: u64) {
         self.arrive(self.request(token, bytes, offset, true));
     }
 
     fn request(&self, token: u64, bytes: Frozen, offset: u64, durable: bool) -> Request {
         debug_assert!(is_aligned(offset) && is_aligned(bytes.len() as u64), "{} bytes at {offset}", bytes.len());
-        let durable = durable || self.io.is_synced();
+        let durable = durable || self.io.synced;
         tracing::trace!(token, offset, len = bytes.len(), durable, "write begins");
         Request::new(token, bytes, offset, durable)
     }

@@ -35,7 +35,7 @@ pub struct QuikIO {
     pub(crate) start_at: Option<u64>,
     pub(crate) write_mode: WriteMode,
     /// Whether every write is durable.
-    synced: bool,
+    pub(crate) synced: bool,
     /// Bytes that may be prepared ahead of the log.
     pub(crate) prepare: u64,
     health: Health,
@@ -119,11 +119,6 @@ impl QuikIO {
     #[must_use]
     pub fn write_mode(&self) -> WriteMode {
         if self.synced { WriteMode::Serialized } else { self.write_mode }
-    }
-
-    /// Whether every write is durable.
-    pub(crate) fn is_synced(&self) -> bool {
-        self.synced
     }
 
     /// Whether the file was open with `O_DIRECT` when it was handed over.
