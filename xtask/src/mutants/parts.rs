@@ -118,7 +118,7 @@ pub(super) const GROUPS: &[Group] = &[
                 "an opener leaves who waits for room at the device",
                 "self.advance_to(self.target()) && self.waiters.want_room()",
                 "self.advance_to(self.target()) && false",
-                "all_who_wait_for_room_go_on",
+                "an_opener_fetches_who_waits_for_room_from_the_device",
             ],
         ],
     ),
@@ -422,7 +422,7 @@ pub(super) const GROUPS: &[Group] = &[
                 "who waits for room is not counted before it looks",
                 "self.for_room.fetch_add(1, Acquire);",
                 "",
-                "all_who_wait_for_room_go_on",
+                "an_opener_fetches_who_waits_for_room_from_the_device",
             ],
             [
                 "who waits for room does not acquire",

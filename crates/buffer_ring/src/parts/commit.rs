@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::append::Patience;
-use crate::flights::{CommitPolicy, Flights};
+use crate::flights::{CommitPolicy, Flight, Flights};
+use crate::flush::Sealing;
 use crate::model::ModelDevice;
 use crate::shared::Shared;
+use crate::slot::Flush;
+use crate::sync::Parker;
 use crate::{AppendError, BufferRing, RingError};
 
 fn append(shared: &Shared, len: usize) -> u64 {
@@ -14,6 +17,19 @@ fn append(shared: &Shared, len: usize) -> u64 {
 fn spawn<T: 'static>(ring: &BufferRing, body: impl FnOnce(&Shared) -> T + 'static) -> thread::JoinHandle<T> {
     let shared = Arc::clone(&ring.shared);
     thread::spawn(move || body(&shared))
+}
+
+/// Without a device, where a buffer is durable as soon as it is flushed; one flight at a time.
+fn without_device() -> Arc<Shared> {
+    let arena = Arc::new(Arena::new(3, BUFFER).expect("a valid arena"));
+    Arc::new(Shared::new(&arena, true, true, CommitPolicy::MinBytes(u64::MAX), 0, None))
+}
+
+/// Starts a flight, and seals the first life for it, which nobody is inside of.
+fn sealed(shared: &Shared) -> (Flight<'_>, Flush<'_>) {
+    let flight = shared.flights.start(false, || 0).expect("none is under way");
+    let Sealing::Sealed(Some(flush)) = shared.try_seal(Life::new(1, 0)) else { panic!("somebody is inside") };
+    (flight, flush)
 }
 
 /// What the ring calls durable is so.
@@ -72,58 +88,66 @@ fn with_a_least_interval_there_is_one_flight() {
     assert!(REFUSED.load(Relaxed) > 0);
 }
 
-/// Two threads commit: whoever of them leads, in one batch or in two, both are told, and of nothing that is not so. A batch that is
-/// written beside another one takes a sync, when that is over.
+/// A batch is on its way when somebody else commits: both are told, and of nothing that is not so. A batch that is written beside
+/// another one takes a sync, when that is over.
 #[test]
 fn two_commits_are_durable_when_they_return() {
-    static TOGETHER: Count = Count::new(0);
     static APART: Count = Count::new(0);
     static BESIDE: Count = Count::new(0);
-    model("two_commits_are_durable_when_they_return", Bound::Preemptions(2), || {
+    model("two_commits_are_durable_when_they_return", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = device.ring(2, true, true);
-        let commit = |shared: &Shared, device: &ModelDevice| {
-            let extent = shared.append_durable(&[1; 512], None).expect("a working device");
-            check(shared, device, extent.end());
-        };
+        let shared = &ring.shared;
+        let end = append(shared, 512);
+        let (flight, flush) = sealed(shared);
         let other = {
             let device = device.clone();
-            spawn(&ring, move |shared| commit(shared, &device))
+            spawn(&ring, move |shared| {
+                let extent = shared.append_durable(&[1; 512], None).expect("a working device");
+                check(shared, &device, extent.end());
+            })
         };
-        commit(&ring.shared, &device);
+        shared.write_now(flush, Some(flight));
+        assert_eq!(shared.wait_durable(end, None), Ok(()));
+        check(shared, &device, end);
         other.join().unwrap();
         let stats = ring.stats();
         match (stats.buffers_flushed, stats.durable_writes, stats.syncs) {
-            (1, 1, 0) => hit(&TOGETHER),
             (2, 2, 0) => hit(&APART),
             (2, 1, 1) => hit(&BESIDE),
             more => panic!("{more:?}"),
         }
     });
-    assert!([&TOGETHER, &APART, &BESIDE].iter().all(|count| count.load(Relaxed) > 0));
+    assert!(APART.load(Relaxed) > 0 && BESIDE.load(Relaxed) > 0);
 }
 
 /// With one flight at a time, who comes during it is called when it is over.
 #[test]
 fn the_next_batch_starts_when_the_flight_is_over() {
-    static APART: Count = Count::new(0);
-    model("the_next_batch_starts_when_the_flight_is_over", Bound::Preemptions(2), || {
+    static DURING: Count = Count::new(0);
+    model("the_next_batch_starts_when_the_flight_is_over", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = device.ring_with(3, true, true, CommitPolicy::MinBytes(u64::MAX));
-        let other = spawn(&ring, |shared| assert!(shared.append_durable(&[1; 512], None).is_ok()));
-        assert!(ring.append_durable(&[1; 512]).is_ok());
+        let shared = &ring.shared;
+        append(shared, 512);
+        let (flight, flush) = sealed(shared);
+        let other = spawn(&ring, |shared| {
+            if shared.flights.count() == 1 {
+                hit(&DURING);
+            }
+            assert!(shared.append_durable(&[1; 512], None).is_ok());
+        });
+        shared.write_now(flush, Some(flight));
         other.join().unwrap();
-        if ring.stats().buffers_flushed == 2 {
-            hit(&APART);
-        }
+        assert_eq!(ring.stats().buffers_flushed, 2);
     });
-    assert!(APART.load(Relaxed) > 0);
+    assert!(DURING.load(Relaxed) > 0);
 }
 
 /// Who gets the role of syncing after a failure is told of the failure, and asks the device for nothing.
 #[test]
 fn a_failed_sync_is_not_tried_again() {
-    model("a_failed_sync_is_not_tried_again", Bound::Preemptions(3), || {
+    model("a_failed_sync_is_not_tried_again", Bound::None, || {
         let device = ModelDevice::instant();
         let ring = device.ring(2, true, true);
         append(&ring.shared, BUFFER);
@@ -140,7 +164,7 @@ fn a_failed_sync_is_not_tried_again() {
 #[test]
 fn the_last_one_out_writes_for_the_leader() {
     static LAST_OUT: Count = Count::new(0);
-    model("the_last_one_out_writes_for_the_leader", Bound::Preemptions(2), || {
+    model("the_last_one_out_writes_for_the_leader", Bound::None, || {
         let device = ModelDevice::instant();
         let ring = device.ring(2, true, true);
         let shared = &ring.shared;
@@ -158,29 +182,56 @@ fn the_last_one_out_writes_for_the_leader() {
             hit(&LAST_OUT);
             shared.write_now(flush, None);
         }
-        assert_eq!(shared.wait_durable(end, None), Ok(()));
-        check(shared, &device, end);
         leader.join().unwrap();
+        check(shared, &device, end);
+        assert_eq!(ring.stats().durable_writes, 1);
     });
     assert!(LAST_OUT.load(Relaxed) > 0);
+}
+
+/// The one who waits flushes and has written what nobody else sees to, and who only follows is told.
+#[test]
+fn a_waiter_for_durability_flushes_what_it_needs() {
+    static SLEPT: Count = Count::new(0);
+    static ALREADY: Count = Count::new(0);
+    model("a_waiter_for_durability_flushes_what_it_needs", Bound::None, || {
+        let device = ModelDevice::instant();
+        let ring = device.ring(2, true, true);
+        let shared = &ring.shared;
+        let end = append(shared, 512);
+        let waiter = spawn(&ring, move |shared| assert_eq!(shared.wait_durable(end, None), Ok(())));
+        let parker = Parker::new();
+        let place = shared.parking.follow(end, parker.waker());
+        if shared.durability.durable() < end {
+            hit(&SLEPT);
+            parker.park(None);
+        } else {
+            hit(&ALREADY);
+        }
+        shared.parking.unfollow(place);
+        check(shared, &device, end);
+        waiter.join().unwrap();
+    });
+    assert!(SLEPT.load(Relaxed) > 0 && ALREADY.load(Relaxed) > 0);
 }
 
 /// Who comes while a leader waits for somebody inside its buffer is called when that is over.
 #[test]
 fn who_comes_while_a_leader_waits_is_called() {
     static LAST_OUT: Count = Count::new(0);
-    model("who_comes_while_a_leader_waits_is_called", Bound::Preemptions(2), || {
-        let device = ModelDevice::instant();
-        let ring = device.ring_with(3, true, true, CommitPolicy::MinBytes(u64::MAX));
-        let shared = &ring.shared;
-        let end = append(shared, 512);
+    model("who_comes_while_a_leader_waits_is_called", Bound::Preemptions(3), || {
+        let shared = without_device();
+        let end = append(&shared, 512);
         let grant = shared.seize(512, Patience::ForRoom).expect("there is room");
-        let leader = spawn(&ring, move |shared| assert_eq!(shared.wait_durable(end, None), Ok(())));
+        let leader = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || assert_eq!(shared.wait_durable(end, None), Ok(())))
+        };
         if let Some(flush) = grant.slot().settle(grant.leave()) {
             hit(&LAST_OUT);
             shared.write_now(flush, None);
+            assert!(shared.append_durable(&[1; 512], None).is_ok());
         }
-        assert!(ring.append_durable(&[1; 512]).is_ok());
         leader.join().unwrap();
     });
     assert!(LAST_OUT.load(Relaxed) > 0);
@@ -217,7 +268,7 @@ fn a_commit_behind_a_plain_write_syncs_it() {
 #[test]
 fn a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device() {
     static AT_THE_DEVICE: Count = Count::new(0);
-    model("a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device", Bound::Preemptions(3), || {
+    model("a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device", Bound::None, || {
         let device = ModelDevice::held();
         let ring = device.ring(2, true, true);
         let shared = &ring.shared;
@@ -239,20 +290,23 @@ fn a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device() {
 
 #[test]
 fn a_failed_commit_reaches_all_who_wait() {
-    static WAITED: Count = Count::new(0);
-    model("a_failed_commit_reaches_all_who_wait", Bound::Preemptions(2), || {
+    static BEFORE: Count = Count::new(0);
+    static AFTER: Count = Count::new(0);
+    model("a_failed_commit_reaches_all_who_wait", Bound::None, || {
         let device = ModelDevice::instant();
         device.break_down();
         let ring = device.ring(2, true, true);
-        let end = append(&ring.shared, 512);
-        let other = spawn(&ring, move |shared| shared.wait_durable(end, None));
-        match ring.append_durable(&[1; 512]) {
-            Err(AppendError::Poisoned(RingError::Device(_))) => {}
-            other => panic!("{other:?}"),
-        }
+        let shared = &ring.shared;
+        let end = append(shared, 512);
+        let (flight, flush) = sealed(shared);
+        let other = spawn(&ring, move |shared| {
+            hit(if shared.poisoned().is_none() { &BEFORE } else { &AFTER });
+            shared.wait_durable(end, None)
+        });
+        shared.write_now(flush, Some(flight));
         assert!(matches!(other.join().unwrap(), Err(RingError::Device(_))));
+        assert!(matches!(ring.append_durable(&[1; 512]), Err(AppendError::Poisoned(RingError::Device(_)))));
         assert_eq!(ring.durable_watermark(), 0);
-        hit(&WAITED);
     });
-    assert!(WAITED.load(Relaxed) > 0);
+    assert!(BEFORE.load(Relaxed) > 0 && AFTER.load(Relaxed) > 0);
 }

@@ -117,7 +117,7 @@ fn a_lease_is_ended_by_its_owner_or_by_who_takes_it_back() {
     static REFUSED: Count = Count::new(0);
     static REVOKED: Count = Count::new(0);
     static ENDED_BY: [Count; 2] = [const { Count::new(0) }; 2];
-    model("a_lease_is_ended_by_its_owner_or_by_who_takes_it_back", Bound::Preemptions(4), || {
+    model("a_lease_is_ended_by_its_owner_or_by_who_takes_it_back", Bound::None, || {
         let stage = Stage::new();
         let owner = stage.spawn(|stage| {
             let mut lease = stage.lease().expect("the buffer is open");
@@ -188,7 +188,7 @@ fn a_lease_in_a_new_chunk_of_cells_is_ended() {
 #[test]
 fn two_who_take_the_same_lease_back_end_it_once() {
     static ENDED_BY: [Count; 2] = [const { Count::new(0) }; 2];
-    model("two_who_take_the_same_lease_back_end_it_once", Bound::Preemptions(4), || {
+    model("two_who_take_the_same_lease_back_end_it_once", Bound::None, || {
         let stage = Stage::new();
         let mut lease = stage.lease().expect("the buffer is open");
         assert_eq!(write(&mut lease), Some(false));
@@ -206,7 +206,7 @@ fn two_who_take_the_same_lease_back_end_it_once() {
 #[test]
 fn a_session_that_is_dropped_and_who_takes_its_lease_back_end_it_once() {
     static ENDED_BY: [Count; 2] = [const { Count::new(0) }; 2];
-    model("a_session_that_is_dropped_and_who_takes_its_lease_back_end_it_once", Bound::Preemptions(4), || {
+    model("a_session_that_is_dropped_and_who_takes_its_lease_back_end_it_once", Bound::None, || {
         let stage = Stage::new();
         let mut lease = stage.lease().expect("the buffer is open");
         assert_eq!(write(&mut lease), Some(false));

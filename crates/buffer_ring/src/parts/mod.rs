@@ -82,6 +82,34 @@ impl Rotary {
         self.advance();
     }
 
+    /// Appends `len` bytes, and gives their address.
+    fn append(&self, len: usize) -> u64 {
+        loop {
+            let seen = self.rotation.current();
+            let slot = &self.slots[seen.slot()];
+            match slot.reserve(len as u32) {
+                Seized::Granted(mut grant) => {
+                    if slot.generation() != seen.generation() {
+                        self.rotation.publish(Life::new(slot.generation(), slot.index()));
+                    }
+                    grant.bytes_mut().fill(1);
+                    let start = grant.extent().start();
+                    if let duty @ Duty::Flush(_) = grant.leave() {
+                        self.pay(slot, duty);
+                    }
+                    return start;
+                }
+                Seized::Sealed(inside) => {
+                    let next_base = slot.base() + u64::from(slot.sealed_len());
+                    self.rotation.hand_over(Life::new(slot.generation(), slot.index()), next_base);
+                    self.pay(slot, inside.leave());
+                }
+                Seized::Late(duty) => self.pay(slot, duty),
+            }
+            thread::yield_now();
+        }
+    }
+
     /// Generation of the current life, which must be the one in its slot.
     fn generation(&self) -> u64 {
         let current = self.rotation.current();

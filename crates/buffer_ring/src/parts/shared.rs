@@ -46,7 +46,7 @@ fn the_tail_only_grows() {
 #[test]
 fn who_sees_a_buffer_written_sees_the_watermark() {
     static WRITTEN: Count = Count::new(0);
-    model("who_sees_a_buffer_written_sees_the_watermark", Bound::Preemptions(4), || {
+    model("who_sees_a_buffer_written_sees_the_watermark", Bound::None, || {
         let shared = recycling(1, false);
         append(&shared, 512);
         let sealer = spawn(&shared, |shared| shared.seal(Life::new(1, 0)));
@@ -62,7 +62,7 @@ fn who_sees_a_buffer_written_sees_the_watermark() {
 #[test]
 fn the_durable_watermark_is_never_ahead_of_the_written_one() {
     static DURABLE: Count = Count::new(0);
-    model("the_durable_watermark_is_never_ahead_of_the_written_one", Bound::Preemptions(4), || {
+    model("the_durable_watermark_is_never_ahead_of_the_written_one", Bound::None, || {
         let shared = recycling(1, false);
         append(&shared, 512);
         let sealer = spawn(&shared, |shared| shared.seal(Life::new(1, 0)));
@@ -79,7 +79,7 @@ fn the_durable_watermark_is_never_ahead_of_the_written_one() {
 #[test]
 fn who_sees_the_ring_closed_sees_what_was_written_before() {
     static CLOSED: Count = Count::new(0);
-    model("who_sees_the_ring_closed_sees_what_was_written_before", Bound::Preemptions(4), || {
+    model("who_sees_the_ring_closed_sees_what_was_written_before", Bound::None, || {
         let shared = recycling(1, false);
         append(&shared, 512);
         let closer = spawn(&shared, |shared| {
@@ -116,10 +116,32 @@ fn an_opener_wakes_who_waits_for_room() {
     assert!(WAITED.load(Relaxed) > 0);
 }
 
+/// There is room for both.
+#[test]
+fn all_who_wait_for_room_go_on() {
+    static BOTH_WAITED: Count = Count::new(0);
+    model("all_who_wait_for_room_go_on", Bound::Preemptions(3), || {
+        let shared = recycling(2, true);
+        append(&shared, BUFFER);
+        assert!(shared.slots[1].gate.enter());
+        shared.seal(Life::new(1, 0));
+        let waiters = [(); 2].map(|()| spawn(&shared, |shared| append(shared, 512)));
+        assert!(shared.slots[1].gate.leave());
+        shared.advance();
+        let mut starts = waiters.map(|waiter| waiter.join().unwrap());
+        starts.sort_unstable();
+        assert_eq!(starts, [4096, 4608]);
+        if shared.stats().full_waits == 2 {
+            hit(&BOTH_WAITED);
+        }
+    });
+    assert!(BOTH_WAITED.load(Relaxed) > 0);
+}
+
 #[test]
 fn a_completion_wakes_who_waits_for_it() {
     static WAITED: Count = Count::new(0);
-    model("a_completion_wakes_who_waits_for_it", Bound::Preemptions(3), || {
+    model("a_completion_wakes_who_waits_for_it", Bound::None, || {
         // The next buffer is open by then: nobody rotates.
         let shared = recycling(2, true);
         let reservation = shared.reserve(512, Patience::ForRoom).expect("there is room");
@@ -167,7 +189,7 @@ fn a_failure_wakes_who_waits() {
 #[test]
 fn a_failure_fetches_the_driver_from_the_device() {
     static IN_FLIGHT: Count = Count::new(0);
-    model("a_failure_fetches_the_driver_from_the_device", Bound::Preemptions(3), || {
+    model("a_failure_fetches_the_driver_from_the_device", Bound::None, || {
         let device = ModelDevice::held();
         let ring = device.ring(1, true, false);
         let shared = Arc::clone(&ring.shared);
@@ -197,7 +219,7 @@ fn a_failure_fetches_the_driver_from_the_device() {
 fn after_a_failure_no_buffer_is_used_again() {
     static BEFORE: Count = Count::new(0);
     static AFTER: Count = Count::new(0);
-    model("after_a_failure_no_buffer_is_used_again", Bound::Preemptions(3), || {
+    model("after_a_failure_no_buffer_is_used_again", Bound::None, || {
         let shared = recycling(1, false);
         append(&shared, 512);
         let sealer = spawn(&shared, |shared| shared.seal(Life::new(1, 0)));

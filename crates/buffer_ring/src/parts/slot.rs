@@ -37,7 +37,7 @@ fn the_next_life_begins_when_all_of_the_one_before_is_over() {
 #[test]
 fn a_reader_meets_one_life_and_no_writer() {
     static FOUND: [Count; 4] = [const { Count::new(0) }; 4];
-    model("a_reader_meets_one_life_and_no_writer", Bound::Preemptions(4), || {
+    model("a_reader_meets_one_life_and_no_writer", Bound::None, || {
         let (rotary, bytes) = flushing();
         rotary.slots[0].complete(bytes);
         let reader = {

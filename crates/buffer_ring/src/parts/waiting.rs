@@ -122,7 +122,7 @@ fn wait_for(shared: &Shared, generation: u64) -> usize {
 fn nobody_sleeps_at_the_device_for_an_answer_that_is_there() {
     static ALREADY: Count = Count::new(0);
     static LATER: Count = Count::new(0);
-    model("nobody_sleeps_at_the_device_for_an_answer_that_is_there", Bound::Preemptions(3), || {
+    model("nobody_sleeps_at_the_device_for_an_answer_that_is_there", Bound::None, || {
         let (device, ring) = two_in_flight();
         let shared = &ring.shared;
         assert!(device.complete(0));
@@ -152,6 +152,37 @@ fn a_driver_that_leaves_has_a_successor() {
         }
     });
     assert!(SLEPT.load(Relaxed) > 0);
+}
+
+/// A reader is in the way of the next life; when it goes, one who waits for room sleeps at the device, for a write that takes long.
+#[test]
+fn an_opener_fetches_who_waits_for_room_from_the_device() {
+    static AT_THE_DEVICE: Count = Count::new(0);
+    model("an_opener_fetches_who_waits_for_room_from_the_device", Bound::Preemptions(3), || {
+        let device = ModelDevice::held();
+        let ring = device.ring(2, true, true);
+        let shared = &ring.shared;
+        for generation in 1..=2 {
+            shared.append(&[1; BUFFER], Patience::ForRoom).expect("there is room");
+            shared.seal(Life::new(generation, generation as usize - 1));
+            if generation == 1 {
+                assert!(shared.slots[0].gate.enter());
+                assert!(device.complete(0));
+                shared.poll();
+            }
+        }
+        assert_eq!(shared.device.in_flight(), 1);
+        let waiter =
+            spawn(shared, |shared| shared.append(&[1; 512], Patience::ForRoom).expect("there is room").start());
+        if shared.driver.is_taken() {
+            hit(&AT_THE_DEVICE);
+        }
+        assert!(shared.slots[0].gate.leave());
+        shared.advance();
+        assert_eq!(waiter.join().unwrap(), 2 * BUFFER as u64);
+        device.complete_from_now_on();
+    });
+    assert!(AT_THE_DEVICE.load(Relaxed) > 0);
 }
 
 #[test]
