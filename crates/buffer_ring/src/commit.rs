@@ -30,12 +30,13 @@ impl Shared {
         let mut grant = self.seize(payload.len(), patience)?;
         grant.bytes_mut().copy_from_slice(payload);
         let (slot, extent) = (grant.slot(), grant.extent());
+        let duty = grant.leave();
+        self.counters.appended(payload.len());
         // If the batch was sealed for somebody else, and this thread is the last one out, it is the one who writes.
-        match slot.settle(grant.leave()) {
+        match slot.settle(duty) {
             Some(flush) if deadline.is_none() => self.write_now(flush, None),
             flush => self.dispatch(flush),
         }
-        self.counters.appended(payload.len());
         let outcome = self.wait(extent.end(), deadline);
         self.latency.stop(Measure::Commit, start);
         match outcome {
