@@ -32,8 +32,8 @@
 //! Every token comes back exactly once, in any order. A short write goes on from the block where it stopped; `EINTR`, `EAGAIN`,
 //! `EBUSY` and `ECANCELED` are tried again, a bounded number of times; everything else is a [`DeviceError`] with the errno and the
 //! file range. A write that came back is in the file. It is on stable storage if it was durable ([`WriteQueue::submit_durable`],
-//! [`WriteQueue::write_durable_now`]), all of it, however many attempts it took; else once a [`QuikIO::sync`] that began later has
-//! succeeded.
+//! [`WriteQueue::write_durable_now`]), all of it, however many attempts it took; else once a sync that began later has succeeded:
+//! [`QuikIO::sync`], or [`WriteQueue::submit_sync`], for which nobody has to wait. A sync is never tried again.
 //!
 //! While small durable writes come, the queue also writes behind the log: space [prepared](QuikIOBuilder::prepare) for them, which
 //! [`QuikIO::log_end`] tells from the log, and which is cut off when the queue is dropped.

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::lock::WriterLock;
 use crate::mailbox::Mailbox;
-use crate::seam::{Backend, Completion, Request, Storage};
+use crate::seam::{Attempt, Backend, Completion, Job, Request, Storage};
 use crate::watch::Watcher;
 use crate::{DeviceEvent, FileError, QuikIOBuilder, Registered, Wait};
 
@@ -22,8 +22,8 @@ const SECTOR: usize = 512;
 
 /// The remote control of a device in memory. Made by [`QuikIO::in_memory`](crate::QuikIO::in_memory); clones control the same device.
 ///
-/// Unless told otherwise, the device completes each write at once, in order of arrival. A write that goes out again, because
-/// it came back short or was put off, arrives again.
+/// Unless told otherwise, the device completes each write at once, in order of arrival, and each sync. A write that goes out again,
+/// because it came back short or was put off, arrives again.
 #[derive(Clone, Debug)]
 pub struct MemoryDevice {
     shared: Arc<Shared>,
@@ -49,18 +49,18 @@ struct State {
     faults: BTreeMap<usize, Fault>,
     sync_fault: Option<Errno>,
     syncs: usize,
-    /// Decides which held writes complete, if the device does so by itself.
+    /// Decides when what is held completes, if the device does so by itself.
     chance: Option<Chance>,
     /// Whether somebody waits in `reap`, who may be the one whom all others rely on.
     reaping: bool,
     watcher: Watcher,
 }
 
-/// A write that has arrived, what will happen to it, and who waits for it.
+/// A write that has arrived, or a sync that has begun; its number, what will happen to it if it is a write, and who waits for it.
 #[derive(Debug)]
 struct Held {
-    write: usize,
-    request: Request,
+    number: usize,
+    job: Job,
     fault: Fault,
     mailbox: Arc<Mailbox>,
 }
@@ -97,19 +97,19 @@ impl MemoryDevice {
         self.shared.state.lock().synced.clone()
     }
 
-    /// Keeps every write that arrives from now on in flight, until it is released. A [`WriteQueue`](crate::WriteQueue) that is
-    /// dropped waits for that.
+    /// Keeps every write that arrives from now on in flight, and every sync that is [submitted](crate::WriteQueue::submit_sync), until it
+    /// is released. A [`WriteQueue`](crate::WriteQueue) that is dropped waits for that.
     pub fn hold(&self) {
         self.shared.state.lock().holding = true;
     }
 
-    /// How many writes are held.
+    /// How many writes and syncs are held.
     #[must_use]
     pub fn held(&self) -> usize {
         self.shared.state.lock().held.len()
     }
 
-    /// Completes the held write number `n`, counted from the oldest, which is 0. Only now are its bytes looked at.
+    /// Completes the held write or sync number `n`, counted from the oldest, which is 0. Only now are a write's bytes looked at.
     ///
     /// # Panics
     ///
@@ -120,7 +120,7 @@ impl MemoryDevice {
         state.complete(held);
     }
 
-    /// Completes all held writes, oldest first, and stops holding.
+    /// Completes everything that is held, oldest first, and stops holding.
     pub fn release_all(&self) {
         let mut state = self.shared.state.lock();
         state.holding = false;
@@ -130,8 +130,8 @@ impl MemoryDevice {
         }
     }
 
-    /// Holds every write that arrives from now on, and completes held ones in an order and at moments that `seed` decides: some, or none,
-    /// whenever one arrives, and whenever somebody looks for completions or syncs; at least one when somebody waits. So nothing ever has to be released, and a
+    /// [Holds](Self::hold) from now on, and completes what is held in an order and at moments that `seed` decides: some, or none,
+    /// whenever something arrives, and whenever somebody looks for completions or syncs; at least one when somebody waits. So nothing ever has to be released, and a
     /// program of one thread does the same each time.
     pub fn shuffle(&self, seed: u64) {
         let mut state = self.shared.state.lock();
@@ -161,7 +161,7 @@ impl MemoryDevice {
         self.plan(nth, Fault::Shorten(bytes));
     }
 
-    /// Lets the next sync fail with `errno`, once.
+    /// Lets the next sync that ends fail with `errno`, once.
     ///
     /// # Panics
     ///
@@ -211,7 +211,11 @@ impl MemoryDevice {
         let fault = state.faults.remove(&arrival).unwrap_or_default();
         let (bytes, durable) = (request.remaining(), request.durable);
         state.watcher.tell(DeviceEvent::WriteArrived { write: arrival, offset: write.0, bytes, durable });
-        let held = Held { write: arrival, request, fault, mailbox: Arc::clone(mailbox) };
+        self.begin(state, Held { number: arrival, job: Job::Write(request), fault, mailbox: Arc::clone(mailbox) });
+    }
+
+    /// Holds it, or completes it at once.
+    fn begin(&self, state: &mut State, held: Held) {
         if state.holding {
             state.held.push(held);
             let reaper = state.reaping.then_some(&self.shared.mailbox);
@@ -220,11 +224,31 @@ impl MemoryDevice {
             state.complete(held);
         }
     }
+
+    /// A sync begins. Answers its number.
+    fn begin_sync(&self) -> usize {
+        let (sync, watcher) = {
+            let mut state = self.shared.state.lock();
+            state.syncs += 1;
+            state.complete_some(None);
+            (state.syncs - 1, state.watcher.clone())
+        };
+        watcher.tell(DeviceEvent::SyncBegan { sync });
+        sync
+    }
 }
 
 impl State {
     /// With the state still locked, so that completions are delivered in the order in which they change the contents.
-    fn complete(&mut self, Held { write, request, fault, mailbox }: Held) {
+    fn complete(&mut self, Held { number, job, fault, mailbox }: Held) {
+        let result = match &job {
+            Job::Write(request) => self.complete_write(number, request, fault),
+            Job::Sync(_) => self.end_sync(number).map(|()| 0),
+        };
+        mailbox.deliver((job, result));
+    }
+
+    fn complete_write(&mut self, write: usize, request: &Request, fault: Fault) -> Result<usize, Errno> {
         let bytes = request.remaining();
         let result = match fault {
             Fault::None => self.write(request.position(), bytes, request.durable),
@@ -235,7 +259,18 @@ impl State {
             Ok(written) => DeviceEvent::WriteCompleted { write, bytes: &bytes[..written] },
             Err(_) => DeviceEvent::WriteFailed { write },
         });
-        mailbox.deliver((request, result));
+        result
+    }
+
+    fn end_sync(&mut self, sync: usize) -> Result<(), Errno> {
+        let result = self.sync_fault.take().map_or(Ok(()), Err);
+        if result.is_ok() {
+            self.synced.truncate(self.clean);
+            self.synced.extend_from_slice(&self.contents[self.clean..]);
+            self.clean = self.contents.len();
+        }
+        self.watcher.tell(DeviceEvent::SyncEnded { sync, succeeded: result.is_ok() });
+        result
     }
 
     /// Completes some of those that are held, if the device does so by itself; at least one for whoever waits at the mailbox `waiting`.
@@ -276,11 +311,19 @@ impl Backend for MemoryDevice {
         Registered::nothing("a device in memory has nothing to register with")
     }
 
-    fn submit(&self, request: Request) {
-        self.arrive(request, &self.shared.mailbox);
+    fn submit(&self, job: Job) {
+        let mailbox = &self.shared.mailbox;
+        match job {
+            Job::Write(request) => self.arrive(request, mailbox),
+            Job::Sync(_) => {
+                mailbox.announce();
+                let held = Held { number: self.begin_sync(), job, fault: Fault::None, mailbox: Arc::clone(mailbox) };
+                self.begin(&mut self.shared.state.lock(), held);
+            }
+        }
     }
 
-    fn write_now(&self, request: Request) -> Completion {
+    fn write_now(&self, request: Request) -> Attempt {
         let mailbox = Arc::default();
         self.arrive(request, &mailbox);
         let mut completed = Vec::new();
@@ -289,7 +332,8 @@ impl Backend for MemoryDevice {
             let wait = if self.is_shuffled() { Wait::No } else { Wait::Until(None) };
             mailbox.reap(wait, &mut completed);
         }
-        completed.remove(0)
+        let Some((Job::Write(request), result)) = completed.pop() else { unreachable!("a mailbox for one write") };
+        (request, result)
     }
 
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
@@ -343,23 +387,8 @@ impl Storage for MemoryDevice {
     }
 
     fn sync(&self) -> Result<(), Errno> {
-        let (sync, watcher) = {
-            let mut state = self.shared.state.lock();
-            state.syncs += 1;
-            state.complete_some(None);
-            (state.syncs - 1, state.watcher.clone())
-        };
-        watcher.tell(DeviceEvent::SyncBegan { sync });
-        let mut state = self.shared.state.lock();
-        let result = state.sync_fault.take().map_or(Ok(()), Err);
-        if result.is_ok() {
-            let State { contents, synced, clean, .. } = &mut *state;
-            synced.truncate(*clean);
-            synced.extend_from_slice(&contents[*clean..]);
-            *clean = contents.len();
-        }
-        watcher.tell(DeviceEvent::SyncEnded { sync, succeeded: result.is_ok() });
-        result
+        let sync = self.begin_sync();
+        self.shared.state.lock().end_sync(sync)
     }
 
     fn cut(&self, len: u64) -> Result<(), Errno> {
@@ -400,6 +429,11 @@ mod tests {
         Request::new(token, Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK), token * BLOCK as u64, false)
     }
 
+    fn token((job, _): &Completion) -> u64 {
+        let Job::Write(request) = job else { panic!("nobody syncs") };
+        request.token
+    }
+
     #[test]
     fn chance_serves_whoever_waits_first_of_all() {
         for seed in 0..100 {
@@ -407,17 +441,17 @@ mod tests {
             device.hold();
             let elsewhere = Arc::default();
             (0..3).for_each(|token| device.arrive(request(token), &elsewhere));
-            device.submit(request(7));
+            device.submit(Job::Write(request(7)));
             device.shuffle(seed);
             let mut completed = Vec::new();
             device.reap(Wait::Until(Some(Instant::now())), &mut completed);
-            assert_eq!(completed.iter().map(|(request, _)| request.token).collect::<Vec<_>>(), [7], "seed {seed}");
+            assert_eq!(completed.iter().map(token).collect::<Vec<_>>(), [7], "seed {seed}");
 
             // As if somebody were waiting when it arrives.
             device.shared.state.lock().reaping = true;
-            device.submit(request(8));
+            device.submit(Job::Write(request(8)));
             device.reap(Wait::No, &mut completed);
-            assert_eq!(completed.last().map(|(request, _)| request.token), Some(8), "seed {seed}");
+            assert_eq!(completed.last().map(token), Some(8), "seed {seed}");
         }
     }
 }

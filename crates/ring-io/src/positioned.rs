@@ -9,7 +9,7 @@ use ring_alloc::Arena;
 
 use crate::file::LogFile;
 use crate::mailbox::Mailbox;
-use crate::seam::{Backend, Completion, Request};
+use crate::seam::{Attempt, Backend, Completion, Job, Request, Storage};
 use crate::{Registered, Wait};
 
 /// Writes that can be at the device at once. A log is one stream: more threads only wait for each other.
@@ -31,7 +31,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Work {
-    queue: VecDeque<Request>,
+    queue: VecDeque<Job>,
     /// Threads that wait for `arrived`.
     idle: usize,
     closing: bool,
@@ -62,22 +62,22 @@ impl Backend for Positioned {
         Registered::nothing("positioned writes have nothing to register with")
     }
 
-    fn submit(&self, request: Request) {
+    fn submit(&self, job: Job) {
         self.shared.mailbox.announce();
         let crowded = {
             let mut work = self.shared.work.lock();
-            work.queue.push_back(request);
+            work.queue.push_back(job);
             work.queue.len() > work.idle
         };
         if crowded && !self.start_thread() {
-            // No thread to be had: then this one writes.
-            let request = self.shared.work.lock().queue.pop_front();
-            request.into_iter().for_each(|request| self.shared.write(request));
+            // No thread to be had: then this one does it.
+            let job = self.shared.work.lock().queue.pop_front();
+            job.into_iter().for_each(|job| self.shared.carry_out(job));
         }
         self.shared.arrived.notify_one();
     }
 
-    fn write_now(&self, request: Request) -> Completion {
+    fn write_now(&self, request: Request) -> Attempt {
         let result = self.shared.file.write(&request);
         (request, result)
     }
@@ -105,17 +105,17 @@ impl Drop for Positioned {
 impl Shared {
     /// The life of a thread. It ends only when nothing is queued.
     fn run(&self) {
-        while let Some(request) = self.next() {
-            self.write(request);
+        while let Some(job) = self.next() {
+            self.carry_out(job);
         }
     }
 
-    /// The oldest request, when there is one; `None` when there will not be.
-    fn next(&self) -> Option<Request> {
+    /// The oldest job, when there is one; `None` when there will not be.
+    fn next(&self) -> Option<Job> {
         let mut work = self.work.lock();
         loop {
-            if let Some(request) = work.queue.pop_front() {
-                return Some(request);
+            if let Some(job) = work.queue.pop_front() {
+                return Some(job);
             }
             if work.closing {
                 return None;
@@ -126,9 +126,12 @@ impl Shared {
         }
     }
 
-    fn write(&self, request: Request) {
-        let result = self.file.write(&request);
-        self.mailbox.deliver((request, result));
+    fn carry_out(&self, job: Job) {
+        let result = match &job {
+            Job::Write(request) => self.file.write(request),
+            Job::Sync(_) => self.file.sync().map(|()| 0),
+        };
+        self.mailbox.deliver((job, result));
     }
 }
 
@@ -145,7 +148,7 @@ mod tests {
         let engine = Positioned::new(Arc::new(LogFile::new(Arc::new(file))));
         for token in 0..MANY {
             let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
-            engine.submit(Request::new(token, bytes, token * BLOCK as u64, false));
+            engine.submit(Job::Write(Request::new(token, bytes, token * BLOCK as u64, false)));
             assert!((1..=MAX_THREADS).contains(&engine.threads.lock().len()));
         }
         let mut completed = Vec::new();

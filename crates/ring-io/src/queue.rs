@@ -2,7 +2,7 @@
 
 use core::fmt;
 use core::ops::Range;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use ring_alloc::{Arena, Frozen, is_aligned};
 use crate::lock::WriterLock;
 use crate::order::{Admitted, Order};
 use crate::retry::{self, Verdict};
-use crate::seam::{Completion, Request};
+use crate::seam::{Completion, Job, Request};
 use crate::space::Space;
 use crate::{DeviceError, Operation, QuikIO};
 
@@ -79,8 +79,10 @@ impl Registered {
 pub struct WriteQueue {
     io: Arc<QuikIO>,
     registered: Registered,
-    /// Counts a write before the engine has it, until after `reap` has handed it out; so at 0 nothing is lent.
+    /// Counts a write or sync before the engine has it, until after `reap` has handed it out; so at 0 nothing is lent.
     in_flight: AtomicUsize,
+    /// Whether one of them is a sync. Relaxed: who submits the next knows of the outcome.
+    syncing: AtomicBool,
     /// Locked by the one thread that reaps.
     reaper: Mutex<Reaper>,
     /// What stands before the engine in [`Serialized`](crate::WriteMode::Serialized).
@@ -99,6 +101,7 @@ struct Reaper {
     completions: Vec<Completion>,
     /// For whoever reaps next.
     finished: Vec<Finished>,
+    synced: Option<Result<(), DeviceError>>,
 }
 
 impl WriteQueue {
@@ -110,10 +113,11 @@ impl WriteQueue {
         lock: Option<WriterLock>,
     ) -> Self {
         let registered = io.backend().attach(arena);
-        let (in_flight, reaper, granule) = (AtomicUsize::new(0), Mutex::default(), io.storage().granule());
+        let (in_flight, syncing) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (reaper, granule) = (Mutex::default(), io.storage().granule());
         let (order, space) = (order.map(Mutex::new), space.map(Mutex::new));
         tracing::debug!(engine = %io.engine(), mode = ?io.write_mode(), ?registered, "attached");
-        Self { io, registered, in_flight, reaper, order, space, granule, lock }
+        Self { io, registered, in_flight, syncing, reaper, order, space, granule, lock }
     }
 
     /// Lends `bytes` to the device, which writes them at byte `offset` of the file; returns soon.
@@ -134,6 +138,25 @@ impl WriteQueue {
     /// [`QuikIO::sync`] says of that.
     pub fn submit_durable(&self, token: u64, bytes: Frozen, offset: u64) {
         self.arrive(self.request(token, bytes, offset, true));
+    }
+
+    /// Has every write that was reaped before this call put on stable storage, as [`QuikIO::sync`] does; returns soon. The outcome
+    /// arrives by [`reap`](Self::reap).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`QuikIO::sync`], if one is known already: then nothing was submitted.
+    ///
+    /// # Panics
+    ///
+    /// If the outcome of the one before has not been handed out: beside it, success would tell nothing.
+    pub fn submit_sync(&self) -> Result<(), DeviceError> {
+        self.io.health().verdict()?;
+        let others = self.syncing.swap(true, Ordering::Relaxed);
+        assert!(!others, "a submitted sync is under way");
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.io.backend().submit(Job::Sync(Instant::now()));
+        Ok(())
     }
 
     fn request(&self, token: u64, bytes: Frozen, offset: u64, durable: bool) -> Request {
@@ -165,14 +188,14 @@ impl WriteQueue {
                 return space.keep(request);
             }
         }
-        self.io.backend().submit(request);
+        self.io.backend().submit(Job::Write(request));
         self.prepare();
     }
 
     /// Has space prepared ahead, if it is time.
     fn prepare(&self) {
         let next = self.space.as_ref().and_then(|space| space.lock().next());
-        next.into_iter().for_each(|request| self.io.backend().submit(request));
+        next.into_iter().for_each(|request| self.io.backend().submit(Job::Write(request)));
     }
 
     /// Writes in this thread, and returns when the bytes are in the file, or with the error: the same outcome as of
@@ -281,23 +304,28 @@ impl WriteQueue {
         }
     }
 
-    /// Appends finished writes to `finished`.
+    /// Appends finished writes to `finished`, and answers the outcome of a [submitted sync](Self::submit_sync) if one has ended.
     ///
     /// - [`Wait::No`]: what has finished by now. If another thread is reaping: nothing, at once.
-    /// - [`Wait::Until`]: returns when at least one has finished, or nothing is in flight, or the moment has come, or after an
+    /// - [`Wait::Until`]: returns when there is something to hand out, or nothing is in flight, or the moment has come, or after an
     ///   [`interrupt`](Self::interrupt). If another
     ///   thread is reaping it waits for its turn first, and what that thread gets does not count.
-    pub fn reap(&self, wait: Wait, finished: &mut Vec<Finished>) {
+    pub fn reap(&self, wait: Wait, finished: &mut Vec<Finished>) -> Option<Result<(), DeviceError>> {
         // Nobody is to wait for a preparing write alone.
         let wait = if self.in_flight() == 0 { Wait::No } else { wait };
-        let Some(mut reaper) = self.become_reaper(wait) else { return };
-        while reaper.finished.is_empty() && self.collect(wait, &mut reaper) {}
-        self.in_flight.fetch_sub(reaper.finished.len(), Ordering::Release);
+        let mut reaper = self.become_reaper(wait)?;
+        while reaper.finished.is_empty() && reaper.synced.is_none() && self.collect(wait, &mut reaper) {}
+        let synced = reaper.synced.take();
+        if synced.is_some() {
+            self.syncing.store(false, Ordering::Relaxed);
+        }
+        self.in_flight.fetch_sub(reaper.finished.len() + usize::from(synced.is_some()), Ordering::Release);
         finished.append(&mut reaper.finished);
+        synced
     }
 
     /// Takes completions from the engine, once, and deals with them. `false` if there were none.
-    fn collect(&self, wait: Wait, Reaper { completions, finished }: &mut Reaper) -> bool {
+    fn collect(&self, wait: Wait, Reaper { completions, finished, synced }: &mut Reaper) -> bool {
         if let Some(order) = &self.order {
             let before = finished.len();
             order.lock().take_untried(finished);
@@ -308,10 +336,16 @@ impl WriteQueue {
         self.io.backend().reap(wait, completions);
         let any = !completions.is_empty();
         let mut again = Vec::new();
-        for completion in completions.drain(..) {
-            let Request { preparing, durable, .. } = completion.0;
-            let range = completion.0.range();
-            match retry::judge(completion, self.granule) {
+        for (job, result) in completions.drain(..) {
+            let request = match job {
+                Job::Write(request) => request,
+                Job::Sync(start) => {
+                    *synced = Some(self.io.synced(result.map(|_| ()), start));
+                    continue;
+                }
+            };
+            let (preparing, durable, range) = (request.preparing, request.durable, request.range());
+            match retry::judge((request, result), self.granule) {
                 Verdict::Finished(write) if preparing => self.prepared(write),
                 Verdict::Finished(write) => {
                     let write = self.vouch_for(durable, write);
@@ -325,7 +359,7 @@ impl WriteQueue {
         }
         // One pause for all: a device that puts off everything is not waited for once per write.
         retry::pause(again.iter().map(|request| request.stalls).max().unwrap_or(0));
-        again.into_iter().for_each(|request| self.io.backend().submit(request));
+        again.into_iter().for_each(|request| self.io.backend().submit(Job::Write(request)));
         any
     }
 
@@ -335,7 +369,7 @@ impl WriteQueue {
         // Before anything that waited for it can succeed.
         result.unwrap_or_else(|error| self.io.health().preparing_failed(error));
         let kept = self.space.as_ref().map(|space| space.lock().done(bytes, success));
-        kept.into_iter().flatten().for_each(|request| self.io.backend().submit(request));
+        kept.into_iter().flatten().for_each(|request| self.io.backend().submit(Job::Write(request)));
     }
 
     /// Cuts prepared space off the file that the log has not used. Only when nothing is in flight.
@@ -369,7 +403,7 @@ impl WriteQueue {
         }
     }
 
-    /// Writes submitted and not yet handed out by [`reap`](Self::reap), without those that are [waiting](Self::waiting). May be out of
+    /// Writes and syncs submitted and not yet handed out by [`reap`](Self::reap), without writes that are [waiting](Self::waiting). May be out of
     /// date when you read it, except that it stays 0 as long as nobody submits.
     #[must_use]
     pub fn in_flight(&self) -> usize {

@@ -195,6 +195,12 @@ impl QuikIO {
         self.health.verdict()?;
         let start = Instant::now();
         let outcome = self.storage.sync();
+        self.synced(outcome, start)
+    }
+
+    /// What the outcome of a sync means that was begun at `start`. No errno says "not now": what the sync had to tell is told once. By
+    /// `ECANCELED` io_uring would say that it never began, but a file system might mean something else.
+    pub(crate) fn synced(&self, outcome: Result<(), Errno>, start: Instant) -> Result<(), DeviceError> {
         let elapsed = start.elapsed();
         match outcome {
             Ok(()) => {

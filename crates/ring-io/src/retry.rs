@@ -1,4 +1,4 @@
-//! What a raw completion means: a write that is finished, or one that has to go out again.
+//! What an attempt at a write means: it is finished, or has to go out again.
 
 use core::time::Duration;
 use std::thread;
@@ -6,7 +6,7 @@ use std::thread;
 use ring_alloc::round_down;
 use rustix::io::Errno;
 
-use crate::seam::{Completion, Request};
+use crate::seam::{Attempt, Request};
 use crate::{DeviceError, Finished, Operation};
 
 /// Attempts in a row that may bring no block to its end.
@@ -38,7 +38,7 @@ pub(crate) fn pause(stalls: u32) {
 }
 
 /// Decides, and counts in a request that goes out again how often it has stalled. `granule`: where a write may begin.
-pub(crate) fn judge((mut request, result): Completion, granule: usize) -> Verdict {
+pub(crate) fn judge((mut request, result): Attempt, granule: usize) -> Verdict {
     let range = request.range();
     let (token, offset, position) = (request.token, request.offset, request.position());
     let error = match result {

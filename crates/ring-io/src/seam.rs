@@ -1,4 +1,4 @@
-//! The seam between what the crate promises and what an engine does: requests in, raw completions out.
+//! The seam between what the crate promises and what an engine does: jobs in, raw completions out.
 
 use core::fmt::Debug;
 use core::ops::Range;
@@ -60,9 +60,20 @@ impl Request {
 }
 
 /// A request that the device no longer reads, and how many of its remaining bytes were written.
-pub(crate) type Completion = (Request, Result<usize, Errno>);
+pub(crate) type Attempt = (Request, Result<usize, Errno>);
 
-/// How requests reach the device. Every request that goes into `submit` comes out of `reap` exactly once.
+/// What an engine is given to do.
+#[derive(Debug)]
+pub(crate) enum Job {
+    Write(Request),
+    /// To put on stable storage what has completed; submitted at this moment.
+    Sync(Instant),
+}
+
+/// A job that the device is done with: an [`Attempt`], or a sync, which writes 0 bytes.
+pub(crate) type Completion = (Job, Result<usize, Errno>);
+
+/// How jobs reach the device. Every job that goes into `submit` comes out of `reap` exactly once.
 pub(crate) trait Backend: Debug + Send + Sync {
     /// Called before the first submit of a queue: here memory and file are registered.
     fn attach(&self, arena: &Arc<Arena>) -> Registered;
@@ -70,11 +81,11 @@ pub(crate) trait Backend: Debug + Send + Sync {
     /// Called after the last reap of a queue: undoes `attach`.
     fn detach(&self) {}
 
-    /// Takes `request` over; returns soon. Any thread.
-    fn submit(&self, request: Request);
+    /// Takes `job` over; returns soon. Any thread.
+    fn submit(&self, job: Job);
 
     /// Writes in the caller's own thread, past what is submitted, and returns when that is over. Any thread.
-    fn write_now(&self, request: Request) -> Completion;
+    fn write_now(&self, request: Request) -> Attempt;
 
     /// Appends completions, waiting as `wait` says. One thread at a time: the queue sees to that.
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>);

@@ -47,6 +47,8 @@ every_engine! {
     any_range_can_be_read,
     a_new_log_starts_behind_what_is_there,
     sync_succeeds_after_writes,
+    a_submitted_sync_is_in_flight_until_its_outcome_is_handed_out,
+    a_sync_goes_on_without_the_thread_that_submitted_it,
     a_durable_write_needs_no_sync,
     a_write_in_the_own_thread_is_what_was_asked_for_when_it_returns,
     threads_that_write_themselves_do_not_disturb_those_that_submit,
@@ -236,6 +238,40 @@ fn sync_succeeds_after_writes(device: Device) {
     assert_eq!(device.io.sync(), Ok(()));
     if let Some(memory) = device.memory {
         assert_eq!((memory.synced(), memory.syncs()), (memory.contents(), 1));
+    }
+}
+
+fn a_submitted_sync_is_in_flight_until_its_outcome_is_handed_out(device: Device) {
+    let queue = attach(&device.io);
+    let mut finished = Vec::new();
+    for round in 1..=10 {
+        queue.submit(round, bytes(round, BLOCK), round * BLOCK as u64);
+        assert!(ok(&drain(&queue)));
+        assert_eq!((queue.submit_sync(), queue.in_flight()), (Ok(()), 1));
+        assert_eq!(queue.reap(Wait::Until(None), &mut finished), Some(Ok(())));
+        assert_eq!((queue.reap(Wait::Until(None), &mut finished), queue.in_flight(), finished.len()), (None, 0, 0));
+        if let Some(memory) = &device.memory {
+            assert_eq!((memory.synced(), memory.syncs() as u64), (memory.contents(), round));
+        }
+    }
+    // What nobody reaps is waited for.
+    assert_eq!(queue.submit_sync(), Ok(()));
+    drop(queue);
+    assert_eq!(device.io.sync(), Ok(()));
+}
+
+fn a_sync_goes_on_without_the_thread_that_submitted_it(device: Device) {
+    let queue = attach(&device.io);
+    for round in 0..50 {
+        // Beside a write that may come before it or after.
+        queue.submit(round, bytes(round, BLOCK), round * BLOCK as u64);
+        let submitted = thread::scope(|scope| scope.spawn(|| queue.submit_sync()).join());
+        assert_eq!(submitted.expect("no panic"), Ok(()));
+        let (mut finished, mut synced) = (Vec::new(), None);
+        while queue.in_flight() > 0 {
+            synced = synced.or(queue.reap(Wait::Until(None), &mut finished));
+        }
+        assert_eq!((synced, ok(&finished), finished.len()), (Some(Ok(())), true, 1), "round {round}");
     }
 }
 

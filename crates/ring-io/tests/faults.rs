@@ -4,13 +4,13 @@ mod common;
 
 use core::time::Duration;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
 use common::{Holding, attach, bytes, drain, pattern};
 use ring_alloc::BLOCK;
-use ring_io::{DeviceError, Finished, MemoryDevice, Operation, QuikIO, Wait, WriteQueue};
+use ring_io::{DeviceError, DeviceEvent, Finished, MemoryDevice, Operation, QuikIO, Wait, WriteQueue};
 use rustix::io::Errno;
 
 const AT: u64 = 3 * BLOCK as u64;
@@ -203,6 +203,84 @@ fn a_failed_sync_is_told_and_never_made_good() {
     }
     assert!(queue.write_now(3, bytes(3, BLOCK), 0).result.is_ok(), "it promises nothing");
     assert_eq!(device.syncs(), 1);
+}
+
+/// Also if the errno says "not now": what it had to tell is told once.
+#[test]
+fn a_submitted_sync_that_fails_is_final() {
+    for errno in [Errno::IO, Errno::INTR, Errno::AGAIN, Errno::BUSY, Errno::CANCELED] {
+        let (io, device, queue) = device();
+        write(&queue).expect("no fault yet");
+        device.fail_sync(errno.raw_os_error());
+        queue.submit_sync().expect("nothing is known yet");
+        let outcome = queue.reap(Wait::Until(None), &mut Vec::new()).expect("it has ended");
+        let error = outcome.unwrap_err();
+        assert_eq!((error.operation(), error.errno()), (Operation::Sync, Some(errno.raw_os_error())));
+        // The device would succeed from now on.
+        assert_eq!((queue.submit_sync(), queue.in_flight()), (Err(error.clone()), 0));
+        assert_eq!(io.sync(), Err(error));
+        assert_eq!((device.syncs(), device.synced().len()), (1, 0), "{errno}");
+    }
+}
+
+#[test]
+fn a_submitted_sync_that_nobody_reaped_is_not_forgotten() {
+    let (io, device, queue) = device();
+    device.fail_sync(Errno::IO.raw_os_error());
+    queue.submit_sync().expect("nothing is known yet");
+    drop(queue);
+    assert_eq!(io.sync().unwrap_err().errno(), Some(Errno::IO.raw_os_error()));
+    assert_eq!(device.syncs(), 1);
+}
+
+#[test]
+fn a_submitted_sync_does_not_succeed_beside_a_failure_that_may_be_about_it() {
+    let (_, device, queue) = device();
+    let _holding = Holding::new(&device);
+    queue.submit_sync().expect("nothing is known yet");
+    device.fail_write(0, Errno::IO.raw_os_error());
+    queue.submit_durable(1, bytes(1, LEN), AT);
+    let mut finished = Vec::new();
+    device.release(1);
+    assert_eq!(queue.reap(Wait::Until(None), &mut finished), None);
+    let error = finished.remove(0).result.unwrap_err();
+    device.release(0);
+    assert_eq!(queue.reap(Wait::Until(None), &mut finished), Some(Err(error)));
+}
+
+#[test]
+fn a_submitted_sync_is_held_like_a_write_and_nobody_has_to_wait_for_it() {
+    let (_, device, queue) = device();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    device.watch({
+        let told = Arc::clone(&told);
+        move |event| match event {
+            DeviceEvent::SyncBegan { sync } => told.lock().expect("no panic").push((sync, None)),
+            DeviceEvent::SyncEnded { sync, succeeded } => told.lock().expect("no panic").push((sync, Some(succeeded))),
+            _ => {}
+        }
+    });
+    write(&queue).expect("no fault");
+    let _holding = Holding::new(&device);
+    queue.submit_sync().expect("no fault");
+    let mut finished = Vec::new();
+    assert_eq!(queue.reap(Wait::No, &mut finished), None);
+    assert_eq!(queue.reap(Wait::Until(Some(Instant::now())), &mut finished), None);
+    assert_eq!((queue.in_flight(), device.held(), device.syncs(), device.synced().len()), (1, 1, 1, 0));
+    assert_eq!(*told.lock().expect("no panic"), [(0, None)]);
+    device.release(0);
+    assert_eq!(*told.lock().expect("no panic"), [(0, None), (0, Some(true))]);
+    assert_eq!(queue.reap(Wait::No, &mut finished), Some(Ok(())));
+    assert!(device.synced() == device.contents() && queue.in_flight() == 0);
+}
+
+#[test]
+#[should_panic(expected = "a submitted sync is under way")]
+fn a_second_submitted_sync_is_a_mistake() {
+    let (_, device, queue) = device();
+    let _holding = Holding::new(&device);
+    queue.submit_sync().expect("no fault");
+    let _ = queue.submit_sync();
 }
 
 /// Its error may have been about what a sync would cover.

@@ -5,7 +5,7 @@
 //!            └─────────────── one lock ─────────────┘           └── the same lock ─┘
 //! ```
 //!
-//! The lock is held to move requests between the queues, never across a system call. In flight are at most as many requests as
+//! The lock is held to move jobs between the queues, never across a system call. In flight are at most as many jobs as
 //! the submission queue has entries, so neither queue can overflow; the backlog takes the rest.
 //!
 //! An entry that the kernel did not take (`EAGAIN`, `EBUSY`, `EINTR`) stays in the submission queue, and the next call offers
@@ -26,7 +26,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use parking_lot::Mutex;
 use ring_alloc::Arena;
@@ -36,7 +36,7 @@ use self::registration::Registration;
 use self::slots::Slots;
 use crate::file::LogFile;
 use crate::retry::{MAX_STALLS, pause};
-use crate::seam::{Backend, Completion, Request};
+use crate::seam::{Attempt, Backend, Completion, Job, Request};
 use crate::{Registered, Wait};
 
 /// What the operation is called that does nothing but end a wait.
@@ -53,7 +53,7 @@ pub(crate) struct Uring {
 #[derive(Debug)]
 struct Queues {
     /// Not yet pushed.
-    backlog: VecDeque<Request>,
+    backlog: VecDeque<Job>,
     /// Pushed, and their completions not yet seen.
     slots: Slots,
     registration: Option<Registration>,
@@ -73,7 +73,7 @@ impl Uring {
         Ok(Self { ring, queues: Mutex::new(queues), file })
     }
 
-    /// Moves requests from the backlog to the submission queue. Answers whether the kernel has something to fetch there.
+    /// Moves jobs from the backlog to the submission queue. Answers whether the kernel has something to fetch there.
     fn push(&self, queues: &mut Queues) -> bool {
         let Queues { backlog, slots, registration, interrupt, .. } = queues;
         // SAFETY: *one at a time*: `queues`, borrowed mutably, comes from the lock, and this handle lives no longer.
@@ -86,13 +86,13 @@ impl Uring {
             *interrupt = Interrupt::OnItsWay;
         }
         while !slots.is_full()
-            && let Some(request) = backlog.pop_front()
+            && let Some(job) = backlog.pop_front()
         {
-            let (slot, request) = slots.put(request);
-            let entry = self.entry(request, registration.as_ref()).user_data(slot as u64);
-            // SAFETY: *valid until completed*: the entry points into `request.bytes`, which stay mapped and unwritten while the
-            // request lives; it lives in its slot until the completion is taken from the queue, or is leaked. The descriptor
-            // belongs to `self.file`, which outlives the ring.
+            let (slot, job) = slots.put(job);
+            let entry = self.entry(job, registration.as_ref()).user_data(slot as u64);
+            // SAFETY: *valid until completed*: the entry of a write points into its request's bytes, which stay mapped and unwritten
+            // while the request lives; it lives in its slot until the completion is taken from the queue, or is leaked. The
+            // descriptor belongs to `self.file`, which outlives the ring.
             let pushed = unsafe { submission.push(&entry) };
             pushed.expect("as many entries as slots");
         }
@@ -111,18 +111,25 @@ impl Uring {
         }
     }
 
-    fn entry(&self, request: &Request, registration: Option<&Registration>) -> squeue::Entry {
-        let (bytes, position) = (request.remaining(), request.position());
-        // `remaining` is at most 1 GiB.
-        let (start, len) = (bytes.as_ptr(), bytes.len() as u32);
+    fn entry(&self, job: &Job, registration: Option<&Registration>) -> squeue::Entry {
         let (fd, flags) = match registration {
             Some(registration) if registration.file => (Fd(0), squeue::Flags::FIXED_FILE),
             _ => (Fd(self.file.as_fd().as_raw_fd()), squeue::Flags::empty()),
         };
-        let sync = if request.durable { libc::RWF_DSYNC } else { 0 };
-        let entry = match registration.and_then(|registration| registration.buffer(&request.bytes)) {
-            Some(buffer) => opcode::WriteFixed::new(fd, start, len, buffer).offset(position).rw_flags(sync).build(),
-            None => opcode::Write::new(fd, start, len).offset(position).rw_flags(sync).build(),
+        let entry = match job {
+            Job::Write(request) => {
+                let (bytes, position) = (request.remaining(), request.position());
+                // `remaining` is at most 1 GiB.
+                let (start, len) = (bytes.as_ptr(), bytes.len() as u32);
+                let sync = if request.durable { libc::RWF_DSYNC } else { 0 };
+                match registration.and_then(|registration| registration.buffer(&request.bytes)) {
+                    Some(buffer) => {
+                        opcode::WriteFixed::new(fd, start, len, buffer).offset(position).rw_flags(sync).build()
+                    }
+                    None => opcode::Write::new(fd, start, len).offset(position).rw_flags(sync).build(),
+                }
+            }
+            Job::Sync(_) => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
         };
         entry.flags(flags)
     }
@@ -131,7 +138,7 @@ impl Uring {
     fn collect(&self, completed: &mut Vec<Completion>) -> Progress {
         let queues = &mut *self.queues.lock();
         if let Some(errno) = queues.broken {
-            completed.extend(queues.backlog.drain(..).map(|request| (request, Err(errno))));
+            completed.extend(queues.backlog.drain(..).map(|job| (job, Err(errno))));
             return Progress { to_submit: false, in_flight: false, interrupted: false };
         }
         let mut interrupted = false;
@@ -161,12 +168,14 @@ impl Uring {
 
     /// Answers for everything in flight, because the kernel no longer does; what it may still be reading is never unmapped.
     fn give_up(&self, errno: Errno, completed: &mut Vec<Completion>) {
-        tracing::error!(%errno, "io_uring_enter fails for good: all writes in flight fail with it");
+        tracing::error!(%errno, "io_uring_enter fails for good: everything in flight fails with it");
         let mut queues = self.queues.lock();
         queues.broken = Some(errno);
-        for request in queues.slots.take_all() {
-            mem::forget(Arc::clone(request.bytes.arena()));
-            completed.push((request, Err(errno)));
+        for job in queues.slots.take_all() {
+            if let Job::Write(request) = &job {
+                mem::forget(Arc::clone(request.bytes.arena()));
+            }
+            completed.push((job, Err(errno)));
         }
     }
 }
@@ -200,11 +209,11 @@ impl Backend for Uring {
         }
     }
 
-    fn submit(&self, request: Request) {
-        self.enqueue(|queues| queues.backlog.push_back(request));
+    fn submit(&self, job: Job) {
+        self.enqueue(|queues| queues.backlog.push_back(job));
     }
 
-    fn write_now(&self, request: Request) -> Completion {
+    fn write_now(&self, request: Request) -> Attempt {
         let result = self.file.write(&request);
         (request, result)
     }

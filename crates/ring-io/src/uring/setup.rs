@@ -7,10 +7,10 @@ use rustix::io::Errno;
 
 use crate::retry::is_transient;
 
-/// Writes in flight at once; more wait their turn in user space.
+/// Jobs in flight at once; more wait their turn in user space.
 const ENTRIES: u32 = 128;
 
-/// A ring that is known to take our writes.
+/// A ring that is known to take our writes and syncs.
 pub(super) fn ring() -> Result<IoUring, String> {
     let ring = IoUring::builder().dontfork().build(ENTRIES).map_err(|error| refused("io_uring_setup", &error))?;
     if !ring.params().is_feature_ext_arg() {
@@ -18,8 +18,9 @@ pub(super) fn ring() -> Result<IoUring, String> {
     }
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe).map_err(|error| refused("io_uring_register", &error))?;
-    if !(probe.is_supported(opcode::Write::CODE) && probe.is_supported(opcode::WriteFixed::CODE)) {
-        return Err("the kernel's io_uring has no write".to_owned());
+    let needed = [opcode::Write::CODE, opcode::WriteFixed::CODE, opcode::Fsync::CODE];
+    if !needed.into_iter().all(|code| probe.is_supported(code)) {
+        return Err("the kernel's io_uring has no write or no sync".to_owned());
     }
     // A filter may allow the other two calls and not this one.
     match ring.submit() {

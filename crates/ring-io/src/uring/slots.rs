@@ -1,13 +1,13 @@
-//! Requests that the kernel has, each in a slot whose number travels with it as `user_data`.
+//! Jobs that the kernel has, each in a slot whose number travels with it as `user_data`.
 
 use core::mem;
 
-use crate::seam::Request;
+use crate::seam::Job;
 
 /// A fixed number of slots. What is in one when the slots are dropped is leaked, for the kernel may be reading it.
 #[derive(Debug)]
 pub(super) struct Slots {
-    slots: Vec<Option<Request>>,
+    slots: Vec<Option<Job>>,
     free: Vec<usize>,
 }
 
@@ -27,22 +27,22 @@ impl Slots {
     /// # Panics
     ///
     /// If all slots are taken.
-    pub(super) fn put(&mut self, request: Request) -> (usize, &Request) {
+    pub(super) fn put(&mut self, job: Job) -> (usize, &Job) {
         let slot = self.free.pop().expect("a free slot");
-        (slot, self.slots[slot].insert(request))
+        (slot, self.slots[slot].insert(job))
     }
 
     /// # Panics
     ///
     /// If the slot is empty.
-    pub(super) fn take(&mut self, slot: usize) -> Request {
-        let request = self.slots[slot].take().expect("a request in its slot");
+    pub(super) fn take(&mut self, slot: usize) -> Job {
+        let job = self.slots[slot].take().expect("a job in its slot");
         self.free.push(slot);
-        request
+        job
     }
 
     /// Empties all slots. The caller takes over the care for what the kernel may be reading.
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Request> {
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Job> {
         self.free = (0..self.slots.len()).rev().collect();
         self.slots.iter_mut().filter_map(Option::take)
     }
@@ -50,8 +50,8 @@ impl Slots {
 
 impl Drop for Slots {
     fn drop(&mut self) {
-        for request in self.slots.drain(..) {
-            mem::forget(request);
+        for job in self.slots.drain(..) {
+            mem::forget(job);
         }
     }
 }
