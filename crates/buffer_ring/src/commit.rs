@@ -115,7 +115,8 @@ impl Shared {
             && let Some(syncer) = self.durability.syncer.take()
         {
             if self.durable_outcome(address).is_none() {
-                if !self.sync_device(syncer) {
+                // With a deadline this thread must not be at the device.
+                if !self.sync_device(syncer, deadline.is_none()) {
                     // All of it is durable, but a failure is just being made known in another thread.
                     yield_now();
                 }

@@ -57,7 +57,12 @@ impl Device {
         self.with(|queue| queue.io().sync()).unwrap_or(Ok(()))
     }
 
-    /// Writes that were submitted and have not come back.
+    /// The same, without waiting for it: whoever reaps takes the outcome.
+    pub(crate) fn submit_sync(&self) -> Result<(), DeviceError> {
+        self.with(WriteQueue::submit_sync).expect("a sync after the ring was closed")
+    }
+
+    /// What was submitted and has not come back.
     pub(crate) fn in_flight(&self) -> usize {
         if self.exists { self.with(WriteQueue::in_flight).unwrap_or(0) } else { 0 }
     }

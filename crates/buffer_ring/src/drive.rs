@@ -24,12 +24,15 @@ impl Shared {
         if self.device.in_flight() > 0 { self.driver.take() } else { None }
     }
 
-    /// Takes finished writes from the device, and says how many.
+    /// Takes from the device what has ended there, and says how much.
     pub(crate) fn drive(&self, driver: Holder<'_>, wait: Wait) -> usize {
         let mut finished = Vec::new();
-        self.device.with(|queue| queue.reap(wait, &mut finished));
-        let count = finished.len();
+        let synced = self.device.with(|queue| queue.reap(wait, &mut finished)).flatten();
+        let count = finished.len() + usize::from(synced.is_some());
         finished.into_iter().for_each(|write| self.finish(write));
+        if let Some(outcome) = synced {
+            self.end_sync(self.durability.syncer.resume(), outcome);
+        }
         self.resign(driver);
         count
     }

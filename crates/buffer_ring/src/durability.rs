@@ -1,7 +1,8 @@
 //! The watermarks: how far the log is written, and how far it is on stable storage.
 //!
 //! Both are read off the [ledger](crate::ledger), under its lock, and never move backward. What is written plainly needs a sync; one
-//! thread syncs at a time, in its own thread, and what the sync covers is settled before it begins.
+//! thread syncs at a time, and what the sync covers is settled before it begins. It waits for the sync itself, unless it has a deadline:
+//! then it submits the sync, and leaves its role with it to whoever takes the outcome from the device.
 //!
 //! Syncs and durable writes have the device flush its cache. If that fails, the error is told to one of those that are under way, and may
 //! be about another's bytes; so a success tells nothing beside one whose outcome is not known. Therefore there is never more than one:
@@ -11,6 +12,8 @@
 //! - a sync runs only if there is something written that it is needed for, and it keeps the durable watermark below that.
 
 use std::time::Instant;
+
+use ring_io::DeviceError;
 
 use crate::RingError;
 use crate::latency::Measure;
@@ -102,26 +105,43 @@ impl Shared {
         }
     }
 
-    /// Makes durable what is written now, on behalf of all who wait for that. `false` if it all is.
-    pub(crate) fn sync_device(&self, syncer: Holder<'_>) -> bool {
+    /// Makes durable what is written now, on behalf of all who wait for that; `false` if it all is. Waits for the device only if
+    /// `to_its_end`.
+    pub(crate) fn sync_device(&self, syncer: Holder<'_>, to_its_end: bool) -> bool {
         // In a statement of its own: the lock must not last as long as the sync.
         let needed = self.durability.ledger.lock().begin_sync();
+        if needed && !to_its_end {
+            // Before somebody can have the outcome.
+            syncer.leave();
+            if let Err(error) = self.device.submit_sync() {
+                self.end_sync(self.durability.syncer.resume(), Err(error));
+            }
+            return true;
+        }
         if needed {
             let start = Instant::now();
-            match self.device.sync() {
-                Ok(()) => {
-                    self.update(Ledger::end_sync);
-                    self.counters.synced();
-                    self.latency.time(Measure::Device, start.elapsed());
-                    tracing::debug!(durable = self.durability.durable(), elapsed = ?start.elapsed(), "synced");
-                }
-                Err(error) => self.poison(RingError::Device(error)),
-            }
+            let outcome = self.device.sync();
+            self.latency.time(Measure::Device, start.elapsed());
+            self.end_sync(syncer, outcome);
+        } else {
+            drop(syncer);
         }
-        drop(syncer);
         self.tell();
         // Whoever drives may be covered by the sync, and need not wait for the device.
         self.device.interrupt();
         needed
+    }
+
+    /// A sync has ended, and with it its holder's role. Then who waits has to be told.
+    pub(crate) fn end_sync(&self, syncer: Holder<'_>, outcome: Result<(), DeviceError>) {
+        match outcome {
+            Ok(()) => {
+                self.update(Ledger::end_sync);
+                self.counters.synced();
+                tracing::debug!(durable = self.durability.durable(), "synced");
+            }
+            Err(error) => self.poison(RingError::Device(error)),
+        }
+        drop(syncer);
     }
 }

@@ -25,10 +25,12 @@ struct Device {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whether writes complete as soon as they are submitted.
+    /// Whether what is submitted completes at once.
     instant: bool,
-    held: Vec<Write>,
+    held: Vec<Job>,
     ready: Vec<Finished>,
+    /// The outcome of a submitted sync.
+    ended: Option<Result<(), DeviceError>>,
     /// What is in the file.
     written: Vec<Written>,
     /// How many of them a sync has covered.
@@ -40,6 +42,14 @@ struct State {
     broken: Option<DeviceError>,
     sync_broken: Option<DeviceError>,
     interrupted: bool,
+}
+
+/// What was submitted.
+#[derive(Debug)]
+enum Job {
+    Write(Write),
+    /// A sync of the first so many that were written.
+    Sync(usize),
 }
 
 #[derive(Debug)]
@@ -59,13 +69,13 @@ struct Written {
 }
 
 impl ModelDevice {
-    /// A device whose writes complete at once.
+    /// A device on which everything completes at once.
     #[must_use]
     pub fn instant() -> Self {
         Self::new(true)
     }
 
-    /// A device whose writes complete by [`complete`](Self::complete), except for those that a thread makes itself.
+    /// A device whose writes and syncs complete by [`complete`](Self::complete), except for those that a thread makes itself.
     #[must_use]
     pub fn held() -> Self {
         Self::new(false)
@@ -95,25 +105,25 @@ impl ModelDevice {
         BufferRing { shared: Arc::new(Shared::new(&arena, auto_flush, auto_rotate, policy, 0, Some(queue))) }
     }
 
-    /// Completes the `n`-th write in flight; `false` if there is none.
+    /// Completes the `n`-th write or sync in flight; `false` if there is none.
     pub fn complete(&self, n: usize) -> bool {
         let mut state = self.0.state.lock();
         if n >= state.held.len() {
             return false;
         }
-        let write = state.held.remove(n);
-        state.finish(write);
+        let job = state.held.remove(n);
+        state.finish(job);
         drop(state);
         self.0.changed.notify_all();
         true
     }
 
-    /// Completes everything that is in flight, and from now on each write as it comes.
+    /// Completes everything that is in flight, and from now on everything as it comes.
     pub fn complete_from_now_on(&self) {
         let mut state = self.0.state.lock();
         state.instant = true;
-        while let Some(write) = state.held.pop() {
-            state.finish(write);
+        while let Some(job) = state.held.pop() {
+            state.finish(job);
         }
         drop(state);
         self.0.changed.notify_all();
@@ -171,20 +181,36 @@ impl State {
         self.flushing = true;
     }
 
-    fn arrive(&mut self, write: Write) {
-        if write.durable {
-            self.begin_flush();
-        }
+    fn arrive(&mut self, job: Job) {
         if self.instant {
-            self.finish(write);
+            self.finish(job);
         } else {
-            self.held.push(write);
+            self.held.push(job);
         }
     }
 
-    fn finish(&mut self, write: Write) {
-        let finished = self.write(write);
-        self.ready.push(finished);
+    fn finish(&mut self, job: Job) {
+        match job {
+            Job::Write(write) => {
+                let finished = self.write(write);
+                self.ready.push(finished);
+            }
+            Job::Sync(covered) => self.ended = Some(self.sync(covered)),
+        }
+    }
+
+    /// A sync begins. Answers how many of those that were written it covers; more may be written before it ends.
+    fn begin_sync(&mut self) -> usize {
+        self.syncs += 1;
+        self.begin_flush();
+        self.written.len()
+    }
+
+    fn sync(&mut self, covered: usize) -> Result<(), DeviceError> {
+        let broken = self.broken.as_ref().or(self.sync_broken.as_ref());
+        broken.cloned().map_or(Ok(()), Err)?;
+        self.synced = self.synced.max(covered);
+        Ok(())
     }
 
     fn write(&mut self, Write { token, bytes, offset, durable }: Write) -> Finished {
@@ -229,24 +255,38 @@ impl WriteQueue {
 
     fn start(&self, write: Write) {
         let mut state = self.0.0.state.lock();
-        state.arrive(write);
+        if write.durable {
+            state.begin_flush();
+        }
+        state.arrive(Job::Write(write));
         // Before anybody can reap it.
         self.0.0.in_flight.fetch_add(1, AcqRel);
     }
 
-    pub(crate) fn reap(&self, wait: Wait, finished: &mut Vec<Finished>) {
+    pub(crate) fn submit_sync(&self) -> Result<(), DeviceError> {
+        let mut state = self.0.0.state.lock();
+        let covered = state.begin_sync();
+        state.arrive(Job::Sync(covered));
+        // Before anybody can reap it.
+        self.0.0.in_flight.fetch_add(1, AcqRel);
+        Ok(())
+    }
+
+    pub(crate) fn reap(&self, wait: Wait, finished: &mut Vec<Finished>) -> Option<Result<(), DeviceError>> {
         let device = &self.0.0;
         let mut state = device.state.lock();
-        while wait != Wait::No && state.ready.is_empty() && !state.held.is_empty() {
+        while wait != Wait::No && state.ready.is_empty() && state.ended.is_none() && !state.held.is_empty() {
             if core::mem::take(&mut state.interrupted) {
-                return;
+                return None;
             }
             device.changed.wait(&mut state);
         }
-        device.in_flight.fetch_sub(state.ready.len(), AcqRel);
+        let ended = state.ended.take();
+        device.in_flight.fetch_sub(state.ready.len() + usize::from(ended.is_some()), AcqRel);
         // One that failed is never over.
-        state.flushing &= !state.ready.iter().any(|write| write.durable);
+        state.flushing &= !state.ready.iter().any(|write| write.durable) && ended != Some(Ok(()));
         finished.append(&mut state.ready);
+        ended
     }
 
     pub(crate) fn interrupt(&self) {
@@ -280,15 +320,9 @@ impl WriteQueue {
 
     /// Covers what was written when it began; more may be written before it ends.
     pub(crate) fn sync(&self) -> Result<(), DeviceError> {
-        let covered = {
-            let mut state = self.0.0.state.lock();
-            state.syncs += 1;
-            state.begin_flush();
-            let broken = state.broken.as_ref().or(state.sync_broken.as_ref());
-            broken.cloned().map_or(Ok(state.written.len()), Err)?
-        };
+        let covered = self.0.0.state.lock().begin_sync();
         let mut state = self.0.0.state.lock();
-        state.synced = state.synced.max(covered);
+        state.sync(covered)?;
         state.flushing = false;
         Ok(())
     }

@@ -117,8 +117,7 @@ impl BufferRing {
         self.shared.append_durable(payload, None)
     }
 
-    /// Like [`append_durable`](Self::append_durable), but not longer than `timeout` for room and durability together, or one sync of the
-    /// device.
+    /// Like [`append_durable`](Self::append_durable), but not longer than `timeout` for room and durability together.
     ///
     /// # Errors
     ///
@@ -231,7 +230,7 @@ impl BufferRing {
         self.shared.sync(None)
     }
 
-    /// Like [`sync`](Self::sync), but not longer than `timeout`, or one sync of the device.
+    /// Like [`sync`](Self::sync), but not longer than `timeout`.
     ///
     /// # Errors
     ///
@@ -252,7 +251,7 @@ impl BufferRing {
         self.shared.wait_durable(address, None)
     }
 
-    /// Like [`wait_durable`](Self::wait_durable), but not longer than `timeout`, or one sync of the device.
+    /// Like [`wait_durable`](Self::wait_durable), but not longer than `timeout`.
     ///
     /// # Errors
     ///

@@ -1,5 +1,7 @@
 //! A task that one thread at a time does on behalf of all who wait: driving the device, syncing.
 
+use core::mem;
+
 use crate::sync::AtomicBool;
 use crate::sync::Ordering::{AcqRel, Acquire};
 
@@ -23,6 +25,11 @@ impl Role {
         (!self.taken.swap(true, AcqRel)).then(|| Holder(self))
     }
 
+    /// The right that its holder has [left](Holder::leave). For the one who sees the end of what it was left with.
+    pub(crate) fn resume(&self) -> Holder<'_> {
+        Holder(self)
+    }
+
     /// Whether somebody has it, who may not have seen what the caller did before. Who takes it later will have.
     pub(crate) fn is_taken_now(&self) -> bool {
         // A read-modify-write that changes nothing, so that all takings come before or after it.
@@ -32,6 +39,13 @@ impl Role {
     /// Whether somebody has it. May be out of date.
     pub(crate) fn is_taken(&self) -> bool {
         self.taken.load(Acquire)
+    }
+}
+
+impl Holder<'_> {
+    /// Leaves the role taken, with something that goes on without this thread: whoever sees the end of it [resumes](Role::resume).
+    pub(crate) fn leave(self) {
+        mem::forget(self);
     }
 }
 

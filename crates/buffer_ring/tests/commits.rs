@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use buffer_ring::{BufferRing, BufferRingOptions, CommitPolicy, MemoryDevice, QuikIO, RingError};
+use buffer_ring::{AppendError, BufferRing, BufferRingOptions, CommitPolicy, MemoryDevice, QuikIO, RingError};
 use common::{EIO, Holding, LIMIT, MOMENT, current, eventually, in_memory, options, pattern, stored, within};
 
 fn with_policy(policy: CommitPolicy) -> (Arc<BufferRing>, MemoryDevice) {
@@ -199,6 +199,89 @@ fn a_time_that_is_over_hands_the_work_on() {
             patient.join().expect("no panic");
             assert_eq!(ring.wait_durable(extent.end()), Ok(()), "what was asked for went on");
         }
+    });
+}
+
+/// A ring on which a buffer has been written plainly, so that a sync is needed, and a device that holds what is submitted.
+fn in_need_of_a_sync() -> (BufferRing, MemoryDevice, Holding) {
+    let (ring, device) = in_memory(options(8, 4096));
+    ring.append(&pattern(0, 100)).expect("room");
+    ring.flush(&current(&ring)).wait().expect("written");
+    let holding = Holding::new(&device);
+    (ring, device, holding)
+}
+
+/// Of the calls with a deadline each may be the one that has the sync made.
+#[test]
+fn a_sync_that_hangs_holds_nobody_whose_time_is_over() {
+    within(LIMIT, || {
+        let calls: [fn(&BufferRing) -> Option<RingError>; 2] =
+            [|ring| ring.sync_timeout(MOMENT).err(), |ring| ring.wait_durable_timeout(4096, MOMENT).err()];
+        for call in calls {
+            let (ring, device, holding) = in_need_of_a_sync();
+            while device.syncs() == 0 {
+                assert_eq!(call(&ring), Some(RingError::TimedOut));
+            }
+            for again in calls {
+                assert_eq!(again(&ring), Some(RingError::TimedOut));
+            }
+            assert_eq!((device.syncs(), device.held(), ring.durable_watermark()), (1, 1, 0), "one at a time");
+            thread::scope(|scope| {
+                let waiter = scope.spawn(|| ring.wait_durable(4096));
+                drop(holding);
+                assert_eq!(waiter.join().expect("no panic"), Ok(()));
+            });
+            assert_eq!((device.syncs(), ring.stats().syncs, ring.close()), (1, 1, Ok(4096)));
+        }
+    });
+}
+
+#[test]
+fn an_append_whose_sync_hangs_is_durable_later() {
+    within(LIMIT, || {
+        let (ring, device, holding) = in_need_of_a_sync();
+        let mut extents = Vec::new();
+        while device.syncs() == 0 {
+            thread::scope(|scope| {
+                let append = scope.spawn(|| ring.append_durable_timeout(&pattern(1, 100), MOMENT));
+                // Its write comes back. Then it needs the sync.
+                while device.held() == 0 && !append.is_finished() {
+                    thread::yield_now();
+                }
+                if device.held() > 0 {
+                    device.release(0);
+                }
+                match append.join().expect("no panic") {
+                    Err(AppendError::NotDurableYet(extent)) => extents.push(extent),
+                    other => panic!("{other:?}"),
+                }
+            });
+        }
+        assert_eq!((device.syncs(), device.durable_writes().len(), ring.durable_watermark()), (1, 0, 0));
+        let end = extents.last().expect("one at least").end();
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| ring.wait_durable(end));
+            drop(holding);
+            assert_eq!(waiter.join().expect("no panic"), Ok(()));
+        });
+        assert!(device.synced().len() as u64 >= end && ring.durable_watermark() >= end);
+        assert!(extents.into_iter().all(|extent| stored(&device, extent) == pattern(1, 100)));
+        assert_eq!(ring.poisoned(), None);
+    });
+}
+
+#[test]
+fn a_ring_that_is_dropped_waits_for_a_sync_that_was_left() {
+    within(LIMIT, || {
+        let (ring, device, holding) = in_need_of_a_sync();
+        while device.syncs() == 0 {
+            assert_eq!(ring.sync_timeout(MOMENT), Err(RingError::TimedOut));
+        }
+        let dropping = thread::spawn(move || drop(ring));
+        assert!(!dropping.is_finished());
+        drop(holding);
+        dropping.join().expect("no panic");
+        assert_eq!((device.syncs(), device.held(), device.synced()), (1, 0, device.contents()));
     });
 }
 

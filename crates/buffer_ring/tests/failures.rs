@@ -8,7 +8,7 @@ use std::thread;
 use buffer_ring::ring_io::Operation;
 use buffer_ring::{AppendError, BufferRing, MemoryDevice, RingError, RotateError};
 use common::{
-    EAGAIN, EIO, Holding, LIMIT, current, eventually, fixed, in_memory, options, pattern, read, stored, within,
+    EAGAIN, EIO, Holding, LIMIT, MOMENT, current, eventually, fixed, in_memory, options, pattern, read, stored, within,
 };
 
 const ENOSPC: i32 = 28;
@@ -164,6 +164,41 @@ fn a_failed_sync_poisons_and_is_never_made_up_for() {
     });
 }
 
+/// Nobody is at the device, and who had the sync made is gone: whoever waits then has its outcome.
+#[test]
+fn a_failed_sync_that_was_left_is_told_to_all_and_is_never_made_up_for() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(4, 4096));
+        ring.append(&[1; 100]).expect("room");
+        ring.flush(&current(&ring)).wait().expect("written");
+        let holding = Holding::new(&device);
+        device.fail_sync(EIO);
+        while device.syncs() == 0 {
+            assert_eq!(ring.sync_timeout(MOMENT), Err(RingError::TimedOut));
+        }
+        thread::scope(|scope| {
+            let ring = &ring;
+            let waits: [fn(&BufferRing) -> Option<RingError>; 4] = [
+                |ring| ring.wait_durable(4096).err(),
+                |ring| ring.wait_durable_timeout(4096, LIMIT).err(),
+                |ring| ring.sync().err(),
+                |ring| ring.sync_timeout(LIMIT).err(),
+            ];
+            let waits = waits.map(|wait| scope.spawn(move || wait(ring)));
+            drop(holding);
+            for wait in waits {
+                let failure = wait.join().expect("no panic").expect("the device failed");
+                assert_eq!(errno(&failure), (Operation::Sync, Some(EIO)));
+            }
+        });
+        // The device would say yes from now on.
+        let failure = ring.poisoned().expect("poisoned");
+        assert_poisoned(&ring, &failure);
+        assert_eq!((ring.durable_watermark(), ring.written_watermark()), (0, 4096));
+        assert_eq!((ring.close(), device.syncs(), device.durable_writes().len()), (Err(failure), 1, 0));
+    });
+}
+
 /// The thread that drives the device sleeps there, not where others do.
 #[test]
 fn a_failed_sync_wakes_even_the_thread_that_drives_the_device() {
@@ -291,9 +326,7 @@ fn the_first_failure_is_the_one_that_is_kept() {
         ring.append(&[2; 4096]).expect("room");
         ring.flush(&current(&ring));
         device.release(1);
-        eventually("the second write's failure is noticed", || {
-            ring.sync_timeout(common::MOMENT) != Err(RingError::TimedOut)
-        });
+        eventually("the second write's failure is noticed", || ring.sync_timeout(MOMENT) != Err(RingError::TimedOut));
         let failure = ring.poisoned().expect("poisoned");
         assert_eq!(errno(&failure), (Operation::Write, Some(EIO)));
         device.release(0);

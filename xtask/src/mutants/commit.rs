@@ -38,8 +38,8 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "what a sync covers is settled when it has ended",
-                "        let needed = self.durability.ledger.lock().begin_sync();\n        if needed {\n            let start = Instant::now();\n            match self.device.sync() {",
-                "        let needed = true;\n        {\n            let start = Instant::now();\n            let synced = self.device.sync();\n            let _ = self.durability.ledger.lock().begin_sync();\n            match synced {",
+                "            let outcome = self.device.sync();\n",
+                "            let outcome = self.device.sync();\n            self.update(Ledger::end_sync);\n            let _ = self.durability.ledger.lock().begin_sync();\n",
                 "a_sync_covers_only_what_was_written_before_it_began",
             ],
             [
@@ -50,9 +50,27 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who has synced tells nobody",
-                "        drop(syncer);\n        self.tell();",
-                "        drop(syncer);",
+                "        self.tell();\n        // Whoever drives",
+                "        // Whoever drives",
                 "a_commit_behind_a_plain_write_syncs_it",
+            ],
+            [
+                "a sync is submitted, and its role given up",
+                "            syncer.leave();",
+                "            drop(syncer);",
+                "a_sync_that_was_left_is_ended_by_another_thread",
+            ],
+            [
+                "a sync that has ended keeps its role",
+                "        drop(syncer);\n    }",
+                "        syncer.leave();\n    }",
+                "a_sync_that_was_left_is_ended_by_another_thread",
+            ],
+            [
+                "the role is given back before the end of the sync is recorded",
+                "        match outcome {\n            Ok(()) => {\n                self.update",
+                "        drop(syncer);\n        let syncer = None::<Holder<'_>>;\n        match outcome {\n            Ok(()) => {\n                self.update",
+                "a_sync_that_was_left_is_ended_by_another_thread",
             ],
             [
                 "a watermark, release half",
@@ -203,8 +221,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who gets the role of syncing does not look whether it is done",
-                "            if self.durable_outcome(address).is_none() {\n                if !self.sync_device(syncer) {",
-                "            if true {\n                if !self.sync_device(syncer) {",
+                "            if self.durable_outcome(address).is_none() {\n                // With",
+                "            if true {\n                // With",
                 "a_failed_sync_is_not_tried_again",
             ],
             [
@@ -212,6 +230,23 @@ pub(super) const GROUPS: &[Group] = &[
                 "            if self.durable_outcome(address).is_some() {\n                self.resign(driver);",
                 "            if false {\n                self.resign(driver);",
                 "a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device",
+            ],
+        ],
+    ),
+    (
+        "crates/buffer_ring/src/drive.rs",
+        &[
+            [
+                "the outcome of a sync that was left is lost",
+                "            self.end_sync(self.durability.syncer.resume(), outcome);",
+                "            drop(outcome);",
+                "a_sync_that_was_left_is_ended_by_another_thread",
+            ],
+            [
+                "who has taken the outcome of a sync tells nobody",
+                "        drop(driver);\n        // Somebody who sleeps may have to take the role.\n        self.tell();",
+                "        drop(driver);",
+                "a_sync_that_was_left_is_ended_by_another_thread",
             ],
         ],
     ),

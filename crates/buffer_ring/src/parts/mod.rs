@@ -7,6 +7,7 @@
 mod model;
 
 mod commit;
+mod durability;
 mod gate;
 mod hold;
 mod lease;
