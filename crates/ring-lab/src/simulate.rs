@@ -5,6 +5,7 @@
 
 use core::mem;
 use core::sync::atomic::Ordering;
+use core::time::Duration;
 use std::sync::{Arc, Mutex, Weak};
 
 use buffer_ring::ring_io::DeviceEvent;
@@ -18,6 +19,7 @@ use crate::record::{BLOCK, HEADER, RecordId, encode};
 const WRITERS: usize = 4;
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
+const AN_HOUR: Duration = Duration::from_secs(3600);
 const TRANSIENT: [i32; 4] = [4, 11, 16, 125];
 
 /// Who calls flush and rotate.
@@ -365,7 +367,9 @@ impl Life<'_> {
 
     fn sync(&mut self) {
         self.give_up_all();
-        if let Ok(address) = self.ring.sync() {
+        // With a deadline it submits what it has to wait for.
+        let synced = if self.random.chance(50) { self.ring.sync() } else { self.ring.sync_timeout(AN_HOUR) };
+        if let Ok(address) = synced {
             self.tell(Event::Watermark { address });
         }
     }
