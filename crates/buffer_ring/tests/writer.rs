@@ -12,6 +12,7 @@ use buffer_ring::{AppendError, Barrier, BufferRing, Extent, RingError, Writer};
 use common::{
     EIO, Holding, LIMIT, Random, current, eventually, fixed, held, in_memory, options, pattern, read, within,
 };
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 const BUFFER: usize = 64 << 10;
 
@@ -227,6 +228,47 @@ fn a_lease_of_an_idle_session_is_ended_by_whoever_needs_its_buffer() {
             assert!(next.start() >= last.end(), "{what}: its own extents ascend");
         }
     });
+}
+
+/// Who cannot have the owner pass a barrier cannot know what it is doing, and leaves the lease to it.
+#[test]
+fn a_lease_is_left_to_its_owner_where_the_kernel_refuses_a_barrier_that_it_gave_before() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(4, BUFFER));
+        let mut writer = ring.writer();
+        if ring.stats().writers.barrier == Barrier::Fence {
+            eprintln!("SKIPPED: the kernel offers no membarrier");
+            return;
+        }
+        let end = warm_up(&mut writer, 1).last().expect("some").end();
+        thread::scope(|scope| {
+            let commit = scope.spawn(|| {
+                refuse_membarrier();
+                ring.wait_durable(end)
+            });
+            let sealed = || ring.stats().oldest_reservation.is_some_and(|oldest| oldest.waiting.is_some());
+            eventually("the lease is all that the commit waits for", sealed);
+            assert_eq!((ring.durable_watermark(), device.writes().len()), (0, 0));
+            // It finds its lease revoked: this record goes behind it.
+            let next = writer.append(&[8; 16]).expect("room");
+            assert_eq!(commit.join().expect("no panic"), Ok(()));
+            assert!(next.start() >= ring.durable_watermark());
+        });
+        drop(writer);
+        ring.close().expect("nothing failed");
+        let contents = device.contents();
+        assert!(contents[..end as usize].iter().all(|&byte| byte == 7));
+        assert_eq!(contents[end as usize..].iter().filter(|&&byte| byte != 0).count(), 16);
+    });
+}
+
+/// For this thread, for good.
+fn refuse_membarrier() {
+    let rules = [(libc::SYS_membarrier, Vec::new())].into();
+    let refused = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    let arch = env::consts::ARCH.try_into().expect("an architecture that seccompiler knows");
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, arch).expect("a filter");
+    apply_filter(&BpfProgram::try_from(filter).expect("a filter")).expect("a kernel with seccomp");
 }
 
 #[test]
