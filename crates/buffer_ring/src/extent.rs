@@ -23,6 +23,12 @@ impl Extent {
         Self { start, len }
     }
 
+    /// A part of one that is known to end within the address space.
+    #[inline]
+    pub(crate) const fn within(start: u64, len: usize) -> Self {
+        Self { start, len }
+    }
+
     /// File address of the first byte.
     #[must_use]
     #[inline]

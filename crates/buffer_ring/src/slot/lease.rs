@@ -181,19 +181,22 @@ impl<'a> Lease<'a> {
     /// the owner has to [end](Self::end) it.
     #[inline(always)]
     pub(crate) fn write(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Option<Written> {
+        // Read once: what the barrier lies between would be read again.
+        let Self { cell, barrier, state, end, bytes, address, .. } = *self;
         let position = self.position();
         // With nothing to write it is as if there were no room.
-        if (len as u64).wrapping_sub(1) >= self.end - position {
+        if (len as u64).wrapping_sub(1) >= end - position {
             return None;
         }
-        self.cell.mark.store(position << 1 | BUSY, Relaxed);
-        self.barrier.light();
-        if self.is_revoked() {
+        let is_revoked = || cell.state.load(Relaxed) != state;
+        cell.mark.store(position << 1 | BUSY, Relaxed);
+        barrier.light();
+        if is_revoked() {
             return None;
         }
         #[cfg(any(loom, shuttle))]
         if let Some(slot) = self.slot {
-            let end = self.end_offset as usize - (self.end - position) as usize;
+            let end = self.end_offset as usize - (end - position) as usize;
             slot.shadow.write(end..end + len);
         }
         // SAFETY:
@@ -202,26 +205,20 @@ impl<'a> Lease<'a> {
         // - not aliased: the word granted it to this lease alone, whose count is still inside. The owner is borrowed mutably, and behind
         //   its mark nobody else writes or reads before the lease is over. It is not: the owner has said that it is busy before it saw
         //   the lease held, so that a revoker sees one or the other, and leaves the rest to the owner; see the top of this file.
-        let target = unsafe { slice::from_raw_parts_mut(self.bytes.0.wrapping_add(position as usize), len) };
+        let target = unsafe { slice::from_raw_parts_mut(bytes.0.wrapping_add(position as usize), len) };
         fill(target);
-        let end = position + len as u64;
-        self.cell.records.store(self.cell.records.load(Relaxed) + 1, Relaxed);
+        let filled = position + len as u64;
+        cell.records.store(cell.records.load(Relaxed) + 1, Relaxed);
         // ordering: release half of W2.
-        self.cell.mark.store(end << 1, Release);
-        self.barrier.light();
-        let extent = Extent::new(self.address.wrapping_add(position), len);
-        Some(Written { extent, revoked: self.is_revoked() })
+        cell.mark.store(filled << 1, Release);
+        barrier.light();
+        Some(Written { extent: Extent::within(address.wrapping_add(position), len), revoked: is_revoked() })
     }
 
     /// Bytes that were ever appended through the cell: nobody else writes them.
     #[inline(always)]
     fn position(&self) -> u64 {
         self.cell.mark.load(Relaxed) >> 1
-    }
-
-    #[inline(always)]
-    fn is_revoked(&self) -> bool {
-        self.cell.state.load(Relaxed) != self.state
     }
 
     /// Ends the lease, if there is one.

@@ -87,7 +87,7 @@ impl<'a> Writer<'a> {
     /// Those of [`BufferRing::append`]; nothing was appended then.
     #[inline]
     pub fn append(&mut self, payload: &[u8]) -> Result<Extent, AppendError> {
-        self.append_with(payload.len(), Patience::ForRoom, |target| target.copy_from_slice(payload))
+        self.append_bytes(payload, Patience::ForRoom)
     }
 
     /// Copies `payload` into the log without ever waiting.
@@ -97,7 +97,7 @@ impl<'a> Writer<'a> {
     /// Those of [`BufferRing::try_append`].
     #[inline]
     pub fn try_append(&mut self, payload: &[u8]) -> Result<Extent, AppendError> {
-        self.append_with(payload.len(), Patience::Never, |target| target.copy_from_slice(payload))
+        self.append_bytes(payload, Patience::Never)
     }
 
     /// Copies `payload` into the log. Waits while the ring is full, but not longer than `timeout`.
@@ -106,8 +106,7 @@ impl<'a> Writer<'a> {
     ///
     /// Those of [`BufferRing::append_timeout`].
     pub fn append_timeout(&mut self, payload: &[u8], timeout: Duration) -> Result<Extent, AppendError> {
-        let patience = Patience::Until(deadline(timeout));
-        self.append_with(payload.len(), patience, |target| target.copy_from_slice(payload))
+        self.append_bytes(payload, Patience::Until(deadline(timeout)))
     }
 
     /// Copies several parts into the log as one contiguous extent. Waits while the ring is full.
@@ -117,7 +116,7 @@ impl<'a> Writer<'a> {
     /// Those of [`append`](Self::append), for the parts together.
     pub fn append_vectored(&mut self, parts: &[IoSlice<'_>]) -> Result<Extent, AppendError> {
         let len = parts.iter().fold(0_usize, |len, part| len.saturating_add(part.len()));
-        self.append_with(len, Patience::ForRoom, |mut target| {
+        self.append_with(len, Patience::ForRoom, move |mut target| {
             for part in parts {
                 let (head, rest) = target.split_at_mut(part.len());
                 head.copy_from_slice(part);
@@ -181,15 +180,21 @@ impl<'a> Writer<'a> {
         self.shared.reserve(len, patience)
     }
 
-    /// Into the lease, if it fits and nobody has taken it back: two stores to the session's own cell, and no shared memory.
+    #[inline(always)]
+    fn append_bytes(&mut self, payload: &[u8], patience: Patience) -> Result<Extent, AppendError> {
+        self.append_with(payload.len(), patience, move |target| target.copy_from_slice(payload))
+    }
+
+    /// Into the lease, if it fits and nobody has taken it back: a few stores to the session's own cell, and no shared memory. A copy of
+    /// `fill` is used for that, so that what it has captured need not be in memory.
     #[inline(always)]
     fn append_with(
         &mut self,
         len: usize,
         patience: Patience,
-        mut fill: impl FnMut(&mut [u8]),
+        mut fill: impl FnMut(&mut [u8]) + Copy,
     ) -> Result<Extent, AppendError> {
-        match self.lease.write(len, &mut fill) {
+        match self.lease.write(len, fill) {
             Some(written) if !written.revoked => Ok(written.extent),
             Some(written) => {
                 self.end_lease(Why::NoRoom);
