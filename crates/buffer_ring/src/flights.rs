@@ -40,7 +40,7 @@ const SHARE: usize = 3;
 
 /// What a flight beside a sync takes along: half of those who wait, though not more than so many. Fewer would pay for a write each, and
 /// more would have to be woken first.
-const BESIDE_A_SYNC: usize = 12;
+const BESIDE_A_SYNC: usize = 16;
 
 /// On a device that is faster than this, a second flight costs more than it brings.
 const FAST: Duration = Duration::from_micros(20);

@@ -268,7 +268,7 @@ fn a_stale_handle_leaves_the_next_life_alone() {
 #[test]
 fn a_handle_that_was_sealed_stays_sealed() {
     static SEALED: Count = Count::new(0);
-    model("a_handle_that_was_sealed_stays_sealed", Bound::Preemptions(3), || {
+    model("a_handle_that_was_sealed_stays_sealed", Bound::None, || {
         let ring = in_place();
         append(&ring, 512, 1);
         let first = ring.current_buffer(Acquire);
@@ -406,7 +406,7 @@ fn a_waiter_is_not_left_alone_with_an_append_that_comes_late() {
 #[test]
 fn watermarks_never_pass_a_hole() {
     static OUT_OF_ORDER: Count = Count::new(0);
-    model("watermarks_never_pass_a_hole", Bound::Preemptions(3), || {
+    model("watermarks_never_pass_a_hole", Bound::None, || {
         let device = ModelDevice::held();
         let ring = Arc::new(device.ring(3, true, true));
         append(&ring, 4096, 1);
@@ -485,7 +485,7 @@ fn a_device_error_reaches_a_thread_that_waits_for_room() {
 fn a_device_error_reaches_a_thread_that_waits_for_durability() {
     static BY_THE_OTHER: Count = Count::new(0);
     static BY_THIS: Count = Count::new(0);
-    model("a_device_error_reaches_a_thread_that_waits_for_durability", Bound::Preemptions(3), || {
+    model("a_device_error_reaches_a_thread_that_waits_for_durability", Bound::None, || {
         let device = ModelDevice::held();
         let ring = Arc::new(device.ring(2, true, true));
         let (extent, _) = append(&ring, 4096, 1);
@@ -506,7 +506,7 @@ fn a_device_error_reaches_a_thread_that_waits_for_durability() {
 fn a_failed_sync_is_never_made_good() {
     static KNOWN: Count = Count::new(0);
     static UNKNOWN: Count = Count::new(0);
-    model("a_failed_sync_is_never_made_good", Bound::Preemptions(3), || {
+    model("a_failed_sync_is_never_made_good", Bound::None, || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(2, true, true));
         let (extent, _) = append(&ring, 512, 1);

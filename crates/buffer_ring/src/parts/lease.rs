@@ -168,7 +168,7 @@ fn begin_beside_the_seal(stage: &Arc<Stage>, [late, sealed, taken_back]: [&'stat
 #[test]
 fn a_lease_that_begins_beside_the_seal_is_ended() {
     static MET: [Count; 3] = [const { Count::new(0) }; 3];
-    model("a_lease_that_begins_beside_the_seal_is_ended", Bound::Preemptions(3), || {
+    model("a_lease_that_begins_beside_the_seal_is_ended", Bound::None, || {
         begin_beside_the_seal(&Stage::new(), MET.each_ref());
     });
     assert!(MET.iter().all(|met| met.load(Relaxed) > 0), "{MET:?}");
@@ -178,7 +178,7 @@ fn a_lease_that_begins_beside_the_seal_is_ended() {
 #[test]
 fn a_lease_in_a_new_chunk_of_cells_is_ended() {
     static MET: [Count; 3] = [const { Count::new(0) }; 3];
-    model("a_lease_in_a_new_chunk_of_cells_is_ended", Bound::Preemptions(3), || {
+    model("a_lease_in_a_new_chunk_of_cells_is_ended", Bound::None, || {
         begin_beside_the_seal(&Stage::without_cells(), MET.each_ref());
     });
     assert!(MET.iter().all(|met| met.load(Relaxed) > 0), "{MET:?}");
@@ -225,7 +225,7 @@ fn a_session_that_is_dropped_and_who_takes_its_lease_back_end_it_once() {
 fn a_lease_is_taken_back_as_what_it_is() {
     static TAKEN_BACK: [Count; 2] = [const { Count::new(0) }; 2];
     static REFUSED: Count = Count::new(0);
-    model("a_lease_is_taken_back_as_what_it_is", Bound::Preemptions(3), || {
+    model("a_lease_is_taken_back_as_what_it_is", Bound::None, || {
         let stage = Stage::new();
         let revoker = stage.spawn(|stage| stage.revoke(false));
         let place = stage.registry.enroll();

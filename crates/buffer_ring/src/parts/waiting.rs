@@ -41,7 +41,7 @@ fn a_sleeper_sees_the_change_or_is_woken() {
 #[test]
 fn a_change_wakes_all_who_sleep() {
     static BOTH_SLEPT: Count = Count::new(0);
-    model("a_change_wakes_all_who_sleep", Bound::Preemptions(3), || {
+    model("a_change_wakes_all_who_sleep", Bound::None, || {
         let parts = Arc::new((Waiters::new(), AtomicBool::new(false)));
         let sleepers = [(); 2].map(|()| {
             let parts = Arc::clone(&parts);
@@ -140,7 +140,7 @@ fn nobody_sleeps_at_the_device_for_an_answer_that_is_there() {
 #[test]
 fn a_driver_that_leaves_has_a_successor() {
     static SLEPT: Count = Count::new(0);
-    model("a_driver_that_leaves_has_a_successor", Bound::Preemptions(3), || {
+    model("a_driver_that_leaves_has_a_successor", Bound::None, || {
         let (device, ring) = two_in_flight();
         let shared = &ring.shared;
         let waiter = spawn(shared, |shared| wait_for(shared, 2));
@@ -158,7 +158,7 @@ fn a_driver_that_leaves_has_a_successor() {
 #[test]
 fn an_opener_fetches_who_waits_for_room_from_the_device() {
     static AT_THE_DEVICE: Count = Count::new(0);
-    model("an_opener_fetches_who_waits_for_room_from_the_device", Bound::Preemptions(3), || {
+    model("an_opener_fetches_who_waits_for_room_from_the_device", Bound::None, || {
         let device = ModelDevice::held();
         let ring = device.ring(2, true, true);
         let shared = &ring.shared;
@@ -188,7 +188,7 @@ fn an_opener_fetches_who_waits_for_room_from_the_device() {
 #[test]
 fn what_is_drained_has_been_dealt_with() {
     static IN_FLIGHT: Count = Count::new(0);
-    model("what_is_drained_has_been_dealt_with", Bound::Preemptions(3), || {
+    model("what_is_drained_has_been_dealt_with", Bound::None, || {
         let (device, ring) = two_in_flight();
         let shared = &ring.shared;
         device.complete_from_now_on();
