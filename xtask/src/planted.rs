@@ -263,7 +263,7 @@ const BUGS: &[Bug] = &[
         what: "append to a lease that was taken back",
         level: Level::Memory,
         gate: true,
-        changes: &[(LEASE, "        if self.is_revoked() {\n            return None;", "        if false {\n            return None;")],
+        changes: &[(LEASE, "        if is_revoked() {\n            return None;", "        if false {\n            return None;")],
     },
     Bug {
         what: "take back with the rest of a lease what is filled of it",
