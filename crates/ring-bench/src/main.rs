@@ -5,6 +5,7 @@ mod log;
 mod machine;
 mod measure;
 mod memory_device;
+mod placement;
 mod record;
 mod report;
 mod results;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::log::Family;
 use crate::machine::Machine;
 use crate::measure::Sample;
+use crate::placement::{Hops, Placement};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Results {
@@ -44,6 +45,9 @@ pub struct Numbers {
     pub file_bytes: Option<u64>,
     /// Nanoseconds at [`PERCENTILES`].
     pub latency: Option<Vec<u64>>,
+    /// How far apart the processors were; `None` if there is only one.
+    #[serde(default)]
+    pub hops: Option<Hops>,
 }
 
 pub const PERCENTILES: [f64; 7] = [10.0, 50.0, 75.0, 90.0, 99.0, 99.9, 99.99];
@@ -60,6 +64,7 @@ impl From<&Sample> for Numbers {
             process_bytes: sample.process,
             file_bytes: sample.file,
             latency: latency.map(|all| PERCENTILES.iter().map(|&at| all.value_at_percentile(at)).collect()),
+            hops: None,
         }
     }
 }
@@ -154,7 +159,16 @@ impl Entry {
 
     /// How this one does beside `other`, repetition by repetition: the values of the same moment are divided.
     pub fn ratio(&self, other: &Self, metric: Metric) -> Option<Spread> {
-        let pairs = self.samples.iter().zip(&other.samples);
+        self.ratio_where(other, metric, |_| true)
+    }
+
+    /// The same, of those repetitions in which this one met the processors at `placement`.
+    pub fn ratio_at(&self, placement: Placement, other: &Self, metric: Metric) -> Option<Spread> {
+        self.ratio_where(other, metric, |ours| ours.hops.and_then(Hops::placement) == Some(placement))
+    }
+
+    fn ratio_where(&self, other: &Self, metric: Metric, counts: impl Fn(&Numbers) -> bool) -> Option<Spread> {
+        let pairs = self.samples.iter().zip(&other.samples).filter(|(ours, _)| counts(ours));
         Spread::of(pairs.filter_map(|(ours, theirs)| Some(metric.read(ours)? / metric.read(theirs)?)))
     }
 

@@ -8,7 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::log::{Contestant, Outcome, Place};
 use crate::measure::{Amount, Job, Sample};
 use crate::memory_device::MemoryDevice;
-use crate::results::{Entry, RoundResult};
+use crate::placement::{self, Hops};
+use crate::results::{Entry, Numbers, RoundResult};
 use crate::workloads::{Check, Round, Scale, Workload};
 
 pub fn run(workloads: &[Workload], scale: Scale, only: &str, folder: &Path) -> Outcome<Vec<RoundResult>> {
@@ -61,9 +62,11 @@ fn run_round(workload: &Workload, round: &Round, folder: &Path, bar: &ProgressBa
                 workload.name, round.size, round.threads, contestant.name
             ));
             if entry.is_in() {
+                let before = placement::hop();
                 match measure(round, contestant, repetition, folder) {
                     Ok(sample) => {
-                        entry.samples.push((&sample).into());
+                        let hops = before.zip(placement::hop()).map(|(before, after)| Hops { before, after });
+                        entry.samples.push(Numbers { hops, ..(&sample).into() });
                         entry.disqualified = sample.verdict.and_then(Result::err);
                     }
                     Err(error) => entry.disqualified = Some(error.to_string()),

@@ -1,6 +1,7 @@
 //! What the ring has to reach, as ratios within one round, and whether it did.
 
 use crate::log::Family;
+use crate::placement::Placement;
 use crate::results::{Entry, Metric, Results, RoundResult, Spread};
 
 /// A target beside what was measured.
@@ -61,7 +62,25 @@ const TARGETS: &[Target] = &[
     },
     Target {
         number: "A2",
-        what: "the same: speed of Aeron's many-to-one ring",
+        what: "the same, while the processors had a cache in common",
+        workload: "staging",
+        sizes: &[16, 64, 256],
+        threads: &[4],
+        bound: Bound::AtMost(1.5),
+        value: |round| session_at(Placement::Near, round),
+    },
+    Target {
+        number: "A2",
+        what: "the same, while the processors did not have a cache in common",
+        workload: "staging",
+        sizes: &[16, 64, 256],
+        threads: &[4],
+        bound: Bound::AtMost(1.5),
+        value: |round| session_at(Placement::Far, round),
+    },
+    Target {
+        number: "A2",
+        what: "a session: speed of Aeron's many-to-one ring",
         workload: "staging",
         sizes: &[16, 64, 256],
         threads: &[4],
@@ -79,7 +98,25 @@ const TARGETS: &[Target] = &[
     },
     Target {
         number: "A3",
-        what: "the same by `append`",
+        what: "the same, while the processors had a cache in common",
+        workload: "staging",
+        sizes: &[4096],
+        threads: &[2, 4, 8],
+        bound: Bound::AtMost(1.6),
+        value: |round| session_at(Placement::Near, round),
+    },
+    Target {
+        number: "A3",
+        what: "the same, while the processors did not have a cache in common",
+        workload: "staging",
+        sizes: &[4096],
+        threads: &[2, 4, 8],
+        bound: Bound::AtMost(1.6),
+        value: |round| session_at(Placement::Far, round),
+    },
+    Target {
+        number: "A3",
+        what: "staging by `append`, 4 KiB, 2–8 threads: time of a private copy",
         workload: "staging",
         sizes: &[4096],
         threads: &[2, 4, 8],
@@ -192,6 +229,10 @@ fn beside_best_rival(round: &RoundResult) -> Option<Spread> {
     let metric = Metric::RecordsPerSecond;
     let rival = round.best(metric, |entry: &Entry| entry.family == Family::Rival)?;
     ratio(round, DURABLE, &rival.name, metric)
+}
+
+fn session_at(placement: Placement, round: &RoundResult) -> Option<Spread> {
+    round.entry(SESSION)?.ratio_at(placement, round.entry("private copy")?, Metric::NanosPerRecord)
 }
 
 fn nanos(round: &RoundResult, one: &str, other: &str) -> Option<Spread> {

@@ -117,7 +117,7 @@ fn staging(scale: Scale) -> Vec<Round> {
         memory: 4 << 20,
         expected: 8 << 20,
         check: Check::Beforehand(20_000.min((8 << 20) / size as u64)),
-        repetitions: scale.pick(3, 7),
+        repetitions: scale.pick(3, 15),
         contestants: contestants.clone(),
     };
     let sizes: &[usize] = scale.pick(&[16, 256, 4096], &[16, 64, 256, 4096]);
