@@ -87,10 +87,12 @@ impl Shared {
             if let Some(outcome) = self.durable_outcome(address) {
                 return outcome;
             }
+            // Even if the time is over: what was asked for is begun.
+            let helped = self.help(address, deadline)?;
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(RingError::TimedOut);
+                return self.durable_outcome(address).unwrap_or(Err(RingError::TimedOut));
             }
-            if self.help(address, deadline)? {
+            if helped {
                 continue;
             }
             if patience.lasts() {
@@ -153,6 +155,8 @@ impl Shared {
                 Sealing::Sealed(flush) => {
                     let start = self.latency.start();
                     self.dispatch(flush);
+                    // Without `auto_flush` it is held now, and nobody else may ask for it.
+                    self.flush_held_below(address);
                     self.await_straggler(current, deadline)?;
                     self.latency.stop(Measure::Stragglers, start);
                 }

@@ -98,7 +98,7 @@ pub enum RingError {
     #[error("a leaked reservation holds back the log from address {0} on")]
     ReservationLeaked(u64),
     /// The ring is gone, and the buffer was not written before.
-    #[error("the ring was closed before the buffer was written")]
+    #[error("the ring was closed before that came about")]
     Closed,
 }
 

@@ -12,6 +12,7 @@ use ring_state::Seal;
 use crate::RingError;
 use crate::flights::Flight;
 use crate::latency::Measure;
+use crate::ring::deadline;
 use crate::rotation::Life;
 use crate::shared::Shared;
 use crate::slot::{Flush, Inside};
@@ -101,7 +102,7 @@ impl FlushTicket {
     ///
     /// Also [`RingError::TimedOut`]; the flush goes on.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<(), RingError> {
-        self.wait_until(Instant::now().checked_add(timeout))
+        self.wait_until(deadline(timeout))
     }
 
     /// Whether the buffer has been written, or there was nothing to write. Once true it stays true.
@@ -250,6 +251,10 @@ impl Shared {
         debug_assert!(submitted.is_some(), "a flush after the ring was closed");
         // If somebody else drives, that thread sees this write when it gives the role up, and wakes who may have to drive.
         self.poll();
+        if self.device.is_serialized() {
+            // The device may not have it yet, so that nothing else tells who waits for the writers to leave.
+            self.tell();
+        }
     }
 
     /// Writes the bytes in this thread, which needs them on stable storage and has nothing else to do. Then the `flight` ends. If it

@@ -295,6 +295,12 @@ impl Shared {
         }
     }
 
+    /// Ends the threads, until there is a future again.
+    pub(crate) fn pause_helpers(&self) {
+        self.end_helpers();
+        self.helpers.ending.store(false, Release);
+    }
+
     /// Ends the threads; whatever they wait for, no future is pending any more.
     pub(crate) fn end_helpers(&self) {
         self.helpers.ending.store(true, Release);

@@ -15,7 +15,7 @@ pub struct Latencies {
     pub commit: Histogram<u64>,
     /// How many commits a batch took along, about.
     pub batch_size: Histogram<u64>,
-    /// Durable writes and syncs that a thread made itself.
+    /// Writes, plain or durable, and syncs that a thread made itself.
     pub device: Histogram<u64>,
     /// Appends that found the ring full, until there was room or they gave up.
     pub room: Histogram<u64>,

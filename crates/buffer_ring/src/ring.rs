@@ -215,6 +215,7 @@ impl BufferRing {
     /// # Errors
     ///
     /// [`RotateError::RingFull`] if the next buffer is not free; nothing was sealed, unless a write to the buffer raced.
+    /// [`RotateError::AddressesExhausted`] if the log has come to its last address, and [`RotateError::Poisoned`] after a failure.
     pub fn rotate(&self) -> Result<(), RotateError> {
         self.shared.rotate()
     }
@@ -296,7 +297,7 @@ impl BufferRing {
     ///
     /// # Errors
     ///
-    /// [`ReadError`]
+    /// A [`ReadError`], which says what of the extent cannot be had and why: its variants are documented there.
     pub fn read(&self, extent: Extent, target: &mut [u8]) -> Result<usize, ReadError> {
         self.shared.read(extent, target)
     }
@@ -320,6 +321,9 @@ impl BufferRing {
     /// The [`RingError`] that poisoned the ring; [`RingError::ReservationLeaked`] if a forgotten reservation holds the rest back.
     /// In each case all I/O in flight has ended.
     pub fn close(self) -> Result<u64, RingError> {
+        // A helper may be inside a buffer, which is no leak.
+        #[cfg(all(feature = "async", not(any(loom, shuttle))))]
+        self.shared.pause_helpers();
         self.shared.flush_everything();
         if let Some(address) = self.shared.leaked() {
             self.shared.drain();

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::RingError;
 use crate::bells::Bells;
+use crate::ring::deadline;
 use crate::shared::Shared;
 use crate::sync::Parker;
 
@@ -60,7 +61,7 @@ impl DurableWatch {
     ///
     /// Also [`RingError::TimedOut`].
     pub fn wait_ge_timeout(&self, address: u64, timeout: Duration) -> Result<u64, RingError> {
-        self.shared.watch(address, Instant::now().checked_add(timeout))
+        self.shared.watch(address, deadline(timeout))
     }
 
     /// An `eventfd(2)` for an event loop (`poll`, `epoll`, io_uring, tokio's `AsyncFd`): readable after each move of the watermark, after

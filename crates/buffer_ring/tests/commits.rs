@@ -270,6 +270,22 @@ fn an_append_whose_sync_hangs_is_durable_later() {
     });
 }
 
+/// Who polls with no time at all has begun what it asks for, each time.
+#[test]
+fn looks_without_any_time_bring_a_commit_about() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(2, 4096));
+        let extent = ring.append(&pattern(1, 100)).expect("room");
+        let beyond = ring.wait_durable_timeout(extent.end() + 1, Duration::ZERO);
+        assert_eq!(beyond, Err(RingError::NotAppended { address: extent.end() + 1, tail: extent.end() }));
+        while let Err(error) = ring.wait_durable_timeout(extent.end(), Duration::ZERO) {
+            assert_eq!(error, RingError::TimedOut);
+            thread::yield_now();
+        }
+        assert!(device.synced().len() as u64 >= extent.end());
+    });
+}
+
 #[test]
 fn a_ring_that_is_dropped_waits_for_a_sync_that_was_left() {
     within(LIMIT, || {
@@ -278,6 +294,8 @@ fn a_ring_that_is_dropped_waits_for_a_sync_that_was_left() {
             assert_eq!(ring.sync_timeout(MOMENT), Err(RingError::TimedOut));
         }
         let dropping = thread::spawn(move || drop(ring));
+        // Time enough for one that does not wait.
+        thread::sleep(MOMENT);
         assert!(!dropping.is_finished());
         drop(holding);
         dropping.join().expect("no panic");

@@ -387,18 +387,32 @@ fn the_driver_hands_its_role_on() {
 fn a_waiter_is_not_left_alone_with_an_append_that_comes_late() {
     static TOO_EARLY: Count = Count::new(0);
     static DURABLE: Count = Count::new(0);
-    model("a_waiter_is_not_left_alone_with_an_append_that_comes_late", Bound::Preemptions(3), || {
+    let name = "a_waiter_is_not_left_alone_with_an_append_that_comes_late";
+    wait_for_what_is_not_appended(name, true, &TOO_EARLY, &DURABLE);
+}
+
+/// The same where nothing is flushed by itself.
+#[test]
+fn a_waiter_asks_for_the_flush_of_an_append_that_comes_late() {
+    static TOO_EARLY: Count = Count::new(0);
+    static DURABLE: Count = Count::new(0);
+    let name = "a_waiter_asks_for_the_flush_of_an_append_that_comes_late";
+    wait_for_what_is_not_appended(name, false, &TOO_EARLY, &DURABLE);
+}
+
+fn wait_for_what_is_not_appended(name: &str, auto_flush: bool, too_early: &'static Count, durable: &'static Count) {
+    model(name, Bound::Preemptions(3), move || {
         let device = ModelDevice::instant();
-        let ring = Arc::new(device.ring(2, true, true));
+        let ring = Arc::new(device.ring(2, auto_flush, true));
         let waiter = spawn(&ring, |ring| ring.wait_durable(512));
         append(&ring, 512, 1);
         match waiter.join().unwrap() {
-            Ok(()) => hit(&DURABLE),
-            Err(RingError::NotAppended { address: 512, tail: 0 }) => hit(&TOO_EARLY),
+            Ok(()) => hit(durable),
+            Err(RingError::NotAppended { address: 512, tail: 0 }) => hit(too_early),
             Err(error) => panic!("{error}"),
         }
     });
-    assert!(TOO_EARLY.load(Relaxed) > 0 && DURABLE.load(Relaxed) > 0);
+    assert!(too_early.load(Relaxed) > 0 && durable.load(Relaxed) > 0);
 }
 
 // Durability.

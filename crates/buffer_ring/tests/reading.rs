@@ -3,9 +3,11 @@
 mod common;
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::time::Duration;
+use std::sync::Arc;
 use std::thread;
 
-use buffer_ring::{BufferRing, Extent, QuikIO, ReadError};
+use buffer_ring::{BufferRing, BufferRingOptions, Extent, QuikIO, ReadError, WriteMode};
 use common::{Holding, LIMIT, current, disk, held, in_memory, options, pattern, read, ring_on, within};
 
 #[test]
@@ -156,6 +158,29 @@ fn a_reservation_in_another_buffer_does_not_keep_an_extent_from_being_read() {
             assert!(bytes == pattern(2, 1000));
             reserved.commit();
         }
+    });
+}
+
+/// Its buffer cannot be written before the one before it, which is held.
+#[test]
+fn in_serialized_mode_a_reader_is_told_when_the_last_writer_leaves() {
+    within(LIMIT, || {
+        let (_, device) = QuikIO::in_memory();
+        let io = device.builder().write_mode(WriteMode::Serialized).build().expect("no obstacle");
+        let ring = BufferRing::with_options(BufferRingOptions { io_instance: Some(Arc::new(io)), ..options(4, 65536) });
+        ring.append(&pattern(1, 100)).expect("room");
+        let holding = ring.reserve(10).expect("room");
+        ring.flush(&current(&ring));
+        let extent = ring.append(&pattern(2, 1000)).expect("room");
+        let writing = ring.reserve(10).expect("room");
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| read(&ring, extent));
+            // Time enough to fall asleep.
+            thread::sleep(Duration::from_millis(100));
+            writing.commit();
+            assert!(reader.join().expect("no panic") == pattern(2, 1000));
+        });
+        holding.commit();
     });
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ring_alloc::{BLOCK, Buffer, round_down, round_up};
-use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, FileType, IFlags, OFlags, StatVfsMountFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use crate::FileError;
@@ -24,6 +24,9 @@ const MAX_OFFSET: u64 = round_down(i64::MAX as u64);
 
 /// `f_type` of file systems that are memory (tmpfs, ramfs), or never overwrite in place (btrfs, zfs, bcachefs, nilfs2).
 const NOT_IN_PLACE: [u32; 6] = [0x0102_1994, 0x8584_58f6, 0x9123_683e, 0x2fc1_2fc1, 0xca45_1a4e, 0x3434];
+
+/// `OFlags::DSYNC` is all of `O_SYNC`, of which this is a part.
+const O_DSYNC: OFlags = OFlags::from_bits_retain(libc::O_DSYNC.cast_unsigned());
 
 #[derive(Debug)]
 pub(crate) struct LogFile {
@@ -167,7 +170,10 @@ impl Storage for LogFile {
     }
 
     fn is_synced(&self) -> bool {
-        rustix::fs::fcntl_getfl(&self.file).is_ok_and(|flags| flags.contains(OFlags::DSYNC))
+        let (flags, system) = (rustix::fs::fcntl_getfl(&self.file), rustix::fs::fstatvfs(&self.file));
+        flags.is_ok_and(|flags| flags.contains(O_DSYNC))
+            || system.is_ok_and(|system| system.f_flag.contains(StatVfsMountFlags::SYNCHRONOUS))
+            || rustix::fs::ioctl_getflags(&self.file).is_ok_and(|flags| flags.contains(IFlags::SYNC))
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {

@@ -129,6 +129,10 @@ impl WriteQueue {
     /// In [`Serialized`](crate::WriteMode::Serialized) it is kept here until every byte of the file from [`QuikIO::start`] up to
     /// `offset` has been written; so the writes may be submitted in any order, but must leave no gap. After a failed write each
     /// later one comes back untried.
+    ///
+    /// # Panics
+    ///
+    /// If length or offset is not a multiple of 4096.
     pub fn submit(&self, token: u64, bytes: Frozen, offset: u64) {
         self.arrive(self.request(token, bytes, offset, false));
     }
@@ -136,6 +140,10 @@ impl WriteQueue {
     /// Like [`submit`](Self::submit), but the bytes are on stable storage when the write comes back without an error: no sync has to
     /// follow. It says nothing about other writes. Who has several of them under way, or a sync beside them, minds what
     /// [`QuikIO::sync`] says of that.
+    ///
+    /// # Panics
+    ///
+    /// As [`submit`](Self::submit).
     pub fn submit_durable(&self, token: u64, bytes: Frozen, offset: u64) {
         self.arrive(self.request(token, bytes, offset, true));
     }
@@ -160,7 +168,7 @@ impl WriteQueue {
     }
 
     fn request(&self, token: u64, bytes: Frozen, offset: u64, durable: bool) -> Request {
-        debug_assert!(is_aligned(offset) && is_aligned(bytes.len() as u64), "{} bytes at {offset}", bytes.len());
+        assert!(is_aligned(offset) && is_aligned(bytes.len() as u64), "{} bytes at {offset}", bytes.len());
         let durable = durable || self.io.synced;
         tracing::trace!(token, offset, len = bytes.len(), durable, "write begins");
         Request::new(token, bytes, offset, durable)
@@ -205,7 +213,7 @@ impl WriteQueue {
     ///
     /// # Panics
     ///
-    /// In [`Serialized`](crate::WriteMode::Serialized), if it is not its turn: every byte of the file from [`QuikIO::start`] up to
+    /// If length or offset is not a multiple of 4096. In [`Serialized`](crate::WriteMode::Serialized), if it is not its turn: every byte of the file from [`QuikIO::start`] up to
     /// `offset` must have come back written.
     #[must_use]
     pub fn write_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {

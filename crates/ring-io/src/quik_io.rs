@@ -114,7 +114,8 @@ impl QuikIO {
 
     /// In which order writes reach the file.
     ///
-    /// If it was opened with `O_DSYNC` or `O_SYNC`: [`WriteMode::Serialized`], whatever was asked for. Every write is a durable one then, and
+    /// If it was opened with `O_DSYNC` or `O_SYNC`, has the attribute `S` (`chattr +S`), or lies on a file system that is mounted with `sync`:
+    /// [`WriteMode::Serialized`], whatever was asked for. Every write is a durable one then, and
     /// beside another one its success would tell nothing, as [`sync`](Self::sync) explains.
     #[must_use]
     pub fn write_mode(&self) -> WriteMode {

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -9,7 +11,7 @@ use std::time::Instant;
 use common::{Holding, attach, bytes, disk, drain, open, pattern};
 use ring_alloc::BLOCK;
 use ring_io::{Finished, MemoryDevice, QuikIO, Wait, WriteMode, WriteQueue};
-use rustix::fs::OFlags;
+use rustix::fs::{IFlags, OFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::Errno;
 
 const SIZE: u64 = BLOCK as u64;
@@ -46,9 +48,18 @@ fn what_nobody_chose_is_tail_localized() {
 /// Each of them has the device flushed, whether it is to be durable or not.
 #[test]
 fn writes_to_a_file_that_syncs_them_all_are_durable_and_serialized() {
-    for flags in [OFlags::DSYNC, OFlags::SYNC] {
+    let opened = |path: &Path, flags: i32| open(path, OFlags::from_bits_retain(flags.cast_unsigned()));
+    let marked = |path: &Path| {
+        let file = opened(path, 0);
+        let flags = ioctl_getflags(&file).expect("the attributes of a file");
+        ioctl_setflags(&file, flags | IFlags::SYNC).expect("its owner may mark it");
+        file
+    };
+    let ways: [&dyn Fn(&Path) -> File; 3] =
+        [&|path| opened(path, libc::O_DSYNC), &|path| opened(path, libc::O_SYNC), &marked];
+    for way in ways {
         let dir = disk();
-        let io = QuikIO::builder(open(&dir.path().join("log"), flags)).write_mode(WriteMode::TailLocalized);
+        let io = QuikIO::builder(way(&dir.path().join("log"))).write_mode(WriteMode::TailLocalized);
         let io = Arc::new(io.build().expect("no obstacle"));
         assert_eq!(io.write_mode(), WriteMode::Serialized);
         let queue = attach(&io);

@@ -626,7 +626,7 @@ fn memory_file_systems_are_not_prepared() {
 fn a_file_whose_writes_are_all_synced_is_not_prepared() {
     let dir = disk();
     let path = dir.path().join("log");
-    let queue = attach(&Arc::new(QuikIO::new(open(&path, OFlags::DSYNC))));
+    let queue = attach(&Arc::new(QuikIO::new(open(&path, OFlags::from_bits_retain(libc::O_DSYNC.cast_unsigned())))));
     for n in 0..50 {
         commit(&queue, n);
         assert_eq!(fs::metadata(&path).expect("the file").len(), (n + 1) * SIZE);

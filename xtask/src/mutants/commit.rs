@@ -190,6 +190,12 @@ pub(super) const GROUPS: &[Group] = &[
                 "a_waiter_for_durability_flushes_what_it_needs",
             ],
             [
+                "a leader leaves held what it has sealed",
+                "                    self.flush_held_below(address);\n                    self.await_straggler",
+                "                    self.await_straggler",
+                "a_waiter_asks_for_the_flush_of_an_append_that_comes_late",
+            ],
+            [
                 "a leader that has waited tells nobody",
                 "        drop(flight);\n        self.tell_parked();",
                 "        drop(flight);",

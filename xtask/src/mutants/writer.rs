@@ -39,7 +39,7 @@ pub(super) const GROUPS: &[Group] = &[
             [
                 "the owner passes no barrier after a record",
                 "filled << 1, Release);\n        barrier.light();",
-                "end << 1, Release);",
+                "filled << 1, Release);",
                 "a_lease_is_ended_by_its_owner_or_by_who_takes_it_back",
             ],
             [

@@ -33,7 +33,7 @@ use size::Appetite;
 /// It keeps the promises of the ring's own appends: the address is known at once, extents do not overlap, and those of one session
 /// ascend. It mixes freely with them, and with other sessions.
 ///
-/// After some appends in a row the session takes a *lease*, 1 to 64 KiB of the current buffer, and the appends that follow only copy into
+/// After some appends in a row the session takes a *lease*, 256 bytes to 64 KiB of the current buffer and at most a quarter of what that has left, and the appends that follow only copy into
 /// it. What a lease has left when it ends stays in the log as zeros. It ends when the next record does not fit, when the session is
 /// dropped, and when somebody needs the buffer: it is full, or is flushed, synced or read. So an idle session holds up
 /// nobody. A session whose records are waited for one by one takes no leases.

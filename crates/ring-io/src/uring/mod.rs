@@ -134,22 +134,25 @@ impl Uring {
         entry.flags(flags)
     }
 
-    /// Moves completions from their queue to `completed`, and refills the submission queue.
-    fn collect(&self, completed: &mut Vec<Completion>) -> Progress {
+    /// Moves completions from their queue to `completed`, and refills the submission queue. An interrupt is for whoever waits and has
+    /// nothing else to return with; until there is somebody, it stays.
+    fn collect(&self, waits: bool, completed: &mut Vec<Completion>) -> Progress {
         let queues = &mut *self.queues.lock();
         if let Some(errno) = queues.broken {
             completed.extend(queues.backlog.drain(..).map(|job| (job, Err(errno))));
             return Progress { to_submit: false, in_flight: false, interrupted: false };
         }
-        let mut interrupted = false;
         // SAFETY: *one at a time*: `queues` is locked, and this handle lives no longer than the statement.
         for entry in unsafe { self.ring.completion_shared() } {
             if entry.user_data() == INTERRUPT {
-                queues.interrupt = Interrupt::No;
-                interrupted = true;
+                queues.interrupt = Interrupt::Arrived;
             } else {
                 completed.push((queues.slots.take(entry.user_data() as usize), outcome(entry.result())));
             }
+        }
+        let interrupted = waits && completed.is_empty() && queues.interrupt == Interrupt::Arrived;
+        if interrupted {
+            queues.interrupt = Interrupt::No;
         }
         let to_submit = self.push(queues);
         Progress { to_submit, in_flight: queues.slots.used() > 0, interrupted }
@@ -193,6 +196,7 @@ enum Interrupt {
     No,
     Wanted,
     OnItsWay,
+    Arrived,
 }
 
 impl Backend for Uring {
@@ -229,7 +233,7 @@ impl Backend for Uring {
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
         let mut stalls = 0;
         loop {
-            let progress = self.collect(completed);
+            let progress = self.collect(wait != Wait::No, completed);
             let waiting = match wait {
                 Wait::Until(deadline) if completed.is_empty() && progress.in_flight && !progress.interrupted => {
                     time_left(deadline)

@@ -1,6 +1,7 @@
 //! What only this engine does. Without io_uring these print why they are skipped.
 
 use std::env;
+use std::thread;
 
 use ring_alloc::{BLOCK, Buffer};
 
@@ -86,7 +87,7 @@ fn polling_offers_what_was_not_taken_too() {
     }
     let mut completed = Vec::new();
     engine.reap(Wait::No, &mut completed);
-    let progress = engine.collect(&mut completed);
+    let progress = engine.collect(true, &mut completed);
     assert!(!progress.to_submit);
     engine.reap(Wait::Until(None), &mut completed);
     assert_eq!(tokens(&completed), [7]);
@@ -123,6 +124,26 @@ fn an_interrupt_ends_a_wait_and_only_one() {
     engine.reap(Wait::Until(Some(soon)), &mut completed);
     assert!(completed.is_empty() && Instant::now() >= soon, "nobody interrupted the second wait");
     engine.interrupt();
+    engine.reap(Wait::Until(None), &mut completed);
+    assert!(completed.is_empty());
+}
+
+#[test]
+fn an_interrupt_stays_until_somebody_waits_and_has_nothing_else_to_return_with() {
+    let Some(engine) = engine() else { return };
+    engine.queues.lock().slots.put(write(7));
+    let mut completed = Vec::new();
+    engine.interrupt();
+    engine.reap(Wait::No, &mut completed);
+    engine.reap(Wait::Until(None), &mut completed);
+    assert!(completed.is_empty());
+    // Both have arrived when they are looked for.
+    engine.submit(write(8));
+    thread::sleep(Duration::from_millis(50));
+    engine.interrupt();
+    engine.reap(Wait::Until(None), &mut completed);
+    assert_eq!(completed.len(), 1);
+    completed.clear();
     engine.reap(Wait::Until(None), &mut completed);
     assert!(completed.is_empty());
 }
