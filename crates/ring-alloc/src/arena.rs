@@ -1,4 +1,4 @@
-//! One mapping, its equal parts, and the only place where raw pointers become slices.
+//! One mapping, its equal parts, and the place where raw pointers become slices. Only a session's lease, in `buffer_ring`, makes some of a range that it was granted here.
 
 use core::ops::Range;
 use core::slice;

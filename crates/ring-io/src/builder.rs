@@ -45,7 +45,7 @@ impl QuikIOBuilder {
         self
     }
 
-    /// This engine or none, whatever the environment says.
+    /// This engine or none, whatever the environment variable `BUFFER_RING_ENGINE` says.
     pub fn engine(mut self, kind: EngineKind) -> Self {
         self.engine = Some(kind);
         self
