@@ -1,8 +1,7 @@
 //! Breaks the protocol on purpose, one place at a time, and shows that a model notices.
 //!
-//! A mutant is one piece of source text, what it is replaced with, and the model that has to fail then: see [`state`], [`parts`], [`ring`],
-//! [`commit`] and [`writer`]. The checkout
-//! stays as it is; a copy of it is changed, built with loom, and changed back. A mutant that does not compile is an error of the
+//! A mutant is one piece of source text, what it is replaced with, and the model that has to fail then: see [`state`],
+//! [`parts`], [`ring`], [`commit`] and [`writer`]. The checkout stays as it is; a copy of it is changed, built with loom, and changed back. A mutant that does not compile is an error of the
 //! list, and so is a text that does not occur exactly once, or a model that fails without any change.
 
 mod commit;

@@ -1,5 +1,6 @@
 //! The path of an append, and what it does when the buffer is full.
 
+use std::io::IoSlice;
 use std::time::Instant;
 
 use ring_state::Duty;
@@ -31,6 +32,20 @@ pub(crate) enum Patience {
     ForRoom,
     /// Until there is room, whatever it takes, or this moment.
     Until(Option<Instant>),
+}
+
+/// Bytes of all parts together.
+pub(crate) fn total_len(parts: &[IoSlice<'_>]) -> usize {
+    parts.iter().fold(0, |len, part| len.saturating_add(part.len()))
+}
+
+/// Copies the parts one behind the other.
+pub(crate) fn gather(parts: &[IoSlice<'_>], mut target: &mut [u8]) {
+    for part in parts {
+        let (head, rest) = target.split_at_mut(part.len());
+        head.copy_from_slice(part);
+        target = rest;
+    }
 }
 
 /// Why the first try gave no range.

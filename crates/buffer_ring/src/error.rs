@@ -97,7 +97,7 @@ pub enum RingError {
     /// A reservation was leaked, so that its buffer can never be written. All below the address is durable.
     #[error("a leaked reservation holds back the log from address {0} on")]
     ReservationLeaked(u64),
-    /// The ring is gone, and the buffer was not written before.
+    /// The ring is gone, and before that the buffer was not written, or the watermark did not come so far.
     #[error("the ring was closed before that came about")]
     Closed,
 }

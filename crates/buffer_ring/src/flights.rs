@@ -5,8 +5,8 @@
 //! a second one may start beside it when it has enough to carry, so that a late arrival waits for one flight at most. The same goes for a
 //! sync that is under way: what is written beside it needs another one, so there is no hurry until it has ended.
 //!
-//! There is no timer, but for the policy that asks for one: whoever arrives, and whoever ends a flight or a sync, decides. Whatever the policy, with neither under way the
-//! answer is yes; so nobody is left alone.
+//! There is no timer, but for the policy that asks for one: whoever arrives, and whoever ends a flight or a sync, decides. Whatever the
+//! policy, with neither under way the answer is yes; so nobody is left alone.
 //!
 //! Only the count of flights orders anything. The other numbers are guesses at what is quickest: whatever they say, a batch starts when
 //! neither is under way, and what went out plainly is synced. So checkers need not see them, like the counters of the statistics.

@@ -51,9 +51,10 @@ impl BufferRing {
 
     /// [`wait_durable`](Self::wait_durable) as a future. Dropping it takes nothing from others who wait.
     ///
-    /// One thread does for all futures what a thread that waits does for itself. So while one of them waits for bytes behind a reservation that
-    /// is held, another that needs less may wait as long: do not await one with a [`Reservation`](crate::Reservation) in hand. And a
-    /// waker may be called by a thread that is at the device: it must not drop the ring itself.
+    /// One thread does for all futures what a thread that waits does for itself. So while one of them waits for bytes behind a
+    /// reservation that is held, another that needs less may wait as long: do not await one with a
+    /// [`Reservation`](crate::Reservation) in hand. And a waker may be called by a thread that is at the device: it must not drop the
+    /// ring itself.
     ///
     /// # Errors
     ///

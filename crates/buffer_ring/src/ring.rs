@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::append::Patience;
+use crate::append::{Patience, gather, total_len};
 use crate::shared::Shared;
 use crate::sync::Ordering;
 use crate::{
@@ -97,14 +97,7 @@ impl BufferRing {
     ///
     /// Those of [`append`](Self::append), for the parts together.
     pub fn append_vectored(&self, parts: &[IoSlice<'_>]) -> Result<Extent, AppendError> {
-        let len = parts.iter().fold(0_usize, |len, part| len.saturating_add(part.len()));
-        self.shared.append_with(len, Patience::ForRoom, |mut target| {
-            for part in parts {
-                let (head, rest) = target.split_at_mut(part.len());
-                head.copy_from_slice(part);
-                target = rest;
-            }
-        })
+        self.shared.append_with(total_len(parts), Patience::ForRoom, |target| gather(parts, target))
     }
 
     /// Copies `payload` into the log, and returns when it is on stable storage: [`append`](Self::append) and

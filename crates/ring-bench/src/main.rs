@@ -30,7 +30,11 @@ use crate::workloads::{Scale, WORKLOADS, Workload};
 const CHAPTER: &str = "docs/BENCHMARKING.md";
 
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask bench", args_override_self = true, about = "Measures the ring beside limits, baselines and rivals")]
+#[command(
+    name = "cargo xtask bench",
+    args_override_self = true,
+    about = "Measures the ring beside limits, baselines and rivals"
+)]
 struct Arguments {
     /// Workloads to measure; all of them if none is named: staging, streaming, durable, memory-device, latency, space.
     workloads: Vec<String>,

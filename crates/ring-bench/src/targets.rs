@@ -41,6 +41,26 @@ const GROWING: &str = "buffer_ring, growing file";
 const DURABLE: &str = "buffer_ring append_durable";
 const OVERWRITING: &str = "append_durable, zero-filled";
 
+const A2: Target = Target {
+    number: "A2",
+    what: "staging by a writer session, 16–256 B, 4 threads: time of a private copy",
+    workload: "staging",
+    sizes: &[16, 64, 256],
+    threads: &[4],
+    bound: Bound::AtMost(1.5),
+    value: |round| nanos(round, SESSION, "private copy"),
+};
+
+const A3: Target = Target {
+    number: "A3",
+    what: "staging by a writer session, 4 KiB, 2–8 threads: time of a private copy",
+    workload: "staging",
+    sizes: &[4096],
+    threads: &[2, 4, 8],
+    bound: Bound::AtMost(1.6),
+    value: |round| nanos(round, SESSION, "private copy"),
+};
+
 const TARGETS: &[Target] = &[
     Target {
         number: "A1",
@@ -51,77 +71,38 @@ const TARGETS: &[Target] = &[
         bound: Bound::AtMost(1.05),
         value: |round| nanos(round, APPEND, "two fetch_adds + copy"),
     },
+    A2,
     Target {
-        number: "A2",
-        what: "staging by a writer session, 16–256 B, 4 threads: time of a private copy",
-        workload: "staging",
-        sizes: &[16, 64, 256],
-        threads: &[4],
-        bound: Bound::AtMost(1.5),
-        value: |round| nanos(round, SESSION, "private copy"),
-    },
-    Target {
-        number: "A2",
         what: "the same, while the processors had a cache in common",
-        workload: "staging",
-        sizes: &[16, 64, 256],
-        threads: &[4],
-        bound: Bound::AtMost(1.5),
         value: |round| session_at(Placement::Near, round),
+        ..A2
     },
     Target {
-        number: "A2",
         what: "the same, while the processors did not have a cache in common",
-        workload: "staging",
-        sizes: &[16, 64, 256],
-        threads: &[4],
-        bound: Bound::AtMost(1.5),
         value: |round| session_at(Placement::Far, round),
+        ..A2
     },
     Target {
-        number: "A2",
         what: "a session: speed of Aeron's many-to-one ring",
-        workload: "staging",
-        sizes: &[16, 64, 256],
-        threads: &[4],
         bound: Bound::AtLeast(4.0),
         value: |round| nanos(round, "Aeron many-to-one", SESSION),
+        ..A2
     },
+    A3,
     Target {
-        number: "A3",
-        what: "staging by a writer session, 4 KiB, 2–8 threads: time of a private copy",
-        workload: "staging",
-        sizes: &[4096],
-        threads: &[2, 4, 8],
-        bound: Bound::AtMost(1.6),
-        value: |round| nanos(round, SESSION, "private copy"),
-    },
-    Target {
-        number: "A3",
         what: "the same, while the processors had a cache in common",
-        workload: "staging",
-        sizes: &[4096],
-        threads: &[2, 4, 8],
-        bound: Bound::AtMost(1.6),
         value: |round| session_at(Placement::Near, round),
+        ..A3
     },
     Target {
-        number: "A3",
         what: "the same, while the processors did not have a cache in common",
-        workload: "staging",
-        sizes: &[4096],
-        threads: &[2, 4, 8],
-        bound: Bound::AtMost(1.6),
         value: |round| session_at(Placement::Far, round),
+        ..A3
     },
     Target {
-        number: "A3",
         what: "staging by `append`, 4 KiB, 2–8 threads: time of a private copy",
-        workload: "staging",
-        sizes: &[4096],
-        threads: &[2, 4, 8],
-        bound: Bound::AtMost(1.6),
         value: |round| nanos(round, APPEND, "private copy"),
+        ..A3
     },
     Target {
         number: "B1",

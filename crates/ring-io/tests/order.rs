@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use common::{Holding, attach, bytes, disk, drain, open, pattern};
+use common::{Holding, O_DSYNC, attach, bytes, disk, drain, open, pattern};
 use ring_alloc::BLOCK;
 use ring_io::{Finished, MemoryDevice, QuikIO, Wait, WriteMode, WriteQueue};
 use rustix::fs::{IFlags, OFlags, ioctl_getflags, ioctl_setflags};
@@ -48,15 +48,13 @@ fn what_nobody_chose_is_tail_localized() {
 /// Each of them has the device flushed, whether it is to be durable or not.
 #[test]
 fn writes_to_a_file_that_syncs_them_all_are_durable_and_serialized() {
-    let opened = |path: &Path, flags: i32| open(path, OFlags::from_bits_retain(flags.cast_unsigned()));
     let marked = |path: &Path| {
-        let file = opened(path, 0);
+        let file = open(path, OFlags::empty());
         let flags = ioctl_getflags(&file).expect("the attributes of a file");
         ioctl_setflags(&file, flags | IFlags::SYNC).expect("its owner may mark it");
         file
     };
-    let ways: [&dyn Fn(&Path) -> File; 3] =
-        [&|path| opened(path, libc::O_DSYNC), &|path| opened(path, libc::O_SYNC), &marked];
+    let ways: [fn(&Path) -> File; 3] = [|path| open(path, O_DSYNC), |path| open(path, OFlags::SYNC), marked];
     for way in ways {
         let dir = disk();
         let io = QuikIO::builder(way(&dir.path().join("log"))).write_mode(WriteMode::TailLocalized);

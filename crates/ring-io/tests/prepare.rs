@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::thread;
 
-use common::{attach, bytes, disk, drain, open, pattern};
+use common::{O_DSYNC, attach, bytes, disk, drain, open, pattern};
 use ring_alloc::{BLOCK, Buffer};
 use ring_io::{EngineKind, MemoryDevice, Operation, QuikIO, Wait, WriteMode, WriteQueue};
 use rustix::fs::OFlags;
@@ -626,7 +626,7 @@ fn memory_file_systems_are_not_prepared() {
 fn a_file_whose_writes_are_all_synced_is_not_prepared() {
     let dir = disk();
     let path = dir.path().join("log");
-    let queue = attach(&Arc::new(QuikIO::new(open(&path, OFlags::from_bits_retain(libc::O_DSYNC.cast_unsigned())))));
+    let queue = attach(&Arc::new(QuikIO::new(open(&path, O_DSYNC))));
     for n in 0..50 {
         commit(&queue, n);
         assert_eq!(fs::metadata(&path).expect("the file").len(), (n + 1) * SIZE);

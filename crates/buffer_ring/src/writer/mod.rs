@@ -16,7 +16,7 @@ use core::marker::PhantomData;
 use core::time::Duration;
 use std::io::IoSlice;
 
-use crate::append::Patience;
+use crate::append::{Patience, gather, total_len};
 use crate::ring::deadline;
 use crate::shared::Shared;
 use crate::slot::{Grant, Lease, Slot};
@@ -115,14 +115,7 @@ impl<'a> Writer<'a> {
     ///
     /// Those of [`append`](Self::append), for the parts together.
     pub fn append_vectored(&mut self, parts: &[IoSlice<'_>]) -> Result<Extent, AppendError> {
-        let len = parts.iter().fold(0_usize, |len, part| len.saturating_add(part.len()));
-        self.append_with(len, Patience::ForRoom, move |mut target| {
-            for part in parts {
-                let (head, rest) = target.split_at_mut(part.len());
-                head.copy_from_slice(part);
-                target = rest;
-            }
-        })
+        self.append_with(total_len(parts), Patience::ForRoom, move |target| gather(parts, target))
     }
 
     /// Copies `payload` into the log, and returns when it is on stable storage, with all that was appended before.

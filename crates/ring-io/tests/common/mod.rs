@@ -88,6 +88,9 @@ fn shared_memory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| disk())
 }
 
+/// `OFlags::DSYNC` is all of `O_SYNC`, of which this is a part.
+pub(crate) const O_DSYNC: OFlags = OFlags::from_bits_retain(libc::O_DSYNC.cast_unsigned());
+
 pub(crate) fn open(path: &Path, flags: OFlags) -> File {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
