@@ -22,6 +22,26 @@ use crate::shared::Shared;
 use crate::sync::{Parker, yield_now};
 use crate::{AppendError, Extent, RingError};
 
+/// What a thread waits for, and when it gives up.
+#[derive(Clone, Copy)]
+pub(crate) struct Errand<'a> {
+    /// Where the bytes end that have to be durable.
+    pub(crate) address: u64,
+    pub(crate) deadline: Option<Instant>,
+    /// Of a thread that waits in the stead of others: whether it is wanted elsewhere. Like a deadline that has come.
+    pub(crate) recalled: Option<&'a dyn Fn() -> bool>,
+}
+
+impl Errand<'_> {
+    fn is_recalled(&self) -> bool {
+        self.recalled.is_some_and(|recalled| recalled())
+    }
+
+    fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline) || self.is_recalled()
+    }
+}
+
 impl Shared {
     /// Appends, and returns when the bytes are durable.
     pub(crate) fn append_durable(&self, payload: &[u8], deadline: Option<Instant>) -> Result<Extent, AppendError> {
@@ -37,7 +57,7 @@ impl Shared {
             Some(flush) if deadline.is_none() => self.write_now(flush, None),
             flush => self.dispatch(flush),
         }
-        let outcome = self.wait(extent.end(), deadline);
+        let outcome = self.wait(Errand { address: extent.end(), deadline, recalled: None });
         self.latency.stop(Measure::Commit, start);
         match outcome {
             Ok(()) => Ok(extent),
@@ -58,19 +78,24 @@ impl Shared {
     }
 
     pub(crate) fn wait_durable(&self, address: u64, deadline: Option<Instant>) -> Result<(), RingError> {
+        self.run(Errand { address, deadline, recalled: None })
+    }
+
+    /// Does what it takes. [`RingError::TimedOut`] if the errand is over before.
+    pub(crate) fn run(&self, errand: Errand<'_>) -> Result<(), RingError> {
         let start = self.latency.start();
-        let outcome = self.wait(address, deadline);
+        let outcome = self.wait(errand);
         self.latency.stop(Measure::Commit, start);
         outcome
     }
 
-    fn wait(&self, address: u64, deadline: Option<Instant>) -> Result<(), RingError> {
-        if self.durability.durable() >= address {
+    fn wait(&self, errand: Errand<'_>) -> Result<(), RingError> {
+        if self.durability.durable() >= errand.address {
             return Ok(());
         }
-        let waiting = self.flights.arrive(!self.is_sealed(address));
+        let waiting = self.flights.arrive(!self.is_sealed(errand.address));
         let mut called = false;
-        let outcome = self.await_durable(address, deadline, &mut called);
+        let outcome = self.await_durable(errand, &mut called);
         drop(waiting);
         if called || outcome == Err(RingError::TimedOut) {
             // What this thread was to do is somebody else's now.
@@ -80,7 +105,8 @@ impl Shared {
     }
 
     /// `called`: whether this thread was woken to do something.
-    fn await_durable(&self, address: u64, deadline: Option<Instant>, called: &mut bool) -> Result<(), RingError> {
+    fn await_durable(&self, errand: Errand<'_>, called: &mut bool) -> Result<(), RingError> {
+        let address = errand.address;
         let mut patience = self.flights.patience();
         self.flush_held_below(address);
         loop {
@@ -88,8 +114,8 @@ impl Shared {
                 return outcome;
             }
             // Even if the time is over: what was asked for is begun.
-            let helped = self.help(address, deadline)?;
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let helped = self.help(errand)?;
+            if errand.is_over() {
                 return self.durable_outcome(address).unwrap_or(Err(RingError::TimedOut));
             }
             if helped {
@@ -99,18 +125,19 @@ impl Shared {
                 yield_now();
                 continue;
             }
-            *called |= self.park(address, deadline);
+            *called |= self.park(errand);
             self.flush_held_below(address);
         }
     }
 
-    /// Does one thing that somebody has to do before `address` is durable; `false` if there is none that nobody is at.
-    fn help(&self, address: u64, deadline: Option<Instant>) -> Result<bool, RingError> {
+    /// Does one thing that somebody has to do before the errand is done; `false` if there is none that nobody is at.
+    fn help(&self, errand: Errand<'_>) -> Result<bool, RingError> {
+        let Errand { address, deadline, .. } = errand;
         self.check_appended(address)?;
         if self.has_open_bytes(address)
             && let Some(flight) = self.flights.start(self.is_syncing(), || self.open_bytes())
         {
-            self.lead(flight, address, deadline)?;
+            self.lead(flight, errand)?;
             return Ok(true);
         }
         if self.durability.written() >= address
@@ -141,13 +168,13 @@ impl Shared {
     }
 
     /// Seals a batch and has it written. The flight ends when it has been, so that others gather until then.
-    fn lead(&self, flight: Flight<'_>, address: u64, deadline: Option<Instant>) -> Result<(), RingError> {
-        if self.await_departure(address, deadline)? {
+    fn lead(&self, flight: Flight<'_>, errand: Errand<'_>) -> Result<(), RingError> {
+        if self.await_departure(errand)? {
             let commits = flight.depart(|| self.counters.now());
             self.latency.count(Measure::BatchSize, commits as u64);
             let current = self.rotation.current();
             match self.try_seal(current) {
-                Sealing::Sealed(Some(flush)) if deadline.is_none() => {
+                Sealing::Sealed(Some(flush)) if errand.deadline.is_none() => {
                     self.write_now(flush, Some(flight));
                     return Ok(());
                 }
@@ -156,8 +183,8 @@ impl Shared {
                     let start = self.latency.start();
                     self.dispatch(flush);
                     // Without `auto_flush` it is held now, and nobody else may ask for it.
-                    self.flush_held_below(address);
-                    self.await_straggler(current, deadline)?;
+                    self.flush_held_below(errand.address);
+                    self.await_straggler(current, errand)?;
                     self.latency.stop(Measure::Stragglers, start);
                 }
                 Sealing::Already | Sealing::Empty => {}
@@ -169,18 +196,18 @@ impl Shared {
     }
 
     /// Waits until `life` has been written, which somebody may still be inside of.
-    fn await_straggler(&self, life: Life, deadline: Option<Instant>) -> Result<(), RingError> {
-        let ending = || self.is_ending().then_some(Err(RingError::Closed));
-        let look = || self.outcome(|| self.has_completed(life)).or_else(ending);
-        self.wait_patiently(deadline, look)?
+    fn await_straggler(&self, life: Life, errand: Errand<'_>) -> Result<(), RingError> {
+        let recalled = || errand.is_recalled().then_some(Err(RingError::TimedOut));
+        self.wait_patiently(errand.deadline, || self.outcome(|| self.has_completed(life)).or_else(recalled))?
     }
 
     /// Waits until the policy lets the batch be sealed; `false` if there is no need any more.
-    fn await_departure(&self, address: u64, deadline: Option<Instant>) -> Result<bool, RingError> {
+    fn await_departure(&self, errand: Errand<'_>) -> Result<bool, RingError> {
         let Some(due) = self.flights.due() else { return Ok(true) };
         let due = self.counters.moment(due);
-        let until = deadline.map_or(due, |deadline| deadline.min(due));
-        match self.wait_until(Some(until), || self.durable_outcome(address)) {
+        let until = errand.deadline.map_or(due, |deadline| deadline.min(due));
+        let recalled = || errand.is_recalled().then_some(Err(RingError::TimedOut));
+        match self.wait_until(Some(until), || self.durable_outcome(errand.address).or_else(recalled)) {
             Ok(outcome) => outcome.map(|()| false),
             Err(TimedOut) if until < due => Err(RingError::TimedOut),
             Err(TimedOut) => Ok(true),
@@ -188,11 +215,11 @@ impl Shared {
     }
 
     /// Sleeps until it is told something. `true` if it was called to do something.
-    fn park(&self, address: u64, deadline: Option<Instant>) -> bool {
+    fn park(&self, errand: Errand<'_>) -> bool {
         let parker = Parker::new();
-        let place = self.parking.enter(address, parker.waker());
-        if !self.has_news(address) {
-            parker.park(deadline);
+        let place = self.parking.enter(errand.address, parker.waker());
+        if !self.has_news(errand.address) && !errand.is_recalled() {
+            parker.park(errand.deadline);
         }
         self.parking.leave(place)
     }
@@ -224,16 +251,7 @@ impl Shared {
     }
 
     pub(crate) fn durable_outcome(&self, address: u64) -> Option<Result<(), RingError>> {
-        let outcome = self.outcome(|| self.durability.durable() >= address);
-        outcome.or_else(|| self.is_ending().then_some(Err(RingError::Closed)))
-    }
-
-    /// Whether the threads that wait for futures have to end.
-    fn is_ending(&self) -> bool {
-        #[cfg(all(feature = "async", not(any(loom, shuttle))))]
-        return self.helpers.is_ending();
-        #[cfg(not(all(feature = "async", not(any(loom, shuttle)))))]
-        false
+        self.outcome(|| self.durability.durable() >= address)
     }
 
     /// Waiting for an address that nobody has appended at might be for ever.

@@ -1,8 +1,11 @@
 //! The futures of the feature `async`, and the two threads that do the work while they are pending.
 //!
 //! A future must not block, so it cannot lead a batch, sync, or drive the device as a thread that waits does. While futures are
-//! pending, one thread waits in their stead for the highest address that they wait for, and another for room. Each is started when
+//! pending, one thread waits in their stead for the lowest address that they wait for, and another for room. Each is started when
 //! it is needed for the first time, sleeps while nothing is pending, and ends with the ring.
+//!
+//! The lowest, because nothing is durable before what lies below it; what came meanwhile goes out in the same batch. A future that comes
+//! later and needs less recalls the thread from what it is at, which may be a wait for bytes behind a reservation that is held.
 //!
 //! A future knows no runtime: it leaves its waker where it will be woken, and dropping it takes the waker away again.
 
@@ -18,6 +21,7 @@ use std::thread::{self, JoinHandle};
 use parking_lot::{Condvar, Mutex};
 
 use crate::append::Patience;
+use crate::commit::Errand;
 use crate::flights::Waiting;
 use crate::parking::Place;
 use crate::rotation::Life;
@@ -51,10 +55,8 @@ impl BufferRing {
 
     /// [`wait_durable`](Self::wait_durable) as a future. Dropping it takes nothing from others who wait.
     ///
-    /// One thread does for all futures what a thread that waits does for itself. So while one of them waits for bytes behind a
-    /// reservation that is held, another that needs less may wait as long: do not await one with a
-    /// [`Reservation`](crate::Reservation) in hand. And a waker may be called by a thread that is at the device: it must not drop the
-    /// ring itself.
+    /// It waits for reservations in the buffers concerned, too: one that the task holds itself keeps it pending for ever. A waker may be
+    /// called by a thread that is at the device: it must not drop the ring itself.
     ///
     /// # Errors
     ///
@@ -166,7 +168,7 @@ impl Drop for AppendFuture<'_> {
 /// The threads that wait in the stead of futures.
 #[derive(Debug, Default)]
 pub(crate) struct Helpers {
-    /// The highest address that is waited for, if nobody waits for it yet.
+    /// The address that it waits for.
     commit: Helper<Option<u64>>,
     room: Helper<Room>,
     /// Whether the ring is going.
@@ -183,10 +185,17 @@ struct Room {
 }
 
 impl Helpers {
-    /// Has somebody wait until `address` is durable. `false` if there is no thread to be had.
+    /// Has somebody wait until `address` is durable, which a follower waits for. `false` if there is no thread to be had.
     fn commit(&self, shared: &Arc<Shared>, address: u64) -> bool {
-        self.commit
-            .want(shared, "ring-commit", Shared::commit_for_futures, |wanted| *wanted = (*wanted).max(Some(address)))
+        let mut recalled = None;
+        let recall = |at: &mut Option<u64>| recalled = at.filter(|&at| address < at);
+        let waits = self.commit.want(shared, "ring-commit", Shared::commit_for_futures, recall);
+        if let Some(at) = recalled {
+            // It looks again wherever it sleeps.
+            shared.waiters.wake();
+            shared.parking.call_at(at);
+        }
+        waits
     }
 
     /// Leaves `waker` with somebody who waits until another life than `seen` is current. `None` if there is no thread to be had.
@@ -210,7 +219,7 @@ impl Helpers {
     }
 }
 
-/// A thread that is started when it is wanted, and what it is wanted for.
+/// A thread that is started when it is wanted, and what it and those who want it tell each other.
 #[derive(Debug, Default)]
 struct Helper<W> {
     wanted: Mutex<W>,
@@ -269,10 +278,17 @@ impl<W> Helper<W> {
 
 impl Shared {
     fn commit_for_futures(&self) {
-        while let Some(address) = self.helpers.commit.next(|| self.helpers.is_ending(), Option::take) {
+        let ending = || self.helpers.is_ending();
+        let first = |at: &mut Option<u64>| {
+            *at = self.parking.first_followed();
+            *at
+        };
+        while let Some(address) = self.helpers.commit.next(ending, first) {
+            let recalled = || self.parking.first_followed() != Some(address) || ending();
             // Those who wait are told of the outcome like everybody else, but not that one of them waits for what nobody has appended:
             // its look at the tail was deceived by a thread whose bytes did not fit. They look again, each for itself.
-            if let Err(RingError::NotAppended { .. }) = self.wait_durable(address, None) {
+            let errand = Errand { address, deadline: None, recalled: Some(&recalled) };
+            if let Err(RingError::NotAppended { .. }) = self.run(errand) {
                 self.parking.wake_up_to(address);
             }
         }
@@ -346,9 +362,10 @@ mod tests {
         };
         let ring = BufferRing::with_options(options);
         let extent = ring.append(&[1; 512]).expect("there is room");
-        // Nobody is there yet to take it.
-        ring.shared.helpers.commit.with(|wanted| *wanted = Some(extent.end() + 1));
         let (tell, told) = mpsc::channel();
+        // It is never polled, so that it does not find out for itself.
+        ring.shared.parking.follow(extent.end() + 1, Waker::noop().clone());
+        assert!(ring.shared.helpers.commit(&ring.shared, extent.end() + 1));
         let waker = Waker::from(Arc::new(Tell(tell)));
         let mut durable = pin!(ring.wait_durable_async(extent.end()));
         while durable.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {

@@ -104,6 +104,22 @@ impl Parking {
         covered.into_iter().for_each(Waker::wake);
     }
 
+    /// The lowest address that a follower waits for.
+    #[cfg(all(feature = "async", not(any(loom, shuttle))))]
+    pub(crate) fn first_followed(&self) -> Option<u64> {
+        self.lot.lock().followers.keys().next().map(|place| place.address)
+    }
+
+    /// Calls all who wait for `address` itself.
+    #[cfg(all(feature = "async", not(any(loom, shuttle))))]
+    pub(crate) fn call_at(&self, address: u64) {
+        let mut lot = self.lot.lock();
+        let all = Place { address, arrival: 0 }..=Place { address, arrival: u64::MAX };
+        let wakers: Vec<_> = lot.places.range_mut(all).filter_map(Parked::call).collect();
+        drop(lot);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
     /// Calls the first of those who wait for addresses up to `address`.
     pub(crate) fn call_up_to(&self, address: u64) {
         let mut lot = self.lot.lock();
@@ -201,5 +217,17 @@ mod tests {
         assert_eq!(*woken.lock(), [200, 100], "who was called and has not come yet is not called again");
         assert!(parking.leave(places[1]) && parking.leave(places[0]) && !parking.leave(places[2]));
         assert!(parking.is_empty());
+    }
+
+    #[cfg(feature = "async")]
+    #[test]
+    fn a_call_to_an_address_goes_to_all_who_wait_for_it() {
+        let (parking, places, woken) = parked(&[100, 200, 200, 300]);
+        parking.call_at(150);
+        assert!(woken.lock().is_empty());
+        parking.call_at(200);
+        assert_eq!(*woken.lock(), [200, 200]);
+        let called: Vec<_> = places.into_iter().map(|place| parking.leave(place)).collect();
+        assert_eq!(called, [false, true, true, false]);
     }
 }

@@ -224,6 +224,38 @@ fn what_is_not_there_is_not_waited_for() {
     });
 }
 
+/// What lies below a reservation that is held does not wait for it, whoever waits for what lies behind it.
+#[test]
+fn a_future_that_needs_less_recalls_the_thread_from_one_that_waits_for_a_reservation() {
+    within(LIMIT, || {
+        for behind_another_thread in [false, true] {
+            let (ring, device) = in_memory(options(4, 4096));
+            let first = ring.append(&pattern(0, 4096)).expect("room");
+            ring.flush(&current(&ring)).wait().expect("a working device");
+            let held = ring.reserve(100).expect("room");
+            let second = current(&ring);
+            let behind = ring.append(&pattern(1, 100)).expect("room").end();
+            thread::scope(|scope| {
+                let waiter = behind_another_thread.then(|| {
+                    let waiter = scope.spawn(|| ring.wait_durable(behind));
+                    eventually("it waits for the reservation", || second.is_sealed());
+                    waiter
+                });
+                let counted = Arc::new(Counted);
+                let mut future = ring.wait_durable_async(behind);
+                assert!(poll(&mut future, &counted).is_pending());
+                eventually("somebody waits for the reservation", || second.is_sealed());
+                assert_eq!(block_on(ring.wait_durable_async(first.end())), Ok(()));
+                assert!((first.end()..behind).contains(&ring.durable_watermark()));
+                held.commit();
+                assert_eq!(block_on(future), Ok(()));
+                assert!(waiter.is_none_or(|waiter| waiter.join().expect("no panic") == Ok(())));
+            });
+            assert_eq!(device.synced(), device.contents());
+        }
+    });
+}
+
 /// Forgotten futures, one behind a reservation that never ends, and a ring that goes all the same.
 #[test]
 fn the_threads_for_futures_end_with_the_ring() {
