@@ -68,8 +68,8 @@ const BUGS: &[Bug] = &[
         gate: false,
         changes: &[(
             SLOT,
-            "        unsafe { slot.arena.freeze(slot.index, padded) }\n",
-            "        let (bytes, twin) = unsafe { (slot.arena.freeze(slot.index, padded), slot.arena.freeze(slot.index, padded)) };
+            "        unsafe { slot.region.freeze(padded) }\n",
+            "        let (bytes, twin) = unsafe { (slot.region.freeze(padded), slot.region.freeze(padded)) };
         slot.complete(twin);
         bytes\n",
         )],
@@ -263,7 +263,11 @@ const BUGS: &[Bug] = &[
         what: "append to a lease that was taken back",
         level: Level::Memory,
         gate: true,
-        changes: &[(LEASE, "        if is_revoked() {\n            return None;", "        if false {\n            return None;")],
+        changes: &[(
+            LEASE,
+            "        if is_revoked() {\n            return None;",
+            "        if false {\n            return None;",
+        )],
     },
     Bug {
         what: "take back with the rest of a lease what is filled of it",

@@ -58,13 +58,16 @@ enum Missed<'a> {
 }
 
 impl Shared {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn append(&self, payload: &[u8], patience: Patience) -> Result<Extent, AppendError> {
         self.append_with(payload.len(), patience, |target| target.copy_from_slice(payload))
     }
 
     /// Reserves, fills, leaves. `fill` must not panic: the range would be leaked.
-    #[inline]
+    ///
+    /// Inlined into the caller, so that the extent stays in registers: an answer of that size comes back through memory, and whoever
+    /// moves it on waits for the store buffer.
+    #[inline(always)]
     pub(crate) fn append_with(
         &self,
         len: usize,
@@ -91,8 +94,8 @@ impl Shared {
 
     #[inline(always)]
     fn fill(&self, mut grant: Grant<'_>, len: usize, fill: impl FnOnce(&mut [u8])) -> Extent {
-        fill(grant.bytes_mut());
         let extent = grant.extent();
+        fill(grant.bytes_mut());
         self.leave(grant);
         self.counters.appended(len);
         extent

@@ -11,7 +11,7 @@ use core::ops::Range;
 use std::sync::Arc;
 
 pub(crate) use lease::{Lease, LeaseCell};
-use ring_alloc::{Arena, Frozen, round_up};
+use ring_alloc::{Arena, Frozen, Region, round_up};
 use ring_state::{Duty, Quiet, Reserve, Seal, Snapshot, StateWord};
 
 use crate::Extent;
@@ -30,10 +30,8 @@ pub(crate) struct Slot {
     base: AtomicU64,
     /// Which life is in the slot; lives are counted through the whole ring, from 1. Set like `base`.
     generation: AtomicU64,
-    arena: Arc<Arena>,
-    /// The arena's buffer size, so that a reservation need not go there.
-    capacity: u32,
-    index: usize,
+    /// Here and not behind the arena, so that an append finds it beside the word.
+    region: Region,
     shadow: Shadow,
     /// The last life in this slot whose bytes have been written.
     completed: AtomicU64,
@@ -47,6 +45,11 @@ pub(crate) struct Slot {
     pub(crate) hold: Hold,
     pub(crate) gate: Gate,
 }
+
+// Checkers' atomics are larger.
+#[cfg(not(any(loom, shuttle)))]
+const _: () =
+    assert!(core::mem::offset_of!(Slot, region) + size_of::<Region>() <= 64, "an append's fields share one line");
 
 /// What became of a reservation.
 #[derive(Debug)]
@@ -64,9 +67,7 @@ impl Slot {
             word: StateWord::vacant(),
             base: AtomicU64::new(0),
             generation: AtomicU64::new(0),
-            arena: Arc::clone(arena),
-            capacity: arena.buffer_size() as u32,
-            index,
+            region: arena.region(index),
             shadow: Shadow::new(arena.buffer_size()),
             completed: AtomicU64::new(0),
             free: AtomicBool::new(true),
@@ -78,17 +79,22 @@ impl Slot {
     }
 
     pub(crate) fn index(&self) -> usize {
-        self.index
+        self.region.index()
     }
 
     pub(crate) fn capacity_bytes(&self) -> u64 {
-        u64::from(self.capacity)
+        self.region.len() as u64
+    }
+
+    #[inline]
+    fn capacity(&self) -> u32 {
+        self.region.len() as u32
     }
 
     /// Seizes `len` bytes.
     #[inline]
     pub(crate) fn reserve(&self, len: u32) -> Seized<'_> {
-        match self.word.reserve(len, self.capacity) {
+        match self.word.reserve(len, self.capacity()) {
             Reserve::Granted { start } => Seized::Granted(Grant { slot: self, start, len }),
             Reserve::Sealed { len } => {
                 self.sealed_len.store(len, Relaxed);
@@ -124,7 +130,7 @@ impl Slot {
 
     /// The device has read the bytes: this life is over, and the slot free.
     pub(crate) fn complete(&self, bytes: Frozen) {
-        debug_assert_eq!(bytes.index(), self.index);
+        debug_assert_eq!(bytes.index(), self.index());
         self.shadow.read(0..bytes.len());
         drop(bytes);
         self.word.complete(self.sealed_len.load(Relaxed));
@@ -235,7 +241,7 @@ impl Slot {
         // SAFETY: *unwritten*: `stable_len` saw, at one moment, everybody gone who had been granted a range below `len`, and acquired
         // their release. In this life no range below it is granted again; the next life cannot begin while the caller is inside the
         // gate; and a flush only writes behind it.
-        let bytes = unsafe { self.arena.bytes(self.index, start..start + copied) };
+        let bytes = unsafe { self.region.bytes(start..start + copied) };
         target[..copied].copy_from_slice(bytes);
         target[copied..copied + padding].fill(0);
         Copied::Bytes(copied + padding)
@@ -271,7 +277,7 @@ impl<'a> Grant<'a> {
     /// Where the range lies in the file.
     #[inline]
     pub(crate) fn extent(&self) -> Extent {
-        Extent::new(self.slot.base() + u64::from(self.start), self.len as usize)
+        Extent::within(self.slot.base() + u64::from(self.start), self.len as usize)
     }
 
     #[inline]
@@ -283,7 +289,7 @@ impl<'a> Grant<'a> {
     pub(crate) fn bytes(&self) -> &[u8] {
         self.slot.shadow.read(self.range());
         // SAFETY: *unwritten*: the word granted this range to this value alone, and `self` is borrowed.
-        unsafe { self.slot.arena.bytes(self.slot.index, self.range()) }
+        unsafe { self.slot.region.bytes(self.range()) }
     }
 
     #[inline]
@@ -291,7 +297,7 @@ impl<'a> Grant<'a> {
         self.slot.shadow.write(self.range());
         // SAFETY: *exclusive*: the word granted this range to this value alone, and `self` is borrowed mutably. The flusher and
         // the readers wait until this value has left.
-        unsafe { self.slot.arena.bytes_mut(self.slot.index, self.range()) }
+        unsafe { self.slot.region.bytes_mut(self.range()) }
     }
 
     /// Gives the range up, filled.
@@ -315,7 +321,7 @@ impl<'a> Inside<'a> {
 
     /// Seals the buffer, if it is open and not empty.
     pub(crate) fn seal(&self) -> Seal {
-        let seal = self.slot.word.seal(self.slot.capacity);
+        let seal = self.slot.word.seal(self.slot.capacity());
         if let Seal::Sealed { len } = seal {
             self.slot.sealed_len.store(len, Relaxed);
         }
@@ -358,9 +364,9 @@ impl<'a> Flush<'a> {
         slot.shadow.read(0..len);
         // SAFETY: *exclusive*: all writers have left, no range is granted in a sealed buffer, readers stay below `len`, and
         // only one thread takes the flush.
-        let padding = unsafe { slot.arena.bytes_mut(slot.index, len..padded) };
+        let padding = unsafe { slot.region.bytes_mut(len..padded) };
         padding.fill(0);
         // SAFETY: *quiet*: the next writer comes after `reopen`, which follows `complete`, which drops the answer first.
-        unsafe { slot.arena.freeze(slot.index, padded) }
+        unsafe { slot.region.freeze(padded) }
     }
 }

@@ -1,14 +1,11 @@
-//! One mapping, its equal parts, and the place where raw pointers become slices. Only a session's lease, in `buffer_ring`, makes some of a range that it was granted here.
+//! One mapping, and its equal parts.
 
-use core::ops::Range;
-use core::slice;
 use std::io;
 use std::sync::Arc;
 
 use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
 
-use crate::buffer::Frozen;
-use crate::{Buffer, is_aligned};
+use crate::{Buffer, Region, is_aligned};
 
 /// Bytes of a huge page, to which a large arena is aligned.
 const HUGE_PAGE: usize = 2 << 20;
@@ -98,7 +95,7 @@ impl Arena {
     pub fn into_buffers(self) -> Vec<Buffer> {
         let arena = Arc::new(self);
         // The arena came by value, so that nobody else can have a slice of it, and each index goes out once.
-        (0..arena.count).map(|index| Buffer::sole_owner(Arc::clone(&arena), index)).collect()
+        (0..arena.count).map(|index| Buffer::sole_owner(arena.region(index))).collect()
     }
 
     /// Buffers in the arena.
@@ -125,90 +122,19 @@ impl Arena {
     ///
     /// If there is no such buffer.
     #[must_use]
-    #[inline]
     pub fn address(&self, index: usize) -> *mut u8 {
-        if index >= self.count {
-            self.missing(index);
-        }
+        assert!(index < self.count, "buffer {index} of an arena of {}", self.count);
         self.map.as_mut_ptr().wrapping_add(self.start + index * self.buffer_size)
     }
 
-    /// The bytes `range` of buffer `index`, to read.
-    ///
-    /// # Safety
-    ///
-    /// - *Unwritten*: while the slice lives, nobody writes in `range` of this buffer.
+    /// The memory of buffer `index`.
     ///
     /// # Panics
     ///
-    /// If there is no such buffer, or `range` is not inside it.
+    /// If there is no such buffer.
     #[must_use]
-    #[inline]
-    pub unsafe fn bytes(&self, index: usize, range: Range<usize>) -> &[u8] {
-        let (start, len) = self.locate(index, range);
-        // SAFETY:
-        // - in bounds of one mapping, initialised: `locate` checked the range, and the kernel zero-fills the mapping;
-        // - alive: `self`, borrowed for the returned lifetime, owns the mapping;
-        // - not written meanwhile: *unwritten*, promised by the caller.
-        unsafe { slice::from_raw_parts(start, len) }
-    }
-
-    /// The bytes `range` of buffer `index`, to write.
-    ///
-    /// # Safety
-    ///
-    /// - *Exclusive*: while the slice lives, nobody else reads or writes in `range` of this buffer.
-    ///
-    /// # Panics
-    ///
-    /// If there is no such buffer, or `range` is not inside it.
-    #[must_use]
-    #[allow(
-        clippy::mut_from_ref,
-        reason = "disjoint ranges go to different threads; *exclusive* is the caller's promise"
-    )]
-    #[inline]
-    pub unsafe fn bytes_mut(&self, index: usize, range: Range<usize>) -> &mut [u8] {
-        let (start, len) = self.locate(index, range);
-        // SAFETY:
-        // - in bounds of one mapping, initialised: `locate` checked the range, and the kernel zero-fills the mapping;
-        // - alive: `self`, borrowed for the returned lifetime, owns the mapping;
-        // - not aliased: *exclusive*, promised by the caller.
-        unsafe { slice::from_raw_parts_mut(start, len) }
-    }
-
-    /// The first `len` bytes of buffer `index` as a value that can be lent to the kernel.
-    ///
-    /// # Safety
-    ///
-    /// - *Quiet*: from now until the answer is dropped, nobody writes in those bytes.
-    ///
-    /// # Panics
-    ///
-    /// If there is no such buffer, or it is shorter than `len`.
-    #[must_use]
-    pub unsafe fn freeze(self: &Arc<Self>, index: usize, len: usize) -> Frozen {
-        Frozen::shared(Arc::clone(self), index, len)
-    }
-
-    /// Out of line, and by value: what a message borrows would have to lie in memory also where nothing is wrong.
-    #[cold]
-    fn outside(&self, range: Range<usize>) -> ! {
-        panic!("bytes {range:?} of a buffer of {}", self.buffer_size)
-    }
-
-    #[cold]
-    fn missing(&self, index: usize) -> ! {
-        panic!("buffer {index} of an arena of {}", self.count)
-    }
-
-    /// Where `range` of buffer `index` lies in memory; the one bounds check of the crate.
-    #[inline]
-    fn locate(&self, index: usize, range: Range<usize>) -> (*mut u8, usize) {
-        if range.start > range.end || range.end > self.buffer_size {
-            self.outside(range);
-        }
-        (self.address(index).wrapping_add(range.start), range.len())
+    pub fn region(self: &Arc<Self>, index: usize) -> Region {
+        Region::new(self, index)
     }
 }
 

@@ -3,13 +3,12 @@
 use core::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use crate::{Arena, ArenaError};
+use crate::{Arena, ArenaError, Region};
 
 /// One buffer of an arena, with its only owner. Dereferences to its bytes.
 #[derive(Debug)]
 pub struct Buffer {
-    arena: Arc<Arena>,
-    index: usize,
+    region: Region,
 }
 
 impl Buffer {
@@ -19,12 +18,12 @@ impl Buffer {
     ///
     /// [`ArenaError`], if `len` is not a positive multiple of 4096 or the memory cannot be mapped.
     pub fn zeroed(len: usize) -> Result<Self, ArenaError> {
-        Ok(Self::sole_owner(Arc::new(Arena::new(1, len)?), 0))
+        Ok(Self::sole_owner(Arc::new(Arena::new(1, len)?).region(0)))
     }
 
-    /// The caller vouches that nobody else holds this buffer of `arena`.
-    pub(crate) fn sole_owner(arena: Arc<Arena>, index: usize) -> Self {
-        Self { arena, index }
+    /// The caller vouches that nobody else uses this region.
+    pub(crate) fn sole_owner(region: Region) -> Self {
+        Self { region }
     }
 
     /// The first `len` bytes, immutable from now on and so fit to be lent to the kernel. [`Frozen::thaw`] takes it back.
@@ -34,7 +33,7 @@ impl Buffer {
     /// If the buffer is shorter than `len`.
     #[must_use]
     pub fn freeze(self, len: usize) -> Frozen {
-        Frozen { sole: true, ..Frozen::shared(self.arena, self.index, len) }
+        Frozen { sole: true, ..Frozen::shared(self.region, len) }
     }
 }
 
@@ -43,14 +42,14 @@ impl Deref for Buffer {
 
     fn deref(&self) -> &[u8] {
         // SAFETY: *unwritten*: only this value's owner can write, and `self` is borrowed.
-        unsafe { self.arena.bytes(self.index, 0..self.arena.buffer_size()) }
+        unsafe { self.region.bytes(0..self.region.len()) }
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: *exclusive*: this value is the buffer's only owner, and `self` is borrowed mutably.
-        unsafe { self.arena.bytes_mut(self.index, 0..self.arena.buffer_size()) }
+        unsafe { self.region.bytes_mut(0..self.region.len()) }
     }
 }
 
@@ -59,8 +58,7 @@ impl DerefMut for Buffer {
 /// It keeps its arena alive. Dereferences to its bytes.
 #[derive(Debug)]
 pub struct Frozen {
-    arena: Arc<Arena>,
-    index: usize,
+    region: Region,
     len: usize,
     /// Whether it came from a [`Buffer`], whose owner it then still is.
     sole: bool,
@@ -68,30 +66,30 @@ pub struct Frozen {
 
 impl Frozen {
     /// The caller vouches that nobody writes in those bytes while the answer lives.
-    pub(crate) fn shared(arena: Arc<Arena>, index: usize, len: usize) -> Self {
-        assert!(len <= arena.buffer_size(), "{len} bytes of a buffer of {}", arena.buffer_size());
-        Self { arena, index, len, sole: false }
+    pub(crate) fn shared(region: Region, len: usize) -> Self {
+        assert!(len <= region.len(), "{len} bytes of a buffer of {}", region.len());
+        Self { region, len, sole: false }
     }
 
     /// The buffer's index in its arena.
     #[must_use]
     pub fn index(&self) -> usize {
-        self.index
+        self.region.index()
     }
 
     /// The arena that the bytes lie in.
     #[must_use]
     pub fn arena(&self) -> &Arc<Arena> {
-        &self.arena
+        self.region.arena()
     }
 
     /// The whole buffer again, writable.
     ///
     /// # Errors
     ///
-    /// Gives itself back if it was frozen by [`Arena::freeze`]: then the arena's user decides who may write next.
+    /// Gives itself back if it was frozen by [`Region::freeze`]: then the arena's user decides who may write next.
     pub fn thaw(self) -> Result<Buffer, Self> {
-        if self.sole { Ok(Buffer::sole_owner(self.arena, self.index)) } else { Err(self) }
+        if self.sole { Ok(Buffer::sole_owner(self.region)) } else { Err(self) }
     }
 }
 
@@ -99,7 +97,7 @@ impl Deref for Frozen {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: *unwritten*: the value stands for exactly that promise, by `Buffer::freeze` or by `Arena::freeze`'s *quiet*.
-        unsafe { self.arena.bytes(self.index, 0..self.len) }
+        // SAFETY: *unwritten*: the value stands for exactly that promise, by `Buffer::freeze` or by `Region::freeze`'s *quiet*.
+        unsafe { self.region.bytes(0..self.len) }
     }
 }

@@ -19,11 +19,11 @@
 //! | type | who may write | who may read | how it is had |
 //! |---|---|---|---|
 //! | [`Buffer`] | its owner | its owner | safely: [`Arena::into_buffers`], [`Buffer::zeroed`] |
-//! | [`Frozen`] | nobody | everybody, also the kernel | safely by [`Buffer::freeze`]; or [`Arena::freeze`] |
-//! | a slice | as the borrow says | as the borrow says | [`Arena::bytes`], [`Arena::bytes_mut`] |
+//! | [`Frozen`] | nobody | everybody, also the kernel | safely by [`Buffer::freeze`]; or [`Region::freeze`] |
+//! | a slice | as the borrow says | as the borrow says | [`Region::bytes`], [`Region::bytes_mut`] |
 //!
 //! The last two rows' `unsafe` calls are for a caller who has a protocol that decides who owns which range, such as a latch-free
-//! ring: this crate turns ranges into slices, and knows nothing about writers. Raw pointers become slices in `arena.rs` and nowhere else.
+//! ring: this crate turns ranges into slices, and knows nothing about writers. Raw pointers become slices in `region.rs` and nowhere else.
 //!
 //! Every [`Buffer`] and [`Frozen`] keeps its arena alive, so memory that an operating system is still reading is never unmapped.
 //!
@@ -43,7 +43,9 @@
 mod arena;
 mod block;
 mod buffer;
+mod region;
 
 pub use arena::{Arena, ArenaError, HugePages};
 pub use block::{BLOCK, ONE_MEGABYTE_BLOCK, is_aligned, round_down, round_up};
 pub use buffer::{Buffer, Frozen};
+pub use region::Region;

@@ -37,7 +37,7 @@ fn a_frozen_buffer_outlives_its_siblings_and_thaws_whole() {
 fn what_the_arenas_user_froze_does_not_thaw() {
     let arena = Arc::new(Arena::new(1, BLOCK).expect("a valid arena"));
     // SAFETY: *quiet*: nobody writes in this test.
-    let frozen = unsafe { arena.freeze(0, BLOCK) };
+    let frozen = unsafe { arena.region(0).freeze(BLOCK) };
     drop(arena);
     let frozen = frozen.thaw().expect_err("no sole owner");
     assert_eq!(&frozen[..], &[0; BLOCK]);

@@ -76,7 +76,7 @@ impl LeaseCell {
     pub(crate) fn revoke(&self, slot: &Slot) -> Option<u64> {
         // ordering: acquire half of W1.
         let state = self.state.load(Acquire);
-        if state & PHASE != HELD || self.slot.load(Relaxed) as usize != slot.index {
+        if state & PHASE != HELD || self.slot.load(Relaxed) as usize != slot.index() {
             return None;
         }
         // A lease with this number was in the slot. If it still is the one, it is now revoked, and by this thread.
@@ -167,7 +167,7 @@ impl<'a> Lease<'a> {
         self.len = grant.len;
         self.end_offset = grant.start + grant.len;
         self.slot = Some(slot);
-        cell.slot.store(slot.index as u32, Relaxed);
+        cell.slot.store(slot.index() as u32, Relaxed);
         cell.start.store(grant.start, Relaxed);
         cell.len.store(grant.len, Relaxed);
         cell.origin.store(position, Relaxed);

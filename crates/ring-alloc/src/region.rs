@@ -1,0 +1,127 @@
+//! One buffer's memory, located, and the place where raw pointers become slices. Only a session's lease, in `buffer_ring`, makes some of
+//! a range that it was granted here.
+
+use core::ops::Range;
+use core::slice;
+use std::sync::Arc;
+
+use crate::{Arena, Frozen};
+
+/// The memory of one buffer of an arena, which it keeps alive. Many values may stand for the same memory: who may touch which bytes is
+/// for their users to decide.
+///
+/// It knows where the buffer lies, so that whoever goes there all the time need not ask the arena, and compute it.
+#[derive(Clone, Debug)]
+pub struct Region {
+    start: *mut u8,
+    len: usize,
+    index: usize,
+    arena: Arc<Arena>,
+}
+
+// SAFETY: the mapping that `start` points into can be used from every thread; whoever does so by the `unsafe` methods promises that
+// others do nothing with those bytes that would be a race.
+unsafe impl Send for Region {}
+
+// SAFETY: as above; the value itself never changes.
+unsafe impl Sync for Region {}
+
+impl Region {
+    pub(crate) fn new(arena: &Arc<Arena>, index: usize) -> Self {
+        Self { start: arena.address(index), len: arena.buffer_size(), index, arena: Arc::clone(arena) }
+    }
+
+    /// The buffer's index in its arena.
+    #[must_use]
+    #[inline]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Bytes of the buffer.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "no buffer is empty")]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The arena that the buffer lies in.
+    #[must_use]
+    pub fn arena(&self) -> &Arc<Arena> {
+        &self.arena
+    }
+
+    /// The bytes `range` of the buffer, to read.
+    ///
+    /// # Safety
+    ///
+    /// - *Unwritten*: while the slice lives, nobody writes in `range` of this buffer.
+    ///
+    /// # Panics
+    ///
+    /// If `range` is not inside the buffer.
+    #[must_use]
+    #[inline]
+    pub unsafe fn bytes(&self, range: Range<usize>) -> &[u8] {
+        let (start, len) = self.locate(range);
+        // SAFETY:
+        // - in bounds of one mapping, initialised: `locate` checked the range, and the kernel zero-fills the mapping;
+        // - alive: `self`, borrowed for the returned lifetime, keeps the arena, which owns the mapping;
+        // - not written meanwhile: *unwritten*, promised by the caller.
+        unsafe { slice::from_raw_parts(start, len) }
+    }
+
+    /// The bytes `range` of the buffer, to write.
+    ///
+    /// # Safety
+    ///
+    /// - *Exclusive*: while the slice lives, nobody else reads or writes in `range` of this buffer.
+    ///
+    /// # Panics
+    ///
+    /// If `range` is not inside the buffer.
+    #[must_use]
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "disjoint ranges go to different threads; *exclusive* is the caller's promise"
+    )]
+    #[inline]
+    pub unsafe fn bytes_mut(&self, range: Range<usize>) -> &mut [u8] {
+        let (start, len) = self.locate(range);
+        // SAFETY:
+        // - in bounds of one mapping, initialised: `locate` checked the range, and the kernel zero-fills the mapping;
+        // - alive: `self`, borrowed for the returned lifetime, keeps the arena, which owns the mapping;
+        // - not aliased: *exclusive*, promised by the caller.
+        unsafe { slice::from_raw_parts_mut(start, len) }
+    }
+
+    /// The first `len` bytes of the buffer as a value that can be lent to the kernel.
+    ///
+    /// # Safety
+    ///
+    /// - *Quiet*: from now until the answer is dropped, nobody writes in those bytes.
+    ///
+    /// # Panics
+    ///
+    /// If the buffer is shorter than `len`.
+    #[must_use]
+    pub unsafe fn freeze(&self, len: usize) -> Frozen {
+        Frozen::shared(self.clone(), len)
+    }
+
+    /// Where `range` lies in memory; the one bounds check of the crate.
+    #[inline]
+    fn locate(&self, range: Range<usize>) -> (*mut u8, usize) {
+        if range.start > range.end || range.end > self.len {
+            self.outside(range);
+        }
+        (self.start.wrapping_add(range.start), range.end - range.start)
+    }
+
+    /// Out of line, and by value: what a message borrows would have to lie in memory also where nothing is wrong.
+    #[cold]
+    fn outside(&self, range: Range<usize>) -> ! {
+        panic!("bytes {range:?} of a buffer of {}", self.len)
+    }
+}
