@@ -191,7 +191,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a leader leaves held what it has sealed",
-                "                    self.flush_held_below(address);\n                    self.await_straggler",
+                "                    self.flush_held_below(errand.address);\n                    self.await_straggler",
                 "                    self.await_straggler",
                 "a_waiter_asks_for_the_flush_of_an_append_that_comes_late",
             ],
@@ -209,7 +209,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who parks does not look once more",
-                "if !self.has_news(address) {",
+                "if !self.has_news(errand.address) && !errand.is_recalled() {",
                 "if true {",
                 "the_next_batch_starts_when_the_flight_is_over",
             ],
