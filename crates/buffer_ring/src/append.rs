@@ -114,8 +114,8 @@ impl Shared {
     /// Seizes `len` bytes of the current buffer if there is room. Nothing here goes out of line, so that it all stays in registers.
     #[inline(always)]
     fn try_seize(&self, len: usize) -> Result<Grant<'_>, Missed<'_>> {
-        // In one comparison: 0 - 1 is larger than any buffer.
-        if len.wrapping_sub(1) >= self.buffer_size || self.poisoned.load(Relaxed) {
+        // In one comparison: 0 - 1 is larger than any buffer, and a poisoned ring takes nothing.
+        if len.wrapping_sub(1) >= self.longest.load(Relaxed) {
             return Err(Missed::Refused);
         }
         let seen = self.rotation.current();
@@ -141,7 +141,7 @@ impl Shared {
                 Seized::Sealed(inside) => self.after_seal(inside, patience, seen)?,
                 Seized::Late(duty) => self.after_late(duty, patience, seen)?,
             }
-            if self.poisoned.load(Relaxed) {
+            if self.is_poisoned() {
                 return Err(self.poison_error());
             }
             seen = self.rotation.current();
@@ -236,7 +236,7 @@ impl Shared {
         let look = || {
             if rotated() {
                 Some(Ok(()))
-            } else if self.poisoned.load(Relaxed) {
+            } else if self.is_poisoned() {
                 Some(Err(self.poison_error()))
             } else if self.rotation.is_exhausted(&self.slots) {
                 Some(Err(AppendError::AddressesExhausted))

@@ -207,7 +207,7 @@ impl Shared {
 
     /// Without `auto_rotate`: makes the next buffer current, if it is free.
     pub(crate) fn rotate(&self) -> Result<(), RotateError> {
-        if self.poisoned.load(Relaxed) {
+        if self.is_poisoned() {
             return Err(RotateError::Poisoned(self.failure()));
         }
         let seen = self.rotation.current();

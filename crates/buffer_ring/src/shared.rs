@@ -15,7 +15,7 @@ use crate::rotation::Rotation;
 use crate::slot::Slot;
 use crate::stats::Counters;
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicBool, Mutex, spin_loop};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, spin_loop};
 use crate::waiters::Waiters;
 use crate::writer::Registry;
 use crate::{AppendError, CommitPolicy, RingError};
@@ -28,8 +28,8 @@ pub(crate) struct Shared {
     pub(crate) buffer_size: usize,
     pub(crate) auto_flush: bool,
     pub(crate) auto_rotate: bool,
-    /// Whether `failure` is set, and all leases have been taken back; read by every append.
-    pub(crate) poisoned: AtomicBool,
+    /// Bytes of the longest payload that is taken. 0: the ring is poisoned, `failure` is set, and all leases have been taken back.
+    pub(crate) longest: AtomicUsize,
     /// Whether `failure` is set: no lease begins any more, and no write.
     pub(crate) failing: AtomicBool,
     failure: Mutex<Option<RingError>>,
@@ -65,7 +65,7 @@ impl Shared {
             buffer_size: arena.buffer_size(),
             auto_flush,
             auto_rotate,
-            poisoned: AtomicBool::new(false),
+            longest: AtomicUsize::new(arena.buffer_size()),
             failing: AtomicBool::new(false),
             failure: Mutex::new(None),
             durability: Durability::new(start),
@@ -103,7 +103,7 @@ impl Shared {
         self.slots.iter().for_each(|slot| self.revoke_leases(slot));
         {
             let _failure = self.failure.lock();
-            self.poisoned.store(true, Relaxed);
+            self.longest.store(0, Relaxed);
         }
         self.waiters.wake();
         self.parking.wake_up_to(u64::MAX);
@@ -120,8 +120,12 @@ impl Shared {
         }
     }
 
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.longest.load(Relaxed) == 0
+    }
+
     pub(crate) fn poisoned(&self) -> Option<RingError> {
-        self.poisoned.load(Relaxed).then(|| self.failure())
+        self.is_poisoned().then(|| self.failure())
     }
 
     pub(crate) fn failure(&self) -> RingError {

@@ -94,6 +94,8 @@ fn a_judgement_follows_from_the_word_before() {
                 let crowded = expected == Judgement::Granted && fields.writers >= CROWDED;
                 let expected = if crowded { Judgement::Crossed } else { expected };
                 assert_eq!(snapshot.foresee(len, capacity), expected, "{len} of {capacity} onto {fields:?}");
+                let granted = expected == Judgement::Granted;
+                assert_eq!(snapshot.has_room(len, capacity), granted, "{len} of {capacity} onto {fields:?}");
             }
         }
     }

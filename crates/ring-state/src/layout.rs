@@ -33,6 +33,9 @@ pub(crate) const MAX_THREADS: usize = (1 << 22) - 1;
 /// With so many writers inside, which only leaked reservations can bring about, a buffer counts as full.
 pub(crate) const CROWDED: u32 = 1 << 23;
 
+/// The bit that is set as soon as there are so many.
+pub(crate) const CROWD: usize = (CROWDED as usize) << WRITERS_SHIFT;
+
 const_assert_eq!(usize::BITS, 64);
 
 // The fields tile the word: no gap (first line), no overlap (second).
@@ -42,3 +45,6 @@ const_assert_eq!(OFFSET_MASK.count_ones() + WRITERS_MASK.count_ones() + RESERVED
 // Neither counter can overflow into its neighbour, whatever all threads add at once.
 const_assert!(MAX_CAPACITY as usize + MAX_THREADS * MAX_BLIND_LEN as usize <= u32::MAX as usize);
 const_assert!(CROWDED as usize + MAX_THREADS < 1 << 24);
+
+// No count of writers that the field can hold reaches `CROWDED` without that bit.
+const_assert_eq!(CROWD, WRITERS_MASK & !(WRITERS_MASK >> 1));

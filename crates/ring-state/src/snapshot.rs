@@ -2,7 +2,9 @@
 
 use core::fmt;
 
-use crate::layout::{CROWDED, FLUSHING, OFFSET_SHIFT, SEALED, WRITER, WRITERS_MASK, WRITERS_SHIFT, bytes};
+use crate::layout::{
+    CROWD, CROWDED, FLUSHING, OFFSET_MASK, OFFSET_SHIFT, SEALED, WRITER, WRITERS_MASK, WRITERS_SHIFT, bytes,
+};
 
 /// The word as it was at one moment. It may be out of date when you look at it, but it is consistent in itself.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,11 +60,11 @@ impl Snapshot {
     /// What an addition of `len` bytes means when `self` is the word that it was added to.
     #[inline]
     pub(crate) const fn judge(self, len: u32, capacity: u32) -> Judgement {
-        // In 64 bits the sum cannot wrap. What is granted is decided first, by two comparisons.
-        if !self.is_sealed() && self.offset() as u64 + len as u64 <= capacity as u64 {
-            Judgement::Granted
-        } else if self.is_sealed() || self.offset() > capacity {
+        if self.is_sealed() || self.offset() > capacity {
             Judgement::Late
+        } else if self.offset() as u64 + len as u64 <= capacity as u64 {
+            // In 64 bits the sum cannot wrap.
+            Judgement::Granted
         } else {
             Judgement::Crossed
         }
@@ -75,6 +77,15 @@ impl Snapshot {
             Judgement::Granted if self.writers() >= CROWDED => Judgement::Crossed,
             judgement => judgement,
         }
+    }
+
+    /// Whether [`foresee`](Self::foresee) says granted, found by looking at the word as a whole, which is what an append can afford.
+    #[inline]
+    pub(crate) const fn has_room(self, len: u32, capacity: u32) -> bool {
+        let Some(last_start) = capacity.checked_sub(len) else { return false };
+        // The offset is on top: this is the largest word whose offset is not beyond.
+        let last = bytes(last_start) | !OFFSET_MASK;
+        self.0 <= last && self.0 & (SEALED | CROWD) == 0
     }
 
     /// Whether a thread may enter: this life has not ended, and its bytes are not with the device.

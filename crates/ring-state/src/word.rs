@@ -85,7 +85,7 @@ impl StateWord {
         debug_assert!(0 < len && len <= capacity && capacity <= MAX_CAPACITY);
         // A stale word costs an addition that is undone, or a compare-exchange that fails.
         let seen = Snapshot(self.0.load(Relaxed));
-        if len <= MAX_BLIND_LEN && seen.foresee(len, capacity) == Judgement::Granted {
+        if len <= MAX_BLIND_LEN && seen.has_room(len, capacity) {
             self.reserve_blindly(len, capacity)
         } else {
             // Also when it will not fit: then the exchange seals.
@@ -97,17 +97,20 @@ impl StateWord {
     fn reserve_blindly(&self, len: u32, capacity: u32) -> Reserve {
         // ordering: acquire half of E3.
         let before = Snapshot(self.0.fetch_add(WRITER + bytes(len), Acquire));
-        match before.judge(len, capacity) {
-            Judgement::Granted => Reserve::Granted { start: before.offset() },
-            judgement => self.run_over(judgement, before, len),
+        if before.has_room(len, capacity) {
+            Reserve::Granted { start: before.offset() }
+        } else {
+            self.run_over(before, len, capacity)
         }
     }
 
-    /// Ends an addition that was not granted.
-    #[inline]
-    fn run_over(&self, judgement: Judgement, before: Snapshot, len: u32) -> Reserve {
-        match judgement {
-            Judgement::Granted | Judgement::Crossed => {
+    /// What becomes of an addition that may have run over the end.
+    #[cold]
+    fn run_over(&self, before: Snapshot, len: u32, capacity: u32) -> Reserve {
+        match before.judge(len, capacity) {
+            // The crowd came between the look and the addition.
+            Judgement::Granted => Reserve::Granted { start: before.offset() },
+            Judgement::Crossed => {
                 // Until this instruction the offset stays beyond the capacity, so that nobody else can cross or seal.
                 self.0.fetch_add(SEALED.wrapping_sub(bytes(len)), Relaxed);
                 Reserve::Sealed { len: before.offset() }

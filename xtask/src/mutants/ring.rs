@@ -67,7 +67,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who waits for room does not look for a failure",
-                "} else if self.poisoned.load(Relaxed) {\n                Some",
+                "} else if self.is_poisoned() {\n                Some",
                 "} else if false {\n                Some",
                 "a_device_error_reaches_a_thread_that_waits_for_room",
             ],
@@ -186,7 +186,7 @@ pub(super) const GROUPS: &[Group] = &[
             [
                 "the flag of a failure is set before the failure",
                 "            let mut failure = self.failure.lock();\n",
-                "            self.poisoned.store(true, Relaxed);\n            let mut failure = self.failure.lock();\n",
+                "            self.longest.store(0, Relaxed);\n            let mut failure = self.failure.lock();\n",
                 "who_sees_the_ring_poisoned_sees_by_what",
             ],
             [

@@ -159,9 +159,15 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "a sealed buffer grants",
-                "if !self.is_sealed() && self.offset() as u64",
-                "if self.offset() as u64",
+                "self.0 & (SEALED | CROWD) == 0",
+                "self.0 & CROWD == 0",
                 "an_explicit_seal_and_a_full_buffer_have_one_sealer",
+            ],
+            [
+                "a buffer grants what runs over its end",
+                "bytes(last_start) | !OFFSET_MASK",
+                "bytes(capacity) | !OFFSET_MASK",
+                "blind_writers_seal_once_and_flush_once",
             ],
             [
                 "who comes after the crosser crosses, too",
