@@ -80,11 +80,11 @@ impl Snapshot {
     }
 
     /// Whether [`foresee`](Self::foresee) says granted, found by looking at the word as a whole, which is what an append can afford.
+    /// `len` is at most `capacity`.
     #[inline]
     pub(crate) const fn has_room(self, len: u32, capacity: u32) -> bool {
-        let Some(last_start) = capacity.checked_sub(len) else { return false };
-        // The offset is on top: this is the largest word whose offset is not beyond.
-        let last = bytes(last_start) | !OFFSET_MASK;
+        // The offset is on top: this is the largest word whose offset is not beyond that.
+        let last = bytes(capacity - len) | !OFFSET_MASK;
         self.0 <= last && self.0 & (SEALED | CROWD) == 0
     }
 

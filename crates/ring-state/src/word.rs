@@ -85,7 +85,7 @@ impl StateWord {
         debug_assert!(0 < len && len <= capacity && capacity <= MAX_CAPACITY);
         // A stale word costs an addition that is undone, or a compare-exchange that fails.
         let seen = Snapshot(self.0.load(Relaxed));
-        if len <= MAX_BLIND_LEN && seen.has_room(len, capacity) {
+        if len <= MAX_BLIND_LEN.min(capacity) && seen.has_room(len, capacity) {
             self.reserve_blindly(len, capacity)
         } else {
             // Also when it will not fit: then the exchange seals.

@@ -165,7 +165,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a buffer grants what runs over its end",
-                "bytes(last_start) | !OFFSET_MASK",
+                "bytes(capacity - len) | !OFFSET_MASK",
                 "bytes(capacity) | !OFFSET_MASK",
                 "blind_writers_seal_once_and_flush_once",
             ],
