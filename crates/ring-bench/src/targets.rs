@@ -61,6 +61,25 @@ const A3: Target = Target {
     value: |round| nanos(round, SESSION, "private copy"),
 };
 
+const B1: Target = Target {
+    number: "B1",
+    what: "streaming by `append`, 256 B, 1 and 4 threads: speed of the bare io_uring loop",
+    workload: "streaming",
+    sizes: &[],
+    threads: &[1, 4],
+    bound: Bound::AtLeast(0.85),
+    value: |round| megabytes(round, APPEND, "bare io_uring loop"),
+};
+
+const B2: Target = Target {
+    number: "B2",
+    what: "streaming by `append`, 1 thread: CPU s/GB",
+    threads: &[1],
+    bound: Bound::AtMost(0.15),
+    value: |round| cpu(round, APPEND),
+    ..B1
+};
+
 const TARGETS: &[Target] = &[
     Target {
         number: "A1",
@@ -104,41 +123,29 @@ const TARGETS: &[Target] = &[
         value: |round| nanos(round, APPEND, "private copy"),
         ..A3
     },
+    B1,
+    Target { what: "a session: the same", value: |round| megabytes(round, SESSION, "bare io_uring loop"), ..B1 },
     Target {
-        number: "B1",
-        what: "streaming, 256 B, 1 and 4 threads: speed of the bare io_uring loop",
-        workload: "streaming",
-        sizes: &[],
-        threads: &[1, 4],
-        bound: Bound::AtLeast(0.85),
-        value: |round| ratio(round, APPEND, "bare io_uring loop", Metric::MegabytesPerSecond),
-    },
-    Target {
-        number: "B1",
-        what: "the same: speed of glommio's stream writer",
-        workload: "streaming",
-        sizes: &[],
-        threads: &[1, 4],
+        what: "`append`: speed of glommio's stream writer",
         bound: Bound::AtLeast(1.6),
-        value: |round| ratio(round, APPEND, "glommio stream writer", Metric::MegabytesPerSecond),
+        value: |round| megabytes(round, APPEND, "glommio stream writer"),
+        ..B1
     },
     Target {
-        number: "B2",
-        what: "streaming, 1 thread: CPU s/GB",
-        workload: "streaming",
-        sizes: &[],
-        threads: &[1],
-        bound: Bound::AtMost(0.15),
-        value: |round| round.entry(APPEND)?.spread(Metric::CpuPerGigabyte),
+        what: "a session: the same",
+        bound: Bound::AtLeast(1.6),
+        value: |round| megabytes(round, SESSION, "glommio stream writer"),
+        ..B1
     },
+    B2,
+    Target { what: "a session: the same", value: |round| cpu(round, SESSION), ..B2 },
+    Target { what: "streaming by `append`, 4 threads: CPU s/GB", threads: &[4], bound: Bound::AtMost(0.30), ..B2 },
     Target {
-        number: "B2",
-        what: "streaming, 4 threads: CPU s/GB",
-        workload: "streaming",
-        sizes: &[],
+        what: "a session: the same",
         threads: &[4],
         bound: Bound::AtMost(0.30),
-        value: |round| round.entry(APPEND)?.spread(Metric::CpuPerGigabyte),
+        value: |round| cpu(round, SESSION),
+        ..B2
     },
     Target {
         number: "B3",
@@ -218,6 +225,14 @@ fn session_at(placement: Placement, round: &RoundResult) -> Option<Spread> {
 
 fn nanos(round: &RoundResult, one: &str, other: &str) -> Option<Spread> {
     ratio(round, one, other, Metric::NanosPerRecord)
+}
+
+fn megabytes(round: &RoundResult, one: &str, other: &str) -> Option<Spread> {
+    ratio(round, one, other, Metric::MegabytesPerSecond)
+}
+
+fn cpu(round: &RoundResult, name: &str) -> Option<Spread> {
+    round.entry(name)?.spread(Metric::CpuPerGigabyte)
 }
 
 fn ratio(round: &RoundResult, one: &str, other: &str, metric: Metric) -> Option<Spread> {
