@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::thread;
 
 use buffer_ring::{AppendError, BufferRing, BufferRingOptions, CommitPolicy, EngineKind, Extent, QuikIO, WriteMode};
-use common::{Hands, LIMIT, Random, buffered_file, direct_file, disk, options, pattern, within};
+use common::hand::Hands;
+use common::{LIMIT, Random, buffered_file, direct_file, disk, options, pattern, within};
 
 const POLICIES: [CommitPolicy; 3] =
     [CommitPolicy::Immediate, CommitPolicy::MinBytes(8192), CommitPolicy::MinInterval(Duration::from_micros(200))];

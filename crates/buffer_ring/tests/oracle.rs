@@ -8,16 +8,14 @@ mod common;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
-use std::io::IoSlice;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::SystemTime;
 use std::{env, fs, thread};
 
 use buffer_ring::{AppendError, BufferRing, EngineKind, Extent, QuikIO};
-use common::{
-    Hand, Hands, Random, buffered_file, current, direct_file, disk, held, in_memory, options, ring_on, within,
-};
+use common::hand::{Hand, Hands};
+use common::{Random, buffered_file, current, direct_file, disk, held, in_memory, options, ring_on, within};
 
 /// Capacities and buffer sizes of one round each; all are tried together with 1, 2, 4 and 8 threads in turn.
 const SIZES: [usize; 5] = [4096, 8192, 20480, 65536, 1 << 20];
@@ -105,7 +103,7 @@ impl Appender<'_> {
         let extent = self.patiently(|hand| match way {
             0..=2 => hand.append(bytes),
             3 => hand.try_append(bytes),
-            4 => hand.append_vectored(&[IoSlice::new(&bytes[..cut]), IoSlice::new(&bytes[cut..])]),
+            4 => hand.append_cut(bytes, cut),
             5 => hand.append_timeout(bytes, Duration::from_millis(1)),
             _ => {
                 let mut reserved = if way == 6 { hand.reserve(len)? } else { hand.try_reserve(len)? };

@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use buffer_ring::model::ModelDevice;
 use buffer_ring::{AppendError, BufferRing, Extent, FlushTicket, RingError, RotateError};
-use common::{Hand, Hands, Random};
+use common::Random;
+use common::hand::{Hand, Hands};
 use schedules::explore;
 use shuttle::sync::atomic::AtomicUsize;
 use shuttle::thread;

@@ -6,7 +6,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use buffer_ring::{AppendError, BufferRing, RotateError};
-use common::{Hands, LIMIT, current, fixed, held, in_memory, options, within};
+use common::hand::Hands;
+use common::{LIMIT, current, fixed, held, in_memory, options, within};
 
 /// Runs `work` in `threads` threads until the first one, which runs `main` alone, is through.
 fn beside(threads: usize, work: impl Fn(usize) + Sync, main: impl FnOnce()) {

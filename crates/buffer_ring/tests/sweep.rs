@@ -8,7 +8,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use buffer_ring::{AppendError, BufferRing, FlushTicket, MemoryDevice, QuikIO, RingError, WriteMode};
-use common::{EAGAIN, EIO, Hand, Hands, Holding, LIMIT, MOMENT, Random, current, options, pattern, ring_on, within};
+use common::hand::{Hand, Hands};
+use common::{EAGAIN, EIO, Holding, LIMIT, MOMENT, Random, current, options, pattern, ring_on, within};
 
 const ENOSPC: i32 = 28;
 const EINTR: i32 = 4;

@@ -14,6 +14,7 @@ mod disk;
 mod explore;
 mod faults;
 mod filesystem;
+#[path = "../../buffer_ring/tests/common/hand.rs"]
 mod hand;
 mod log;
 mod machine;

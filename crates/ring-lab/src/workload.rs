@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::thread;
 
 use buffer_ring::{AppendError, BufferRing, BufferRingOptions, EngineKind, Extent, QuikIO, WriteMode};
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
 use crate::hand::{Hand, Hands};
@@ -49,6 +50,20 @@ pub(crate) struct Options {
 pub(crate) enum Engine {
     Uring,
     Positioned,
+}
+
+impl ValueEnum for Hands {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Ring => "ring",
+            Self::Mixed => "mixed",
+            Self::Sessions => "sessions",
+        }))
+    }
 }
 
 /// Who calls flush and rotate.

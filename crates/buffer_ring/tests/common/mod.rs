@@ -1,19 +1,18 @@
 //! What all test files need: rings over devices of every kind, recognizable bytes, and a limit to every wait.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod hand;
+
 use core::sync::atomic::Ordering::Acquire;
 use core::time::Duration;
 use std::fs::{File, OpenOptions};
-use std::io::IoSlice;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 use std::{env, panic, thread};
 
-use buffer_ring::{
-    AppendError, BufferHandle, BufferRing, BufferRingOptions, Extent, MemoryDevice, QuikIO, Reservation, Writer,
-};
+use buffer_ring::{BufferHandle, BufferRing, BufferRingOptions, Extent, MemoryDevice, QuikIO};
 use tempfile::TempDir;
 
 pub(crate) const EIO: i32 = 5;
@@ -87,91 +86,6 @@ pub(crate) fn read(ring: &BufferRing, extent: Extent) -> Vec<u8> {
 /// What the device has there.
 pub(crate) fn stored(device: &MemoryDevice, extent: Extent) -> Vec<u8> {
     device.contents()[extent.start() as usize..extent.end() as usize].to_vec()
-}
-
-/// Who appends through a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hands {
-    /// Nobody.
-    Ring,
-    /// Every other thread.
-    Mixed,
-    /// Everybody.
-    Sessions,
-}
-
-impl Hands {
-    pub(crate) const ALL: [Self; 3] = [Self::Ring, Self::Mixed, Self::Sessions];
-
-    /// That of thread number `thread`.
-    pub(crate) fn of(self, ring: &BufferRing, thread: usize) -> Hand<'_> {
-        match self {
-            Self::Mixed if thread.is_multiple_of(2) => Hand::Session(ring.writer()),
-            Self::Sessions => Hand::Session(ring.writer()),
-            _ => Hand::Ring(ring),
-        }
-    }
-}
-
-/// What a thread appends by.
-pub(crate) enum Hand<'a> {
-    Ring(&'a BufferRing),
-    Session(Writer<'a>),
-}
-
-impl Hand<'_> {
-    pub(crate) fn is_session(&self) -> bool {
-        matches!(self, Self::Session(_))
-    }
-
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<Extent, AppendError> {
-        match self {
-            Self::Ring(ring) => ring.append(bytes),
-            Self::Session(writer) => writer.append(bytes),
-        }
-    }
-
-    pub(crate) fn try_append(&mut self, bytes: &[u8]) -> Result<Extent, AppendError> {
-        match self {
-            Self::Ring(ring) => ring.try_append(bytes),
-            Self::Session(writer) => writer.try_append(bytes),
-        }
-    }
-
-    pub(crate) fn append_vectored(&mut self, parts: &[IoSlice<'_>]) -> Result<Extent, AppendError> {
-        match self {
-            Self::Ring(ring) => ring.append_vectored(parts),
-            Self::Session(writer) => writer.append_vectored(parts),
-        }
-    }
-
-    pub(crate) fn append_timeout(&mut self, bytes: &[u8], timeout: Duration) -> Result<Extent, AppendError> {
-        match self {
-            Self::Ring(ring) => ring.append_timeout(bytes, timeout),
-            Self::Session(writer) => writer.append_timeout(bytes, timeout),
-        }
-    }
-
-    pub(crate) fn append_durable(&mut self, bytes: &[u8]) -> Result<Extent, AppendError> {
-        match self {
-            Self::Ring(ring) => ring.append_durable(bytes),
-            Self::Session(writer) => writer.append_durable(bytes),
-        }
-    }
-
-    pub(crate) fn reserve(&mut self, len: usize) -> Result<Reservation<'_>, AppendError> {
-        match self {
-            Self::Ring(ring) => ring.reserve(len),
-            Self::Session(writer) => writer.reserve(len),
-        }
-    }
-
-    pub(crate) fn try_reserve(&mut self, len: usize) -> Result<Reservation<'_>, AppendError> {
-        match self {
-            Self::Ring(ring) => ring.try_reserve(len),
-            Self::Session(writer) => writer.try_reserve(len),
-        }
-    }
 }
 
 /// The device keeps its writes in flight as long as this lives. Make it after the ring: a ring that is dropped waits for them.

@@ -1,13 +1,13 @@
-//! What a writer of a workload appends by: the ring itself, or a session of it.
+//! What a writer of a test appends by: the ring itself, or a session of it. The lab has it from here.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use core::time::Duration;
 use std::io::IoSlice;
 
 use buffer_ring::{AppendError, BufferRing, Extent, Reservation, Writer};
-use clap::ValueEnum;
 
 /// Who has a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hands {
     /// Nobody.
     Ring,
