@@ -19,7 +19,8 @@ use crate::flush::Sealing;
 use crate::latency::Measure;
 use crate::rotation::Life;
 use crate::shared::Shared;
-use crate::sync::{Parker, yield_now};
+use crate::sync::Ordering::Relaxed;
+use crate::sync::{AtomicBool, Parker, yield_now};
 use crate::{AppendError, Extent, RingError};
 
 /// What a thread waits for, and when it gives up.
@@ -28,13 +29,14 @@ pub(crate) struct Errand<'a> {
     /// Where the bytes end that have to be durable.
     pub(crate) address: u64,
     pub(crate) deadline: Option<Instant>,
-    /// Of a thread that waits in the stead of others: whether it is wanted elsewhere. Like a deadline that has come.
-    pub(crate) recalled: Option<&'a dyn Fn() -> bool>,
+    /// Of a thread that waits in the stead of others: whether it is wanted elsewhere. Then it is as if the deadline had come.
+    pub(crate) recalled: Option<&'a AtomicBool>,
 }
 
 impl Errand<'_> {
     fn is_recalled(&self) -> bool {
-        self.recalled.is_some_and(|recalled| recalled())
+        // ordering: what it is recalled for is behind a lock.
+        self.recalled.is_some_and(|recalled| recalled.load(Relaxed))
     }
 
     fn is_over(&self) -> bool {

@@ -23,9 +23,10 @@ impl Extent {
         Self { start, len }
     }
 
-    /// A part of one that is known to end within the address space.
+    /// One that is known to end within the address space, because it is a part of one, or lies in a buffer of the ring.
     #[inline]
     pub(crate) const fn within(start: u64, len: usize) -> Self {
+        debug_assert!(start.checked_add(len as u64).is_some());
         Self { start, len }
     }
 

@@ -4,17 +4,18 @@
 //! pending, one thread waits in their stead for the lowest address that they wait for, and another for room. Each is started when
 //! it is needed for the first time, sleeps while nothing is pending, and ends with the ring.
 //!
-//! The lowest, because nothing is durable before what lies below it; what came meanwhile goes out in the same batch. A future that comes
-//! later and needs less recalls the thread from what it is at, which may be a wait for bytes behind a reservation that is held.
+//! The lowest, because nothing is durable before what lies below it; what came meanwhile goes out in the same batch, unless that was
+//! sealed already. A future that comes later and needs less recalls the thread from what it is at, which may be a wait for bytes behind
+//! a reservation that is held.
 //!
 //! A future knows no runtime: it leaves its waker where it will be woken, and dropping it takes the waker away again.
 
 use core::future::Future;
 use core::pin::Pin;
 use core::sync::atomic::AtomicBool;
-use core::sync::atomic::Ordering::{Acquire, Release};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::task::{Context, Poll, Waker};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -94,6 +95,7 @@ impl Future for DurableFuture<'_> {
         this.waiting.get_or_insert_with(|| shared.flights.arrive(!shared.is_sealed(address)));
         this.place = Some(shared.parking.follow(address, context.waker().clone()));
         if let Some(outcome) = shared.durable_outcome(address) {
+            this.forget();
             return Poll::Ready(outcome);
         }
         if !shared.helpers.commit(shared, address) {
@@ -154,7 +156,8 @@ impl Future for AppendFuture<'_> {
 impl AppendFuture<'_> {
     fn forget(&mut self) {
         if let Some(place) = self.place.take() {
-            self.shared.helpers.room.with(|room| drop(room.wakers.remove(&place)));
+            // Not dropped within the lock: with the waker a task may go, and with it others who wait for room.
+            drop(self.shared.helpers.room.with(|room| room.wakers.remove(&place)));
         }
     }
 }
@@ -168,11 +171,21 @@ impl Drop for AppendFuture<'_> {
 /// The threads that wait in the stead of futures.
 #[derive(Debug, Default)]
 pub(crate) struct Helpers {
-    /// The address that it waits for.
-    commit: Helper<Option<u64>>,
+    commit: Helper<Commits>,
     room: Helper<Room>,
     /// Whether the ring is going.
     ending: AtomicBool,
+    /// Whether the thread that waits for durability is to look at once what it is wanted for. Changed within its lock.
+    recalled: AtomicBool,
+}
+
+/// What futures wait for to be durable.
+#[derive(Debug, Default)]
+struct Commits {
+    /// Where it ends. Some of those who wait for it may have been dropped.
+    wanted: BTreeSet<u64>,
+    /// The one that the thread is at.
+    current: Option<u64>,
 }
 
 /// Those who wait for room.
@@ -185,15 +198,19 @@ struct Room {
 }
 
 impl Helpers {
-    /// Has somebody wait until `address` is durable, which a follower waits for. `false` if there is no thread to be had.
+    /// Has somebody wait until `address` is durable. `false` if there is no thread to be had.
     fn commit(&self, shared: &Arc<Shared>, address: u64) -> bool {
-        let mut recalled = None;
-        let recall = |at: &mut Option<u64>| recalled = at.filter(|&at| address < at);
-        let waits = self.commit.want(shared, "ring-commit", Shared::commit_for_futures, recall);
-        if let Some(at) = recalled {
-            // It looks again wherever it sleeps.
-            shared.waiters.wake();
-            shared.parking.call_at(at);
+        let mut interrupted = None;
+        let add = |commits: &mut Commits| {
+            commits.wanted.insert(address);
+            interrupted = commits.current.filter(|&current| address < current);
+            if interrupted.is_some() {
+                self.recalled.store(true, Relaxed);
+            }
+        };
+        let waits = self.commit.want(shared, "ring-commit", Shared::commit_for_futures, add);
+        if let Some(current) = interrupted {
+            shared.wake_helper_at(current);
         }
         waits
     }
@@ -209,7 +226,7 @@ impl Helpers {
         };
         let waits = self.room.want(shared, "ring-room", Shared::await_room_for_futures, add);
         if !waits {
-            self.room.with(|room| drop(room.wakers.remove(&place)));
+            drop(self.room.with(|room| room.wakers.remove(&place)));
         }
         waits.then_some(place)
     }
@@ -219,7 +236,7 @@ impl Helpers {
     }
 }
 
-/// A thread that is started when it is wanted, and what it and those who want it tell each other.
+/// A thread that is started when it is wanted, and what it is wanted for.
 #[derive(Debug, Default)]
 struct Helper<W> {
     wanted: Mutex<W>,
@@ -278,20 +295,31 @@ impl<W> Helper<W> {
 
 impl Shared {
     fn commit_for_futures(&self) {
-        let ending = || self.helpers.is_ending();
-        let first = |at: &mut Option<u64>| {
-            *at = self.parking.first_followed();
-            *at
+        let helpers = &self.helpers;
+        let ending = || helpers.is_ending();
+        let first = |commits: &mut Commits| {
+            commits.current = commits.wanted.first().copied();
+            helpers.recalled.store(false, Relaxed);
+            commits.current
         };
-        while let Some(address) = self.helpers.commit.next(ending, first) {
-            let recalled = || self.parking.first_followed() != Some(address) || ending();
-            // Those who wait are told of the outcome like everybody else, but not that one of them waits for what nobody has appended:
-            // its look at the tail was deceived by a thread whose bytes did not fit. They look again, each for itself.
-            let errand = Errand { address, deadline: None, recalled: Some(&recalled) };
-            if let Err(RingError::NotAppended { .. }) = self.run(errand) {
-                self.parking.wake_up_to(address);
+        while let Some(address) = helpers.commit.next(ending, first) {
+            let errand = Errand { address, deadline: None, recalled: Some(&helpers.recalled) };
+            if self.run(errand) == Err(RingError::TimedOut) {
+                continue;
             }
+            let done = address.max(self.durability.durable());
+            helpers.commit.with(|commits| commits.wanted.retain(|&wanted| wanted > done));
+            // Most have been woken by whoever brought the outcome. Not if one of them waits for what nobody has appended: its look at the
+            // tail was deceived by a thread whose bytes did not fit. All of them look again, each for itself.
+            self.parking.wake_up_to(done);
         }
+    }
+
+    /// The thread that waits until `address` is durable looks again, wherever it sleeps.
+    fn wake_helper_at(&self, address: u64) {
+        self.waiters.wake();
+        self.parking.call_at(address);
+        self.device.interrupt();
     }
 
     fn await_room_for_futures(&self) {
@@ -324,17 +352,23 @@ impl Shared {
 
     /// Ends the threads; whatever they wait for, no future is pending any more.
     pub(crate) fn end_helpers(&self) {
-        self.helpers.ending.store(true, Release);
+        let helpers = &self.helpers;
+        helpers.commit.with(|_| {
+            helpers.ending.store(true, Release);
+            helpers.recalled.store(true, Relaxed);
+        });
         self.waiters.wake();
         self.parking.wake_up_to(u64::MAX);
-        self.helpers.commit.end();
-        self.helpers.room.end();
+        self.device.interrupt();
+        helpers.commit.end();
+        helpers.room.end();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use core::pin::pin;
+    use core::time::Duration;
     use std::sync::mpsc;
     use std::task::Wake;
 
@@ -351,9 +385,9 @@ mod tests {
         }
     }
 
-    /// The tail can be told too high for a moment: then somebody waits for an address that nobody has appended.
+    /// The tail can be told too high for a moment: then somebody waits for an address that nobody has appended. It has to look again.
     #[test]
-    fn who_waits_for_too_much_takes_nothing_from_the_others() {
+    fn who_waits_for_too_much_is_woken_and_takes_nothing_from_the_others() {
         let options = BufferRingOptions {
             capacity: 2,
             buffer_size: 4096,
@@ -362,15 +396,22 @@ mod tests {
         };
         let ring = BufferRing::with_options(options);
         let extent = ring.append(&[1; 512]).expect("there is room");
-        let (tell, told) = mpsc::channel();
-        // It is never polled, so that it does not find out for itself.
-        ring.shared.parking.follow(extent.end() + 1, Waker::noop().clone());
-        assert!(ring.shared.helpers.commit(&ring.shared, extent.end() + 1));
-        let waker = Waker::from(Arc::new(Tell(tell)));
+        let channel = || {
+            let (tell, told) = mpsc::channel();
+            (Waker::from(Arc::new(Tell(tell))), move || {
+                told.recv_timeout(Duration::from_secs(60)).expect("it is woken");
+            })
+        };
+        // Not by a future, which would find out at once.
+        let (deceived, deceived_is_woken) = channel();
+        ring.shared.parking.follow(1 << 40, deceived);
+        assert!(ring.shared.helpers.commit(&ring.shared, 1 << 40));
+        let (waker, is_woken) = channel();
         let mut durable = pin!(ring.wait_durable_async(extent.end()));
         while durable.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-            told.recv_timeout(core::time::Duration::from_secs(60)).expect("it is woken");
+            is_woken();
         }
         assert!(ring.durable_watermark() >= extent.end());
+        deceived_is_woken();
     }
 }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Latencies {
-    /// Durable appends, and waits for durability that had to wait, from call to return.
+    /// Durable appends, and waits for durability, from call to return.
     pub commit: Histogram<u64>,
     /// How many commits a batch took along, about.
     pub batch_size: Histogram<u64>,

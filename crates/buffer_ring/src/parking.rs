@@ -69,9 +69,12 @@ impl Parking {
 
     /// Gives a follower's place up, if it is still there.
     pub(crate) fn unfollow(&self, place: Place) {
-        if self.lot.lock().followers.remove(&place).is_some() {
+        let waker = self.lot.lock().followers.remove(&place);
+        if waker.is_some() {
             self.count.fetch_sub(1, AcqRel);
         }
+        // Only now, when nothing is locked: with the waker a task may go, and with it others who follow.
+        drop(waker);
     }
 
     /// Gives the place up, if it is still there. Answers whether its owner was called, and so owes to look what there is to do.
@@ -102,12 +105,6 @@ impl Parking {
             self.count.fetch_sub(covered.len(), AcqRel);
         }
         covered.into_iter().for_each(Waker::wake);
-    }
-
-    /// The lowest address that a follower waits for.
-    #[cfg(all(feature = "async", not(any(loom, shuttle))))]
-    pub(crate) fn first_followed(&self) -> Option<u64> {
-        self.lot.lock().followers.keys().next().map(|place| place.address)
     }
 
     /// Calls all who wait for `address` itself.

@@ -5,14 +5,15 @@ mod common;
 use core::future::Future;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
+use core::time::Duration;
 use std::sync::Arc;
 use std::task::Wake;
 use std::thread::{self, Thread};
 
 use buffer_ring::{AppendError, BufferRing, MemoryDevice, QuikIO, RingError};
 use common::{
-    EIO, Holding, LIMIT, current, direct_file, disk, eventually, held, in_memory, options, pattern, ring_on, stored,
-    within,
+    EIO, Holding, LIMIT, MOMENT, current, direct_file, disk, eventually, held, in_memory, options, pattern, ring_on,
+    stored, within,
 };
 
 /// An executor of a few lines: one future, one thread.
@@ -245,6 +246,8 @@ fn a_future_that_needs_less_recalls_the_thread_from_one_that_waits_for_a_reserva
                 let mut future = ring.wait_durable_async(behind);
                 assert!(poll(&mut future, &counted).is_pending());
                 eventually("somebody waits for the reservation", || second.is_sealed());
+                // The thread that waits for futures, too, asleep by now; behind a reservation it looks once more after a second.
+                thread::sleep(if behind_another_thread { MOMENT } else { Duration::from_millis(1100) });
                 assert_eq!(block_on(ring.wait_durable_async(first.end())), Ok(()));
                 assert!((first.end()..behind).contains(&ring.durable_watermark()));
                 held.commit();
@@ -253,6 +256,49 @@ fn a_future_that_needs_less_recalls_the_thread_from_one_that_waits_for_a_reserva
             });
             assert_eq!(device.synced(), device.contents());
         }
+    });
+}
+
+#[test]
+fn a_future_that_needs_less_recalls_the_thread_from_the_device() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(4, 4096));
+        let first = ring.append(&pattern(0, 4096)).expect("room");
+        ring.flush(&current(&ring)).wait().expect("a working device");
+        let holding = Holding::new(&device);
+        let second = ring.append(&pattern(1, 100)).expect("room");
+        ring.flush(&current(&ring));
+        let mut behind = ring.wait_durable_async(second.end());
+        assert!(poll(&mut behind, &Arc::new(Counted)).is_pending());
+        // The thread is at the device by now.
+        thread::sleep(MOMENT);
+        assert_eq!(block_on(ring.wait_durable_async(first.end())), Ok(()));
+        assert_eq!((ring.durable_watermark(), device.held()), (first.end(), 1));
+        drop(holding);
+        assert_eq!(block_on(behind), Ok(()));
+    });
+}
+
+/// Who watches asks for nothing, also while others do.
+#[test]
+fn a_watch_beside_a_future_asks_for_nothing() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(held(4, 4096));
+        let holding = Holding::new(&device);
+        let first = ring.append(&pattern(0, 100)).expect("room");
+        let watch = ring.durable_watch();
+        let watcher = thread::spawn(move || watch.wait_ge(1 << 40));
+        let mut future = ring.wait_durable_async(first.end());
+        assert!(poll(&mut future, &Arc::new(Counted)).is_pending());
+        eventually("it is under way", || device.held() > 0);
+        let second = ring.append(&pattern(1, 100)).expect("room");
+        drop(holding);
+        assert_eq!(block_on(future), Ok(()));
+        thread::sleep(MOMENT);
+        assert!(!current(&ring).is_sealed());
+        assert_eq!(ring.written_watermark(), second.start());
+        drop(ring);
+        assert!(watcher.join().expect("no panic").is_err());
     });
 }
 

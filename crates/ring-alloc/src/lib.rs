@@ -20,12 +20,12 @@
 //! |---|---|---|---|
 //! | [`Buffer`] | its owner | its owner | safely: [`Arena::into_buffers`], [`Buffer::zeroed`] |
 //! | [`Frozen`] | nobody | everybody, also the kernel | safely by [`Buffer::freeze`]; or [`Region::freeze`] |
-//! | a slice | as the borrow says | as the borrow says | [`Region::bytes`], [`Region::bytes_mut`] |
+//! | a slice | as the borrow says | as the borrow says | [`Region::bytes`], [`Region::bytes_mut`] of an [`Arena::region`] |
 //!
 //! The last two rows' `unsafe` calls are for a caller who has a protocol that decides who owns which range, such as a latch-free
 //! ring: this crate turns ranges into slices, and knows nothing about writers. Raw pointers become slices in `region.rs` and nowhere else.
 //!
-//! Every [`Buffer`] and [`Frozen`] keeps its arena alive, so memory that an operating system is still reading is never unmapped.
+//! Every [`Buffer`], [`Frozen`] and [`Region`] keeps its arena alive, so memory that an operating system is still reading is never unmapped.
 //!
 //! ```
 //! use ring_alloc::{BLOCK, Buffer};

@@ -136,6 +136,31 @@ fn a_reservation_moves_exactly_the_fields_it_says() {
     }
 }
 
+/// The word may have become any other one between the look and the addition.
+#[test]
+fn a_blind_addition_is_granted_seals_or_is_taken_back_whatever_it_meets() {
+    // The last thread that may add has not.
+    let most = MAX_CAPACITY + (MAX_THREADS as u32 - 1) * MAX_BLIND_LEN;
+    for before in small_and_limit_words().filter(|before| before.offset <= most) {
+        for capacity in [1, 4, 512, 1024, MAX_CAPACITY] {
+            for len in [1, 3, 511, 512].into_iter().filter(|&len| len <= capacity) {
+                let word = before.word();
+                let inside = Fields { writers: before.writers + 1, ..before };
+                let expected = match Snapshot(before.pack()).judge(len, capacity) {
+                    Judgement::Granted => {
+                        let after = Fields { offset: before.offset + len, ..inside };
+                        (Reserve::Granted { start: before.offset }, after)
+                    }
+                    Judgement::Crossed => (Reserve::Sealed { len: before.offset }, Fields { sealed: true, ..inside }),
+                    Judgement::Late => (Reserve::Late(before.duty()), before),
+                };
+                let outcome = word.reserve_blindly(len, capacity);
+                assert_eq!((outcome, after(&word)), expected, "{len} of {capacity} onto {before:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn entering_needs_a_life_that_has_not_come_to_its_flush() {
     for before in small_and_limit_words() {

@@ -85,6 +85,7 @@ impl StateWord {
         debug_assert!(0 < len && len <= capacity && capacity <= MAX_CAPACITY);
         // A stale word costs an addition that is undone, or a compare-exchange that fails.
         let seen = Snapshot(self.0.load(Relaxed));
+        // At most the capacity, too, on which `has_room` relies.
         if len <= MAX_BLIND_LEN.min(capacity) && seen.has_room(len, capacity) {
             self.reserve_blindly(len, capacity)
         } else {
@@ -94,7 +95,7 @@ impl StateWord {
     }
 
     #[inline]
-    fn reserve_blindly(&self, len: u32, capacity: u32) -> Reserve {
+    pub(crate) fn reserve_blindly(&self, len: u32, capacity: u32) -> Reserve {
         // ordering: acquire half of E3.
         let before = Snapshot(self.0.fetch_add(WRITER + bytes(len), Acquire));
         if before.has_room(len, capacity) {

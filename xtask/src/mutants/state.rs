@@ -164,6 +164,18 @@ pub(super) const GROUPS: &[Group] = &[
                 "an_explicit_seal_and_a_full_buffer_have_one_sealer",
             ],
             [
+                "a sealed buffer is sealed again",
+                "if self.is_sealed() || self.offset() > capacity {",
+                "if self.offset() > capacity {",
+                "an_explicit_seal_and_a_full_buffer_have_one_sealer",
+            ],
+            [
+                "an exact reservation gets what runs over the end",
+                "} else if self.offset() as u64 + len as u64 <= capacity as u64 {",
+                "} else if self.offset() as u64 <= capacity as u64 {",
+                "exact_writers_seal_once_and_flush_once",
+            ],
+            [
                 "a buffer grants what runs over its end",
                 "bytes(capacity - len) | !OFFSET_MASK",
                 "bytes(capacity) | !OFFSET_MASK",
