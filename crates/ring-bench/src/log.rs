@@ -89,6 +89,11 @@ impl Contestant {
         Self { name, family, max_threads: usize::MAX, program: false, run: measure::run::<L> }
     }
 
+    /// For what has tasks in the place of threads, as many, and measures itself.
+    pub const fn tasks(family: Family, name: &'static str, run: fn(&Job) -> Outcome<Sample>) -> Self {
+        Self { name, family, max_threads: usize::MAX, program: false, run }
+    }
+
     /// For what no trait of ours can drive: a program that measures itself.
     pub const fn program(family: Family, name: &'static str, run: fn(&Job) -> Outcome<Sample>) -> Self {
         Self { name, family, max_threads: 1, program: true, run }

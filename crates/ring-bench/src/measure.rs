@@ -31,6 +31,17 @@ pub struct Job {
     pub timed: bool,
 }
 
+impl Job {
+    /// Records that one of the threads appends, at most.
+    pub fn share(&self, thread: usize) -> u64 {
+        let threads = self.place.threads as u64;
+        match self.amount {
+            Amount::For(_) => u64::MAX,
+            Amount::Records(all) => all / threads + u64::from((thread as u64) < all % threads),
+        }
+    }
+}
+
 /// What was measured.
 #[derive(Clone, Debug)]
 pub struct Sample {
@@ -57,7 +68,7 @@ pub fn histogram() -> Histogram<u64> {
 
 pub fn run<L: Log>(job: &Job) -> Outcome<Sample> {
     let place = &job.place;
-    let mut log = L::open(place)?;
+    let log = L::open(place)?;
     let stop = AtomicBool::new(false);
     let barrier = Barrier::new(place.threads + 1);
     let meters = Meters::read(place);
@@ -83,8 +94,20 @@ pub fn run<L: Log>(job: &Job) -> Outcome<Sample> {
         }
         threads.into_iter().map(|thread| thread.join().expect("a contestant panicked")).collect()
     });
+    conclude(job, log, &meters, start, &threads)
+}
+
+/// The sample, when all who append have ended: how many records each has written, and how long each took.
+pub fn conclude<L: Log>(
+    job: &Job,
+    mut log: L,
+    meters: &Meters,
+    start: Instant,
+    written: &[(u64, Option<Histogram<u64>>)],
+) -> Outcome<Sample> {
+    let place = &job.place;
     log.finish()?;
-    let counts: Vec<_> = threads.iter().map(|(count, _)| *count).collect();
+    let counts: Vec<_> = written.iter().map(|(count, _)| *count).collect();
     let sample = meters.sample(place, start, counts.iter().sum());
 
     let file = log.length();
@@ -96,7 +119,7 @@ pub fn run<L: Log>(job: &Job) -> Outcome<Sample> {
     };
     let latency = job.timed.then(|| {
         let mut sum = histogram();
-        threads.iter().filter_map(|(_, latency)| latency.as_ref()).for_each(|one| sum.add(one).expect("same bounds"));
+        written.iter().filter_map(|(_, latency)| latency.as_ref()).for_each(|one| sum.add(one).expect("same bounds"));
         sum
     });
     Ok(Sample { file, latency, verdict, ..sample })
@@ -110,11 +133,7 @@ fn work(
     record: &mut Record,
     stop: &AtomicBool,
 ) -> Option<Histogram<u64>> {
-    let threads = job.place.threads as u64;
-    let limit = match job.amount {
-        Amount::For(_) => u64::MAX,
-        Amount::Records(all) => all / threads + u64::from((thread as u64) < all % threads),
-    };
+    let limit = job.share(thread);
     if job.timed {
         let mut latency = histogram();
         while record.written() < limit && !stop.load(Ordering::Relaxed) {

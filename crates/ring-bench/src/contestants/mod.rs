@@ -7,6 +7,7 @@ pub mod ours;
 pub mod rivals;
 #[cfg(feature = "rocksdb")]
 pub mod rocksdb;
+pub mod tasks;
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;

@@ -17,9 +17,10 @@ pub const STREAMING: [Contestant; 3] = [
     ours::<Session<Streaming<true>>>("buffer_ring session"),
     ours::<Streaming<false>>("buffer_ring, growing file"),
 ];
-pub const DURABLE: [Contestant; 3] = [
+pub const DURABLE: [Contestant; 4] = [
     ours::<Durable<false>>("buffer_ring append_durable"),
     ours::<DurableSession>("buffer_ring session, durable"),
+    super::tasks::FUTURES,
     ours::<Durable<true>>("append_durable, zero-filled"),
 ];
 
@@ -226,6 +227,12 @@ impl Writer for Append<'_> {
 
 /// Each append waits until it is on stable storage. On a new file, the ring prepares space by itself.
 pub struct Durable<const PREPARED: bool>(Ring);
+
+impl<const PREPARED: bool> Durable<PREPARED> {
+    pub fn ring(&self) -> &BufferRing {
+        self.0.get()
+    }
+}
 
 impl<const PREPARED: bool> Log for Durable<PREPARED> {
     type Writer<'a> = AppendDurable<'a>;
