@@ -47,7 +47,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
 
     let mut work = Vec::new();
     for program in PROGRAMS {
-        let built = root().join(program.built(&run_and_read(&variables, &program.build())?)?);
+        let built = root().join(program.built(&run_and_read(&variables, &format!("cargo {}", program.build()))?)?);
         let models = program.models(&built, &filters)?;
         if models.is_empty() && filters.is_empty() {
             return Err(format!("{} ({}) has no models, so nothing was shown", program.package, program.target));

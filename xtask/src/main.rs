@@ -10,10 +10,12 @@ mod lab;
 mod loom;
 mod models;
 mod mutants;
+mod patch;
 mod planted;
 mod run;
 mod shuttle;
 mod tsan;
+mod workbench;
 
 use std::env;
 use std::process::ExitCode;

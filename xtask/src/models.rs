@@ -59,10 +59,10 @@ impl Model {
 }
 
 impl Program {
-    /// What builds it. Needs `--cfg loom` in `RUSTFLAGS`.
+    /// What `cargo` builds it by. Needs `--cfg loom` in `RUSTFLAGS`.
     pub(crate) fn build(&self) -> String {
         let Self { package, target, .. } = self;
-        format!("cargo test --profile loom -p {package} {target} --no-run --color never")
+        format!("test --profile loom -p {package} {target} --no-run --color never")
     }
 
     /// Where it is, as the build `said`: relative to where that ran, or absolute.

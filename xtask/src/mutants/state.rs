@@ -4,7 +4,7 @@ use super::Group;
 
 pub(super) const GROUPS: &[Group] = &[
     (
-        "crates/ring-state/src/word.rs",
+        "ring-state/word.rs",
         &[
             // The three edges, each half.
             [
@@ -155,7 +155,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/ring-state/src/snapshot.rs",
+        "ring-state/snapshot.rs",
         &[
             [
                 "a sealed buffer grants",
@@ -215,7 +215,7 @@ pub(super) const GROUPS: &[Group] = &[
     ),
     // What only a ring can show.
     (
-        "crates/ring-state/src/word.rs",
+        "ring-state/word.rs",
         &[
             [
                 "the flush is taken by setting its bit, if nobody was faster",
@@ -232,7 +232,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/ring-state/src/word.rs",
+        "ring-state/word.rs",
         &[
             [
                 "the crosser takes its addition back before it seals",
@@ -249,7 +249,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/ring-state/src/word.rs",
+        "ring-state/word.rs",
         &[[
             "a snapshot acquires nothing",
             "Snapshot(self.0.load(Acquire))",
@@ -258,7 +258,7 @@ pub(super) const GROUPS: &[Group] = &[
         ]],
     ),
     (
-        "crates/ring-state/src/snapshot.rs",
+        "ring-state/snapshot.rs",
         &[[
             "a vacant buffer is quiet",
             "self.writers() == 0 && self.offset() > 0 && !self.is_flushing()",
