@@ -72,7 +72,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     }
 }
 
-/// Explores all models, as many at once as there are processors. Gives the reports, in their order, and who failed.
+/// Explores all models, as many at once as there are processors. Gives the reports, in their order, and the models that failed.
 fn explore_all(work: &[(PathBuf, Model)], deep: bool) -> (Vec<Explored>, Vec<&str>) {
     let bar = ProgressBar::new(work.len() as u64);
     bar.set_style(ProgressStyle::with_template("[{elapsed}] {pos} of {len} {wide_msg}").expect("well formed"));

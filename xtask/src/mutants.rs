@@ -97,7 +97,7 @@ struct Report {
 }
 
 impl Report {
-    /// Takes a verdict down, and tells it in a line.
+    /// Takes a verdict down, and gives the line that reports it.
     fn add(&mut self, mutant: &Mutant, verdict: Verdict, time: Duration) -> String {
         let (title, killer, seconds) = (mutant.title(), mutant.killer, time.as_secs_f64());
         match verdict {
@@ -230,7 +230,7 @@ fn reason(said: &str) -> Option<String> {
     Some(lines.next()?.trim().chars().take(100).collect())
 }
 
-/// Without the end of the line, which comes when there is something to tell.
+/// Without the end of the line, which comes with the outcome.
 fn say(text: &str) {
     print!("{text}");
     let _ = io::stdout().flush();

@@ -141,7 +141,7 @@ const BUGS: &[Bug] = &[
         gate: false,
         changes: &[(LEDGER, "            if !life.durable {", "            if self.generation == u64::MAX {")],
     },
-    // The flag goes, and who asked is told even so: the bit remembers.
+    // The flag goes, and the flush is still reported: the bit remembers.
     Bug {
         what: "drop the synced flag of a write that goes on after it came back short",
         level: Level::Memory,

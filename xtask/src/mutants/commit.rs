@@ -1,4 +1,4 @@
-//! The mutants of group commit: the ledger, the watermarks, parking, flights, and who does what for whom.
+//! The mutants of group commit: the ledger, the watermarks, parking, flights, and the roles.
 
 use super::Group;
 

@@ -1,4 +1,4 @@
-//! Changes to leases, and to those who take them back.
+//! The mutants of leases, and of their revocation.
 
 use super::Group;
 
