@@ -5,7 +5,6 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use parking_lot::Mutex;
 use ring_alloc::{Arena, is_aligned};
@@ -13,10 +12,11 @@ use rustix::io::Errno;
 
 use crate::file::{self, LogFile};
 use crate::lock::WriterLock;
-use crate::mark::Ending;
+use crate::mark::{Ending, Key};
 use crate::memory::MemoryDevice;
 use crate::order::Order;
-use crate::seam::{Backend, Storage};
+use crate::seam::{Backend, Flush, Storage};
+use crate::settle::{Scope, Settling};
 use crate::space::{DEFAULT_LIMIT, Space};
 use crate::{
     AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, WriteMode,
@@ -39,6 +39,7 @@ pub struct QuikIO {
     /// Bytes that may be prepared ahead of the log.
     pub(crate) prepare: u64,
     health: Health,
+    settling: Settling,
     attached: AtomicBool,
     /// Held for good, if it was opened here. Declared last: released when nothing can write any more.
     lock: Option<WriterLock>,
@@ -102,6 +103,7 @@ impl QuikIO {
             synced,
             prepare,
             health: Health::default(),
+            settling: Settling::unknown(),
             attached: AtomicBool::new(false),
             lock: None,
         }
@@ -195,20 +197,22 @@ impl QuikIO {
     /// success of one counts only when all those have succeeded that overlapped it. A ring has one under way at a time.
     pub fn sync(&self) -> Result<(), DeviceError> {
         self.health.verdict()?;
-        let start = Instant::now();
-        let outcome = self.storage.sync();
-        self.synced(outcome, start)
+        let flush = Flush::new(self.scope());
+        let outcome = self.storage.sync(flush.scope);
+        self.synced(outcome, flush)
     }
 
-    /// What the outcome of a sync means that was begun at `start`. No errno says "not now": what the sync had to tell is told once. By
+    /// What the outcome of a sync means. No errno says "not now": what the sync had to tell is told once. By
     /// `ECANCELED` io_uring would say that it never began, but a file system might mean something else.
-    pub(crate) fn synced(&self, outcome: Result<(), Errno>, start: Instant) -> Result<(), DeviceError> {
-        let elapsed = start.elapsed();
+    pub(crate) fn synced(&self, outcome: Result<(), Errno>, flush: Flush) -> Result<(), DeviceError> {
+        let elapsed = flush.submitted.elapsed();
         match outcome {
             Ok(()) => {
                 tracing::trace!(?elapsed, "synced");
                 // Another call may have been told what was about this one.
-                self.health.verdict()
+                self.health.verdict()?;
+                self.flushed(flush.scope);
+                Ok(())
             }
             Err(errno) => {
                 let error = DeviceError::new(Operation::Sync, errno, 0..u64::MAX);
@@ -263,11 +267,14 @@ impl QuikIO {
     /// Only for the thread that has set `attached`.
     fn cut_unattached(&self, at: u64) -> Result<(), FileError> {
         let _lock = if self.lock.is_none() { Some(self.storage.lock()?) } else { None };
-        let end = self.log_end()?;
+        let Ending { log: end, key, .. } = Ending::of(&*self.storage)?;
         if at > end {
             return Err(FileError::CutBeyondEnd { at, end });
         }
-        self.storage.cut(at).map_err(|errno| FileError::Cut(errno.raw_os_error()))?;
+        // Without a key all that is left is log, whatever it looks like.
+        let unkeyed = if key == Ok(None) { Ok(()) } else { self.storage.set_key(None) };
+        self.settling.changed();
+        unkeyed.and_then(|()| self.storage.cut(at)).map_err(|errno| FileError::Cut(errno.raw_os_error()))?;
         let failed = |error: DeviceError| FileError::Cut(error.errno().unwrap_or_default());
         self.sync().map_err(failed)?;
         tracing::debug!(at, end, "the log is cut");
@@ -303,7 +310,30 @@ impl QuikIO {
             Err(FileError::NoEnd) => None,
             Err(error) => return Err(error),
         };
+        // Another writer may have been there meanwhile, and been killed.
+        self.settling.changed();
         Ok(WriteQueue::new(Arc::clone(self), arena, order, space, lock))
+    }
+
+    /// Gives the file this key, or none: on stable storage with the next flush that succeeds.
+    pub(crate) fn set_key(&self, key: Option<Key>) -> Result<(), Errno> {
+        let outcome = self.storage.set_key(key);
+        self.settling.changed();
+        outcome
+    }
+
+    pub(crate) fn is_key_settled(&self) -> bool {
+        self.settling.is_settled()
+    }
+
+    /// Of a flush that begins now.
+    pub(crate) fn scope(&self) -> Scope {
+        self.settling.scope()
+    }
+
+    /// A flush of that scope has succeeded, and nothing is known that would make that doubtful.
+    pub(crate) fn flushed(&self, scope: Scope) {
+        self.settling.succeeded(scope);
     }
 
     /// The queue is gone: the next may come.
