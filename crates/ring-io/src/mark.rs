@@ -65,26 +65,23 @@ impl Key {
     /// Makes marks of `blocks`, whose first will lie at `address`. They are zeros, or were marks.
     pub(crate) fn mark(self, blocks: &mut [u8], address: u64) {
         for (block, address) in blocks.chunks_exact_mut(BLOCK).zip((address..).step_by(BLOCK)) {
-            block[..HEAD].copy_from_slice(&self.head(address));
+            block[..16].copy_from_slice(&MAGIC);
+            block[16..32].copy_from_slice(&self.0);
+            block[32..HEAD].copy_from_slice(&address.to_le_bytes());
         }
     }
 
-    /// Whether `block`, from `address`, is a mark with this key.
+    /// Whether `block`, from `address`, is a mark with this key. The key first: each block of each write is looked at.
     fn is_on(self, block: &[u8], address: u64) -> bool {
-        block[..HEAD] == self.head(address) && block[HEAD..] == ZEROS
+        block[16..32] == self.0
+            && block[..16] == MAGIC
+            && block[32..HEAD] == address.to_le_bytes()
+            && block[HEAD..] == ZEROS
     }
 
     /// That of the mark that `block` may be.
     fn within(block: &[u8]) -> Self {
         Self(block[16..32].try_into().expect("16 bytes"))
-    }
-
-    fn head(self, address: u64) -> [u8; HEAD] {
-        let mut head = [0; HEAD];
-        head[..16].copy_from_slice(&MAGIC);
-        head[16..32].copy_from_slice(&self.0);
-        head[32..].copy_from_slice(&address.to_le_bytes());
-        head
     }
 }
 
@@ -182,7 +179,14 @@ fn read(storage: &dyn Storage, offset: u64, buf: &mut [u8]) -> Result<(), Errno>
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use ring_alloc::{Arena, Buffer};
+
     use super::*;
+    use crate::lock::WriterLock;
+    use crate::settle::Scope;
+    use crate::{MemoryDevice, QuikIO};
 
     const AT: u64 = 7 * BLOCK as u64;
 
@@ -236,6 +240,75 @@ mod tests {
             );
             assert!(!imitates(Ok(Some(key)), &blocks, AT + BLOCK as u64), "elsewhere");
         }
+    }
+
+    /// A file whose writer removes the key, and appends what was a mark under it, while a reader looks for the end.
+    #[derive(Debug)]
+    struct Overtaken(MemoryDevice);
+
+    impl Storage for Overtaken {
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+            Storage::set_key(&self.0, None)?;
+            self.0.read_at(offset, buf)
+        }
+
+        fn key(&self) -> Result<Option<Key>, Errno> {
+            Storage::key(&self.0)
+        }
+
+        fn set_key(&self, key: Option<Key>) -> Result<(), Errno> {
+            Storage::set_key(&self.0, key)
+        }
+
+        fn check(&self) -> Result<(), FileError> {
+            self.0.check()
+        }
+
+        fn len(&self) -> Result<u64, FileError> {
+            self.0.len()
+        }
+
+        fn lock(&self) -> Result<WriterLock, FileError> {
+            self.0.lock()
+        }
+
+        fn granule(&self) -> usize {
+            self.0.granule()
+        }
+
+        fn is_direct(&self) -> bool {
+            self.0.is_direct()
+        }
+
+        fn is_synced(&self) -> bool {
+            self.0.is_synced()
+        }
+
+        fn sync(&self, scope: Scope) -> Result<(), Errno> {
+            self.0.sync(scope)
+        }
+
+        fn cut(&self, len: u64) -> Result<(), Errno> {
+            self.0.cut(len)
+        }
+
+        fn is_worth_preparing(&self) -> bool {
+            self.0.is_worth_preparing()
+        }
+    }
+
+    #[test]
+    fn a_reader_takes_no_payload_for_a_mark_whose_key_goes_while_it_reads() {
+        let (io, device) = QuikIO::in_memory();
+        let arena = Arc::new(Arena::new(1, BLOCK).expect("an arena"));
+        let queue = Arc::new(io).attach(&arena).expect("the only queue");
+        let key = key();
+        let mut buffer = Buffer::zeroed(2 * BLOCK).expect("a buffer");
+        key.mark(&mut buffer, 0);
+        assert!(queue.write_durable_now(0, buffer.freeze(2 * BLOCK), 0).durable);
+        MemoryDevice::set_key(&device, Some(key.bytes()));
+        assert_eq!(Ending::of(&device).map(|ending| ending.log), Ok(0));
+        assert_eq!(Ending::of(&Overtaken(device)).map(|ending| ending.log), Ok(2 * BLOCK as u64));
     }
 
     #[test]
