@@ -151,7 +151,10 @@ impl QuikIO {
     /// what is prepared. Anything that was written counts as log, if only in part, and zeros too; so does a gap between writes that
     /// came to the file out of order.
     ///
-    /// Costs one read of 4 KiB, and of as much more as there is prepared space.
+    /// Prepared space is known by a key that the file has in its extended attribute `user.ring-io.prepared`, and that no payload can
+    /// imitate. Without it (a copy that was made without attributes) all of the file is log.
+    ///
+    /// Costs one `fgetxattr`; where there is a key, one read of 4 KiB, and of as much more as there is prepared space.
     ///
     /// # Errors
     ///
