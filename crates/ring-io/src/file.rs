@@ -1,6 +1,6 @@
 //! The file under a log: what it must be, and how it is opened, read, written and synced.
 
-use std::ffi::CStr;
+use core::ffi::CStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -247,7 +247,8 @@ impl Storage for LogFile {
     }
 }
 
-/// Whether the answer says that the file does not have the attribute, as none can have it where the file system knows no attributes.
+/// Whether the answer says that the file does not have the attribute, as none can have it where the file system knows
+/// no attributes.
 fn has_no_attribute(errno: Errno) -> bool {
     matches!(errno, Errno::NODATA | Errno::OPNOTSUPP)
 }

@@ -1,4 +1,4 @@
-//! The marks of prepared space, by which a file that was not closed is told from its log.
+//! The marks of prepared space, and how the end of a log is found before them in a file that was not closed.
 //!
 //! ```text
 //!   0               16              32         40                     4096        ┌───────────────────────────────┐
@@ -8,13 +8,15 @@
 //!  └───────────────┴───────────────┴──────────┴──────────────────────────┘        └───────────────────────────────┘
 //! ```
 //!
-//! A block is prepared space only if all of its 4096 bytes are as they must be, under the key that the file has in its attribute. Everything
-//! else is log: zeros, a block that was torn in the middle of a write, a mark under any other key, and the whole file if it has no key. There
-//! is no checksum, since there is no byte that it would add to what is compared.
+//! A block is prepared space only if all of its 4096 bytes are as they must be, under the key that the file has in its
+//! attribute. Everything else is log: zeros, a block that was torn in the middle of a write, a mark under any other
+//! key, and the whole file if it has no key. There is no checksum, since there is no byte that it would add to what is
+//! compared.
 //!
-//! The attribute is where no payload can be, so a payload is a mark only if it was made from the key, or is a mark that was read and is
-//! appended at its own address. [`imitates`] finds such a block in each write before it goes out, and the queue then
-//! [removes the key](crate::space): no acknowledged block ever is a mark under the key that its file has.
+//! The attribute is where no payload can be, so a payload is a mark only if it was made from the key, or is a mark that
+//! was read and is appended at its own address. [`imitates`] finds such a block in each write before it goes out, and
+//! the queue then [removes the key](crate::space): no acknowledged block ever is a mark under the key that its file
+//! has.
 
 use std::io;
 
@@ -91,8 +93,8 @@ impl From<[u8; Key::LEN]> for Key {
     }
 }
 
-/// Whether one of these blocks, the first from `address`, is prepared space for a reader of a file with this key. Where the key cannot be
-/// read, another reader may be able to, so any key counts.
+/// Whether one of these blocks, the first from `address`, is prepared space for a reader of a file with this key. Where
+/// the key cannot be read, another reader may be able to, so any key counts.
 pub(crate) fn imitates(key: Result<Option<Key>, Errno>, blocks: &[u8], address: u64) -> bool {
     if key == Ok(None) {
         return false;
@@ -151,7 +153,8 @@ impl Ending {
     }
 }
 
-/// Where the marks with this `key` begin that reach to `end`. Most files have none: it looks at the last block by itself.
+/// Where the marks with this `key` begin that reach to `end`. Most files have none: it looks at the last block by
+/// itself.
 fn walk_back(storage: &dyn Storage, mut end: u64, key: Key) -> u64 {
     let mut bytes = vec![0; BLOCK];
     while end > 0 {

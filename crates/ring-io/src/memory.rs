@@ -124,14 +124,16 @@ impl MemoryDevice {
         self.shared.state.lock().synced_key.key.map(Key::bytes)
     }
 
-    /// Gives the file this key, or none, as a tool would that copies files or changes their attributes: at once on stable storage.
+    /// Gives the file this key, or none, as a tool would that copies files or changes their attributes: at once on
+    /// stable storage.
     pub fn set_key(&self, key: Option<[u8; 16]>) {
         let state = &mut *self.shared.state.lock();
         state.change_key(key.map(Key::from));
         state.harden_key(Some(state.key));
     }
 
-    /// From now on the key can be neither read nor changed: `errno`, an error of `fgetxattr`, says why. `None` ends that.
+    /// From now on the key can be neither read nor changed: `errno`, an error of `fgetxattr`, says why. `None` ends
+    /// that.
     ///
     /// # Panics
     ///

@@ -390,7 +390,8 @@ impl WriteQueue {
         kept.into_iter().flatten().for_each(|request| self.io.backend().submit(Job::Write(request)));
     }
 
-    /// Cuts prepared space off the file that the log has not used, and takes its key away. Only when nothing is in flight.
+    /// Cuts prepared space off the file that the log has not used, and takes its key away. Only when nothing is in
+    /// flight.
     fn trim(&self) {
         let Some(space) = &self.space else { return };
         let (storage, health) = (self.io.storage(), self.io.health());
@@ -406,7 +407,8 @@ impl WriteQueue {
             }
             len = end;
         }
-        // A power cut may bring it back, until the first flush of the next queue: no block of the log is a mark under it.
+        // A power cut may bring it back, until the first flush of the next queue: no block of the log is a mark under
+        // it.
         if space.has_idle_key(len)
             && let Err(errno) = self.io.set_key(None)
         {

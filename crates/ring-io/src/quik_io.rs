@@ -151,8 +151,8 @@ impl QuikIO {
     /// what is prepared. Anything that was written counts as log, if only in part, and zeros too; so does a gap between writes that
     /// came to the file out of order.
     ///
-    /// Prepared space is known by a key that the file has in its extended attribute `user.ring-io.prepared`, and that no payload can
-    /// imitate. Without it (a copy that was made without attributes) all of the file is log.
+    /// Prepared space is known by a key that the file has in its extended attribute `user.ring-io.prepared`, and that
+    /// no payload can imitate. Without it (a copy that was made without attributes) all of the file is log.
     ///
     /// Costs one `fgetxattr`; where there is a key, one read of 4 KiB, and of as much more as there is prepared space.
     ///
@@ -205,7 +205,7 @@ impl QuikIO {
         self.synced(outcome, flush)
     }
 
-    /// What the outcome of a sync means. No errno says "not now": what the sync had to tell is told once. By
+    /// What the outcome of a sync means. No errno says "not now": the kernel reports each error once. By
     /// `ECANCELED` io_uring would say that it never began, but a file system might mean something else.
     pub(crate) fn synced(&self, outcome: Result<(), Errno>, flush: Flush) -> Result<(), DeviceError> {
         let elapsed = flush.submitted.elapsed();
@@ -226,12 +226,15 @@ impl QuikIO {
         }
     }
 
-    /// Cuts the file at byte `at`, a multiple of 4096: what is behind it is gone for good when this returns, and a ring starts there.
+    /// Cuts the file at byte `at`, a multiple of 4096: what is behind it is gone for good when this returns, and a ring
+    /// starts there.
     ///
-    /// For throwing away, before a log goes on after a crash, what was written to its end and not acknowledged. `at` is where the last
-    /// record ends that is kept, rounded up to 4096. Without that the records behind a gap would stand in the log again, below newer ones.
+    /// For throwing away, before a log goes on after a crash, what was written to its end and not acknowledged. `at` is
+    /// where the last record ends that is kept, rounded up to 4096. Without that the records behind a gap would stand
+    /// in the log again, below newer ones.
     ///
-    /// It needs the writer's lock: that of a `QuikIO` made by [`open`](Self::open), or else one for the length of the call.
+    /// It needs the writer's lock: that of a `QuikIO` made by [`open`](Self::open), or else one for the length of the
+    /// call.
     ///
     /// ```
     /// use ring_io::QuikIO;
@@ -252,8 +255,8 @@ impl QuikIO {
     /// - [`FileError::UnalignedCut`], and [`FileError::CutBeyondEnd`] if `at` is beyond [`log_end`](Self::log_end);
     /// - [`FileError::NoEnd`] for a block device, which has no length;
     /// - [`FileError::Locked`] if another `QuikIO` or process writes to the file;
-    /// - [`FileError::Cut`] if the file system refuses, or the cut cannot be put on stable storage. Then a later sync cannot succeed either,
-    ///   and a new `QuikIO` has to find out what the file holds.
+    /// - [`FileError::Cut`] if the file system refuses, or the cut cannot be put on stable storage. Then a later sync
+    ///   cannot succeed either, and a new `QuikIO` has to find out what the file holds.
     pub fn cut(&self, at: u64) -> Result<(), FileError> {
         self.storage.check()?;
         if !is_aligned(at) {

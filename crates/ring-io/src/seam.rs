@@ -148,7 +148,8 @@ pub(crate) trait Storage: Debug + Send + Sync {
     /// Cuts off what is beyond `len` bytes.
     fn cut(&self, len: u64) -> Result<(), Errno>;
 
-    /// The key of its marks, which is kept where no write of bytes reaches it; `None`: it has none, or no place for one.
+    /// The key of its marks, which is kept where no write of bytes reaches it; `None`: it has none, or no place for
+    /// one.
     fn key(&self) -> Result<Option<Key>, Errno>;
 
     /// Replaces or removes the key: on stable storage after a flush of [`Scope::Whole`].

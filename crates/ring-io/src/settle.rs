@@ -1,9 +1,9 @@
 //! Whether the key of a file's marks is on stable storage as it is now.
 //!
-//! A key is set or removed by a call that only changes the kernel's memory, and flushes of the log's bytes need not take that along. So
-//! while a change is unsettled, each flush that begins is a *whole* one, of the file's bytes and of all that belongs to it; the first that
-//! succeeds settles what had changed before it began. It is a flush that the log makes in any case: a change costs none of its own, and
-//! never runs beside another.
+//! A key is set or removed by a call that only changes the kernel's memory, and flushes of the log's bytes need not
+//! take that along. So while a change is unsettled, each flush that begins is a *whole* one, of the file's bytes and of
+//! all that belongs to it; the first that succeeds settles what had changed before it began. It is a flush that the log
+//! makes in any case: a change costs none of its own, and never runs beside another.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,8 +16,9 @@ pub(crate) enum Scope {
     Whole(u64),
 }
 
-/// Counts the changes. Relaxed: a flush that has to cover a change begins behind it, in the same thread or in one that has reaped a write
-/// of that thread; and what is settled is a fact at the device, which no memory of ours has to follow.
+/// Counts the changes. Relaxed: a flush that has to cover a change begins behind it, in the same thread or in one that
+/// has reaped a write of that thread; and what is settled is a fact at the device, which no memory of ours has to
+/// follow.
 #[derive(Debug)]
 pub(crate) struct Settling {
     changes: AtomicU64,
@@ -30,7 +31,7 @@ impl Settling {
         Self { changes: AtomicU64::new(1), settled: AtomicU64::new(0) }
     }
 
-    /// The key has changed, or nobody knows whether it has.
+    /// The key has changed, or may have.
     pub(crate) fn changed(&self) {
         self.changes.fetch_add(1, Ordering::Relaxed);
     }

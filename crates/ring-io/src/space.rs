@@ -13,15 +13,16 @@
 //!                        ├── at most `lead` bytes ─┤
 //! ```
 //!
-//! The marks carry a [key](crate::mark), which a queue draws for itself when it is about to prepare, unless the file ends with marks under
-//! the one that it has. The first mark is written when the key is [settled](crate::settle).
+//! The marks carry a [key](crate::mark), which a queue draws for itself when it is about to prepare, unless the file
+//! ends with marks under the one that it has. The first mark is written when the key is [settled](crate::settle).
 //!
-//! A write that holds a block which *is* a mark under the file's key, in its place, is somebody's payload. Before it goes to the device the
-//! key is removed, and preparing ends. Whatever flush acknowledges that payload begins later, and so takes the removal along; by then
-//! all of the file is log, also for a power cut.
+//! A write of the log may hold a block that *is* a mark under the file's key, in its place. Before it goes to the
+//! device the key is removed, and preparing ends. Whatever flush acknowledges that payload begins later, and so takes
+//! the removal along; by then all of the file is log, also after a power cut.
 //!
-//! They are not durable themselves, and no sync is made for them: the next durable write or sync takes along what the file system noted of
-//! them, which it would have to wait for in any case. So preparing cannot take the error of another write away from a sync.
+//! Marks are not durable themselves, and no sync is made for them: the next durable write or sync takes along what the
+//! file system noted of them, which it would have to wait for in any case. So preparing cannot take the error of
+//! another write away from a sync.
 //!
 //! A write of the log never goes to the device while a preparing one to the same blocks is there: it is kept until that has ended.
 

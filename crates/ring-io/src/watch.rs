@@ -35,7 +35,8 @@ pub enum DeviceEvent<'a> {
         /// Bytes of the file.
         len: u64,
     },
-    /// The key of the marks in [prepared space](crate::QuikIOBuilder::prepare) has changed; on stable storage it has not.
+    /// The key of the marks in [prepared space](crate::QuikIOBuilder::prepare) has changed; on stable storage it has
+    /// not.
     KeyChanged {
         /// What it is now.
         key: Option<[u8; 16]>,

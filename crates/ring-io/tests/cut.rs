@@ -167,9 +167,9 @@ fn a_block_device_cannot_be_cut() {
 fn what_watches_a_device_sees_the_cut_before_its_sync() {
     let device = holding(3);
     let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
-    let told = Arc::clone(&seen);
+    let events = Arc::clone(&seen);
     device.watch(move |event| {
-        told.lock().push(match event {
+        events.lock().push(match event {
             DeviceEvent::Cut { len } => format!("cut at {len}"),
             DeviceEvent::SyncBegan { .. } => "sync".to_owned(),
             DeviceEvent::SyncEnded { succeeded, .. } => format!("synced: {succeeded}"),

@@ -1,5 +1,5 @@
-//! Payloads that look like prepared space, and files whose key is gone, foreign or out of reach: nothing acknowledged is ever taken for
-//! free space.
+//! Payloads that look like prepared space, and files whose key is gone, foreign or out of reach: nothing acknowledged
+//! is ever taken for free space.
 
 mod common;
 
@@ -63,7 +63,8 @@ fn prepared(mode: WriteMode) -> (Arc<QuikIO>, MemoryDevice, WriteQueue) {
     (io, device, queue)
 }
 
-/// Where the log would be found to end after a power cut that leaves all bytes, and of the key what is on stable storage.
+/// Where the log would be found to end after a power cut that leaves all bytes, and of the key what is on stable
+/// storage.
 fn log_end_after_a_power_cut(device: &MemoryDevice) -> u64 {
     let twin = QuikIO::in_memory().1;
     let queue = attach(&Arc::new(twin.builder().build().expect("no obstacle")));
@@ -174,9 +175,9 @@ fn a_mark_that_is_appended_while_its_place_is_being_prepared_is_log() {
 /// What happens at a device, in short.
 fn watch(device: &MemoryDevice) -> Arc<Mutex<Vec<&'static str>>> {
     let events = Arc::new(Mutex::new(Vec::new()));
-    let told = Arc::clone(&events);
+    let seen = Arc::clone(&events);
     device.watch(move |event| {
-        told.lock().expect("no panic").push(match event {
+        seen.lock().expect("no panic").push(match event {
             DeviceEvent::WriteArrived { durable: true, .. } => "commit",
             DeviceEvent::WriteArrived { .. } => "marks",
             DeviceEvent::KeyChanged { key: Some(_) } => "key",

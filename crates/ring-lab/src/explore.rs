@@ -333,8 +333,8 @@ mod tests {
         said_to_be_stable(verdict([arrived(0, true), Event::Completed { write: 0, written: 1024 }, acknowledged(0)]));
     }
 
-    /// A payload that is a mark of the file takes the first block; `before` and `after` is what happens at the key before it is
-    /// written, and before it is acknowledged.
+    /// A payload that is a mark of the file takes the first block; `before` and `after` is what happens at the key
+    /// before it is written, and before it is acknowledged.
     fn imitated(before: Vec<Event>, after: Vec<Event>) -> Result<u64, String> {
         let bytes = mark([7; 16], 0).to_vec();
         let (write, written) = (0, BLOCK);

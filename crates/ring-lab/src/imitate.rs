@@ -1,4 +1,5 @@
-//! Payloads that look like prepared space, or like a log: what a client appends that has read the file, its key, or another log.
+//! Payloads that look like prepared space, or like a log: what a client appends that has read the file, its key, or
+//! another log.
 
 use buffer_ring::MemoryDevice;
 
@@ -30,7 +31,8 @@ pub(crate) fn len(tail: u64, blocks: usize) -> usize {
     tail.next_multiple_of(BLOCK as u64).abs_diff(tail) as usize + blocks * BLOCK
 }
 
-/// `len` bytes that are appended at `start`: up to the first whole block something that is no padding, then blocks, and behind them zeros.
+/// `len` bytes that are appended at `start`: up to the first whole block something that is no padding, then blocks, and
+/// behind them zeros.
 pub(crate) fn payload(random: &mut Random, source: &impl Source, known: &[Key], start: u64, len: usize) -> Vec<u8> {
     let first = self::len(start, 0).min(len);
     let mut bytes = vec![0xFF; first];

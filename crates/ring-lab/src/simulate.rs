@@ -42,14 +42,16 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// As a tool leaves it that copies files: without its key, with the one of another log, or with marks of another log behind it.
+    /// As a tool leaves it that copies files: without its key, with the one of another log, or with marks of another
+    /// log behind it.
     fn copied(mut self, random: &mut Random) -> Self {
         let foreign = [random.next(), random.next()].map(u64::to_le_bytes).concat().try_into().expect("16 bytes");
+        // The device that it goes on with holds whole blocks.
+        self.image.resize(self.image.len().next_multiple_of(BLOCK), 0);
         match random.below(12) {
             0 => self.key = None,
             1 => self.key = Some(foreign),
             2 => {
-                self.image.resize(self.image.len().next_multiple_of(BLOCK), 0);
                 for _ in 0..random.up_to(3) {
                     let address = self.image.len() as u64;
                     self.image.extend(mark(foreign, address));
