@@ -200,31 +200,21 @@ const BUGS: &[Bug] = &[
         what: "leave the key of a file to a payload that is a mark under it",
         level: Level::Memory,
         gate: true,
-        changes: &[(SPACE, "        if imitates(self.key, ", "        if range.end == 0 && imitates(self.key, ")],
+        changes: &[(QUEUE, "        if !imitates(key, &request.bytes, request.offset) {", "        if key == key {")],
     },
     Bug {
         what: "remove the key only when the write of such a payload is over",
         level: Level::Memory,
         gate: false,
         changes: &[
+            (QUEUE, "            self.look_at(&request, space);\n", ""),
+            (QUEUE, "        self.look_at(request, space);\n", ""),
+            (QUEUE, "fn look_at(&self, request: &Request, space", "fn look_at(&self, offset: u64, bytes: &[u8], space"),
+            (QUEUE, "!imitates(key, &request.bytes, request.offset)", "!imitates(key, bytes, offset)"),
             (
-                SPACE,
-                "        if imitates(self.key, &request.bytes, range.start) {
-            self.give_up_key(io, range);
-        }
-",
-                "",
-            ),
-            (
-                SPACE,
-                "    fn give_up_key(&mut self,",
-                "    pub(crate) fn look_back(&mut self, io: &QuikIO, bytes: &[u8], range: &Range<u64>) {
-        if imitates(self.key, bytes, range.start) {
-            self.give_up_key(io, range);
-        }
-    }
-
-    fn give_up_key(&mut self,",
+                QUEUE,
+                "space.lock().give_up_key(&self.io), request.range());",
+                "space.lock().give_up_key(&self.io), offset..offset);",
             ),
             (
                 QUEUE,
@@ -233,8 +223,7 @@ const BUGS: &[Bug] = &[
 ",
                 "        if write.durable {
             if let Some(space) = &self.space {
-                let range = offset..offset + write.bytes.len() as u64;
-                space.lock().look_back(&self.io, &write.bytes, &range);
+                self.look_at(offset, &write.bytes, space);
             }
             self.io.flushed(scope);
 ",

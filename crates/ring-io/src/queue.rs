@@ -10,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use ring_alloc::{Arena, Frozen, is_aligned};
 
 use crate::lock::WriterLock;
+use crate::mark::imitates;
 use crate::order::{Admitted, Order};
 use crate::retry::{self, Verdict};
 use crate::seam::{Completion, Flush, Job, Request};
@@ -192,6 +193,7 @@ impl WriteQueue {
     fn start(&self, mut request: Request) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         if let Some(space) = &self.space {
+            self.look_at(&request, space);
             let mut space = space.lock();
             let is_free = space.admit(&self.io, &request, request.durable);
             // Behind that: it may have changed the key.
@@ -202,6 +204,21 @@ impl WriteQueue {
         }
         self.io.backend().submit(Job::Write(request));
         self.prepare();
+    }
+
+    /// Removes the key of prepared space if this write, which goes to the device next, holds what would be a mark under
+    /// it. A key that is drawn meanwhile is random, and none that these bytes could know.
+    fn look_at(&self, request: &Request, space: &Mutex<Space>) {
+        let key = space.lock().key();
+        if !imitates(key, &request.bytes, request.offset) {
+            return;
+        }
+        let (outcome, range) = (space.lock().give_up_key(&self.io), request.range());
+        match outcome {
+            Ok(()) => tracing::warn!(?range, "appended bytes are a mark of prepared space: no more of it is prepared"),
+            // Then nothing is acknowledged any more.
+            Err(errno) => self.io.health().fail_unseen(DeviceError::new(Operation::Write, errno, range)),
+        }
     }
 
     /// Has space prepared ahead, if it is time.
@@ -263,6 +280,7 @@ impl WriteQueue {
     /// Waits until nothing is being prepared in the place of a write that a thread waits for: durable, or to be synced soon.
     fn make_way(&self, request: &Request) {
         let Some(space) = &self.space else { return };
+        self.look_at(request, space);
         let range = &request.range();
         let mut interrupted = false;
         let mut free = space.lock().admit(&self.io, request, true);
@@ -398,8 +416,9 @@ impl WriteQueue {
         if health.troubled.load(Ordering::Relaxed) {
             return;
         }
-        let (Ok(mut len), space) = (storage.len(), space.lock()) else { return };
-        if let Some(end) = space.surplus(len) {
+        let Ok(mut len) = storage.len() else { return };
+        let surplus = space.lock().surplus(len);
+        if let Some(end) = surplus {
             match storage.cut(end).and_then(|()| storage.sync(self.io.scope())) {
                 Ok(()) => tracing::debug!(end, "what was prepared behind the log is cut off"),
                 // Not lost, only longer. But what the sync had to tell it will not tell again.
@@ -409,9 +428,8 @@ impl WriteQueue {
         }
         // A power cut may bring it back, until the first flush of the next queue: no block of the log is a mark under
         // it.
-        if space.has_idle_key(len)
-            && let Err(errno) = self.io.set_key(None)
-        {
+        let is_idle = space.lock().has_idle_key(len);
+        if is_idle && let Err(errno) = self.io.set_key(None) {
             tracing::debug!(%errno, "the file keeps the key of its prepared space");
         }
     }

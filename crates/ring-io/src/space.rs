@@ -32,9 +32,9 @@ use core::ops::Range;
 use ring_alloc::{BLOCK, Buffer, Frozen, round_down};
 use rustix::io::Errno;
 
-use crate::mark::{Ending, Key, imitates};
+use crate::QuikIO;
+use crate::mark::{Ending, Key};
 use crate::seam::Request;
-use crate::{DeviceError, Operation, QuikIO};
 
 /// What is prepared ahead at most, if nothing else is said. Measured: more gains nothing, and this is one more megabyte than is used
 /// up during the slowest preparing write that was seen.
@@ -114,9 +114,6 @@ impl Space {
     #[must_use]
     pub(crate) fn admit(&mut self, io: &QuikIO, request: &Request, durable: bool) -> bool {
         let range = &request.range();
-        if imitates(self.key, &request.bytes, range.start) {
-            self.give_up_key(io, range);
-        }
         if durable && range.end - range.start <= SMALL {
             self.streak = self.streak.saturating_add(1);
             self.committed += range.end - range.start;
@@ -142,14 +139,15 @@ impl Space {
         }
     }
 
-    /// The write of `range` holds what would be prepared space under the key.
-    fn give_up_key(&mut self, io: &QuikIO, range: &Range<u64>) {
-        tracing::warn!(?range, "appended bytes are a mark of prepared space: no more of it is prepared");
+    /// The file's, as this queue has found or set it.
+    pub(crate) fn key(&self) -> Result<Option<Key>, Errno> {
+        self.key
+    }
+
+    /// A write of the log that is about to go to the device holds what would be prepared space under the key.
+    pub(crate) fn give_up_key(&mut self, io: &QuikIO) -> Result<(), Errno> {
         (self.key, self.is_own, self.stopped) = (Ok(None), false, true);
-        if let Err(errno) = io.set_key(None) {
-            // Nothing that follows can be acknowledged.
-            io.health().fail_unseen(DeviceError::new(Operation::Write, errno, range.clone()));
-        }
+        io.set_key(None)
     }
 
     /// Whether nothing is being prepared there.
