@@ -266,17 +266,6 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "count as settled what changed while the flush ran",
-        level: Level::Memory,
-        gate: false,
-        changes: &[(
-            SETTLE,
-            "            self.settled.fetch_max(changes, Ordering::Relaxed);",
-            "            let changes = self.changes.load(Ordering::Relaxed).max(changes);
-            self.settled.fetch_max(changes, Ordering::Relaxed);",
-        )],
-    },
-    Bug {
         what: "write marks before their key is on stable storage",
         level: Level::Memory,
         gate: false,

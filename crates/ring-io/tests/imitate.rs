@@ -244,6 +244,21 @@ fn a_mark_under_a_key_that_a_power_cut_would_bring_back_is_log() {
     }
 }
 
+/// The same where another writer has been there since this `QuikIO` has synced.
+#[test]
+fn a_queue_does_not_know_what_another_writer_has_left_of_the_key() {
+    let device = QuikIO::in_memory().1;
+    let io = Arc::new(device.builder().build().expect("no obstacle"));
+    assert_eq!(io.sync(), Ok(()));
+    let (_, queue) = on(&device, WriteMode::TailLocalized);
+    (0..COMMITS).for_each(|n| commit(&queue, n));
+    let key = device.key().expect("a key");
+    drop(queue);
+    let queue = attach(&io);
+    write(1, &queue, &marks(key, COMMITS * SIZE, 1), COMMITS * SIZE);
+    assert_eq!((device.synced_key(), log_end_after_a_power_cut(&device)), (None, (COMMITS + 1) * SIZE));
+}
+
 /// The same for a log that is only opened: what it holds is acknowledged by the sync of a new ring.
 #[test]
 fn a_sync_of_a_file_that_was_only_opened_settles_its_key() {
