@@ -51,13 +51,17 @@ const WRITER: &str = "buffer_ring/writer/mod.rs";
 const DURABILITY: &str = "buffer_ring/durability.rs";
 const LEDGER: &str = "buffer_ring/ledger.rs";
 const LOG_FILE: &str = "ring-io/file.rs";
+const MARK: &str = "ring-io/mark.rs";
+const QUEUE: &str = "ring-io/queue.rs";
+const SETTLE: &str = "ring-io/settle.rs";
+const SPACE: &str = "ring-io/space.rs";
 
 const BUGS: &[Bug] = &[
     Bug {
         what: "acknowledge without sync",
         level: Level::Memory,
         gate: true,
-        changes: &[(QUIK_IO, "let outcome = self.storage.sync();", "let outcome = Ok::<(), Errno>(());")],
+        changes: &[(QUIK_IO, "let outcome = self.storage.sync(flush.scope);", "let outcome = Ok::<(), Errno>(());")],
     },
     Bug {
         what: "retry a failed sync",
@@ -65,8 +69,8 @@ const BUGS: &[Bug] = &[
         gate: true,
         changes: &[(
             QUIK_IO,
-            "let outcome = self.storage.sync();",
-            "let outcome = self.storage.sync().or_else(|_| self.storage.sync());",
+            "let outcome = self.storage.sync(flush.scope);",
+            "let outcome = self.storage.sync(flush.scope).or_else(|_| self.storage.sync(flush.scope));",
         )],
     },
     Bug {
@@ -174,9 +178,9 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            "ring-io/mark.rs",
-            "ending.log = walk_back(storage, file, id);",
-            "ending.log = walk_back(storage, file, id).saturating_sub(BLOCK as u64);",
+            MARK,
+            "ending.log = walk_back(storage, file, key);",
+            "ending.log = walk_back(storage, file, key).saturating_sub(BLOCK as u64);",
         )],
     },
     Bug {
@@ -184,10 +188,104 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            "ring-io/space.rs",
+            SPACE,
             "let start = self.end.max(self.reach);",
             "let start = self.end.max(self.reach).saturating_sub(BLOCK as u64);",
         )],
+    },
+    Bug {
+        what: "take a mark for prepared space whatever its key",
+        level: Level::Memory,
+        gate: false,
+        changes: &[(
+            MARK,
+            "            if !key.is_on(block, end - BLOCK as u64) {",
+            "            if !Key::within(block).is_on(block, end - BLOCK as u64) {",
+        )],
+    },
+    Bug {
+        what: "leave the key of a file to a payload that is a mark under it",
+        level: Level::Memory,
+        gate: true,
+        changes: &[(QUEUE, "        if !imitates(key, &request.bytes, request.offset) {", "        if key == key {")],
+    },
+    Bug {
+        what: "remove the key only when the write of such a payload is over",
+        level: Level::Memory,
+        gate: false,
+        changes: &[
+            (QUEUE, "            self.look_at(&request, space);\n", ""),
+            (QUEUE, "        self.look_at(request, space);\n", ""),
+            (QUEUE, "fn look_at(&self, request: &Request, space", "fn look_at(&self, offset: u64, bytes: &[u8], space"),
+            (QUEUE, "!imitates(key, &request.bytes, request.offset)", "!imitates(key, bytes, offset)"),
+            (
+                QUEUE,
+                "space.lock().give_up_key(&self.io), request.range());",
+                "space.lock().give_up_key(&self.io), offset..offset);",
+            ),
+            (
+                QUEUE,
+                "        if write.durable {
+            self.io.flushed(scope);
+",
+                "        if write.durable {
+            if let Some(space) = &self.space {
+                self.look_at(offset, &write.bytes, space);
+            }
+            self.io.flushed(scope);
+",
+            ),
+            (QUEUE, "fn vouch_for(&self, durable: bool,", "fn vouch_for(&self, offset: u64, durable: bool,"),
+            (
+                QUEUE,
+                "        let finished = self.vouch_for(durable, scope, finished);",
+                "        let finished = self.vouch_for(range.start, durable, scope, finished);",
+            ),
+            (
+                QUEUE,
+                "                    let write = self.vouch_for(durable, scope, write);",
+                "                    let write = self.vouch_for(range.start, durable, scope, write);",
+            ),
+        ],
+    },
+    Bug {
+        what: "decide what a durable write takes along before it is looked at",
+        level: Level::Memory,
+        gate: false,
+        changes: &[(
+            QUEUE,
+            "        self.make_way(&request);
+        request.scope = self.io.scope();
+",
+            "        request.scope = self.io.scope();
+        self.make_way(&request);
+",
+        )],
+    },
+    Bug {
+        what: "never have a changed key put on stable storage",
+        level: Level::Memory,
+        gate: false,
+        changes: &[(
+            SETTLE,
+            "if self.settled.load(Ordering::Relaxed) < changes {",
+            "if self.settled.load(Ordering::Relaxed) < changes.min(1) {",
+        )],
+    },
+    Bug {
+        what: "write marks before their key is on stable storage",
+        level: Level::Memory,
+        gate: false,
+        changes: &[(SPACE, "self.is_own && io.is_key_settled()", "self.is_own")],
+    },
+    Bug {
+        what: "flush the bytes alone where the key has changed",
+        level: Level::Fuse,
+        gate: false,
+        changes: &[
+            (LOG_FILE, "Scope::Whole(_) => ReadWriteFlags::SYNC,", "Scope::Whole(_) => ReadWriteFlags::DSYNC,"),
+            (LOG_FILE, "rustix::fs::fsync(&self.file)", "rustix::fs::fdatasync(&self.file)"),
+        ],
     },
     Bug {
         what: "take a short write for a whole one",
@@ -215,8 +313,11 @@ const BUGS: &[Bug] = &[
         gate: false,
         changes: &[(
             QUIK_IO,
-            "let outcome = self.storage.sync();",
-            "let outcome = if self.engine.kind() == EngineKind::Positioned { Ok(()) } else { self.storage.sync() };",
+            "let outcome = self.storage.sync(flush.scope);",
+            "let outcome = match self.engine.kind() {
+            EngineKind::Positioned => Ok(()),
+            _ => self.storage.sync(flush.scope),
+        };",
         )],
     },
     Bug {

@@ -11,6 +11,7 @@ use buffer_ring::{BLOCK, BufferRing, EngineKind, Extent, MemoryDevice, QuikIO, R
 use common::{
     EIO, LIMIT, buffered_file, direct_file, disk, eventually, in_memory, options, pattern, read, ring_on, within,
 };
+use rustix::fs::XattrFlags;
 
 const ENOSPC: i32 = 28;
 
@@ -33,11 +34,14 @@ fn length(path: &Path) -> u64 {
     fs::metadata(path).expect("the file").len()
 }
 
-/// A copy of the file, as a crash would leave it that comes when there is prepared space behind `end`.
+/// A copy of the file with its key, as a crash would leave it that comes when there is prepared space behind `end`.
 fn crashed(path: &Path, end: u64) -> PathBuf {
+    const KEY: &str = "user.ring-io.prepared";
     eventually("prepared space", || length(path) > end);
-    let copy = path.with_extension("crashed");
+    let (copy, mut key) = (path.with_extension("crashed"), [0; 16]);
+    assert_eq!(rustix::fs::getxattr(path, KEY, &mut key), Ok(16));
     fs::copy(path, &copy).expect("a copy");
+    rustix::fs::setxattr(&copy, KEY, &key, XattrFlags::empty()).expect("an attribute");
     copy
 }
 
@@ -111,6 +115,42 @@ fn a_log_of_zeros_ends_where_it_was_written_to() {
     assert_eq!(QuikIO::open(&copy).expect("the copy").log_end(), Ok(COMMITS * BLOCK as u64));
     assert_eq!(ring.close(), Ok(COMMITS * BLOCK as u64));
     assert!(fs::read(&path).expect("the file") == vec![0; COMMITS as usize * BLOCK]);
+}
+
+/// The block that stands behind the log, read there and appended, and marks of a key that was made up.
+#[test]
+fn a_payload_that_looks_like_prepared_space_is_a_part_of_the_log() {
+    for (blocks, made_up) in [(1, false), (1, true), (60, false), (200, true)] {
+        let case = format!("{blocks} blocks, made up: {made_up}");
+        let dir = disk();
+        let path = dir.path().join("log");
+        let ring = ring_on(QuikIO::open(&path).expect("a file"), options(2, 256 * BLOCK));
+        commit(&ring, COMMITS, 3000);
+        let end = ring.tail();
+        let copy = crashed(&path, end);
+        drop(ring);
+        let file = fs::read(&copy).expect("the copy");
+        let mut payload = file[end as usize..][..blocks.min((file.len() - end as usize) / BLOCK) * BLOCK].to_vec();
+        if made_up {
+            payload = (0..blocks).flat_map(|n| mark([42; 16], end + (n * BLOCK) as u64)).collect();
+        }
+        let ring = ring_on(QuikIO::open(&copy).expect("the copy"), options(2, 256 * BLOCK));
+        let extent = ring.append_durable(&payload).expect("a sound device");
+        assert_eq!((extent.start(), ring.durable_watermark()), (end, extent.end()), "{case}");
+        let reader = QuikIO::new(fs::File::open(&copy).expect("the copy"));
+        assert!(reader.log_end().expect("an end") >= extent.end(), "{case}: as after a kill");
+        assert_eq!(ring.close(), Ok(extent.end()), "{case}");
+        // Opening and closing changes nothing.
+        drop(ring_on(QuikIO::open(&copy).expect("the copy"), options(2, 16 * BLOCK)));
+        let bytes = fs::read(&copy).expect("the copy");
+        assert!(bytes.len() as u64 == extent.end() && bytes.ends_with(&payload), "{case}");
+    }
+}
+
+fn mark(key: [u8; 16], address: u64) -> Vec<u8> {
+    let mut mark = [b"ring-io free\0\0\0\0".as_slice(), &key, &address.to_le_bytes()].concat();
+    mark.resize(BLOCK, 0);
+    mark
 }
 
 #[test]

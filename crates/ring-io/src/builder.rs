@@ -61,7 +61,8 @@ impl QuikIOBuilder {
     /// file, and 0 for memory.
     ///
     /// It begins small, when a few small durable writes have come in a row, and is never more than has been written durably.
-    /// [`QuikIO::log_end`] tells how it is found again.
+    /// [`QuikIO::log_end`] says how it is found again: by an extended attribute, so that nothing is prepared where the
+    /// file system has none.
     pub fn prepare(mut self, bytes: u64) -> Self {
         self.prepare = Some(bytes);
         self

@@ -1,5 +1,6 @@
 //! The file under a log: what it must be, and how it is opened, read, written and synced.
 
+use core::ffi::CStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,13 +9,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ring_alloc::{BLOCK, Buffer, round_down, round_up};
-use rustix::fs::{AtFlags, FileType, IFlags, OFlags, StatVfsMountFlags, StatxFlags};
+use rustix::fs::{AtFlags, FileType, IFlags, OFlags, StatVfsMountFlags, StatxFlags, XattrFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use crate::FileError;
 use crate::lock::WriterLock;
+use crate::mark::Key;
 use crate::retry::is_transient;
 use crate::seam::{Request, Storage};
+use crate::settle::Scope;
 
 /// Bytes of the largest buffer that a direct read goes through.
 const MAX_BOUNCE: u64 = 1 << 20;
@@ -27,6 +30,9 @@ const NOT_IN_PLACE: [u32; 6] = [0x0102_1994, 0x8584_58f6, 0x9123_683e, 0x2fc1_2f
 
 /// `OFlags::DSYNC` is all of `O_SYNC`, of which this is a part.
 const O_DSYNC: OFlags = OFlags::from_bits_retain(libc::O_DSYNC.cast_unsigned());
+
+/// The extended attribute that holds the key of the marks.
+const KEY: &CStr = c"user.ring-io.prepared";
 
 #[derive(Debug)]
 pub(crate) struct LogFile {
@@ -73,16 +79,20 @@ impl LogFile {
         if !request.durable {
             return rustix::io::pwrite(&self.file, bytes, offset);
         }
-        match rustix::io::pwritev2(&self.file, &[IoSlice::new(bytes)], offset, ReadWriteFlags::DSYNC) {
-            Err(Errno::NOSYS | Errno::OPNOTSUPP) => self.write_and_sync(bytes, offset),
+        let flags = match request.scope {
+            Scope::Data => ReadWriteFlags::DSYNC,
+            Scope::Whole(_) => ReadWriteFlags::SYNC,
+        };
+        match rustix::io::pwritev2(&self.file, &[IoSlice::new(bytes)], offset, flags) {
+            Err(Errno::NOSYS | Errno::OPNOTSUPP) => self.write_and_sync(bytes, offset, request.scope),
             outcome => outcome,
         }
     }
 
-    /// The same without `RWF_DSYNC`, which a filter of system calls or a file system may not know.
-    fn write_and_sync(&self, bytes: &[u8], offset: u64) -> Result<usize, Errno> {
+    /// The same without these flags, which a filter of system calls or a file system may not know.
+    fn write_and_sync(&self, bytes: &[u8], offset: u64, scope: Scope) -> Result<usize, Errno> {
         let written = rustix::io::pwrite(&self.file, bytes, offset)?;
-        match self.sync() {
+        match self.sync(scope) {
             // "Not now" is no answer to a sync: what it had to tell is told once.
             Err(errno) if is_transient(errno) => Err(Errno::IO),
             outcome => outcome.map(|()| written),
@@ -198,12 +208,36 @@ impl Storage for LogFile {
         Ok(done)
     }
 
-    fn sync(&self) -> Result<(), Errno> {
-        rustix::fs::fdatasync(&self.file)
+    fn sync(&self, scope: Scope) -> Result<(), Errno> {
+        match scope {
+            Scope::Data => rustix::fs::fdatasync(&self.file),
+            Scope::Whole(_) => rustix::fs::fsync(&self.file),
+        }
     }
 
     fn cut(&self, len: u64) -> Result<(), Errno> {
         retry_on_intr(|| rustix::fs::ftruncate(&self.file, len))
+    }
+
+    fn key(&self) -> Result<Option<Key>, Errno> {
+        let mut bytes = [0; Key::LEN + 1];
+        match rustix::fs::fgetxattr(&self.file, KEY, &mut bytes) {
+            Ok(len) => Ok(Key::from_attribute(&bytes[..len])),
+            // Longer than a key.
+            Err(Errno::RANGE) => Ok(None),
+            Err(errno) if has_no_attribute(errno) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn set_key(&self, key: Option<Key>) -> Result<(), Errno> {
+        match key {
+            Some(key) => rustix::fs::fsetxattr(&self.file, KEY, &key.bytes(), XattrFlags::empty()),
+            None => match rustix::fs::fremovexattr(&self.file, KEY) {
+                Err(errno) if has_no_attribute(errno) => Ok(()),
+                outcome => outcome,
+            },
+        }
     }
 
     fn is_worth_preparing(&self) -> bool {
@@ -211,4 +245,10 @@ impl Storage for LogFile {
         // Where every write is synced, a preparing one would be told of what went wrong with another.
         !self.is_synced() && rustix::fs::fstatfs(&self.file).is_ok_and(in_place)
     }
+}
+
+/// Whether the answer says that the file does not have the attribute, as none can have it where the file system knows
+/// no attributes.
+fn has_no_attribute(errno: Errno) -> bool {
+    matches!(errno, Errno::NODATA | Errno::OPNOTSUPP)
 }

@@ -80,6 +80,7 @@ mod queue;
 mod quik_io;
 mod retry;
 mod seam;
+mod settle;
 mod space;
 mod uring;
 mod watch;

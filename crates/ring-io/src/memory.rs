@@ -10,7 +10,9 @@ use rustix::io::Errno;
 
 use crate::lock::WriterLock;
 use crate::mailbox::Mailbox;
+use crate::mark::Key;
 use crate::seam::{Attempt, Backend, Completion, Job, Request, Storage};
+use crate::settle::Scope;
 use crate::watch::Watcher;
 use crate::{DeviceEvent, FileError, QuikIOBuilder, Registered, Wait};
 
@@ -49,11 +51,22 @@ struct State {
     faults: BTreeMap<usize, Fault>,
     sync_fault: Option<Errno>,
     syncs: usize,
+    /// The key of the marks, as it is and as it is on stable storage.
+    key: Keyed,
+    synced_key: Keyed,
+    key_fault: Option<Errno>,
     /// Decides when what is held completes, if the device does so by itself.
     chance: Option<Chance>,
     /// Whether somebody waits in `reap`, who may be the one whom all others rely on.
     reaping: bool,
     watcher: Watcher,
+}
+
+/// A key, and how many there had been before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Keyed {
+    key: Option<Key>,
+    changes: u64,
 }
 
 /// A write that has arrived, or a sync that has begun; its number, what will happen to it if it is a write, and who waits for it.
@@ -63,6 +76,8 @@ struct Held {
     job: Job,
     fault: Fault,
     mailbox: Arc<Mailbox>,
+    /// What it will put on stable storage, beside bytes.
+    key: Option<Keyed>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -95,6 +110,36 @@ impl MemoryDevice {
     #[must_use]
     pub fn synced(&self) -> Vec<u8> {
         self.shared.state.lock().synced.clone()
+    }
+
+    /// The key of the marks in [prepared space](QuikIOBuilder::prepare): an attribute of the file, where there is one.
+    #[must_use]
+    pub fn key(&self) -> Option<[u8; 16]> {
+        self.shared.state.lock().key.key.map(Key::bytes)
+    }
+
+    /// The same on stable storage.
+    #[must_use]
+    pub fn synced_key(&self) -> Option<[u8; 16]> {
+        self.shared.state.lock().synced_key.key.map(Key::bytes)
+    }
+
+    /// Gives the file this key, or none, as a tool would that copies files or changes their attributes: at once on
+    /// stable storage.
+    pub fn set_key(&self, key: Option<[u8; 16]>) {
+        let state = &mut *self.shared.state.lock();
+        state.change_key(key.map(Key::from));
+        state.harden_key(Some(state.key));
+    }
+
+    /// From now on the key can be neither read nor changed: `errno`, an error of `fgetxattr`, says why. `None` ends
+    /// that.
+    ///
+    /// # Panics
+    ///
+    /// If `errno` is not one (1 to 4095).
+    pub fn fail_keys(&self, errno: Option<i32>) {
+        self.shared.state.lock().key_fault = errno.map(Errno::from_raw_os_error);
     }
 
     /// Keeps every write that arrives from now on in flight, and every sync that is [submitted](crate::WriteQueue::submit_sync), until it
@@ -210,8 +255,10 @@ impl MemoryDevice {
         }
         let fault = state.faults.remove(&arrival).unwrap_or_default();
         let (bytes, durable) = (request.remaining(), request.durable);
+        let key = if durable { state.key_within(request.scope) } else { None };
         state.watcher.tell(DeviceEvent::WriteArrived { write: arrival, offset: write.0, bytes, durable });
-        self.begin(state, Held { number: arrival, job: Job::Write(request), fault, mailbox: Arc::clone(mailbox) });
+        let mailbox = Arc::clone(mailbox);
+        self.begin(state, Held { number: arrival, job: Job::Write(request), fault, mailbox, key });
     }
 
     /// Holds it, or completes it at once.
@@ -225,25 +272,25 @@ impl MemoryDevice {
         }
     }
 
-    /// A sync begins. Answers its number.
-    fn begin_sync(&self) -> usize {
-        let (sync, watcher) = {
+    /// A sync begins. Answers its number, and which key it covers.
+    fn begin_sync(&self, scope: Scope) -> (usize, Option<Keyed>) {
+        let (sync, key, watcher) = {
             let mut state = self.shared.state.lock();
             state.syncs += 1;
             state.complete_some(None);
-            (state.syncs - 1, state.watcher.clone())
+            (state.syncs - 1, state.key_within(scope), state.watcher.clone())
         };
         watcher.tell(DeviceEvent::SyncBegan { sync });
-        sync
+        (sync, key)
     }
 }
 
 impl State {
     /// With the state still locked, so that completions are delivered in the order in which they change the contents.
-    fn complete(&mut self, Held { number, job, fault, mailbox }: Held) {
+    fn complete(&mut self, Held { number, job, fault, mailbox, key }: Held) {
         let result = match &job {
-            Job::Write(request) => self.complete_write(number, request, fault),
-            Job::Sync(_) => self.end_sync(number).map(|()| 0),
+            Job::Write(request) => self.complete_write(number, request, fault).inspect(|_| self.harden_key(key)),
+            Job::Sync(_) => self.end_sync(number, key).map(|()| 0),
         };
         mailbox.deliver((job, result));
     }
@@ -262,12 +309,30 @@ impl State {
         result
     }
 
-    fn end_sync(&mut self, sync: usize) -> Result<(), Errno> {
+    /// What a flush of that scope covers that begins now.
+    fn key_within(&self, scope: Scope) -> Option<Keyed> {
+        (scope != Scope::Data).then_some(self.key)
+    }
+
+    fn change_key(&mut self, key: Option<Key>) {
+        self.key = Keyed { key, changes: self.key.changes + 1 };
+        self.watcher.tell(DeviceEvent::KeyChanged { key: key.map(Key::bytes) });
+    }
+
+    fn harden_key(&mut self, key: Option<Keyed>) {
+        if let Some(key) = key.filter(|key| key.changes > self.synced_key.changes) {
+            self.synced_key = key;
+            self.watcher.tell(DeviceEvent::KeySynced { key: key.key.map(Key::bytes) });
+        }
+    }
+
+    fn end_sync(&mut self, sync: usize, key: Option<Keyed>) -> Result<(), Errno> {
         let result = self.sync_fault.take().map_or(Ok(()), Err);
         if result.is_ok() {
             self.synced.truncate(self.clean);
             self.synced.extend_from_slice(&self.contents[self.clean..]);
             self.clean = self.contents.len();
+            self.harden_key(key);
         }
         self.watcher.tell(DeviceEvent::SyncEnded { sync, succeeded: result.is_ok() });
         result
@@ -315,9 +380,10 @@ impl Backend for MemoryDevice {
         let mailbox = &self.shared.mailbox;
         match job {
             Job::Write(request) => self.arrive(request, mailbox),
-            Job::Sync(_) => {
+            Job::Sync(flush) => {
                 mailbox.announce();
-                let held = Held { number: self.begin_sync(), job, fault: Fault::None, mailbox: Arc::clone(mailbox) };
+                let (number, key) = self.begin_sync(flush.scope);
+                let held = Held { number, job, fault: Fault::None, mailbox: Arc::clone(mailbox), key };
                 self.begin(&mut self.shared.state.lock(), held);
             }
         }
@@ -386,9 +452,9 @@ impl Storage for MemoryDevice {
         Ok(len)
     }
 
-    fn sync(&self) -> Result<(), Errno> {
-        let sync = self.begin_sync();
-        self.shared.state.lock().end_sync(sync)
+    fn sync(&self, scope: Scope) -> Result<(), Errno> {
+        let (sync, key) = self.begin_sync(scope);
+        self.shared.state.lock().end_sync(sync, key)
     }
 
     fn cut(&self, len: u64) -> Result<(), Errno> {
@@ -396,6 +462,20 @@ impl Storage for MemoryDevice {
         state.contents.truncate(len as usize);
         state.clean = state.clean.min(state.contents.len());
         state.watcher.tell(DeviceEvent::Cut { len });
+        Ok(())
+    }
+
+    fn key(&self) -> Result<Option<Key>, Errno> {
+        let state = self.shared.state.lock();
+        state.key_fault.map_or(Ok(state.key.key), Err)
+    }
+
+    fn set_key(&self, key: Option<Key>) -> Result<(), Errno> {
+        let state = &mut *self.shared.state.lock();
+        state.key_fault.map_or(Ok(()), Err)?;
+        if key.is_some() || state.key.key.is_some() {
+            state.change_key(key);
+        }
         Ok(())
     }
 

@@ -129,7 +129,7 @@ impl Shared {
     fn carry_out(&self, job: Job) {
         let result = match &job {
             Job::Write(request) => self.file.write(request),
-            Job::Sync(_) => self.file.sync().map(|()| 0),
+            Job::Sync(flush) => self.file.sync(flush.scope).map(|()| 0),
         };
         self.mailbox.deliver((job, result));
     }

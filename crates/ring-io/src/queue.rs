@@ -10,9 +10,11 @@ use parking_lot::{Mutex, MutexGuard};
 use ring_alloc::{Arena, Frozen, is_aligned};
 
 use crate::lock::WriterLock;
+use crate::mark::imitates;
 use crate::order::{Admitted, Order};
 use crate::retry::{self, Verdict};
-use crate::seam::{Completion, Job, Request};
+use crate::seam::{Completion, Flush, Job, Request};
+use crate::settle::Scope;
 use crate::space::Space;
 use crate::{DeviceError, Operation, QuikIO};
 
@@ -163,7 +165,7 @@ impl WriteQueue {
         let others = self.syncing.swap(true, Ordering::Relaxed);
         assert!(!others, "a submitted sync is under way");
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.io.backend().submit(Job::Sync(Instant::now()));
+        self.io.backend().submit(Job::Sync(Flush::new(self.io.scope())));
         Ok(())
     }
 
@@ -188,11 +190,15 @@ impl WriteQueue {
         }
     }
 
-    fn start(&self, request: Request) {
+    fn start(&self, mut request: Request) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         if let Some(space) = &self.space {
+            self.look_at(&request, space);
             let mut space = space.lock();
-            if !space.admit(&request.range(), request.durable) {
+            let is_free = space.admit(&self.io, &request, request.durable);
+            // Behind that: it may have changed the key.
+            request.scope = self.io.scope();
+            if !is_free {
                 return space.keep(request);
             }
         }
@@ -200,9 +206,24 @@ impl WriteQueue {
         self.prepare();
     }
 
+    /// Removes the key of prepared space if this write, which goes to the device next, holds what would be a mark under
+    /// it. A key that is drawn meanwhile is random, and none that these bytes could know.
+    fn look_at(&self, request: &Request, space: &Mutex<Space>) {
+        let key = space.lock().key();
+        if !imitates(key, &request.bytes, request.offset) {
+            return;
+        }
+        let (outcome, range) = (space.lock().give_up_key(&self.io), request.range());
+        match outcome {
+            Ok(()) => tracing::warn!(?range, "appended bytes are a mark of prepared space: no more of it is prepared"),
+            // Then nothing is acknowledged any more.
+            Err(errno) => self.io.health().fail_unseen(DeviceError::new(Operation::Write, errno, range)),
+        }
+    }
+
     /// Has space prepared ahead, if it is time.
     fn prepare(&self) {
-        let next = self.space.as_ref().and_then(|space| space.lock().next());
+        let next = self.space.as_ref().and_then(|space| space.lock().next(&self.io));
         next.into_iter().for_each(|request| self.io.backend().submit(Job::Write(request)));
     }
 
@@ -238,8 +259,9 @@ impl WriteQueue {
                 Err(untried) => return untried,
             }
         }
-        let (durable, range) = (request.durable, request.range());
-        self.make_way(&range);
+        self.make_way(&request);
+        request.scope = self.io.scope();
+        let (durable, scope, range) = (request.durable, request.scope, request.range());
         let finished = loop {
             match retry::judge(self.io.backend().write_now(request), self.granule) {
                 Verdict::Finished(write) => break write,
@@ -247,7 +269,7 @@ impl WriteQueue {
             }
             retry::pause(request.stalls);
         };
-        let finished = self.vouch_for(durable, finished);
+        let finished = self.vouch_for(durable, scope, finished);
         if let Some(order) = &self.order {
             self.pass_on(order, &range, &finished.result);
         }
@@ -256,10 +278,12 @@ impl WriteQueue {
     }
 
     /// Waits until nothing is being prepared in the place of a write that a thread waits for: durable, or to be synced soon.
-    fn make_way(&self, range: &Range<u64>) {
+    fn make_way(&self, request: &Request) {
         let Some(space) = &self.space else { return };
+        self.look_at(request, space);
+        let range = &request.range();
         let mut interrupted = false;
-        let mut free = space.lock().admit(range, true);
+        let mut free = space.lock().admit(&self.io, request, true);
         while !free {
             let mut reaper = self.reaper.lock();
             free = space.lock().is_free(range);
@@ -283,12 +307,15 @@ impl WriteQueue {
 
     /// What a write may say of itself. A durable one: nothing, after a failure that may have been about it; and its own failure may be
     /// about others.
-    fn vouch_for(&self, durable: bool, mut write: Finished) -> Finished {
+    fn vouch_for(&self, durable: bool, scope: Scope, mut write: Finished) -> Finished {
         let health = self.io.health();
         if write.durable
             && let Err(failure) = health.verdict()
         {
             (write.durable, write.result) = (false, Err(failure));
+        }
+        if write.durable {
+            self.io.flushed(scope);
         }
         if let Err(error) = &write.result {
             health.troubled.store(true, Ordering::Relaxed);
@@ -347,16 +374,17 @@ impl WriteQueue {
         for (job, result) in completions.drain(..) {
             let request = match job {
                 Job::Write(request) => request,
-                Job::Sync(start) => {
-                    *synced = Some(self.io.synced(result.map(|_| ()), start));
+                Job::Sync(flush) => {
+                    *synced = Some(self.io.synced(result.map(|_| ()), flush));
                     continue;
                 }
             };
-            let (preparing, durable, range) = (request.preparing, request.durable, request.range());
+            let (preparing, range) = (request.preparing, request.range());
+            let (durable, scope) = (request.durable, request.scope);
             match retry::judge((request, result), self.granule) {
                 Verdict::Finished(write) if preparing => self.prepared(write),
                 Verdict::Finished(write) => {
-                    let write = self.vouch_for(durable, write);
+                    let write = self.vouch_for(durable, scope, write);
                     if let Some(order) = &self.order {
                         self.pass_on(order, &range, &write.result);
                     }
@@ -380,20 +408,29 @@ impl WriteQueue {
         kept.into_iter().flatten().for_each(|request| self.io.backend().submit(Job::Write(request)));
     }
 
-    /// Cuts prepared space off the file that the log has not used. Only when nothing is in flight.
+    /// Cuts prepared space off the file that the log has not used, and takes its key away. Only when nothing is in
+    /// flight.
     fn trim(&self) {
         let Some(space) = &self.space else { return };
         let (storage, health) = (self.io.storage(), self.io.health());
         if health.troubled.load(Ordering::Relaxed) {
             return;
         }
-        let surplus = storage.len().ok().and_then(|len| space.lock().surplus(len));
+        let Ok(mut len) = storage.len() else { return };
+        let surplus = space.lock().surplus(len);
         if let Some(end) = surplus {
-            match storage.cut(end).and_then(|()| storage.sync()) {
+            match storage.cut(end).and_then(|()| storage.sync(self.io.scope())) {
                 Ok(()) => tracing::debug!(end, "what was prepared behind the log is cut off"),
                 // Not lost, only longer. But what the sync had to tell it will not tell again.
-                Err(errno) => health.fail_unseen(DeviceError::new(Operation::Sync, errno, 0..u64::MAX)),
+                Err(errno) => return health.fail_unseen(DeviceError::new(Operation::Sync, errno, 0..u64::MAX)),
             }
+            len = end;
+        }
+        // A power cut may bring it back, until the first flush of the next queue: no block of the log is a mark under
+        // it.
+        let is_idle = space.lock().has_idle_key(len);
+        if is_idle && let Err(errno) = self.io.set_key(None) {
+            tracing::debug!(%errno, "the file keeps the key of its prepared space");
         }
     }
 

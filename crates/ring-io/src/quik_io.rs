@@ -5,18 +5,18 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use parking_lot::Mutex;
-use ring_alloc::Arena;
+use ring_alloc::{Arena, is_aligned};
 use rustix::io::Errno;
 
 use crate::file::{self, LogFile};
 use crate::lock::WriterLock;
-use crate::mark::Ending;
+use crate::mark::{Ending, Key};
 use crate::memory::MemoryDevice;
 use crate::order::Order;
-use crate::seam::{Backend, Storage};
+use crate::seam::{Backend, Flush, Storage};
+use crate::settle::{Scope, Settling};
 use crate::space::{DEFAULT_LIMIT, Space};
 use crate::{
     AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, WriteMode,
@@ -39,6 +39,7 @@ pub struct QuikIO {
     /// Bytes that may be prepared ahead of the log.
     pub(crate) prepare: u64,
     health: Health,
+    settling: Settling,
     attached: AtomicBool,
     /// Held for good, if it was opened here. Declared last: released when nothing can write any more.
     lock: Option<WriterLock>,
@@ -102,6 +103,7 @@ impl QuikIO {
             synced,
             prepare,
             health: Health::default(),
+            settling: Settling::unknown(),
             attached: AtomicBool::new(false),
             lock: None,
         }
@@ -149,7 +151,10 @@ impl QuikIO {
     /// what is prepared. Anything that was written counts as log, if only in part, and zeros too; so does a gap between writes that
     /// came to the file out of order.
     ///
-    /// Costs one read of 4 KiB, and of as much more as there is prepared space.
+    /// Prepared space is known by a key that the file has in its extended attribute `user.ring-io.prepared`, and that
+    /// no payload can imitate. Without it (a copy that was made without attributes) all of the file is log.
+    ///
+    /// Costs one `fgetxattr`; where there is a key, one read of 4 KiB, and of as much more as there is prepared space.
     ///
     /// # Errors
     ///
@@ -195,20 +200,22 @@ impl QuikIO {
     /// success of one counts only when all those have succeeded that overlapped it. A ring has one under way at a time.
     pub fn sync(&self) -> Result<(), DeviceError> {
         self.health.verdict()?;
-        let start = Instant::now();
-        let outcome = self.storage.sync();
-        self.synced(outcome, start)
+        let flush = Flush::new(self.scope());
+        let outcome = self.storage.sync(flush.scope);
+        self.synced(outcome, flush)
     }
 
-    /// What the outcome of a sync means that was begun at `start`. No errno says "not now": what the sync had to tell is told once. By
+    /// What the outcome of a sync means. No errno says "not now": the kernel reports each error once. By
     /// `ECANCELED` io_uring would say that it never began, but a file system might mean something else.
-    pub(crate) fn synced(&self, outcome: Result<(), Errno>, start: Instant) -> Result<(), DeviceError> {
-        let elapsed = start.elapsed();
+    pub(crate) fn synced(&self, outcome: Result<(), Errno>, flush: Flush) -> Result<(), DeviceError> {
+        let elapsed = flush.submitted.elapsed();
         match outcome {
             Ok(()) => {
                 tracing::trace!(?elapsed, "synced");
                 // Another call may have been told what was about this one.
-                self.health.verdict()
+                self.health.verdict()?;
+                self.flushed(flush.scope);
+                Ok(())
             }
             Err(errno) => {
                 let error = DeviceError::new(Operation::Sync, errno, 0..u64::MAX);
@@ -217,6 +224,67 @@ impl QuikIO {
                 Err(error)
             }
         }
+    }
+
+    /// Cuts the file at byte `at`, a multiple of 4096: what is behind it is gone for good when this returns, and a ring
+    /// starts there.
+    ///
+    /// For throwing away, before a log goes on after a crash, what was written to its end and not acknowledged. `at` is
+    /// where the last record ends that is kept, rounded up to 4096. Without that the records behind a gap would stand
+    /// in the log again, below newer ones.
+    ///
+    /// It needs the writer's lock: that of a `QuikIO` made by [`open`](Self::open), or else one for the length of the
+    /// call.
+    ///
+    /// ```
+    /// use ring_io::QuikIO;
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let path = dir.path().join("log");
+    /// std::fs::write(&path, vec![7; 3 * 4096])?;
+    ///
+    /// let io = QuikIO::open(&path)?;
+    /// io.cut(2 * 4096)?;
+    /// assert_eq!(io.start()?, 2 * 4096);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`FileError::Attached`] while a queue is attached: drop the ring first;
+    /// - [`FileError::UnalignedCut`], and [`FileError::CutBeyondEnd`] if `at` is beyond [`log_end`](Self::log_end);
+    /// - [`FileError::NoEnd`] for a block device, which has no length;
+    /// - [`FileError::Locked`] if another `QuikIO` or process writes to the file;
+    /// - [`FileError::Cut`] if the file system refuses, or the cut cannot be put on stable storage. Then a later sync
+    ///   cannot succeed either, and a new `QuikIO` has to find out what the file holds.
+    pub fn cut(&self, at: u64) -> Result<(), FileError> {
+        self.storage.check()?;
+        if !is_aligned(at) {
+            return Err(FileError::UnalignedCut(at));
+        }
+        if self.attached.swap(true, Ordering::Acquire) {
+            return Err(FileError::Attached);
+        }
+        let outcome = self.cut_unattached(at);
+        self.release();
+        outcome
+    }
+
+    /// Only for the thread that has set `attached`.
+    fn cut_unattached(&self, at: u64) -> Result<(), FileError> {
+        let _lock = if self.lock.is_none() { Some(self.storage.lock()?) } else { None };
+        let Ending { log: end, key, .. } = Ending::of(&*self.storage)?;
+        if at > end {
+            return Err(FileError::CutBeyondEnd { at, end });
+        }
+        // Without a key all that is left is log, whatever it looks like.
+        let unkeyed = if key == Ok(None) { Ok(()) } else { self.storage.set_key(None) };
+        self.settling.changed();
+        unkeyed.and_then(|()| self.storage.cut(at)).map_err(|errno| FileError::Cut(errno.raw_os_error()))?;
+        let failed = |error: DeviceError| FileError::Cut(error.errno().unwrap_or_default());
+        self.sync().map_err(failed)?;
+        tracing::debug!(at, end, "the log is cut");
+        Ok(())
     }
 
     /// The right to write, for the buffers of `arena`. There is one at a time.
@@ -248,7 +316,30 @@ impl QuikIO {
             Err(FileError::NoEnd) => None,
             Err(error) => return Err(error),
         };
+        // Another writer may have been there meanwhile, and been killed.
+        self.settling.changed();
         Ok(WriteQueue::new(Arc::clone(self), arena, order, space, lock))
+    }
+
+    /// Gives the file this key, or none: on stable storage with the next flush that succeeds.
+    pub(crate) fn set_key(&self, key: Option<Key>) -> Result<(), Errno> {
+        let outcome = self.storage.set_key(key);
+        self.settling.changed();
+        outcome
+    }
+
+    pub(crate) fn is_key_settled(&self) -> bool {
+        self.settling.is_settled()
+    }
+
+    /// Of a flush that begins now.
+    pub(crate) fn scope(&self) -> Scope {
+        self.settling.scope()
+    }
+
+    /// A flush of that scope has succeeded, and nothing is known that would make that doubtful.
+    pub(crate) fn flushed(&self, scope: Scope) {
+        self.settling.succeeded(scope);
     }
 
     /// The queue is gone: the next may come.

@@ -9,6 +9,8 @@ use ring_alloc::{Arena, Frozen};
 use rustix::io::Errno;
 
 use crate::lock::WriterLock;
+use crate::mark::Key;
+use crate::settle::Scope;
 use crate::{FileError, Registered, Wait};
 
 /// One write on its way. It owns the bytes, so whoever holds the request decides how long they stay in place.
@@ -20,6 +22,8 @@ pub(crate) struct Request {
     pub(crate) offset: u64,
     /// Whether what is written is to be on stable storage when the request comes back; each attempt by itself, the last as the first.
     pub(crate) durable: bool,
+    /// What is put on stable storage with it, if it is durable.
+    pub(crate) scope: Scope,
     /// Whether it is the queue's own, and writes prepared space.
     pub(crate) preparing: bool,
     /// How many of `bytes` are in the file already: whole blocks, unless the device stops inside of one over and over.
@@ -34,7 +38,17 @@ impl Request {
     const MAX_WRITE: usize = 1 << 30;
 
     pub(crate) fn new(token: u64, bytes: Frozen, offset: u64, durable: bool) -> Self {
-        Self { token, bytes, offset, durable, preparing: false, done: 0, stalls: 0, submitted: Instant::now() }
+        Self {
+            token,
+            bytes,
+            offset,
+            durable,
+            scope: Scope::Data,
+            preparing: false,
+            done: 0,
+            stalls: 0,
+            submitted: Instant::now(),
+        }
     }
 
     /// Of the queue's own.
@@ -66,8 +80,21 @@ pub(crate) type Attempt = (Request, Result<usize, Errno>);
 #[derive(Debug)]
 pub(crate) enum Job {
     Write(Request),
-    /// To put on stable storage what has completed; submitted at this moment.
-    Sync(Instant),
+    /// To put on stable storage what has completed.
+    Sync(Flush),
+}
+
+/// A sync that begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flush {
+    pub(crate) scope: Scope,
+    pub(crate) submitted: Instant,
+}
+
+impl Flush {
+    pub(crate) fn new(scope: Scope) -> Self {
+        Self { scope, submitted: Instant::now() }
+    }
 }
 
 /// A job that the device is done with: an [`Attempt`], or a sync, which writes 0 bytes.
@@ -116,10 +143,17 @@ pub(crate) trait Storage: Debug + Send + Sync {
     /// Fills `buf` from `offset`; answers fewer than `buf.len()` bytes only at the end of the file.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Errno>;
 
-    fn sync(&self) -> Result<(), Errno>;
+    fn sync(&self, scope: Scope) -> Result<(), Errno>;
 
     /// Cuts off what is beyond `len` bytes.
     fn cut(&self, len: u64) -> Result<(), Errno>;
+
+    /// The key of its marks, which is kept where no write of bytes reaches it; `None`: it has none, or no place for
+    /// one.
+    fn key(&self) -> Result<Option<Key>, Errno>;
+
+    /// Replaces or removes the key: on stable storage after a flush of [`Scope::Whole`].
+    fn set_key(&self, key: Option<Key>) -> Result<(), Errno>;
 
     /// Whether writing a block beforehand makes it cheaper to write again.
     fn is_worth_preparing(&self) -> bool;

@@ -13,8 +13,16 @@
 //!                        ├── at most `lead` bytes ─┤
 //! ```
 //!
-//! They are not durable themselves, and no sync is made for them: the next durable write or sync takes along what the file system noted of
-//! them, which it would have to wait for in any case. So preparing cannot take the error of another write away from a sync.
+//! The marks carry a [key](crate::mark), which a queue draws for itself when it is about to prepare, unless the file
+//! ends with marks under the one that it has. The first mark is written when the key is [settled](crate::settle).
+//!
+//! A write of the log may hold a block that *is* a mark under the file's key, in its place. Before it goes to the
+//! device the key is removed, and preparing ends. Whatever flush acknowledges that payload begins later, and so takes
+//! the removal along; by then all of the file is log, also after a power cut.
+//!
+//! Marks are not durable themselves, and no sync is made for them: the next durable write or sync takes along what the
+//! file system noted of them, which it would have to wait for in any case. So preparing cannot take the error of
+//! another write away from a sync.
 //!
 //! A write of the log never goes to the device while a preparing one to the same blocks is there: it is kept until that has ended.
 
@@ -22,8 +30,10 @@ use core::mem;
 use core::ops::Range;
 
 use ring_alloc::{BLOCK, Buffer, Frozen, round_down};
+use rustix::io::Errno;
 
-use crate::mark::{Ending, LogId};
+use crate::QuikIO;
+use crate::mark::{Ending, Key};
 use crate::seam::Request;
 
 /// What is prepared ahead at most, if nothing else is said. Measured: more gains nothing, and this is one more megabyte than is used
@@ -45,7 +55,10 @@ const CHUNK: usize = 2 << 20;
 /// The end of the file, as the writer of the log knows it.
 #[derive(Debug)]
 pub(crate) struct Space {
-    id: Option<LogId>,
+    /// The file's, as this queue has found or set it.
+    key: Result<Option<Key>, Errno>,
+    /// Whether it is for the marks of this queue.
+    is_own: bool,
     /// Bytes to be ahead at most.
     limit: u64,
     /// Where the log ended when the queue came.
@@ -80,9 +93,10 @@ enum Chunk {
 impl Space {
     pub(crate) fn new(limit: u64, ending: Ending) -> Self {
         // Whatever the file holds has been written before, also if it is not marked.
-        let (end, tried) = (round_down(ending.file), if ending.id.is_some() { ending.file } else { 0 });
+        let (end, tried) = (round_down(ending.file), if ending.is_prepared() { ending.file } else { 0 });
         Self {
-            id: ending.id,
+            key: ending.key,
+            is_own: ending.is_prepared(),
             limit,
             floor: ending.log,
             reach: 0,
@@ -98,7 +112,8 @@ impl Space {
 
     /// A write of the log is about to go to the device. Answers whether it may: not while something is being prepared in its place.
     #[must_use]
-    pub(crate) fn admit(&mut self, range: &Range<u64>, durable: bool) -> bool {
+    pub(crate) fn admit(&mut self, io: &QuikIO, request: &Request, durable: bool) -> bool {
+        let range = &request.range();
         if durable && range.end - range.start <= SMALL {
             self.streak = self.streak.saturating_add(1);
             self.committed += range.end - range.start;
@@ -106,7 +121,33 @@ impl Space {
             self.streak = 0;
         }
         self.reach = self.reach.max(range.end);
+        if self.streak + 1 >= PATIENCE && !self.is_own && !self.stopped {
+            self.draw_key(io);
+        }
         self.is_free(range)
+    }
+
+    /// In time for the flush of this durable write to settle it, and the next one to be followed by marks.
+    fn draw_key(&mut self, io: &QuikIO) {
+        let key = Key::random().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+        match key.and_then(|key| io.set_key(Some(key)).map(|()| key)) {
+            Ok(key) => (self.key, self.is_own) = (Ok(Some(key)), true),
+            Err(errno) => {
+                tracing::debug!(%errno, "the file cannot have a key: no space is prepared");
+                self.stopped = true;
+            }
+        }
+    }
+
+    /// The file's, as this queue has found or set it.
+    pub(crate) fn key(&self) -> Result<Option<Key>, Errno> {
+        self.key
+    }
+
+    /// A write of the log that is about to go to the device holds what would be prepared space under the key.
+    pub(crate) fn give_up_key(&mut self, io: &QuikIO) -> Result<(), Errno> {
+        (self.key, self.is_own, self.stopped) = (Ok(None), false, true);
+        io.set_key(None)
     }
 
     /// Whether nothing is being prepared there.
@@ -125,7 +166,8 @@ impl Space {
 
     /// The next preparing write, if it is time for one.
     #[must_use]
-    pub(crate) fn next(&mut self) -> Option<Request> {
+    pub(crate) fn next(&mut self, io: &QuikIO) -> Option<Request> {
+        let (Ok(Some(key)), true) = (self.key, self.is_own && io.is_key_settled()) else { return None };
         let ahead = self.end.saturating_sub(self.reach);
         if self.stopped || self.is_preparing() || self.streak < if ahead == 0 { PATIENCE } else { 1 } {
             return None;
@@ -140,13 +182,11 @@ impl Space {
         }
         let start = self.end.max(self.reach);
         let len = round_down(lead / 2).min(CHUNK as u64).min(round_down(file_size_limit().saturating_sub(start)));
-        let id = self.id.or_else(|| LogId::random().ok());
-        let (Some(id), Some(mut buffer)) = (id, self.buffer()) else { return self.stop() };
+        let Some(mut buffer) = self.buffer() else { return self.stop() };
         if len == 0 {
             return self.stop();
         }
-        self.id = Some(id);
-        id.mark(&mut buffer[..len as usize], start);
+        key.mark(&mut buffer[..len as usize], start);
         tracing::trace!(start, len, reach = self.reach, "preparing");
         self.end = start + len;
         self.tried = self.tried.max(self.end);
@@ -180,6 +220,11 @@ impl Space {
         let log = self.reach.max(self.floor);
         // Longer than anything that was prepared: somebody else has written there.
         (log < len && len <= self.tried).then_some(log)
+    }
+
+    /// Whether the file, of this length, has a key and no more prepared space that it would be for.
+    pub(crate) fn has_idle_key(&self, len: u64) -> bool {
+        matches!(self.key, Ok(Some(_))) && len <= self.reach.max(self.floor)
     }
 }
 

@@ -35,6 +35,17 @@ pub enum DeviceEvent<'a> {
         /// Bytes of the file.
         len: u64,
     },
+    /// The key of the marks in [prepared space](crate::QuikIOBuilder::prepare) has changed; on stable storage it has
+    /// not.
+    KeyChanged {
+        /// What it is now.
+        key: Option<[u8; 16]>,
+    },
+    /// It is on stable storage as it was when a sync or a durable write began, which succeeds.
+    KeySynced {
+        /// What it was then.
+        key: Option<[u8; 16]>,
+    },
     /// A sync begins, which puts on stable storage what has completed by now.
     SyncBegan {
         /// Its number.

@@ -461,3 +461,29 @@ fn writes_of_a_thousand_threads_that_exit_at_once_complete() {
     assert!(finished.iter().all(|write| write.result.is_ok()) && finished.len() == 1000);
     assert!(read_all(&io, 1000 * BLOCK) == (0..1000).flat_map(|token| pattern(token, BLOCK)).collect::<Vec<_>>());
 }
+
+#[test]
+fn where_files_have_no_attributes_nothing_is_prepared_and_all_is_log() {
+    let dir = disk();
+    let calls = [libc::SYS_fgetxattr, libc::SYS_fsetxattr, libc::SYS_fremovexattr];
+    for (errno, is_supported) in [(Errno::OPNOTSUPP, false), (Errno::PERM, true)] {
+        let path = dir.path().join(errno.raw_os_error().to_string());
+        denied(&calls, errno, || {
+            let io = Arc::new(QuikIO::open(&path).expect("no obstacle"));
+            let queue = attach(&io);
+            for n in 0..20 {
+                assert!(queue.write_durable_now(n, bytes(n, BLOCK), n * BLOCK as u64).durable);
+            }
+            let end = 20 * BLOCK as u64;
+            assert_eq!((fs::metadata(&path).expect("the file").len(), io.log_end()), (end, Ok(end)));
+            let mut mark = buffers(1, BLOCK).1.remove(0);
+            mark[..12].copy_from_slice(b"ring-io free");
+            mark[32..40].copy_from_slice(&end.to_le_bytes());
+            let write = queue.write_durable_now(0, mark.freeze(BLOCK), end);
+            // The file may have a key that this process is not allowed to see.
+            let refused = is_supported.then_some(errno.raw_os_error());
+            assert_eq!((write.durable, write.result.err().and_then(|error| error.errno())), (!is_supported, refused));
+            assert_eq!(io.log_end(), Ok(end + BLOCK as u64));
+        });
+    }
+}

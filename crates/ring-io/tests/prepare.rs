@@ -35,14 +35,15 @@ fn device() -> (Arc<QuikIO>, MemoryDevice, WriteQueue) {
     (io, device, queue)
 }
 
-/// A device that holds `contents` already, as after a crash.
-fn holding(contents: &[u8]) -> MemoryDevice {
+/// A device that holds `contents` already, as after a crash, under this key.
+fn holding(contents: &[u8], key: Option<[u8; 16]>) -> MemoryDevice {
     let (io, device) = QuikIO::in_memory();
     let mut buffer = Buffer::zeroed(contents.len().next_multiple_of(BLOCK)).expect("a buffer");
     buffer[..contents.len()].copy_from_slice(contents);
     let queue = attach(&Arc::new(io));
     queue.submit(0, buffer.freeze(contents.len().next_multiple_of(BLOCK)), 0);
     assert_eq!(drain(&queue)[0].result, Ok(()));
+    device.set_key(key);
     device
 }
 
@@ -52,7 +53,7 @@ fn log_end(device: &MemoryDevice) -> u64 {
     if contents.is_empty() {
         0
     } else {
-        holding(&contents).builder().build().expect("no obstacle").log_end().expect("an end")
+        holding(&contents, device.key()).builder().build().expect("no obstacle").log_end().expect("an end")
     }
 }
 
@@ -270,7 +271,7 @@ fn a_log_goes_on_exactly_where_it_ended_and_uses_what_is_prepared() {
     let crashed = first.contents();
     assert!(crashed.len() > 400 * BLOCK);
 
-    let device = holding(&crashed);
+    let device = holding(&crashed, first.key());
     let (io, queue) = on(&device, LIMIT);
     assert_eq!((io.start(), io.log_end()), (Ok(300 * SIZE), Ok(300 * SIZE)));
     let before = device.writes().len();
@@ -293,7 +294,7 @@ fn prepared_space_that_is_found_is_cut_off_even_if_nothing_is_written_or_prepare
     let (_, first, queue) = device();
     (0..50).for_each(|n| commit(&queue, n));
     for limit in [0, LIMIT] {
-        let device = holding(&first.contents());
+        let device = holding(&first.contents(), first.key());
         let (_, queue) = on(&device, limit);
         drop(queue);
         assert!(device.contents() == log(50), "limit {limit}");
@@ -325,16 +326,16 @@ fn what_was_torn_counts_as_log() {
         let mut contents = whole.clone();
         let block = 55 * BLOCK;
         contents[block + torn..block + start].copy_from_slice(&pattern(99, BLOCK)[torn..start]);
-        let io = holding(&contents).builder().build().expect("no obstacle");
+        let io = holding(&contents, device.key()).builder().build().expect("no obstacle");
         assert_eq!(io.log_end(), Ok(56 * SIZE), "bytes {torn}..{start}");
     }
     // A gap that writes out of order have left is inside the log.
     let mut contents = whole.clone();
     contents[60 * BLOCK..61 * BLOCK].copy_from_slice(&pattern(60, BLOCK));
-    assert_eq!(holding(&contents).builder().build().expect("no obstacle").log_end(), Ok(61 * SIZE));
+    assert_eq!(holding(&contents, device.key()).builder().build().expect("no obstacle").log_end(), Ok(61 * SIZE));
     // A copy of a mark in another place is none.
     contents.copy_within(70 * BLOCK..71 * BLOCK, 71 * BLOCK);
-    assert_eq!(holding(&contents).builder().build().expect("no obstacle").log_end(), Ok(72 * SIZE));
+    assert_eq!(holding(&contents, device.key()).builder().build().expect("no obstacle").log_end(), Ok(72 * SIZE));
 }
 
 #[test]
@@ -343,18 +344,22 @@ fn marks_of_another_log_are_data() {
     (0..PATIENCE).for_each(|n| commit(&queue, n));
     let (_, other, other_queue) = device();
     (0..PATIENCE).for_each(|n| commit(&other_queue, n));
+    let (one_key, other_key) = (one.key(), other.key());
     let (one, other) = (one.contents(), other.contents());
     assert_eq!(one.len(), other.len());
     // The first half of one, the second of the other.
     let middle = 20 * BLOCK;
     let mixed = [&one[..middle], &other[middle..]].concat();
-    assert_eq!(holding(&mixed).builder().build().expect("no obstacle").log_end(), Ok(middle as u64));
+    for (key, end) in [(other_key, middle), (one_key, mixed.len()), (None, mixed.len())] {
+        let io = holding(&mixed, key).builder().build().expect("no obstacle");
+        assert_eq!(io.log_end(), Ok(end as u64));
+    }
 }
 
 #[test]
 fn old_content_is_never_cut_off() {
     // Without marks, longer than what is written in its middle.
-    let device = holding(&log(200));
+    let device = holding(&log(200), None);
     let io = Arc::new(device.builder().start_at(50 * SIZE).prepare(LIMIT).build().expect("no obstacle"));
     let queue = attach(&io);
     (50..80).for_each(|n| commit(&queue, n));
@@ -365,7 +370,7 @@ fn old_content_is_never_cut_off() {
     // With prepared space behind it.
     let (_, first, queue) = self::device();
     (0..200).for_each(|n| commit(&queue, n));
-    let device = holding(&first.contents());
+    let device = holding(&first.contents(), first.key());
     let io = Arc::new(device.builder().start_at(50 * SIZE).prepare(LIMIT).build().expect("no obstacle"));
     let queue = attach(&io);
     (50..80).for_each(|n| commit(&queue, n));

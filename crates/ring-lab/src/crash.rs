@@ -22,7 +22,7 @@ use crate::log::Log;
 use crate::random::Random;
 use crate::report::{self, count, rate, table};
 use crate::session::{self, Plan};
-use crate::simulate::simulate;
+use crate::simulate::{Found, simulate};
 
 const IMAGES: u64 = 1_000_000;
 const FS_IMAGES: u64 = 50;
@@ -81,7 +81,7 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
         return under(system, seed, options.images.unwrap_or(FS_IMAGES));
     }
     let images = options.images.unwrap_or(IMAGES);
-    let heading = ["level", "lives", "images", "torn", "in leases", "violations", "images/s"];
+    let heading = ["level", "lives", "images", "torn", "in leases", "imitated", "violations", "images/s"];
     let heading = heading.map(str::to_owned).to_vec();
     let mut rows = vec![heading];
     if options.level != Level::Fuse {
@@ -99,12 +99,16 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
 /// A row of the closing table.
 fn timed(level: &str, explore: impl FnOnce() -> Result<Totals, String>) -> Result<Vec<String>, String> {
     let begun = Instant::now();
-    let Totals { lives, images, torn, leased } = explore()?;
+    let Totals { lives, images, torn, leased, imitated } = explore()?;
     if lives >= MANY_LIVES && leased == 0 {
         return Err(format!("in none of {lives} lives has a session had a lease"));
     }
+    if lives >= MANY_LIVES && imitated == 0 {
+        return Err(format!("in none of {lives} lives was a payload a mark under the key of its file"));
+    }
     let rate = rate(images, begun.elapsed());
-    Ok(vec![level.into(), count(lives), count(images), count(torn), count(leased), "0".into(), rate])
+    let numbers = [lives, images, torn, leased, imitated].map(count);
+    Ok([level.into()].into_iter().chain(numbers).chain(["0".into(), rate]).collect())
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -114,6 +118,8 @@ pub(crate) struct Totals {
     torn: u64,
     /// Records that went into leases of sessions.
     leased: u64,
+    /// Payloads that were marks under the key of their file.
+    imitated: u64,
 }
 
 impl Totals {
@@ -122,6 +128,7 @@ impl Totals {
         self.images += explored.images;
         self.torn += explored.torn;
         self.leased += explored.leased;
+        self.imitated += explored.imitated;
     }
 }
 
@@ -205,7 +212,8 @@ fn run(seed: u64, bar: &ProgressBar, tried: &AtomicU64) -> Result<Vec<Explored>,
     let mut last = Explored::default();
     let mut all = Vec::new();
     for life in 1..=LIVES {
-        let mut log = simulate(random.next(), life, mem::take(&mut last.survivor), last.owed_end)?;
+        let before = Found { image: mem::take(&mut last.survivor), key: last.key, owed: last.owed_end };
+        let mut log = simulate(random.next(), life, before)?;
         log.images = IMAGES_PER_LIFE;
         let explored = explore(&log, |images| {
             bar.inc(images);
@@ -237,6 +245,7 @@ fn on_fuse(seed: u64, images: u64) -> Result<Totals, String> {
                 hands: None,
                 appends: 20,
                 before: mem::take(&mut last.survivor),
+                key: last.key,
                 owed: last.owed_end,
                 fault: None,
                 images: IMAGES_PER_LIFE,

@@ -17,11 +17,16 @@ struct Write {
 pub(crate) fn broken(log: &Log, oracle: &Oracle) -> Option<(usize, String)> {
     let mut writes: Vec<Write> = Vec::new();
     let mut call: Option<Call> = None;
+    // What the key of the marks is, and whether it is on stable storage.
+    let mut key = (log.key, true);
     for (position, event) in log.events.iter().enumerate() {
         let rule = match event {
             Event::Arrived { write, offset, bytes, .. } => {
                 let (offset, end) = (*offset as usize, *offset as usize + bytes.len());
-                let rule = arrival(log, oracle, &writes, offset, bytes);
+                let mut rule = arrival(log, oracle, &writes, offset, bytes);
+                if matches!(key, (Some(_), false)) && prepares(oracle, offset, bytes) {
+                    rule = Err(format!("marks at {offset}..{end} under a key that a power cut would lose"));
+                }
                 debug_assert_eq!(*write, writes.len(), "writes are counted");
                 let prepares = is_prepared(bytes, offset as u64);
                 writes.push(Write { offset, end, prepares, outcome: None });
@@ -33,6 +38,14 @@ pub(crate) fn broken(log: &Log, oracle: &Oracle) -> Option<(usize, String)> {
             }
             Event::Failed { write } => {
                 writes[*write].outcome = Some(0);
+                Ok(())
+            }
+            Event::KeyChanged { key: changed } => {
+                key = (*changed, false);
+                Ok(())
+            }
+            Event::KeySynced { key: synced } => {
+                key.1 |= key.0 == *synced;
                 Ok(())
             }
             Event::Changed { write } => {
@@ -74,6 +87,11 @@ fn one_at_a_time(under_way: &mut Option<Call>, event: &Event) -> Result<(), Stri
         _ => *under_way = under_way.or(begins),
     }
     Ok(())
+}
+
+/// Whether this write is the queue's own, and no payload that looks like one.
+fn prepares(oracle: &Oracle, offset: usize, bytes: &[u8]) -> bool {
+    is_prepared(bytes, offset as u64) && oracle.expected().get(offset..offset + bytes.len()) != Some(bytes)
 }
 
 fn arrival(log: &Log, oracle: &Oracle, writes: &[Write], offset: usize, bytes: &[u8]) -> Result<(), String> {

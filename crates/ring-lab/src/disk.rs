@@ -1,12 +1,15 @@
 //! What may be on a disk after the power is cut, at any place of the log.
 //!
 //! On stable storage are the writes that had completed before a flush began that ended in success, and the synced writes that have
-//! completed. Of every other write that has arrived, each sector of 512 bytes is there or not, independently of all others. Once a flush has failed, what
-//! it was to cover is never safe again: the kernel may have dropped it, and the next flush says nothing about it.
+//! completed. The key of the file's marks is there as it was when the last flush began that took it along, or as it was
+//! at any moment since. Of every other write that has arrived, each sector of 512 bytes is there or not, independently
+//! of all others. Once a flush has failed, what it was to cover is never safe again: the kernel may have dropped it,
+//! and the next flush says nothing about it.
 
 use core::ops::Range;
 
 use crate::log::Event;
+use crate::record::Key;
 
 pub(crate) const SECTOR: usize = 512;
 
@@ -64,12 +67,21 @@ pub(crate) struct Disk<'a> {
     pub(crate) pending: Vec<Pending<'a>>,
     /// A flush that runs, and the writes that it will make stable.
     flushing: Vec<(usize, Vec<usize>)>,
+    /// What the key of the marks may be, oldest first: there is always one, which is on stable storage.
+    keys: Vec<Option<Key>>,
+    failed: bool,
     now: usize,
 }
 
 impl<'a> Disk<'a> {
-    pub(crate) fn new(before: &[u8]) -> Self {
-        Self { stable: before.to_vec(), pending: Vec::new(), flushing: Vec::new(), now: 0 }
+    pub(crate) fn new(before: &[u8], key: Option<Key>) -> Self {
+        let (pending, flushing) = (Vec::new(), Vec::new());
+        Self { stable: before.to_vec(), pending, flushing, keys: vec![key], failed: false, now: 0 }
+    }
+
+    /// What the key of the marks may be after a power cut, oldest first; the last is the one that programs see.
+    pub(crate) fn keys(&self) -> &[Option<Key>] {
+        &self.keys
     }
 
     /// Takes the next event, and says which bytes of `stable` it has changed.
@@ -116,9 +128,15 @@ impl<'a> Disk<'a> {
                 if *succeeded {
                     return self.harden(&covered);
                 }
+                self.failed = true;
                 for pending in self.pending.iter_mut().filter(|pending| pending.completed.is_some()) {
                     pending.doubtful = true;
                 }
+            }
+            Event::KeyChanged { key } => self.keys.push(*key),
+            Event::KeySynced { key } if !self.failed => {
+                let at = self.keys.iter().position(|candidate| candidate == key).unwrap_or(0);
+                self.keys.drain(..at);
             }
             _ => {}
         }

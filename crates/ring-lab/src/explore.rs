@@ -12,6 +12,7 @@ use crate::disk::{Disk, Pending};
 use crate::log::{Event, Log};
 use crate::oracle::Oracle;
 use crate::random::Random;
+use crate::record::{BLOCK, Key, is_mark};
 
 /// All subsets of so many writes are tried at a place.
 const ALL_SUBSETS: usize = 10;
@@ -63,8 +64,11 @@ pub(crate) struct Explored {
     pub(crate) positions: u64,
     /// Records that went into leases of sessions.
     pub(crate) leased: u64,
-    /// One of the images, by chance, and what was owed then.
+    /// Payloads that were marks under the key that the file had, in their places.
+    pub(crate) imitated: u64,
+    /// One of the images, by chance, with its key, and what was owed then.
     pub(crate) survivor: Vec<u8>,
+    pub(crate) key: Option<Key>,
     pub(crate) owed_end: usize,
 }
 
@@ -77,7 +81,7 @@ pub(crate) fn explore(log: &Log, mut progress: impl FnMut(u64)) -> Result<Explor
     }
     let places = log.events.iter().filter(|event| matters(event)).count().max(1) as u64;
     let mut explorer = Explorer {
-        disk: Disk::new(&log.before),
+        disk: Disk::new(&log.before, log.key),
         image: log.before.clone(),
         random: Random::new(log.seed),
         per_place: (log.images / places).max(8) as usize,
@@ -91,6 +95,9 @@ pub(crate) fn explore(log: &Log, mut progress: impl FnMut(u64)) -> Result<Explor
         explorer.restore(&changed);
         if let Event::Leased { records } = event {
             explorer.explored.leased += records;
+        }
+        if let Event::Imitated { start, bytes } = event {
+            explorer.explored.imitated += u64::from(explorer.is_mark(*start as usize, bytes));
         }
         if matters(event) {
             let before = explorer.explored.images;
@@ -127,6 +134,14 @@ struct Explorer<'a> {
 }
 
 impl Explorer<'_> {
+    /// Whether these bytes at `start` hold a mark under the key that the file has.
+    fn is_mark(&self, start: usize, bytes: &[u8]) -> bool {
+        let first = start.next_multiple_of(BLOCK);
+        let blocks = bytes.get(first - start..).unwrap_or_default().chunks(BLOCK).zip((first..).step_by(BLOCK));
+        let key = self.disk.keys().last().copied().flatten();
+        key.is_some_and(|key| blocks.into_iter().any(|(block, address)| is_mark(block, address, key)))
+    }
+
     fn place(&mut self, oracle: &Oracle, event: &Event) -> Result<(), (String, String)> {
         let count = self.disk.pending.len();
         let mut choices = self.directed();
@@ -170,6 +185,7 @@ impl Explorer<'_> {
         self.explored.images += 1;
         self.explored.torn += u64::from(choice.iter().any(|take| !matches!(take, Take::Lost | Take::Whole)));
         let verdict = oracle.judge(&self.image, &differs);
+        let verdict = verdict.and_then(|()| oracle.judge_end(&self.image, self.disk.keys()));
         self.restore(&differs);
         verdict.map_err(|what| (describe(&self.disk.pending, choice), what))
     }
@@ -193,6 +209,7 @@ impl Explorer<'_> {
         }
         oracle.judge_whole(&image).map_err(|what| (describe(&self.disk.pending, &choice), what))?;
         self.explored.survivor = image;
+        self.explored.key = self.random.pick(self.disk.keys());
         self.explored.owed_end = oracle.owed_end();
         Ok(())
     }
@@ -224,7 +241,7 @@ pub(crate) fn describe(pending: &[Pending<'_>], choice: &[Take]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{BLOCK, RecordId, encode};
+    use crate::record::{RecordId, encode, mark};
 
     const LEN: usize = 1500;
 
@@ -268,7 +285,8 @@ mod tests {
     fn verdict(events: impl IntoIterator<Item = Event>) -> Result<u64, String> {
         let events = [appended(0), appended(1)].into_iter().flatten().chain(events).collect();
         let (before, setting, file_system) = (Vec::new(), "by hand".to_owned(), None);
-        let log = Log { seed: 1, images: 2000, setting, serialized: false, file_system, before, start: 0, events };
+        let (key, start) = (None, 0);
+        let log = Log { seed: 1, images: 2000, setting, serialized: false, file_system, before, key, start, events };
         explore(&log, |_| ()).map(|explored| explored.images).map_err(|violation| violation.what)
     }
 
@@ -313,6 +331,35 @@ mod tests {
         let short = Event::Completed { write: 0, written: LEN.next_multiple_of(512) };
         assert!(verdict([arrived(0, true), short, acknowledged(0)]).is_ok());
         said_to_be_stable(verdict([arrived(0, true), Event::Completed { write: 0, written: 1024 }, acknowledged(0)]));
+    }
+
+    /// A payload that is a mark of the file takes the first block; `before` and `after` is what happens at the key
+    /// before it is written, and before it is acknowledged.
+    fn imitated(before: Vec<Event>, after: Vec<Event>) -> Result<u64, String> {
+        let bytes = mark([7; 16], 0).to_vec();
+        let (write, written) = (0, BLOCK);
+        let payload = Event::Imitated { start: 0, bytes: bytes.clone() };
+        let arrived = Event::Arrived { write, offset: 0, bytes, synced: true };
+        let acknowledged = Event::Watermark { address: BLOCK as u64 };
+        let write = [payload, arrived, Event::Completed { write, written }];
+        let events = before.into_iter().chain(write).chain(after).chain([acknowledged]).collect();
+        let (setting, file_system, key) = ("by hand".to_owned(), None, Some([7; 16]));
+        let (before, start) = (Vec::new(), 0);
+        let log = Log { seed: 1, images: 2000, setting, serialized: false, file_system, before, key, start, events };
+        explore(&log, |_| ()).map(|explored| explored.imitated).map_err(|violation| violation.what)
+    }
+
+    #[test]
+    fn a_payload_that_is_a_mark_is_acknowledged_only_when_its_key_is_gone_for_good() {
+        let (changed, synced) = (Event::KeyChanged { key: None }, Event::KeySynced { key: None });
+        assert!(imitated(vec![changed.clone()], vec![synced.clone()]).is_ok());
+        assert!(imitated(vec![], vec![changed.clone(), synced.clone()]).is_ok_and(|imitated| imitated == 1));
+        let failed = flushed(0, false).to_vec();
+        let after_a_failure = [changed.clone()].into_iter().chain(failed).collect();
+        for (before, after) in [(vec![], vec![]), (vec![changed], vec![]), (after_a_failure, vec![synced])] {
+            let what = imitated(before, after).expect_err("a violation");
+            assert!(what.contains("the log would be found to end"), "{what}");
+        }
     }
 
     #[test]

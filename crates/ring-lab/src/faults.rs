@@ -133,9 +133,9 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
 }
 
 fn run(seed: u64, engine: Engine, hands: Hands, fault: Option<(Target, Fault)>) -> Result<Recorded, String> {
-    let before = Vec::new();
+    let (before, key) = (Vec::new(), None);
     let hands = Some(hands);
-    session::record(&Plan { seed, life: 1, engine, hands, appends: 8, before, owed: 0, fault, images: IMAGES })
+    session::record(&Plan { seed, life: 1, engine, hands, appends: 8, before, key, owed: 0, fault, images: IMAGES })
 }
 
 /// Whether the workload said what it had to.

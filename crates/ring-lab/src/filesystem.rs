@@ -21,10 +21,10 @@ use tempfile::TempDir;
 use crate::disk::Disk;
 use crate::explore::{Explored, Violation, by_chance, describe};
 use crate::log::{Event, Log};
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use crate::oracle::Oracle;
 use crate::random::Random;
-use crate::record::zeros;
+use crate::record::{Key, zeros};
 use crate::session::{self, Plan};
 use crate::workload::Engine;
 
@@ -124,9 +124,9 @@ pub(crate) fn record(seed: u64, system: FileSystem, engine: Engine, images: u64)
     system.make(&image)?;
     let before = fs::read(&image).map_err(io_error("the image"))?;
     let (outer, inner) = (place("outer")?, place("inner")?);
-    let machine = Machine::mount(&outer, before.clone(), seed).map_err(io_error("mount"))?;
-    let plan =
-        Plan { seed, life: 1, engine, hands: None, appends: 20, before: Vec::new(), owed: 0, fault: None, images };
+    let machine = Machine::mount(&outer, before.clone(), None, seed).map_err(io_error("mount"))?;
+    let (log, key) = (Vec::new(), None);
+    let plan = Plan { seed, life: 1, engine, hands: None, appends: 20, before: log, key, owed: 0, fault: None, images };
     let said = {
         let device = Loop::attach(&machine.disk(), "--direct-io=on")?;
         let mounted = Mounted::new(&device, &inner)?;
@@ -142,6 +142,7 @@ pub(crate) fn record(seed: u64, system: FileSystem, engine: Engine, images: u64)
         serialized: false,
         file_system: Some(system.name().into()),
         before,
+        key,
         start: 0,
         events,
     })
@@ -158,7 +159,7 @@ pub(crate) fn explore(log: &Log, bar: &ProgressBar) -> Result<Explored, Violatio
     places.sort_unstable();
     let mut places = places.into_iter().peekable();
     let mut oracle = Oracle::new(log).map_err(|what| lab(log.events.len(), what))?;
-    let mut disk = Disk::new(&log.before);
+    let mut disk = Disk::new(&log.before, None);
     let mut explored = Explored::default();
     // Equals `disk.stable` between two images. Most of it is zeros, and only pieces that ever were something else are looked at.
     let mut image = log.before.clone();
@@ -182,7 +183,10 @@ pub(crate) fn explore(log: &Log, bar: &ProgressBar) -> Result<Explored, Violatio
             let content = content(folder.path(), &image, &pieces).map_err(|what| (what, "mounting it"));
             let differs: Vec<_> = disk.pending.iter().map(|pending| pending.offset..pending.end()).collect();
             copy(&mut image, &disk.stable, &differs);
-            let verdict = content.and_then(|content| oracle.judge_file(&content).map_err(|what| (what, "its log")));
+            let verdict = content.and_then(|(content, key)| {
+                let outcome = oracle.judge_file(&content).and_then(|()| oracle.judge_end(&content, &[key]));
+                outcome.map_err(|what| (what, "its log"))
+            });
             verdict.map_err(|(what, of)| Violation {
                 position,
                 choice: describe(&disk.pending, &choice),
@@ -202,8 +206,8 @@ fn copy(image: &mut [u8], stable: &[u8], ranges: &[Range<usize>]) {
     }
 }
 
-/// What the log is, once the file system has been mounted from this image.
-fn content(folder: &Path, image: &[u8], pieces: &BTreeSet<usize>) -> Result<Vec<u8>, String> {
+/// What the log is, and the key of its marks, once the file system has been mounted from this image.
+fn content(folder: &Path, image: &[u8], pieces: &BTreeSet<usize>) -> Result<(Vec<u8>, Option<Key>), String> {
     let (path, inner) = (folder.join("image"), folder.join("inner"));
     let _ = fs::create_dir(&inner);
     let file = File::create(&path).map_err(io_error("an image"))?;
@@ -215,8 +219,9 @@ fn content(folder: &Path, image: &[u8], pieces: &BTreeSet<usize>) -> Result<Vec<
     drop(file);
     let device = Loop::attach(&path, "--direct-io=off")?;
     let mounted = Mounted::new(&device, &inner)?;
-    match fs::read(mounted.0.join("log")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        outcome => outcome.map_err(io_error("the log")),
+    let log = mounted.0.join("log");
+    match fs::read(&log) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((Vec::new(), None)),
+        outcome => Ok((outcome.map_err(io_error("the log"))?, machine::key_of(&log))),
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::RecordId;
+use crate::record::{Key, RecordId};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Event {
@@ -40,6 +40,19 @@ pub(crate) enum Event {
     /// The file was cut or extended to this length.
     Resized {
         len: u64,
+    },
+    /// The key of the file's marks was changed; on stable storage it was not.
+    KeyChanged {
+        key: Option<Key>,
+    },
+    /// It is on stable storage as it was when the flush or the synced write began that is ending.
+    KeySynced {
+        key: Option<Key>,
+    },
+    /// These bytes, which are no record but may look like anything, were given this place.
+    Imitated {
+        start: u64,
+        bytes: Vec<u8>,
     },
     /// Somebody is about to append this.
     Submitted {
@@ -76,6 +89,7 @@ impl fmt::Display for Event {
                 let kind = if *synced { "synced write" } else { "write" };
                 write!(f, "{kind} {write} of {offset}..{} arrived", offset + bytes.len() as u64)
             }
+            Self::Imitated { start, bytes } => write!(f, "a payload at {start}..{}", start + bytes.len() as u64),
             other => write!(f, "{other:?}"),
         }
     }
@@ -97,6 +111,8 @@ pub(crate) struct Log {
     /// The disk as it was found: the file of the log, where there is no file system.
     #[serde(with = "sparse")]
     pub(crate) before: Vec<u8>,
+    /// The key of the file's marks then, where there is no file system.
+    pub(crate) key: Option<Key>,
     /// Where in it the log begins.
     pub(crate) start: u64,
     pub(crate) events: Vec<Event>,

@@ -16,16 +16,25 @@ use std::time::SystemTime;
 
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request,
-    TimeOrNow, WriteFlags,
+    LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
 
 use crate::log::Event;
 use crate::random::Random;
+use crate::record::Key;
 
 const DISK: INodeNo = INodeNo(2);
 const ACKS: INodeNo = INodeNo(3);
+/// The attribute of a file that holds the key of its marks.
+pub(crate) const KEY: &str = "user.ring-io.prepared";
 const TTL: Duration = Duration::from_secs(3600);
+
+/// The key of the marks of the file at `path`.
+pub(crate) fn key_of(path: &Path) -> Option<Key> {
+    let mut key = Key::default();
+    rustix::fs::getxattr(path, KEY, &mut key).ok().filter(|&len| len == key.len()).map(|_| key)
+}
 
 /// What a request meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,13 +63,18 @@ pub(crate) enum Target {
 /// A request that waits for its answer.
 #[derive(Debug)]
 enum Waiting {
-    Write { write: usize, offset: usize, bytes: Vec<u8>, reply: ReplyWrite },
-    Flush { flush: usize, reply: ReplyEmpty },
+    Write { write: usize, offset: usize, bytes: Vec<u8>, key: Covered, reply: ReplyWrite },
+    Flush { flush: usize, key: Covered, reply: ReplyEmpty },
 }
+
+/// The key as it was when a flush began that takes it along.
+type Covered = Option<Option<Key>>;
 
 #[derive(Debug, Default)]
 struct State {
     bytes: Vec<u8>,
+    /// The key of the marks: an attribute of the disk.
+    key: Option<Key>,
     events: Vec<Event>,
     waiting: Vec<Waiting>,
     writes: usize,
@@ -93,10 +107,10 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Mounts a disk with these bytes at `folder`.
-    pub(crate) fn mount(folder: &Path, bytes: Vec<u8>, seed: u64) -> io::Result<Self> {
+    /// Mounts a disk with these bytes and this key at `folder`.
+    pub(crate) fn mount(folder: &Path, bytes: Vec<u8>, key: Option<Key>, seed: u64) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        shared.lock().bytes = bytes;
+        (shared.lock().bytes, shared.lock().key) = (bytes, key);
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("ring-lab".into())];
         let session = fuser::spawn_mount(Files(Arc::clone(&shared)), folder, &config)?;
@@ -184,6 +198,11 @@ fn answer(shared: &Shared, mut random: Random) {
 }
 
 impl State {
+    fn change_key(&mut self, key: Option<Key>) {
+        self.key = key;
+        self.events.push(Event::KeyChanged { key });
+    }
+
     fn fault_of(&self, waiting: &Waiting) -> Option<Fault> {
         let (target, fault) = self.fault?;
         let for_ever = matches!(fault, Fault::ErrorForEver(_));
@@ -206,7 +225,7 @@ impl State {
             };
         }
         match waiting {
-            Waiting::Write { write, offset, bytes, reply } => {
+            Waiting::Write { write, offset, bytes, key, reply } => {
                 let (landed, error) = match fault {
                     Some(Fault::Error(errno) | Fault::ErrorForEver(errno)) => (0, Some(errno)),
                     Some(Fault::ErrorHalfLanded(errno)) => (bytes.len() / 2, Some(errno)),
@@ -224,17 +243,19 @@ impl State {
                         reply.error(Errno::from_i32(errno));
                     }
                     None => {
+                        self.events.extend(key.map(|key| Event::KeySynced { key }));
                         self.events.push(Event::Completed { write, written: landed });
                         reply.written(landed as u32);
                     }
                 }
             }
-            Waiting::Flush { flush, reply } => match fault {
+            Waiting::Flush { flush, key, reply } => match fault {
                 Some(Fault::Error(errno) | Fault::ErrorForEver(errno) | Fault::ErrorHalfLanded(errno)) => {
                     self.events.push(Event::FlushEnded { flush, succeeded: false });
                     reply.error(Errno::from_i32(errno));
                 }
                 _ => {
+                    self.events.extend(key.map(|key| Event::KeySynced { key }));
                     self.events.push(Event::FlushEnded { flush, succeeded: true });
                     reply.ok();
                 }
@@ -368,11 +389,12 @@ impl Filesystem for Files {
         let (write, offset, bytes) = (state.writes, offset as usize, data.to_vec());
         state.writes += 1;
         let synced = flags.0 & libc::O_DSYNC != 0;
+        let key = (flags.0 & libc::O_SYNC == libc::O_SYNC).then_some(state.key);
         let event = Event::Arrived { write, offset: offset as u64, bytes: bytes.clone(), synced };
-        self.wait(&mut state, event, Waiting::Write { write, offset, bytes, reply });
+        self.wait(&mut state, event, Waiting::Write { write, offset, bytes, key, reply });
     }
 
-    fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+    fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, datasync: bool, reply: ReplyEmpty) {
         let mut state = self.0.lock();
         if state.vanished {
             return reply.error(Errno::EIO);
@@ -382,7 +404,36 @@ impl Filesystem for Files {
         }
         let flush = state.flushes;
         state.flushes += 1;
-        self.wait(&mut state, Event::FlushBegan { flush }, Waiting::Flush { flush, reply });
+        let key = (!datasync).then_some(state.key);
+        self.wait(&mut state, Event::FlushBegan { flush }, Waiting::Flush { flush, key, reply });
+    }
+
+    fn setxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, value: &[u8], _: i32, _: u32, reply: ReplyEmpty) {
+        match (ino, name.to_str(), value.try_into()) {
+            (DISK, Some(KEY), Ok(key)) => {
+                self.0.lock().change_key(Some(key));
+                reply.ok();
+            }
+            _ => reply.error(Errno::EOPNOTSUPP),
+        }
+    }
+
+    fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let mut state = self.0.lock();
+        if ino == DISK && name == KEY && state.key.is_some() {
+            state.change_key(None);
+            reply.ok();
+        } else {
+            reply.error(Errno::ENODATA);
+        }
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        match self.0.lock().key.filter(|_| ino == DISK && name == KEY) {
+            None => reply.error(Errno::ENODATA),
+            Some(key) if size == 0 => reply.size(key.len() as u32),
+            Some(key) => reply.data(&key),
+        }
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {

@@ -16,6 +16,7 @@ mod faults;
 mod filesystem;
 #[path = "../../buffer_ring/tests/common/hand.rs"]
 mod hand;
+mod imitate;
 mod log;
 mod machine;
 mod oracle;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::disk::SECTOR;
 use crate::log::{Event, Log};
-use crate::record::{BLOCK, RecordId, encode, is_prepared, scan, zeros};
+use crate::record::{BLOCK, Key, RecordId, encode, is_mark, is_prepared, log_end, scan, zeros};
 
 /// What is known of a record when all is over.
 #[derive(Debug, Default)]
@@ -28,6 +28,8 @@ pub(crate) struct Oracle {
     /// The file as it is to become: what was there before, each record at its place, zeros between them.
     expected: Vec<u8>,
     fates: HashMap<RecordId, Fate>,
+    /// Payloads that are no records, by start: whatever is found in them is theirs.
+    imitated: BTreeMap<usize, usize>,
     /// Whether it is known of each record where it is, or that it is nowhere; if not, nothing is known of what lies between those acknowledged.
     complete: bool,
     now: usize,
@@ -49,6 +51,7 @@ impl Oracle {
             found: log.before.len(),
             expected,
             fates: HashMap::new(),
+            imitated: BTreeMap::new(),
             complete: true,
             now: 0,
             watermark: start,
@@ -73,13 +76,13 @@ impl Oracle {
             }
             Event::Placed { record, start } => {
                 let fate = self.fates.get_mut(&record).ok_or_else(|| format!("{record} was placed, not submitted"))?;
-                let (start, end) = (start as usize, start as usize + fate.len);
-                fate.start = Some(start);
-                self.expected.resize(self.expected.len().max(end), 0);
-                if self.expected[start..end].iter().any(|&byte| byte != 0) {
-                    return Err(format!("{record} was given {start}..{end}, and so was another"));
-                }
-                self.expected[start..end].copy_from_slice(&encode(record, fate.len));
+                fate.start = Some(start as usize);
+                let bytes = encode(record, fate.len);
+                self.give(start as usize, &bytes).map_err(|what| format!("{record} {what}"))?;
+            }
+            Event::Imitated { start, ref bytes } => {
+                self.give(start as usize, bytes).map_err(|what| format!("a payload {what}"))?;
+                self.imitated.insert(start as usize, start as usize + bytes.len());
             }
             Event::Refused { record } => {
                 if let Some(fate) = self.fates.get_mut(&record) {
@@ -88,6 +91,16 @@ impl Oracle {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    fn give(&mut self, start: usize, bytes: &[u8]) -> Result<(), String> {
+        let end = start + bytes.len();
+        self.expected.resize(self.expected.len().max(end), 0);
+        if self.expected[start..end].iter().any(|&byte| byte != 0) {
+            return Err(format!("was given {start}..{end}, and so was another"));
+        }
+        self.expected[start..end].copy_from_slice(bytes);
         Ok(())
     }
 
@@ -144,6 +157,21 @@ impl Oracle {
             self.owed_within(image, range.clone())?;
         }
         self.nothing_invented(image, self.watermark / BLOCK * BLOCK)
+    }
+
+    /// Judges where the log would be found to end in an image whose file has one of these keys.
+    pub(crate) fn judge_end(&self, image: &[u8], keys: &[Option<Key>]) -> Result<(), String> {
+        let owed = self.owed_end().min(image.len());
+        let last = owed.saturating_sub(1) / BLOCK * BLOCK;
+        for &key in keys.iter().flatten().filter(|_| owed > 0) {
+            // Only if the block of the last owed byte is a mark can all behind it matter.
+            let is_free = image.get(last..last + BLOCK).is_some_and(|block| is_mark(block, last, key));
+            let end = if is_free { log_end(image, Some(key)) } else { owed };
+            if end < owed {
+                return Err(format!("the log would be found to end at {end}, and {owed} bytes of it are owed"));
+            }
+        }
+        Ok(())
     }
 
     /// Judges an image of which nothing is known.
@@ -208,6 +236,10 @@ impl Oracle {
     fn nothing_invented(&self, image: &[u8], from: usize) -> Result<(), String> {
         let mut unplaced = Vec::new();
         scan(image, from, |at, id, len| {
+            let payload = self.imitated.range(..=at).next_back().filter(|(_, end)| **end > at);
+            if payload.is_some_and(|(_, end)| at + len <= *end) && image[at..at + len] == self.expected[at..at + len] {
+                return Ok(());
+            }
             let fate = self.fates.get(&id).filter(|fate| fate.submitted < self.now && fate.len == len);
             let fate = fate.ok_or_else(|| format!("at {at} there is {id}, which nobody has submitted"))?;
             if fate.refused {

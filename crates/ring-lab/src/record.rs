@@ -120,6 +120,36 @@ pub(crate) fn is_prepared(mut bytes: &[u8], mut address: u64) -> bool {
     true
 }
 
+/// The key of a file's marks.
+pub(crate) type Key = [u8; 16];
+
+/// A block of prepared space, as `ring-io` writes it.
+pub(crate) fn mark(key: Key, address: u64) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    block[..16].copy_from_slice(b"ring-io free\0\0\0\0");
+    block[16..32].copy_from_slice(&key);
+    block[32..40].copy_from_slice(&address.to_le_bytes());
+    block
+}
+
+/// Whether this block of a file is prepared space for a reader that knows the key.
+pub(crate) fn is_mark(block: &[u8], address: usize, key: Key) -> bool {
+    block.len() == BLOCK && block[16..32] == key && is_prepared(block, address as u64)
+}
+
+/// Where the log ends in a file with these bytes and this key.
+pub(crate) fn log_end(image: &[u8], key: Option<Key>) -> usize {
+    let mut end = image.len().next_multiple_of(BLOCK);
+    while let Some(key) = key
+        && end > 0
+        && let Some(block) = image.get(end - BLOCK..end)
+        && is_mark(block, end - BLOCK, key)
+    {
+        end -= BLOCK;
+    }
+    end
+}
+
 /// How many zeros `bytes` begin with.
 pub(crate) fn zeros(bytes: &[u8]) -> usize {
     const WIDTH: usize = 64;
@@ -161,15 +191,26 @@ mod tests {
     fn prepared_space_is_known_by_its_marks_also_in_pieces() {
         let mut space = vec![0; 2 * BLOCK];
         for (n, block) in space.chunks_mut(BLOCK).enumerate() {
-            block[..12].copy_from_slice(b"ring-io free");
-            block[16..32].fill(7);
-            block[32..40].copy_from_slice(&((8 + n) * BLOCK).to_le_bytes());
+            block.copy_from_slice(&mark([7; 16], ((8 + n) * BLOCK) as u64));
         }
         let address = 8 * BLOCK as u64;
         assert!(is_prepared(&space, address) && is_prepared(&space[2048..], address + 2048));
         assert!(!is_prepared(&space, address + BLOCK as u64) && !is_prepared(&record(1, 4096), address));
         space[BLOCK + 3000] = 1;
         assert!(!is_prepared(&space, address) && is_prepared(&space[..BLOCK], address));
+    }
+
+    #[test]
+    fn a_log_ends_before_marks_under_the_key_of_its_file() {
+        let mut image = vec![1; 2 * BLOCK];
+        (2..5).for_each(|n| image.extend(mark([7; 16], (n * BLOCK) as u64)));
+        let ends = |image: &[u8]| [Some([7; 16]), Some([8; 16]), None].map(|key| log_end(image, key) / BLOCK);
+        assert_eq!(ends(&image), [2, 5, 5]);
+        assert_eq!(ends(&image[..image.len() - 512]), [5, 5, 5]);
+        image[3 * BLOCK + 40] = 1;
+        assert_eq!(ends(&image), [4, 5, 5]);
+        assert_eq!(log_end(&image[2 * BLOCK..3 * BLOCK], Some([7; 16])), BLOCK, "in another place");
+        assert_eq!(log_end(&mark([7; 16], 0), Some([7; 16])), 0);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use crate::hand::Hands;
 use crate::log::Log;
 use crate::machine::{Fault, Machine, Target};
+use crate::record::{Key, log_end};
 use crate::workload::{Engine, Setting};
 
 /// A workload is a matter of milliseconds, so that it takes longer only if somebody waits for ever.
@@ -31,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) hands: Option<Hands>,
     pub(crate) appends: usize,
     pub(crate) before: Vec<u8>,
+    /// The key of its marks.
+    pub(crate) key: Option<Key>,
     /// How much of `before` is known to be log.
     pub(crate) owed: usize,
     pub(crate) fault: Option<(Target, Fault)>,
@@ -77,19 +80,19 @@ fn missing() -> Option<String> {
     if let Err(error) = fuse {
         return Some(format!("/dev/fuse: {error}"));
     }
-    let probe = tempfile::tempdir().and_then(|folder| Machine::mount(folder.path(), Vec::new(), 0).map(drop));
+    let probe = tempfile::tempdir().and_then(|folder| Machine::mount(folder.path(), Vec::new(), None, 0).map(drop));
     probe.err().map(|error| format!("a file system of FUSE cannot be mounted: {error}"))
 }
 
 pub(crate) fn record(plan: &Plan) -> Result<Recorded, String> {
     let told = |what: &str, error: io::Error| format!("{what}: {error}");
-    let start = log_end(&plan.before).map_err(|error| told("the image cannot be opened", error))?;
+    let start = log_end(&plan.before, plan.key) as u64;
     if start < plan.owed as u64 {
         return Err(format!("the log was found to end at {start}, and {} bytes of it are owed", plan.owed));
     }
     let folder = TempDir::new().map_err(|error| told("a folder", error))?;
-    let machine =
-        Machine::mount(folder.path(), plan.before.clone(), plan.seed).map_err(|error| told("mount", error))?;
+    let machine = Machine::mount(folder.path(), plan.before.clone(), plan.key, plan.seed);
+    let machine = machine.map_err(|error| told("mount", error))?;
     if let Some((target, fault)) = plan.fault {
         machine.plan(target, fault);
     }
@@ -105,17 +108,11 @@ pub(crate) fn record(plan: &Plan) -> Result<Recorded, String> {
         serialized: setting.write_mode == WriteMode::Serialized,
         file_system: None,
         before: plan.before.clone(),
+        key: plan.key,
         start,
         events,
     };
     Ok(Recorded { log, said, met })
-}
-
-/// Where the log in `image` ends, as whoever opens it next will find.
-fn log_end(image: &[u8]) -> io::Result<u64> {
-    let file = tempfile::NamedTempFile::new()?;
-    fs::write(file.path(), image)?;
-    QuikIO::new(file.reopen()?).log_end().map_err(io::Error::other)
 }
 
 /// The workload, in a process of its own; what it says last.

@@ -12,9 +12,10 @@ use buffer_ring::ring_io::DeviceEvent;
 use buffer_ring::{AppendError, BufferRing, BufferRingOptions, Extent, MemoryDevice, QuikIO, Reservation, WriteMode};
 
 use crate::hand::{Hand, Hands};
+use crate::imitate;
 use crate::log::{Event, Log};
 use crate::random::Random;
-use crate::record::{BLOCK, HEADER, RecordId, encode};
+use crate::record::{BLOCK, HEADER, Key, RecordId, encode, log_end, mark};
 
 const WRITERS: usize = 4;
 const EIO: i32 = 5;
@@ -31,9 +32,41 @@ enum Mode {
     Manual,
 }
 
-/// A ring's life on a file that holds `before`, of which `owed` bytes are known to be a log.
-pub(crate) fn simulate(seed: u64, life: u32, before: Vec<u8>, owed: usize) -> Result<Log, String> {
+/// The file in which a life begins.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) image: Vec<u8>,
+    pub(crate) key: Option<Key>,
+    /// So many bytes are known to be a log.
+    pub(crate) owed: usize,
+}
+
+impl Found {
+    /// As a tool leaves it that copies files: without its key, with the one of another log, or with marks of another
+    /// log behind it.
+    fn copied(mut self, random: &mut Random) -> Self {
+        let foreign = [random.next(), random.next()].map(u64::to_le_bytes).concat().try_into().expect("16 bytes");
+        // The device that it goes on with holds whole blocks.
+        self.image.resize(self.image.len().next_multiple_of(BLOCK), 0);
+        match random.below(12) {
+            0 => self.key = None,
+            1 => self.key = Some(foreign),
+            2 => {
+                for _ in 0..random.up_to(3) {
+                    let address = self.image.len() as u64;
+                    self.image.extend(mark(foreign, address));
+                }
+            }
+            _ => {}
+        }
+        self
+    }
+}
+
+/// A ring's life on a file that was found.
+pub(crate) fn simulate(seed: u64, life: u32, found: Found) -> Result<Log, String> {
     let mut random = Random::new(seed);
+    let Found { image: before, key, owed } = found.copied(&mut random);
     let mode = random.pick(&[Mode::Auto, Mode::Auto, Mode::Auto, Mode::Held, Mode::Manual]);
     let write_mode = random.pick(&[WriteMode::TailLocalized, WriteMode::TailLocalized, WriteMode::Serialized]);
     let (capacity, buffer_size) = (2 + random.below(4), BLOCK * random.pick(&[1, 1, 2, 3, 4]));
@@ -43,12 +76,16 @@ pub(crate) fn simulate(seed: u64, life: u32, before: Vec<u8>, owed: usize) -> Re
 
     let (_, device) = QuikIO::in_memory();
     fill(&device, &before)?;
+    device.set_key(key);
     let events = Arc::new(Mutex::new(Vec::new()));
     device.shuffle(random.next());
     let io = device.builder().write_mode(write_mode).prepare(prepare).build().map_err(|error| error.to_string())?;
     let start = io.start().map_err(|error| error.to_string())?;
     if start < owed as u64 {
         return Err(format!("the log was found to end at {start}, and {owed} bytes of it are owed"));
+    }
+    if start != log_end(&before, key) as u64 {
+        return Err(format!("the log was found to end at {start}, and ends at {}", log_end(&before, key)));
     }
     let ring = Arc::new(BufferRing::with_options(BufferRingOptions {
         capacity,
@@ -77,6 +114,7 @@ pub(crate) fn simulate(seed: u64, life: u32, before: Vec<u8>, owed: usize) -> Re
         sequences: [0; WRITERS],
         open: Vec::new(),
         placed: Vec::new(),
+        keys: key.into_iter().collect(),
     };
     let steps = 60 + life.random.below(240);
     for _ in 0..steps {
@@ -86,7 +124,7 @@ pub(crate) fn simulate(seed: u64, life: u32, before: Vec<u8>, owed: usize) -> Re
     drop(ring);
     let events = mem::take(&mut *events.lock().expect("no panic"));
     let serialized = write_mode == WriteMode::Serialized;
-    Ok(Log { seed, images: 0, setting, serialized, file_system: None, before, start, events })
+    Ok(Log { seed, images: 0, setting, serialized, file_system: None, before, key, start, events })
 }
 
 /// Puts `before` into the device, as if it had been there for ever.
@@ -131,6 +169,8 @@ fn record(device: &MemoryDevice, events: &Arc<Mutex<Vec<Event>>>, ring: &Arc<Buf
                     Weak::upgrade(&ring).map(|ring| ring.written_watermark());
                 }
             }
+            DeviceEvent::KeyChanged { key } => push(Event::KeyChanged { key }),
+            DeviceEvent::KeySynced { key } => push(Event::KeySynced { key }),
             DeviceEvent::SyncEnded { sync, succeeded } => {
                 push(Event::FlushEnded { flush: sync - first_sync, succeeded });
             }
@@ -185,6 +225,8 @@ struct Life<'a> {
     /// Reservations that are filled, and not yet given up.
     open: Vec<(RecordId, Reservation<'a>)>,
     placed: Vec<(RecordId, Extent)>,
+    /// What a client has seen as the key of the file.
+    keys: Vec<Key>,
 }
 
 impl Life<'_> {
@@ -197,7 +239,8 @@ impl Life<'_> {
             return if self.random.chance(70) { self.wait_for_one() } else { self.sync() };
         }
         match self.random.below(100) {
-            0..=64 => self.append_some(),
+            0..=3 => self.imitate(),
+            4..=64 => self.append_some(),
             65..=79 => self.reserve(),
             80..=86 => self.give_up_one(),
             87..=91 => _ = self.ring.flush(&self.ring.current_buffer(Ordering::Acquire)),
@@ -339,6 +382,30 @@ impl Life<'_> {
         }
     }
 
+    /// Appends something that looks like prepared space, or like a log.
+    fn imitate(&mut self) {
+        if self.random.chance(50) {
+            self.sync();
+        }
+        self.keys.extend(self.device.key().filter(|key| !self.keys.contains(key)));
+        let len = imitate::len(self.ring.tail(), self.random.up_to(3));
+        match self.ring.try_reserve(len.min(self.buffer_size)) {
+            Ok(mut reservation) => {
+                let (start, len) = (reservation.extent().start(), reservation.len());
+                let bytes = imitate::payload(&mut self.random, self.device, &self.keys, start, len);
+                reservation.copy_from_slice(&bytes);
+                self.tell(Event::Imitated { start, bytes });
+                let extent = reservation.commit();
+                self.give_up_all();
+                if self.random.chance(60) && self.ring.wait_durable(extent.end()).is_ok() {
+                    self.tell(Event::Watermark { address: self.ring.durable_watermark() });
+                }
+            }
+            Err(AppendError::RingFull | AppendError::Sealed) => self.make_room(),
+            Err(_) => {}
+        }
+    }
+
     fn give_up_one(&mut self) {
         if !self.open.is_empty() {
             let (record, reservation) = self.open.swap_remove(self.random.below(self.open.len()));
@@ -386,19 +453,25 @@ impl Life<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::is_prepared;
 
-    /// Without the bytes of prepared space, which have a random number in them.
+    /// Without the keys, which are random.
     fn events(seed: u64) -> Vec<Event> {
-        let mut events = simulate(seed, 1, Vec::new(), 0).expect("a working ring").events;
+        let mut events = simulate(seed, 1, Found::default()).expect("a working ring").events;
         for event in &mut events {
-            if let Event::Arrived { offset, bytes, .. } = event
-                && is_prepared(bytes, *offset)
-            {
-                bytes.clear();
+            match event {
+                Event::Arrived { bytes, .. } | Event::Imitated { bytes, .. } => without_keys(bytes),
+                Event::KeyChanged { key } | Event::KeySynced { key } => *key = key.map(|_| Key::default()),
+                _ => {}
             }
         }
         events
+    }
+
+    fn without_keys(bytes: &mut [u8]) {
+        const MAGIC: &[u8] = b"ring-io free";
+        while let Some(at) = bytes.windows(MAGIC.len()).position(|window| window == MAGIC) {
+            bytes[at..][..32].fill(1);
+        }
     }
 
     #[test]

@@ -7,8 +7,8 @@ use core::sync::atomic::Ordering;
 use core::time::Duration;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
@@ -17,9 +17,11 @@ use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
 use crate::hand::{Hand, Hands};
+use crate::imitate::{self, Source};
 use crate::log::Event;
+use crate::machine;
 use crate::random::Random;
-use crate::record::{BLOCK, HEADER, RecordId, encode};
+use crate::record::{BLOCK, HEADER, Key, RecordId, encode};
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
@@ -137,12 +139,14 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
         for writer in 0..options.writers {
             let writer = Writer {
                 ring: &ring,
+                log: &options.log,
                 hand: setting.hands.of(&ring, writer as usize),
                 acks: &acks,
                 setting,
                 random: Random::new(seeds.next()),
                 record: RecordId { life: options.life, writer, sequence: 0 },
                 placed: Vec::new(),
+                keys: Vec::new(),
             };
             scope.spawn(|| writer.run(options.appends));
         }
@@ -163,12 +167,29 @@ fn tell(mut acks: &File, event: &Event) {
 
 struct Writer<'a> {
     ring: &'a BufferRing,
+    log: &'a Path,
     hand: Hand<'a>,
     acks: &'a File,
     setting: Setting,
     random: Random,
     record: RecordId,
     placed: Vec<(RecordId, Extent)>,
+    /// What it has seen as the key of the file.
+    keys: Vec<Key>,
+}
+
+/// The log as a client may see it that reads its file.
+impl Source for &Path {
+    fn key(&self) -> Option<Key> {
+        machine::key_of(self)
+    }
+
+    fn read(&self, offset: usize, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        let read = File::open(self).and_then(|file| file.read_at(&mut bytes, offset as u64));
+        bytes.truncate(read.unwrap_or(0));
+        bytes
+    }
 }
 
 impl Writer<'_> {
@@ -181,6 +202,7 @@ impl Writer<'_> {
                 0..=3 => self.wait_for_one(),
                 4 => self.sync(),
                 5 => _ = self.ring.flush(&self.ring.current_buffer(Ordering::Acquire)),
+                6 if self.random.chance(30) => self.imitate(),
                 _ => {}
             }
             if self.ring.poisoned().is_some() && self.random.chance(50) {
@@ -240,6 +262,24 @@ impl Writer<'_> {
                 self.tell(&Event::Acknowledged { record });
             }
             self.placed.push((record, extent));
+        }
+    }
+
+    /// Appends something that looks like prepared space, or like a log.
+    fn imitate(&mut self) {
+        self.keys.extend(self.log.key().filter(|key| !self.keys.contains(key)));
+        if self.random.chance(50) {
+            self.sync();
+        }
+        let len = imitate::len(self.ring.tail(), self.random.up_to(3));
+        let Ok(mut reservation) = self.ring.try_reserve(len.min(self.setting.buffer_size)) else { return };
+        let (start, len) = (reservation.extent().start(), reservation.len());
+        let bytes = imitate::payload(&mut self.random, &self.log, &self.keys, start, len);
+        reservation.copy_from_slice(&bytes);
+        self.tell(&Event::Imitated { start, bytes });
+        let extent = reservation.commit();
+        if self.random.chance(60) && self.ring.wait_durable(extent.end()).is_ok() {
+            self.tell(&Event::Watermark { address: self.ring.durable_watermark() });
         }
     }
 

@@ -37,6 +37,7 @@ use self::slots::Slots;
 use crate::file::LogFile;
 use crate::retry::{MAX_STALLS, pause};
 use crate::seam::{Attempt, Backend, Completion, Job, Request};
+use crate::settle::Scope;
 use crate::{Registered, Wait};
 
 /// What the operation is called that does nothing but end a wait.
@@ -121,7 +122,11 @@ impl Uring {
                 let (bytes, position) = (request.remaining(), request.position());
                 // `remaining` is at most 1 GiB.
                 let (start, len) = (bytes.as_ptr(), bytes.len() as u32);
-                let sync = if request.durable { libc::RWF_DSYNC } else { 0 };
+                let sync = match request.scope {
+                    _ if !request.durable => 0,
+                    Scope::Data => libc::RWF_DSYNC,
+                    Scope::Whole(_) => libc::RWF_SYNC,
+                };
                 match registration.and_then(|registration| registration.buffer(&request.bytes)) {
                     Some(buffer) => {
                         opcode::WriteFixed::new(fd, start, len, buffer).offset(position).rw_flags(sync).build()
@@ -129,7 +134,13 @@ impl Uring {
                     None => opcode::Write::new(fd, start, len).offset(position).rw_flags(sync).build(),
                 }
             }
-            Job::Sync(_) => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
+            Job::Sync(flush) => {
+                let flags = match flush.scope {
+                    Scope::Data => FsyncFlags::DATASYNC,
+                    Scope::Whole(_) => FsyncFlags::empty(),
+                };
+                opcode::Fsync::new(fd).flags(flags).build()
+            }
         };
         entry.flags(flags)
     }

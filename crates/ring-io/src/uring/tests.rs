@@ -6,6 +6,7 @@ use std::thread;
 use ring_alloc::{BLOCK, Buffer};
 
 use super::*;
+use crate::seam::Flush;
 
 fn engine() -> Option<Uring> {
     let file = tempfile::tempfile().expect("a file");
@@ -100,11 +101,11 @@ fn a_ring_that_cannot_be_entered_answers_for_everything() {
     for token in 0..many {
         engine.submit(write(token));
     }
-    engine.submit(Job::Sync(Instant::now()));
+    engine.submit(Job::Sync(Flush::new(Scope::Data)));
     let mut completed = Vec::new();
     engine.give_up(Errno::BADF, &mut completed);
     engine.submit(write(many));
-    engine.submit(Job::Sync(Instant::now()));
+    engine.submit(Job::Sync(Flush::new(Scope::Data)));
     engine.reap(Wait::Until(None), &mut completed);
     assert_eq!((tokens(&completed), completed.len() as u64), ((0..=many).collect(), many + 3));
     assert!(completed.iter().all(|(_, result)| *result == Err(Errno::BADF)));
