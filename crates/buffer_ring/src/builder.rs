@@ -6,6 +6,7 @@ use ring_alloc::{Arena, is_aligned};
 use ring_io::AttachError;
 
 use crate::latency::Recorder;
+use crate::rotation::ADDRESS_LIMIT;
 use crate::shared::Shared;
 use crate::{BufferRing, BufferRingOptions, CommitPolicy, OptionsError, device};
 
@@ -61,6 +62,9 @@ impl BufferRingBuilder {
             Some(io) => {
                 let queue = device::attach(&io, &arena).map_err(OptionsError::Device)?;
                 let start = io.start().map_err(|error| OptionsError::Device(AttachError::File(error)))?;
+                if start.checked_add(buffer_size as u64).is_none_or(|end| end > ADDRESS_LIMIT) {
+                    return Err(OptionsError::Start { start });
+                }
                 if start > 0 {
                     io.sync().map_err(OptionsError::Sync)?;
                 }

@@ -27,6 +27,12 @@ pub enum OptionsError {
     /// The buffer size is above 2 GiB.
     #[error("buffer_size {0} is above 2 GiB")]
     BufferTooLarge(usize),
+    /// The log would begin so high that not even one buffer has addresses.
+    #[error("the log cannot begin at {start}: its first buffer would end beyond the last address, {ADDRESS_LIMIT}")]
+    Start {
+        /// Where it would begin: [`start_at`](ring_io::QuikIOBuilder::start_at) of the device.
+        start: u64,
+    },
     /// The memory for the buffers cannot be had.
     #[error("no memory for the buffers: {0}")]
     Memory(#[source] ArenaError),

@@ -256,7 +256,7 @@ impl<W> Helper<W> {
         let mut thread = self.thread.lock();
         if thread.is_none() {
             let shared = Arc::clone(shared);
-            match thread::Builder::new().name(name.to_owned()).spawn(move || run(&shared)) {
+            match ring_io::spawn(name, move || run(&shared)) {
                 Ok(started) => *thread = Some(started),
                 Err(error) => tracing::warn!(%error, name, "cannot start a thread for futures: they block"),
             }

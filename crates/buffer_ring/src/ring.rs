@@ -59,6 +59,9 @@ impl BufferRing {
 
     /// Copies `payload` into the log. Waits while the ring is full.
     ///
+    /// A later system call of the thread may return `EINTR` without a signal, when a buffer that the append has flushed is written: see
+    /// [`kernel_submits`](ring_io::QuikIOBuilder::kernel_submits).
+    ///
     /// The bytes are staged when it returns, not durable: see [`wait_durable`](Self::wait_durable) and
     /// [`append_durable`](Self::append_durable).
     ///

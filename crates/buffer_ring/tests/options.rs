@@ -54,6 +54,21 @@ fn a_buffer_above_two_gibibytes_is_refused_and_one_of_two_is_not() {
     assert_eq!(ring.append(b"record").map(|extent| extent.end()), Ok(6));
 }
 
+#[test]
+fn a_start_without_room_for_a_buffer_is_refused() {
+    const LAST: u64 = (1 << 60) - 4096;
+    let dir = disk();
+    let file = Arc::new(buffered_file(&dir.path().join("log")));
+    for (start, size) in [(LAST - 4096, 8192), (LAST, 4096), (1 << 62, 4096), (u64::MAX - 4095, 4096)] {
+        let io = Arc::new(QuikIO::builder(Arc::clone(&file)).start_at(start).build().expect("a multiple of 4096"));
+        let error = refusal(BufferRingOptions { io_instance: Some(io), ..options(2, size) });
+        assert_eq!(error, OptionsError::Start { start });
+    }
+    let io = Arc::new(QuikIO::builder(file).start_at(LAST - 8192).build().expect("a multiple of 4096"));
+    let ring = BufferRing::try_with_options(BufferRingOptions { io_instance: Some(io), ..options(2, 8192) });
+    assert_eq!(ring.expect("room for one buffer").tail(), LAST - 8192);
+}
+
 /// `QuikIO::new` takes the file, and the ring refuses it, as often as it is tried.
 fn assert_unfit(file: impl Into<Arc<File>>, expected: FileError) {
     let io = Arc::new(QuikIO::new(file));

@@ -7,6 +7,7 @@ use ring_alloc::is_aligned;
 
 use crate::file::LogFile;
 use crate::seam::Storage;
+use crate::uring::Submitter;
 use crate::{Engine, EngineKind, FileError, MemoryDevice, QuikIO, WriteMode, engine};
 
 /// Makes a [`QuikIO`] whose start, engine or write mode is chosen by hand. See [`QuikIO::builder`] and [`MemoryDevice::builder`].
@@ -18,6 +19,7 @@ pub struct QuikIOBuilder {
     engine: Option<EngineKind>,
     write_mode: WriteMode,
     prepare: Option<u64>,
+    submitter: Submitter,
 }
 
 #[derive(Debug)]
@@ -36,7 +38,8 @@ impl QuikIOBuilder {
     }
 
     fn on(target: Target) -> Self {
-        Self { target, start_at: None, engine: None, write_mode: WriteMode::default(), prepare: None }
+        let (write_mode, submitter) = (WriteMode::default(), Submitter::default());
+        Self { target, start_at: None, engine: None, write_mode, prepare: None, submitter }
     }
 
     /// The log begins at this byte of the file, a multiple of 4096. What the file holds from there on is overwritten.
@@ -48,6 +51,17 @@ impl QuikIOBuilder {
     /// This engine or none, whatever the environment variable `BUFFER_RING_ENGINE` says.
     pub fn engine(mut self, kind: EngineKind) -> Self {
         self.engine = Some(kind);
+        self
+    }
+
+    /// Whether a thread of the kernel takes over what is submitted (`IORING_SETUP_SQPOLL`), so that no completion interrupts a system call of
+    /// the threads that append. For programs whose event loop appends; without it, `epoll_wait` and reads with a timeout return `EINTR`
+    /// there when a buffer that the thread has flushed is written.
+    ///
+    /// It costs a thread of the kernel per `QuikIO`, which looks for more work for a millisecond after each flush before it sleeps: next to
+    /// a whole processor under a steady load. Only for the engine io_uring; with positioned writes there is nothing to interrupt.
+    pub fn kernel_submits(mut self, on: bool) -> Self {
+        self.submitter = if on { Submitter::Kernel } else { Submitter::Caller };
         self
     }
 
@@ -82,8 +96,8 @@ impl QuikIOBuilder {
                 let file = Arc::new(LogFile::new(file));
                 file.check()?;
                 let (backend, engine) = match self.engine {
-                    Some(kind) => engine::exactly(kind, &file)?,
-                    None => engine::best(&file),
+                    Some(kind) => engine::exactly(kind, &file, self.submitter)?,
+                    None => engine::best(&file, self.submitter),
                 };
                 QuikIO::assemble(backend, file, engine)
             }

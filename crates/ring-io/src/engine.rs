@@ -8,7 +8,7 @@ use crate::FileError;
 use crate::file::LogFile;
 use crate::positioned::Positioned;
 use crate::seam::Backend;
-use crate::uring::Uring;
+use crate::uring::{Submitter, Uring};
 
 /// The environment variable that chooses the engine where the builder does not.
 const ENGINE_VARIABLE: &str = "BUFFER_RING_ENGINE";
@@ -72,11 +72,13 @@ impl fmt::Display for Engine {
 }
 
 /// The best engine there is: what the environment asks for, else io_uring, else positioned writes.
-pub(crate) fn best(file: &Arc<LogFile>) -> (Box<dyn Backend>, Engine) {
+pub(crate) fn best(file: &Arc<LogFile>, submitter: Submitter) -> (Box<dyn Backend>, Engine) {
     let reason = if preferred() == Some(EngineKind::Positioned) {
         format!("asked for by {ENGINE_VARIABLE}")
+    } else if preferred() != Some(EngineKind::IoUring) && file.blocks_submit() {
+        "through io_uring, FUSE would have a submit wait for the server".to_owned()
     } else {
-        match Uring::new(Arc::clone(file)) {
+        match Uring::new(Arc::clone(file), submitter) {
             Ok(uring) => return (Box::new(uring), Engine::new(EngineKind::IoUring, None)),
             Err(reason) => {
                 tracing::warn!(%reason, "no io_uring: falling back to positioned writes");
@@ -88,10 +90,14 @@ pub(crate) fn best(file: &Arc<LogFile>) -> (Box<dyn Backend>, Engine) {
 }
 
 /// The engine of that kind or none.
-pub(crate) fn exactly(kind: EngineKind, file: &Arc<LogFile>) -> Result<(Box<dyn Backend>, Engine), FileError> {
+pub(crate) fn exactly(
+    kind: EngineKind,
+    file: &Arc<LogFile>,
+    submitter: Submitter,
+) -> Result<(Box<dyn Backend>, Engine), FileError> {
     let unavailable = |reason| FileError::EngineUnavailable { kind, reason };
     let backend: Box<dyn Backend> = match kind {
-        EngineKind::IoUring => Box::new(Uring::new(Arc::clone(file)).map_err(unavailable)?),
+        EngineKind::IoUring => Box::new(Uring::new(Arc::clone(file), submitter).map_err(unavailable)?),
         EngineKind::Positioned => Box::new(Positioned::new(Arc::clone(file))),
         EngineKind::Memory => return Err(unavailable("it has no file; it is made by QuikIO::in_memory".to_owned())),
     };

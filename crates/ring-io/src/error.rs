@@ -201,6 +201,11 @@ pub struct OpenError {
 enum Cause {
     #[error("{}", os(*.0))]
     Os(i32),
+    #[error(
+        "cannot {step}, {}, without which a new file may be gone after a crash: {}; \
+         repair that, or hand over an open file that is safe by other means", directory.display(), os(*.errno)
+    )]
+    Directory { directory: PathBuf, step: &'static str, errno: i32 },
     #[error(transparent)]
     File(FileError),
 }
@@ -210,6 +215,11 @@ impl OpenError {
         // The one error the standard library makes up itself is a path with a zero byte in it.
         let errno = error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error());
         Self { path: path.to_owned(), cause: Cause::Os(errno) }
+    }
+
+    pub(crate) fn directory(path: &Path, directory: &Path, step: &'static str, error: &io::Error) -> Self {
+        let errno = error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
+        Self { path: path.to_owned(), cause: Cause::Directory { directory: directory.to_owned(), step, errno } }
     }
 
     pub(crate) fn file(path: &Path, error: FileError) -> Self {
@@ -222,12 +232,22 @@ impl OpenError {
         &self.path
     }
 
-    /// What the operating system answered, if it was not opened.
+    /// What the operating system answered, if it was not opened, or its [directory](Self::unsynced_directory) not synced.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self.cause {
-            Cause::Os(errno) => Some(errno),
+            Cause::Os(errno) | Cause::Directory { errno, .. } => Some(errno),
             Cause::File(_) => None,
+        }
+    }
+
+    /// The directory of an empty file that could not be put on stable storage, so that the file might be gone after a crash. If the
+    /// call had created the file, it has removed it again.
+    #[must_use]
+    pub fn unsynced_directory(&self) -> Option<&Path> {
+        match &self.cause {
+            Cause::Directory { directory, .. } => Some(directory),
+            Cause::Os(_) | Cause::File(_) => None,
         }
     }
 
@@ -235,7 +255,7 @@ impl OpenError {
     #[must_use]
     pub fn file_error(&self) -> Option<&FileError> {
         match &self.cause {
-            Cause::Os(_) => None,
+            Cause::Os(_) | Cause::Directory { .. } => None,
             Cause::File(error) => Some(error),
         }
     }

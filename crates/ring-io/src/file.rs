@@ -1,22 +1,20 @@
 //! The file under a log: what it must be, and how it is opened, read, written and synced.
 
 use core::ffi::CStr;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice};
+use std::fs::File;
+use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use ring_alloc::{BLOCK, Buffer, round_down, round_up};
-use rustix::fs::{AtFlags, FileType, IFlags, OFlags, StatVfsMountFlags, StatxFlags, XattrFlags};
+use rustix::fs::{AtFlags, FileType, IFlags, OFlags, Stat, StatVfsMountFlags, StatxFlags, XattrFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use crate::FileError;
 use crate::lock::WriterLock;
 use crate::mark::Key;
 use crate::retry::is_transient;
-use crate::seam::{Request, Storage};
+use crate::seam::{Job, Request, Storage};
 use crate::settle::Scope;
 
 /// Bytes of the largest buffer that a direct read goes through.
@@ -28,6 +26,26 @@ const MAX_OFFSET: u64 = round_down(i64::MAX as u64);
 /// `f_type` of file systems that are memory (tmpfs, ramfs), or never overwrite in place (btrfs, zfs, bcachefs, nilfs2).
 const NOT_IN_PLACE: [u32; 6] = [0x0102_1994, 0x8584_58f6, 0x9123_683e, 0x2fc1_2fc1, 0xca45_1a4e, 0x3434];
 
+/// `f_type` of file systems that answer for themselves, without a server, and never with `ECANCELED`: ext2 to ext4, xfs, btrfs, f2fs,
+/// tmpfs, ramfs, zfs, bcachefs, nilfs2, jfs, exfat, ntfs3.
+const LOCAL: [u32; 12] = [
+    0xef53,
+    0x5846_5342,
+    0x9123_683e,
+    0xf2f5_2010,
+    0x0102_1994,
+    0x8584_58f6,
+    0x2fc1_2fc1,
+    0xca45_1a4e,
+    0x3434,
+    0x3153_464a,
+    0x2011_bab0,
+    0x7366_746e,
+];
+
+/// `f_type` of FUSE, also of virtiofs.
+const FUSE: u32 = 0x6573_5546;
+
 /// `OFlags::DSYNC` is all of `O_SYNC`, of which this is a part.
 const O_DSYNC: OFlags = OFlags::from_bits_retain(libc::O_DSYNC.cast_unsigned());
 
@@ -38,32 +56,6 @@ const KEY: &CStr = c"user.ring-io.prepared";
 pub(crate) struct LogFile {
     file: Arc<File>,
     direct: bool,
-}
-
-/// Opens `path` to read and write, direct where the file system allows it; creates it if it is missing.
-pub(crate) fn open(path: &Path) -> io::Result<File> {
-    let with = |flags: OFlags| {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        options.custom_flags(flags.bits().cast_signed()).open(path)
-    };
-    let file = match with(OFlags::DIRECT) {
-        Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
-            let file = with(OFlags::empty())?;
-            tracing::warn!(path = %path.display(), "the file system refuses O_DIRECT: writes go through its cache");
-            file
-        }
-        opened => opened?,
-    };
-    // An empty file may be new, and a new file is there after a crash only if its directory was synced.
-    let metadata = file.metadata()?;
-    if metadata.is_file()
-        && metadata.len() == 0
-        && let Some(directory) = fs::canonicalize(path)?.parent()
-    {
-        File::open(directory)?.sync_all()?;
-    }
-    Ok(file)
 }
 
 impl LogFile {
@@ -89,6 +81,43 @@ impl LogFile {
         }
     }
 
+    /// All of a job, in this thread.
+    pub(crate) fn carry_out(&self, job: &Job) -> Result<usize, Errno> {
+        match job {
+            Job::Write(request) => self.write(request),
+            Job::Sync(flush) => self.sync(flush.scope).map(|()| 0),
+        }
+    }
+
+    /// Whether io_uring answers `ECANCELED` only for what it has never begun. No file system named in [`LOCAL`] has that errno; a server
+    /// behind another one may answer whatever it likes, also after a sync that has failed.
+    pub(crate) fn cancels_only_unbegun(&self) -> bool {
+        let local = |system: rustix::fs::StatFs| LOCAL.contains(&(system.f_type as u32));
+        self.file_type() == Ok(FileType::BlockDevice) || rustix::fs::fstatfs(&self.file).is_ok_and(local)
+    }
+
+    /// Whether io_uring would have the thread that submits a write wait for its end: FUSE does not know a write that must not block, and
+    /// does not say so.
+    pub(crate) fn blocks_submit(&self) -> bool {
+        rustix::fs::fstatfs(&self.file).is_ok_and(|system| system.f_type as u32 == FUSE)
+    }
+
+    /// Whether `other` is this file.
+    pub(crate) fn is(&self, other: Result<Stat, Errno>) -> bool {
+        let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
+        rustix::fs::fstat(&self.file).is_ok_and(|stat| other.is_ok_and(|other| identity(stat) == identity(other)))
+    }
+
+    /// Whether it was removed from its last directory.
+    pub(crate) fn has_no_name(&self) -> bool {
+        rustix::fs::fstat(&self.file).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
+    /// Writes out everything that the file's file system has not yet, names included.
+    pub(crate) fn sync_file_system(&self) -> Result<(), Errno> {
+        rustix::fs::syncfs(&self.file)
+    }
+
     /// The same without these flags, which a filter of system calls or a file system may not know.
     fn write_and_sync(&self, bytes: &[u8], offset: u64, scope: Scope) -> Result<usize, Errno> {
         let written = rustix::io::pwrite(&self.file, bytes, offset)?;
@@ -100,7 +129,7 @@ impl LogFile {
     }
 
     /// What direct I/O on the file has to be aligned to, where the kernel tells.
-    fn direct_alignment(&self) -> Option<u32> {
+    pub(crate) fn direct_alignment(&self) -> Option<u32> {
         let stat = rustix::fs::statx(&self.file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok()?;
         let told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::DIOALIGN);
         // 0 stands for files that the kernel serves through its cache even so.

@@ -35,6 +35,17 @@
 //! [`WriteQueue::write_durable_now`]), all of it, however many attempts it took; else once a sync that began later has succeeded:
 //! [`QuikIO::sync`], or [`WriteQueue::submit_sync`], for which nobody has to wait. A sync is never tried again.
 //!
+//! At a task limit (`RLIMIT_NPROC`, `pids.max`) the kernel has no worker for what would block; then the thread that reaps writes or syncs
+//! itself. Submitting never blocks, not even on FUSE, unless io_uring is asked for there by name.
+//!
+//! # In an event loop
+//!
+//! When a write completes, io_uring interrupts the thread that has submitted it: `epoll_wait`, `poll` and reads with a timeout return
+//! `EINTR` without any signal, 100 of 100 times on Linux 6.18. Go on after `EINTR`, submit from another thread, or choose
+//! [`kernel_submits`](QuikIOBuilder::kernel_submits) or positioned writes, with both of which it happens 0 of 100 times.
+//!
+//! # Prepared space
+//!
 //! While small durable writes come, the queue also writes behind the log: space [prepared](QuikIOBuilder::prepare) for them, which
 //! [`QuikIO::log_end`] tells from the log, and which is cut off when the queue is dropped.
 //!
@@ -67,6 +78,7 @@
 //! ```
 
 mod builder;
+mod chunk;
 mod engine;
 mod error;
 mod file;
@@ -74,9 +86,11 @@ mod lock;
 mod mailbox;
 mod mark;
 mod memory;
+mod open;
 mod order;
 mod positioned;
 mod queue;
+mod quiet;
 mod quik_io;
 mod retry;
 mod seam;
@@ -91,5 +105,7 @@ pub use error::{AttachError, DeviceError, FileError, OpenError, Operation};
 pub use memory::MemoryDevice;
 pub use order::WriteMode;
 pub use queue::{Finished, Registered, Wait, WriteQueue};
+#[doc(hidden)]
+pub use quiet::spawn;
 pub use quik_io::QuikIO;
 pub use watch::DeviceEvent;

@@ -2,14 +2,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 use ring_alloc::Arena;
 
 use crate::file::LogFile;
 use crate::mailbox::Mailbox;
-use crate::seam::{Attempt, Backend, Completion, Job, Request, Storage};
+use crate::quiet;
+use crate::seam::{Attempt, Backend, Completion, Job, Request};
 use crate::{Registered, Wait};
 
 /// Writes that can be at the device at once. A log is one stream: more threads only wait for each other.
@@ -48,7 +49,7 @@ impl Positioned {
         let mut threads = self.threads.lock();
         if threads.len() < MAX_THREADS {
             let shared = Arc::clone(&self.shared);
-            match thread::Builder::new().name("ring-io".to_owned()).spawn(move || shared.run()) {
+            match quiet::spawn("ring-io", move || shared.run()) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => tracing::warn!(%error, running = threads.len(), "cannot start a thread to write"),
             }
@@ -127,10 +128,7 @@ impl Shared {
     }
 
     fn carry_out(&self, job: Job) {
-        let result = match &job {
-            Job::Write(request) => self.file.write(request),
-            Job::Sync(flush) => self.file.sync(flush.scope).map(|()| 0),
-        };
+        let result = self.file.carry_out(&job);
         self.mailbox.deliver((job, result));
     }
 }
@@ -140,6 +138,24 @@ mod tests {
     use ring_alloc::{BLOCK, Buffer};
 
     use super::*;
+
+    #[test]
+    fn its_threads_leave_signals_to_the_process() {
+        const SIGTERM: u64 = 1 << (libc::SIGTERM - 1);
+        let file = tempfile::tempfile().expect("a file");
+        let engine = Positioned::new(Arc::new(LogFile::new(Arc::new(file))));
+        let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
+        engine.submit(Job::Write(Request::new(1, bytes, 0, false)));
+        engine.reap(Wait::Until(None), &mut Vec::new());
+        let tasks = std::fs::read_dir("/proc/self/task").expect("the tasks of this process");
+        let statuses = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok());
+        let ours: Vec<_> = statuses.filter(|status| status.starts_with("Name:\tring-io\n")).collect();
+        assert!(!ours.is_empty());
+        for status in ours {
+            let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).expect("a mask");
+            assert!(u64::from_str_radix(blocked, 16).expect("a mask") & SIGTERM != 0, "{status}");
+        }
+    }
 
     #[test]
     fn however_many_writes_there_are_a_few_threads_write_them() {

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
 use ring_alloc::{Arena, Frozen, is_aligned};
+use rustix::io::Errno;
 
 use crate::lock::WriterLock;
 use crate::mark::imitates;
@@ -15,7 +16,7 @@ use crate::order::{Admitted, Order};
 use crate::retry::{self, Verdict};
 use crate::seam::{Completion, Flush, Job, Request};
 use crate::settle::Scope;
-use crate::space::Space;
+use crate::space::{Prepared, Space};
 use crate::{DeviceError, Operation, QuikIO};
 
 /// How long [`WriteQueue::reap`] may take.
@@ -401,10 +402,17 @@ impl WriteQueue {
 
     /// A preparing write has ended.
     fn prepared(&self, Finished { bytes, result, .. }: Finished) {
-        let success = result.is_ok();
-        // Before anything that waited for it can succeed.
-        result.unwrap_or_else(|error| self.io.health().preparing_failed(error));
-        let kept = self.space.as_ref().map(|space| space.lock().done(bytes, success));
+        let cancelled = |error: &DeviceError| error.errno() == Some(Errno::CANCELED.raw_os_error());
+        let outcome = match result {
+            Ok(()) => Prepared::Yes,
+            Err(error) if cancelled(&error) => Prepared::NotNow,
+            Err(error) => {
+                // Before anything that waited for it can succeed.
+                self.io.health().preparing_failed(error);
+                Prepared::No
+            }
+        };
+        let kept = self.space.as_ref().map(|space| space.lock().done(bytes, outcome));
         kept.into_iter().flatten().for_each(|request| self.io.backend().submit(Job::Write(request)));
     }
 

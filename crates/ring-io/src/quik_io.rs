@@ -10,14 +10,17 @@ use parking_lot::Mutex;
 use ring_alloc::{Arena, is_aligned};
 use rustix::io::Errno;
 
-use crate::file::{self, LogFile};
+use crate::file::LogFile;
 use crate::lock::WriterLock;
 use crate::mark::{Ending, Key};
 use crate::memory::MemoryDevice;
+use crate::open::{self, Opened};
 use crate::order::Order;
+use crate::retry::is_transient;
 use crate::seam::{Backend, Flush, Storage};
 use crate::settle::{Scope, Settling};
 use crate::space::{DEFAULT_LIMIT, Space};
+use crate::uring::Submitter;
 use crate::{
     AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, WriteMode,
     WriteQueue, engine,
@@ -41,38 +44,39 @@ pub struct QuikIO {
     health: Health,
     settling: Settling,
     attached: AtomicBool,
+    /// Why [`open`](Self::open) did not open it with `O_DIRECT`.
+    cached: Option<String>,
     /// Held for good, if it was opened here. Declared last: released when nothing can write any more.
     lock: Option<WriterLock>,
 }
 
 impl QuikIO {
-    /// A `QuikIO` for `file`, with io_uring where that works and positioned writes where not; [`engine`](Self::engine) tells.
+    /// A `QuikIO` for `file`, with io_uring where that works and positioned writes where not, or on FUSE; [`engine`](Self::engine) tells.
     /// The environment variable `BUFFER_RING_ENGINE` (`uring` or `positioned`) chooses one of the two.
     ///
     /// It never fails: a file that cannot hold a log is refused by [`start`](Self::start) and [`attach`](Self::attach).
     #[must_use]
     pub fn new(file: impl Into<Arc<File>>) -> Self {
         let file = Arc::new(LogFile::new(file.into()));
-        let (backend, engine) = engine::best(&file);
+        let (backend, engine) = engine::best(&file, Submitter::Caller);
         Self::assemble(backend, file, engine)
     }
 
     /// Opens the file at `path` to read and write, past the kernel's cache (`O_DIRECT`) where the file system allows that.
     ///
-    /// A missing file is created, and its directory synced; an existing one keeps its content. Nobody else can write to it through
-    /// a `QuikIO` while this one lives.
+    /// A missing file is created; an existing one keeps its content. If it is empty, it may be new, and its directory is synced, so that the
+    /// file is there after a crash; a directory that may not be read, or does not know how to be synced, is replaced by the whole file
+    /// system (`syncfs`). No second writer can use it through a `QuikIO` while this one lives.
     ///
     /// # Errors
     ///
-    /// [`OpenError`], if it cannot be opened or cannot hold a log, or somebody writes to it already (what another process has locked is
-    /// tried for about a second).
+    /// [`OpenError`], if it cannot be opened or cannot hold a log, its directory cannot be synced, or another writer has it (what another
+    /// process has locked is tried for about a second). A file that the call had created is removed again if its directory is the reason.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         let path = path.as_ref();
-        let file = file::open(path).map_err(|error| OpenError::os(path, &error))?;
-        let file = Arc::new(LogFile::new(Arc::new(file)));
-        let lock = file.check().and_then(|()| file.lock()).map_err(|error| OpenError::file(path, error))?;
-        let (backend, engine) = engine::best(&file);
-        let io = Self { lock: Some(lock), ..Self::assemble(backend, file, engine) };
+        let Opened { file, lock, cached } = open::open(path)?;
+        let (backend, engine) = engine::best(&file, Submitter::Caller);
+        let io = Self { lock: Some(lock), cached, ..Self::assemble(backend, file, engine) };
         tracing::debug!(path = %path.display(), engine = %io.engine, direct = io.is_direct(), "opened");
         Ok(io)
     }
@@ -105,6 +109,7 @@ impl QuikIO {
             health: Health::default(),
             settling: Settling::unknown(),
             attached: AtomicBool::new(false),
+            cached: None,
             lock: None,
         }
     }
@@ -129,6 +134,12 @@ impl QuikIO {
     #[must_use]
     pub fn is_direct(&self) -> bool {
         self.storage.is_direct()
+    }
+
+    /// Why writes go through the kernel's cache, if [`open`](Self::open) could not open the file for direct I/O.
+    #[must_use]
+    pub fn not_direct_because(&self) -> Option<&str> {
+        self.cached.as_deref()
     }
 
     /// The byte of the file where a new log begins: what the builder was told, else [`log_end`](Self::log_end).
@@ -205,8 +216,8 @@ impl QuikIO {
         self.synced(outcome, flush)
     }
 
-    /// What the outcome of a sync means. No errno says "not now": the kernel reports each error once. By
-    /// `ECANCELED` io_uring would say that it never began, but a file system might mean something else.
+    /// What the outcome of a sync means. No errno says "not now": the kernel reports each error once. What io_uring has never begun does
+    /// not get here: the engine has carried it out.
     pub(crate) fn synced(&self, outcome: Result<(), Errno>, flush: Flush) -> Result<(), DeviceError> {
         let elapsed = flush.submitted.elapsed();
         match outcome {
@@ -379,8 +390,9 @@ impl Health {
 
     /// A preparing write has failed.
     pub(crate) fn preparing_failed(&self, error: DeviceError) {
-        let full = [Errno::NOSPC, Errno::DQUOT, Errno::FBIG].map(Errno::raw_os_error);
-        if error.errno().is_none_or(|errno| full.contains(&errno)) {
+        let full = [Errno::NOSPC, Errno::DQUOT, Errno::FBIG];
+        let is_full = |errno| full.contains(&errno) || is_transient(errno);
+        if error.errno().is_none_or(|errno| is_full(Errno::from_raw_os_error(errno))) {
             tracing::warn!(%error, "no more space is prepared: durable writes become slower");
             *self.stopped.lock() = Some(error);
         } else {

@@ -29,10 +29,11 @@
 use core::mem;
 use core::ops::Range;
 
-use ring_alloc::{BLOCK, Buffer, Frozen, round_down};
+use ring_alloc::{BLOCK, Frozen, round_down};
 use rustix::io::Errno;
 
 use crate::QuikIO;
+use crate::chunk;
 use crate::mark::{Ending, Key};
 use crate::seam::Request;
 
@@ -51,6 +52,9 @@ const FIRST_LEAD: u64 = 256 << 10;
 
 /// Bytes of the largest preparing write: about a millisecond of the device's time.
 const CHUNK: usize = 2 << 20;
+
+/// The most small durable writes in a row that are waited for, while the kernel has no worker for a preparing one.
+const MAX_PATIENCE: u32 = 1 << 16;
 
 /// The end of the file, as the writer of the log knows it.
 #[derive(Debug)]
@@ -73,21 +77,24 @@ pub(crate) struct Space {
     committed: u64,
     /// Small durable writes in a row.
     streak: u32,
-    chunk: Chunk,
+    /// [`PATIENCE`], or more.
+    patience: u32,
+    /// Lent to the device, which prepares this range.
+    in_flight: Option<Range<u64>>,
     /// Writes of the log that a preparing write is in the way of.
     kept: Vec<Request>,
     stopped: bool,
 }
 
-/// The memory for preparing writes.
-#[derive(Debug)]
-enum Chunk {
-    /// Not needed so far.
-    None,
-    /// At hand.
-    Idle(Buffer),
-    /// Lent to the device, which prepares this range.
-    InFlight(Range<u64>),
+/// How a preparing write has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prepared {
+    /// The space is there.
+    Yes,
+    /// The kernel had no worker to do it.
+    NotNow,
+    /// It failed.
+    No,
 }
 
 impl Space {
@@ -104,7 +111,8 @@ impl Space {
             tried,
             committed: 0,
             streak: 0,
-            chunk: Chunk::None,
+            patience: PATIENCE,
+            in_flight: None,
             kept: Vec::new(),
             stopped: limit < 2 * BLOCK as u64,
         }
@@ -152,7 +160,7 @@ impl Space {
 
     /// Whether nothing is being prepared there.
     pub(crate) fn is_free(&self, range: &Range<u64>) -> bool {
-        !matches!(&self.chunk, Chunk::InFlight(chunk) if chunk.start < range.end && range.start < chunk.end)
+        !self.in_flight.as_ref().is_some_and(|chunk| chunk.start < range.end && range.start < chunk.end)
     }
 
     /// Keeps a write that was not admitted, until [`done`](Self::done).
@@ -161,7 +169,7 @@ impl Space {
     }
 
     pub(crate) fn is_preparing(&self) -> bool {
-        matches!(self.chunk, Chunk::InFlight(_))
+        self.in_flight.is_some()
     }
 
     /// The next preparing write, if it is time for one.
@@ -169,7 +177,7 @@ impl Space {
     pub(crate) fn next(&mut self, io: &QuikIO) -> Option<Request> {
         let (Ok(Some(key)), true) = (self.key, self.is_own && io.is_key_settled()) else { return None };
         let ahead = self.end.saturating_sub(self.reach);
-        if self.stopped || self.is_preparing() || self.streak < if ahead == 0 { PATIENCE } else { 1 } {
+        if self.stopped || self.is_preparing() || self.streak < if ahead == 0 { self.patience } else { 1 } {
             return None;
         }
         if ahead == 0 {
@@ -182,23 +190,16 @@ impl Space {
         }
         let start = self.end.max(self.reach);
         let len = round_down(lead / 2).min(CHUNK as u64).min(round_down(file_size_limit().saturating_sub(start)));
-        let Some(mut buffer) = self.buffer() else { return self.stop() };
         if len == 0 {
             return self.stop();
         }
+        let Some(mut buffer) = chunk::borrow(len as usize) else { return self.stop() };
         key.mark(&mut buffer[..len as usize], start);
         tracing::trace!(start, len, reach = self.reach, "preparing");
         self.end = start + len;
         self.tried = self.tried.max(self.end);
-        self.chunk = Chunk::InFlight(start..self.end);
+        self.in_flight = Some(start..self.end);
         Some(Request::preparing(buffer.freeze(len as usize), start))
-    }
-
-    fn buffer(&mut self) -> Option<Buffer> {
-        match mem::replace(&mut self.chunk, Chunk::None) {
-            Chunk::Idle(buffer) => Some(buffer),
-            _ => Buffer::zeroed(CHUNK).ok(),
-        }
     }
 
     fn stop(&mut self) -> Option<Request> {
@@ -209,9 +210,21 @@ impl Space {
 
     /// The preparing write has ended. Answers what was kept, which may go to the device now.
     #[must_use]
-    pub(crate) fn done(&mut self, bytes: Frozen, success: bool) -> Vec<Request> {
-        self.chunk = bytes.thaw().map_or(Chunk::None, Chunk::Idle);
-        self.stopped |= !success;
+    pub(crate) fn done(&mut self, bytes: Frozen, outcome: Prepared) -> Vec<Request> {
+        let range = self.in_flight.take().unwrap_or(self.end..self.end);
+        // After a failure the kernel may still be reading: no other ring is to write there.
+        if outcome != Prepared::No {
+            chunk::give_back(bytes);
+        }
+        match outcome {
+            Prepared::Yes => self.patience = PATIENCE,
+            Prepared::NotNow => {
+                // Each try in vain holds up the writes in its place.
+                self.patience = (2 * self.patience).min(MAX_PATIENCE);
+                (self.end, self.streak) = (range.start, 0);
+            }
+            Prepared::No => self.stopped = true,
+        }
         mem::take(&mut self.kept)
     }
 

@@ -18,6 +18,7 @@ macro_rules! every_engine {
     ($($promise:ident),* $(,)?) => {
         every_engine!(@on io_uring [$($promise)*]);
         every_engine!(@on io_uring_buffered [$($promise)*]);
+        every_engine!(@on io_uring_of_the_kernel [$($promise)*]);
         every_engine!(@on positioned [$($promise)*]);
         every_engine!(@on positioned_buffered [$($promise)*]);
         every_engine!(@on memory [$($promise)*]);

@@ -6,7 +6,9 @@ mod common;
 use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -15,8 +17,8 @@ use std::thread;
 
 use common::{attach, buffers, bytes, disk, drain, open, pattern, patterned, read_all, skipped, this_test};
 use ring_alloc::BLOCK;
-use ring_io::{AttachError, DeviceError, EngineKind, FileError, QuikIO};
-use rustix::fs::OFlags;
+use ring_io::{AttachError, DeviceError, EngineKind, FileError, QuikIO, Wait};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::set_thread_uid;
@@ -361,7 +363,7 @@ fn traced(name: &str, path: &Path, calls: &str, inject: Option<&str>) -> Option<
     let this = this_test(name, ALONE, path);
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-y", "-e", &format!("trace={calls}")]);
-    if let Some(inject) = inject {
+    for inject in inject.into_iter().flat_map(|all| all.split(' ')) {
         strace.args(["-e", &format!("inject={inject}")]);
     }
     // LeakSanitizer cannot work beside strace.
@@ -386,7 +388,7 @@ fn the_directory_of_a_new_file_is_synced_or_there_is_no_file() {
                 queue.submit(1, bytes(1, BLOCK), 0);
                 assert_eq!(drain(&queue)[0].result, Ok(()));
             }
-            Err(error) => eprintln!("errno {:?}", error.errno()),
+            Err(error) => eprintln!("errno {:?}, directory {:?}", error.errno(), error.unsynced_directory()),
         }
         return;
     }
@@ -396,12 +398,272 @@ fn the_directory_of_a_new_file_is_synced_or_there_is_no_file() {
     let synced = format!("<{}>", real.display());
     let (path, calls) = (dir.path().join("log"), "fsync");
     let Some((passed, told)) = traced(NAME, &path, calls, Some("fsync:error=EIO:when=1")) else { return };
-    assert!(passed && told.contains("errno Some(5)"), "{told}");
-    assert_eq!(fs::metadata(&path).expect("the file, empty").len(), 0);
+    assert!(passed && told.contains("errno Some(5), directory Some("), "{told}");
+    assert!(!path.exists(), "it was created in vain");
+    File::create(&path).expect("a file");
+    let (passed, told) = traced(NAME, &path, calls, Some("fsync:error=EIO:when=1")).expect("strace");
+    assert!(passed && told.contains("errno Some(5), directory Some("), "{told}");
+    assert!(path.exists(), "it was there before");
     let (passed, told) = traced(NAME, &path, calls, None).expect("strace");
-    assert!(passed && told.matches(&synced).count() == 1, "left over from a failure, it is new still: {told}");
+    assert!(passed && told.matches(&synced).count() == 1, "left over from another program, it is new still: {told}");
     let (passed, told) = traced(NAME, &path, calls, None).expect("strace");
     assert!(passed && !told.contains(&synced), "it has content, so it was there: {told}");
+}
+
+/// Some network file systems answer so. The test before this one is what `strace` runs.
+#[test]
+fn where_a_directory_cannot_be_synced_the_file_system_is_or_there_is_no_file() {
+    const OPENING: &str = "the_directory_of_a_new_file_is_synced_or_there_is_no_file";
+    let dir = disk();
+    let path = dir.path().join("log");
+    let unknown = "fsync:error=EINVAL:when=1";
+    let broken = format!("{unknown} syncfs:error=EIO:when=1");
+    let Some((passed, told)) = traced(OPENING, &path, "fsync,syncfs", Some(&broken)) else { return };
+    assert!(passed && told.contains("errno Some(5), directory Some("), "{told}");
+    assert!(!path.exists(), "{told}");
+    let (passed, told) = traced(OPENING, &path, "fsync,syncfs", Some(unknown)).expect("strace");
+    assert!(passed && told.matches("syncfs(").count() == 1 && path.exists(), "{told}");
+}
+
+/// Runs `body` in a thread that is not root.
+fn unprivileged<R: Send>(uid: u32, body: impl FnOnce() -> R + Send) -> R {
+    thread::scope(|scope| {
+        let other = scope.spawn(move || {
+            set_thread_uid(rustix::process::Uid::from_raw(uid)).expect("root can");
+            body()
+        });
+        other.join().expect("no panic")
+    })
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("root can");
+}
+
+#[test]
+fn a_log_is_created_in_a_directory_that_may_not_be_read() {
+    if !privileged() {
+        return;
+    }
+    let dir = disk();
+    set_mode(dir.path(), 0o333);
+    let path = dir.path().join("log");
+    unprivileged(64_011, || {
+        for what in ["created", "empty", "empty still"] {
+            assert_eq!(QuikIO::open(&path).expect(what).start(), Ok(0));
+        }
+        assert_works(QuikIO::open(&path).expect("what a plain open would open"));
+        QuikIO::open(&path).expect("with content");
+    });
+}
+
+#[test]
+fn a_log_is_created_below_a_directory_that_may_not_be_searched() {
+    alone("a_log_is_created_below_a_directory_that_may_not_be_searched", || {
+        if !privileged() {
+            return;
+        }
+        let dir = disk();
+        let inner = dir.path().join("inner");
+        fs::create_dir(&inner).expect("a directory");
+        set_mode(&inner, 0o777);
+        env::set_current_dir(&inner).expect("the directory");
+        std::os::unix::fs::symlink("target", "link").expect("a link");
+        set_mode(dir.path(), 0o700);
+        unprivileged(64_012, || {
+            assert!(fs::canonicalize("link").is_err(), "the directory above may be searched");
+            assert_works(QuikIO::open("log").expect("what a plain open would open"));
+            assert_works(QuikIO::open("link").expect("what a plain open would open"));
+        });
+        assert!(inner.join("target").exists());
+    });
+}
+
+#[test]
+fn a_log_that_was_removed_while_it_was_opened_is_made_anew() {
+    let dir = disk();
+    let path = dir.path().join("log");
+    let old = File::create(&path).expect("a file");
+    flock(&old, FlockOperation::LockExclusive).expect("a lock");
+    thread::scope(|scope| {
+        let opened = scope.spawn(|| QuikIO::open(&path));
+        // Until the other thread has it open, too, and waits for the lock.
+        let open = || {
+            let all = fs::read_dir("/proc/self/fd").expect("descriptors");
+            all.filter(|fd| fs::read_link(fd.as_ref().expect("one").path()).is_ok_and(|target| target == path)).count()
+        };
+        while open() < 2 {
+            thread::yield_now();
+        }
+        fs::remove_file(&path).expect("the file");
+        drop(old);
+        assert_works(opened.join().expect("no panic").expect("a file"));
+    });
+    assert_eq!(fs::metadata(&path).expect("a file with a name").len(), 16 * BLOCK as u64);
+}
+
+#[test]
+fn a_device_that_needs_a_larger_alignment_is_written_through_the_cache() {
+    let dir = disk();
+    let image = dir.path().join("image");
+    File::create(&image).and_then(|file| file.set_len(1 << 20)).expect("a sparse file");
+    let attached = Command::new("losetup").args(["--find", "--show", "--sector-size", "16384"]).arg(&image).output();
+    let device = match attached {
+        Ok(output) if output.status.success() => Loop(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        outcome => {
+            eprintln!("SKIPPED: no loop device with large sectors: {outcome:?}");
+            return;
+        }
+    };
+    let io = QuikIO::open(&device.0).expect("a device to write to");
+    let reason = "direct I/O on this file needs an alignment of 16384 bytes, more than 4096";
+    assert_eq!((io.is_direct(), io.not_direct_because()), (false, Some(reason)));
+    let (io, len) = (Arc::new(io), 3 * BLOCK);
+    let queue = attach(&io);
+    queue.submit_durable(1, bytes(1, len), BLOCK as u64);
+    assert_eq!(drain(&queue)[0].result, Ok(()));
+    let mut back = vec![0; len];
+    assert_eq!(io.read_at(BLOCK as u64, &mut back), Ok(len));
+    assert!(back == pattern(1, len));
+    drop((queue, io));
+    let handed_over = QuikIO::builder(open(Path::new(&device.0), OFlags::DIRECT)).start_at(0).build();
+    assert_eq!(handed_over.unwrap_err(), FileError::Alignment { needed: 16384 });
+}
+
+#[test]
+fn memory_that_the_kernel_frees_late_is_waited_for() {
+    alone("memory_that_the_kernel_frees_late_is_waited_for", || {
+        if !(io_uring_is_there() && privileged()) {
+            return;
+        }
+        let dir = disk();
+        let file = Arc::new(log(dir.path()));
+        // Room for one ring with its buffers.
+        limit(Resource::Memlock, 64 << 10);
+        unprivileged(64_013, || {
+            for n in 0..100 {
+                let io = Arc::new(QuikIO::new(Arc::clone(&file)));
+                assert_eq!(io.engine().to_string(), "io_uring", "time {n}");
+                let (arena, _buffers) = buffers(4, BLOCK);
+                let registered = io.attach(&arena).expect("the only queue").registered().clone();
+                assert_eq!(registered.reason(), None, "time {n}");
+            }
+        });
+    });
+}
+
+/// Runs `body` in a thread whose user has no more tasks to be had, neither threads nor workers of the kernel.
+fn without_another_task<R: Send>(uid: u32, body: impl FnOnce() -> R + Send) -> R {
+    unprivileged(uid, || {
+        limit(Resource::Nproc, 1);
+        thread::Builder::new().spawn(|| ()).expect_err("the limit is reached");
+        body()
+    })
+}
+
+#[test]
+fn what_the_kernel_has_no_worker_for_is_done_by_the_thread_that_reaps() {
+    alone("what_the_kernel_has_no_worker_for_is_done_by_the_thread_that_reaps", || {
+        const WRITES: u64 = 20;
+        if !(io_uring_is_there() && privileged()) {
+            return;
+        }
+        let dir = disk();
+        let io = Arc::new(QuikIO::open(dir.path().join("log")).expect("a file"));
+        assert_eq!(io.engine().kind(), EngineKind::IoUring);
+        let queue = attach(&io);
+        without_another_task(64_014, || {
+            for token in 0..WRITES {
+                match token % 2 {
+                    0 => queue.submit(token, bytes(token, 4 * BLOCK), token * 4 * BLOCK as u64),
+                    _ => queue.submit_durable(token, bytes(token, 4 * BLOCK), token * 4 * BLOCK as u64),
+                }
+            }
+            let finished = drain(&queue);
+            assert_eq!(finished.len() as u64, WRITES);
+            for write in finished {
+                assert_eq!((write.result, write.durable), (Ok(()), write.token % 2 == 1), "write {}", write.token);
+            }
+            // Always a worker's.
+            queue.submit_sync().expect("no failure");
+            assert_eq!(queue.reap(Wait::Until(None), &mut Vec::new()), Some(Ok(())));
+            assert_eq!((queue.in_flight(), io.sync()), (0, Ok(())));
+        });
+        let expected: Vec<_> = (0..WRITES).flat_map(|token| pattern(token, 4 * BLOCK)).collect();
+        assert!(read_all(&io, expected.len()) == expected);
+    });
+}
+
+#[test]
+fn without_a_worker_small_durable_writes_go_on_and_no_space_is_prepared() {
+    alone("without_a_worker_small_durable_writes_go_on_and_no_space_is_prepared", || {
+        if !(io_uring_is_there() && privileged()) {
+            return;
+        }
+        let dir = disk();
+        let io = Arc::new(QuikIO::open(dir.path().join("log")).expect("a file"));
+        let queue = attach(&io);
+        without_another_task(64_015, || {
+            for token in 0..100 {
+                let write = queue.write_durable_now(token, bytes(token, BLOCK), token * BLOCK as u64);
+                assert_eq!((write.result, write.durable), (Ok(()), true), "write {token}");
+            }
+        });
+        assert_eq!((io.sync(), io.preparing_stopped()), (Ok(()), None));
+        drop(queue);
+        assert!(read_all(&io, 100 * BLOCK) == (0..100).flat_map(|token| pattern(token, BLOCK)).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_thread_that_submits_has_one_worker_of_the_kernel_at_most() {
+    const WRITES: u64 = 64;
+    alone("a_thread_that_submits_has_one_worker_of_the_kernel_at_most", || {
+        if !io_uring_is_there() {
+            return;
+        }
+        let dir = disk();
+        let io = Arc::new(QuikIO::open(dir.path().join("log")).expect("a file"));
+        let queue = attach(&io);
+        let workers = || {
+            let tasks = fs::read_dir("/proc/self/task").expect("the tasks of this process");
+            let name = |task: io::Result<fs::DirEntry>| fs::read_to_string(task?.path().join("comm"));
+            tasks.filter_map(|task| name(task).ok()).filter(|name| name.starts_with("iou-wrk")).count()
+        };
+        let all: Vec<_> = (0..WRITES).map(|token| bytes(token, 64 * BLOCK)).collect();
+        for (token, bytes) in (0..).zip(all) {
+            queue.submit(token, bytes, token * 64 * BLOCK as u64);
+        }
+        queue.submit_sync().expect("no failure");
+        while queue.in_flight() > 0 {
+            queue.reap(Wait::Until(None), &mut Vec::new());
+        }
+        // They stay for some seconds.
+        assert_eq!(workers(), 1);
+    });
+}
+
+#[test]
+fn rings_that_have_prepared_space_share_the_memory_for_it() {
+    const RINGS: u64 = 64;
+    alone("rings_that_have_prepared_space_share_the_memory_for_it", || {
+        let resident = || {
+            let pages = fs::read_to_string("/proc/self/statm").expect("what this process uses");
+            pages.split(' ').nth(1).expect("resident pages").parse::<u64>().expect("a number") * BLOCK as u64
+        };
+        let dir = disk();
+        let all = (0..RINGS).map(|n| attach(&Arc::new(QuikIO::open(dir.path().join(n.to_string())).expect("a file"))));
+        let all: Vec<_> = all.collect();
+        let before = resident();
+        for queue in &all {
+            for token in 0..6 {
+                let write = queue.write_durable_now(token, bytes(token, BLOCK), token * BLOCK as u64);
+                assert_eq!(write.result, Ok(()));
+            }
+        }
+        let each = resident().saturating_sub(before) / RINGS;
+        assert!(each < 256 << 10, "{each} bytes each");
+    });
 }
 
 /// Row by row: what `strace` makes the `nth` call of io_uring_enter answer. The probe makes the first.

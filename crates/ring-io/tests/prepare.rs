@@ -469,6 +469,62 @@ fn any_other_failure_is_told_to_the_next_durable_write_and_to_every_sync() {
     }
 }
 
+/// Every write from the `first` from now on, for a while.
+fn fail_from(device: &MemoryDevice, first: usize, errno: Errno) {
+    (first..first + 200).for_each(|nth| device.fail_write(nth, errno.raw_os_error()));
+}
+
+fn repair(device: &MemoryDevice) {
+    (0..400).for_each(|nth| device.shorten_write(nth, usize::MAX));
+}
+
+/// As io_uring answers where no task is to be had for a worker.
+#[test]
+fn preparing_that_is_cancelled_is_tried_ever_more_rarely_and_fails_nothing() {
+    const COMMITS: u64 = 200;
+    let (io, device, queue) = device();
+    let mut tries = Vec::new();
+    for n in 0..COMMITS {
+        // The log's own write comes first.
+        let before = device.writes().len();
+        fail_from(&device, 1, Errno::CANCELED);
+        commit(&queue, n);
+        // Takes back what was lent for preparing.
+        queue.reap(Wait::No, &mut Vec::new());
+        queue.reap(Wait::No, &mut Vec::new());
+        match device.writes().len() - before {
+            1 => {}
+            // Once more, since a thread that has exited cancels as well.
+            3 => tries.push(n + 1),
+            writes => panic!("{writes} writes for commit {n}"),
+        }
+        repair(&device);
+    }
+    assert_eq!(tries, [4, 12, 28, 60, 124], "it waits twice as long each time");
+    assert_eq!((device.contents().len() as u64, io.sync(), io.preparing_stopped()), (COMMITS * SIZE, Ok(()), None));
+    // Then there are workers again.
+    (COMMITS..300).for_each(|n| commit(&queue, n));
+    assert!(device.contents().len() as u64 > 300 * SIZE);
+    drop(queue);
+    assert!(device.contents() == log(300));
+}
+
+#[test]
+fn preparing_that_is_put_off_for_ever_ends_and_fails_nothing() {
+    let (io, device, queue) = device();
+    (0..PATIENCE - 1).for_each(|n| commit(&queue, n));
+    fail_from(&device, 1, Errno::AGAIN);
+    commit(&queue, 3);
+    for _ in 0..100 {
+        queue.reap(Wait::No, &mut Vec::new());
+    }
+    repair(&device);
+    (4..50).for_each(|n| commit(&queue, n));
+    let stopped = io.preparing_stopped().and_then(|error| error.errno());
+    assert_eq!((stopped, io.sync()), (Some(Errno::AGAIN.raw_os_error()), Ok(())));
+    assert!(device.contents() == log(50));
+}
+
 #[test]
 fn nothing_is_cut_off_after_a_failure_of_the_log() {
     for sync in [false, true] {

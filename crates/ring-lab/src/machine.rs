@@ -83,6 +83,8 @@ struct State {
     /// Whether the fault was met.
     met: bool,
     vanished: bool,
+    /// Requests arrive, and are not answered.
+    held: bool,
     over: bool,
 }
 
@@ -172,7 +174,7 @@ impl Drop for Machine {
 fn answer(shared: &Shared, mut random: Random) {
     let mut state = shared.lock();
     loop {
-        if state.waiting.is_empty() {
+        if state.waiting.is_empty() || state.held && !state.over {
             if state.over {
                 return;
             }
@@ -442,5 +444,73 @@ impl Filesystem for Files {
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         reply.ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+    use std::fs::OpenOptions;
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::sync::mpsc;
+    use std::{env, thread};
+
+    use buffer_ring::ring_io::EngineKind;
+    use buffer_ring::{BufferRing, BufferRingOptions, QuikIO};
+
+    use super::*;
+
+    fn hold(machine: &Machine, held: bool) {
+        machine.shared.lock().held = held;
+        machine.shared.changed.notify_all();
+    }
+
+    #[test]
+    fn an_append_that_flushes_to_fuse_returns_while_the_server_holds_the_write() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let machine = match Machine::mount(folder.path(), Vec::new(), None, 1) {
+            Ok(machine) => machine,
+            Err(error) => {
+                assert!(env::var_os("BUFFER_RING_REQUIRE_ROOT").is_none(), "not to be skipped: {error}");
+                eprintln!("SKIPPED: disks of FUSE: {error}");
+                return;
+            }
+        };
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).custom_flags(libc::O_DIRECT).open(machine.disk()).expect("the disk");
+        let io = Arc::new(QuikIO::new(file));
+        if env::var_os("BUFFER_RING_ENGINE").is_none() {
+            let reason = "through io_uring, FUSE would have a submit wait for the server";
+            assert_eq!((io.engine().kind(), io.engine().reason()), (EngineKind::Positioned, Some(reason)));
+        }
+        if io.engine().kind() != EngineKind::Positioned {
+            return;
+        }
+        let options =
+            BufferRingOptions { capacity: 4, buffer_size: 4096, io_instance: Some(io), ..BufferRingOptions::default() };
+        let ring = BufferRing::try_with_options(options).expect("a ring");
+        hold(&machine, true);
+        thread::scope(|scope| {
+            let (appended, result) = mpsc::channel();
+            let ring = &ring;
+            scope.spawn(move || {
+                for record in [[1; 4000], [2; 4000]] {
+                    ring.append(&record).expect("room");
+                }
+                appended.send(()).expect("the test waits");
+            });
+            // A hang is a failure, and the disk has to answer nevertheless.
+            let outcome = result.recv_timeout(Duration::from_secs(60));
+            if outcome.is_ok() {
+                while machine.shared.lock().waiting.is_empty() {
+                    thread::yield_now();
+                }
+            }
+            let written = machine.shared.lock().bytes.len();
+            hold(&machine, false);
+            assert_eq!((outcome, written), (Ok(()), 0));
+        });
+        assert_eq!(ring.sync().expect("a working disk"), 2 * 4096);
+        assert_eq!(machine.shared.lock().bytes[4096], 2);
     }
 }

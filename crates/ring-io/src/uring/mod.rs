@@ -10,6 +10,9 @@
 //!
 //! An entry that the kernel did not take (`EAGAIN`, `EBUSY`, `EINTR`) stays in the submission queue, and the next call offers
 //! it again. It is never pushed twice.
+//!
+//! What would block the submitting thread goes to one of the kernel's workers, and comes back cancelled if there is no task to be had for
+//! one; or if its thread has exited before. Then the thread that reaps carries it out.
 
 mod registration;
 mod setup;
@@ -33,6 +36,7 @@ use ring_alloc::Arena;
 use rustix::io::Errno;
 
 use self::registration::Registration;
+pub(crate) use self::setup::Submitter;
 use self::slots::Slots;
 use crate::file::LogFile;
 use crate::retry::{MAX_STALLS, pause};
@@ -48,6 +52,8 @@ pub(crate) struct Uring {
     ring: IoUring,
     queues: Mutex<Queues>,
     file: Arc<LogFile>,
+    /// [`LogFile::cancels_only_unbegun`].
+    cancels_only_unbegun: bool,
 }
 
 /// The user-space half. Whoever has it locked may touch the two queues shared with the kernel.
@@ -65,13 +71,14 @@ struct Queues {
 
 impl Uring {
     /// The engine, or in words why there is none.
-    pub(crate) fn new(file: Arc<LogFile>) -> Result<Self, String> {
-        let ring = setup::ring()?;
+    pub(crate) fn new(file: Arc<LogFile>, submitter: Submitter) -> Result<Self, String> {
+        let ring = setup::ring(submitter)?;
         // One entry stays free for an interrupt.
         let slots = Slots::new(ring.params().sq_entries() as usize - 1);
         let interrupt = Interrupt::No;
         let queues = Queues { backlog: VecDeque::new(), slots, registration: None, interrupt, broken: None };
-        Ok(Self { ring, queues: Mutex::new(queues), file })
+        let cancels_only_unbegun = file.cancels_only_unbegun();
+        Ok(Self { ring, queues: Mutex::new(queues), file, cancels_only_unbegun })
     }
 
     /// Moves jobs from the backlog to the submission queue. Answers whether the kernel has something to fetch there.
@@ -180,6 +187,36 @@ impl Uring {
         }
     }
 
+    /// Does here what was never begun; see [`is_ours`](Self::is_ours).
+    fn carry_out_unbegun(&self, completed: &mut [Completion]) {
+        for (job, result) in completed {
+            if let Err(errno) = *result
+                && self.is_ours(job, errno)
+            {
+                tracing::debug!(%errno, "no worker to be had: done in this thread");
+                *result = self.file.carry_out(job);
+            }
+        }
+    }
+
+    /// Whether this thread may and should do what io_uring came back from with `errno`.
+    ///
+    /// The kernel completes a request with `ECANCELED` by itself only where it takes it out of a worker's queue, or refuses to put it there
+    /// (`io_wq_enqueue`, `io_wq_submit_work`, `io_queue_iowq`). A sync gets there without having been tried. A write was
+    /// tried so far as that was possible without blocking: some of its bytes may be in the file, but had its own sync failed, that errno
+    /// would be here. So both may be done from the beginning, as long as no `ECANCELED` comes from the file system. For a plain write
+    /// it would not matter, nor does `EAGAIN`, which older kernels let through from the try. But `EAGAIN` of a sync is the file system's.
+    ///
+    /// A preparing write is not worth a thread's time.
+    fn is_ours(&self, job: &Job, errno: Errno) -> bool {
+        match (job, errno) {
+            (Job::Write(request), _) if request.preparing => false,
+            (Job::Write(request), Errno::CANCELED | Errno::AGAIN) => self.cancels_only_unbegun || !request.durable,
+            (Job::Sync(_), Errno::CANCELED) => self.cancels_only_unbegun,
+            _ => false,
+        }
+    }
+
     /// Answers for everything in flight, because the kernel no longer does; what it may still be reading is never unmapped.
     fn give_up(&self, errno: Errno, completed: &mut Vec<Completion>) {
         tracing::error!(%errno, "io_uring_enter fails for good: everything in flight fails with it");
@@ -242,6 +279,13 @@ impl Backend for Uring {
     }
 
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
+        self.wait_and_collect(wait, completed);
+        self.carry_out_unbegun(completed);
+    }
+}
+
+impl Uring {
+    fn wait_and_collect(&self, wait: Wait, completed: &mut Vec<Completion>) {
         let mut stalls = 0;
         loop {
             let progress = self.collect(wait != Wait::No, completed);

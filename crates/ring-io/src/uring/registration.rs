@@ -7,6 +7,7 @@ use io_uring::Submitter;
 use ring_alloc::{Arena, Frozen};
 
 use crate::Registered;
+use crate::retry::patiently;
 
 /// What is registered with a ring, until [`revoke`](Self::revoke).
 #[derive(Debug)]
@@ -23,9 +24,11 @@ impl Registration {
         let buffers: Vec<_> = (0..arena.count())
             .map(|index| libc::iovec { iov_base: arena.address(index).cast(), iov_len: arena.buffer_size() })
             .collect();
-        // SAFETY: *valid until unregistered*: each is a whole buffer of `arena`, which stays mapped as long as an `Arc` of it
-        // lives; `self.arena` is one, and `revoke` lets go of it only after the buffers are unregistered.
-        let buffers = unsafe { submitter.register_buffers(&buffers) };
+        let buffers = patiently(|| {
+            // SAFETY: *valid until unregistered*: each is a whole buffer of `arena`, which stays mapped as long as an `Arc` of it
+            // lives; `self.arena` is one, and `revoke` lets go of it only after the buffers are unregistered.
+            unsafe { submitter.register_buffers(&buffers) }
+        });
         let file = submitter.register_files(&[file.as_fd().as_raw_fd()]);
 
         let refusals: Vec<_> = [("buffers", &buffers), ("file", &file)]

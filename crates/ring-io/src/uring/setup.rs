@@ -5,14 +5,44 @@ use std::{fs, io};
 use io_uring::{IoUring, Probe, opcode};
 use rustix::io::Errno;
 
-use crate::retry::is_transient;
+use crate::retry::{is_transient, patiently};
 
 /// Jobs in flight at once; more wait their turn in user space.
 const ENTRIES: u32 = 128;
 
+/// Workers that the kernel may start for each thread that submits: what would block that thread goes to them. The kernel's own bound is
+/// four per processor and thread; 1, 2, 4 and 8 stream equally fast to ext4 (433 to 582 MB/s, 16 runs on two cores).
+const WORKERS: u32 = 1;
+
+/// The same, where one thread of the kernel submits for all.
+const KERNEL_WORKERS: u32 = 4;
+
+/// How long that thread looks for more before it sleeps.
+const POLL_MS: u32 = 1;
+
+/// The thread in which requests begin, and which their completions interrupt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Submitter {
+    /// The one that calls.
+    #[default]
+    Caller,
+    /// One of the kernel, for this ring.
+    Kernel,
+}
+
 /// A ring that is known to take our writes and syncs.
-pub(super) fn ring() -> Result<IoUring, String> {
-    let ring = IoUring::builder().dontfork().build(ENTRIES).map_err(|error| refused("io_uring_setup", &error))?;
+pub(super) fn ring(submitter: Submitter) -> Result<IoUring, String> {
+    let mut builder = IoUring::builder();
+    builder.dontfork();
+    let workers = match submitter {
+        Submitter::Caller => WORKERS,
+        Submitter::Kernel => {
+            builder.setup_sqpoll(POLL_MS);
+            KERNEL_WORKERS
+        }
+    };
+    let ring = patiently(|| builder.build(ENTRIES));
+    let ring = ring.map_err(|error| refused("io_uring_setup", &error))?;
     if !ring.params().is_feature_ext_arg() {
         return Err("the kernel is older than 5.11 and cannot wait for io_uring with a deadline".to_owned());
     }
@@ -21,6 +51,10 @@ pub(super) fn ring() -> Result<IoUring, String> {
     let needed = [opcode::Write::CODE, opcode::WriteFixed::CODE, opcode::Fsync::CODE];
     if !needed.into_iter().all(|code| probe.is_supported(code)) {
         return Err("the kernel's io_uring has no write or no sync".to_owned());
+    }
+    // The kernel applies it to each thread that submits, from its first time on.
+    if let Err(error) = ring.submitter().register_iowq_max_workers(&mut [workers, 0]) {
+        tracing::debug!(%error, "the kernel is older than 5.15, and bounds its workers by itself");
     }
     // A filter may allow the other two calls and not this one.
     match ring.submit() {

@@ -10,7 +10,7 @@ use crate::seam::Flush;
 
 fn engine() -> Option<Uring> {
     let file = tempfile::tempfile().expect("a file");
-    Uring::new(Arc::new(LogFile::new(Arc::new(file))))
+    Uring::new(Arc::new(LogFile::new(Arc::new(file))), Submitter::Caller)
         .inspect_err(|reason| {
             assert!(env::var_os("BUFFER_RING_REQUIRE_URING").is_none(), "io_uring is required: {reason}");
             eprintln!("SKIPPED: {reason}");

@@ -44,9 +44,13 @@ pub(crate) struct Device {
 
 impl Device {
     fn on(dir: TempDir, flags: OFlags, kind: EngineKind) -> Option<Self> {
+        Self::submitting(dir, flags, kind, false)
+    }
+
+    fn submitting(dir: TempDir, flags: OFlags, kind: EngineKind, kernel: bool) -> Option<Self> {
         let file = open(&dir.path().join("log"), flags);
         let direct = flags.contains(OFlags::DIRECT);
-        match QuikIO::builder(file).engine(kind).build() {
+        match QuikIO::builder(file).engine(kind).kernel_submits(kernel).build() {
             Ok(io) => {
                 assert_eq!((io.engine().kind(), io.is_direct()), (kind, direct));
                 Some(Self { io: Arc::new(io), memory: None, _dir: Some(dir) })
@@ -64,6 +68,10 @@ impl Device {
 
     pub(crate) fn io_uring_buffered() -> Option<Self> {
         Self::on(shared_memory(), OFlags::empty(), EngineKind::IoUring)
+    }
+
+    pub(crate) fn io_uring_of_the_kernel() -> Option<Self> {
+        Self::submitting(disk(), OFlags::DIRECT, EngineKind::IoUring, true)
     }
 
     pub(crate) fn positioned() -> Option<Self> {
