@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, FileType, IFlags, OFlags, StatVfsMountFlags, StatxFlag
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use crate::FileError;
+use crate::fork::Process;
 use crate::lock::WriterLock;
 use crate::retry::is_transient;
 use crate::seam::{Request, Storage};
@@ -32,6 +33,7 @@ const O_DSYNC: OFlags = OFlags::from_bits_retain(libc::O_DSYNC.cast_unsigned());
 pub(crate) struct LogFile {
     file: Arc<File>,
     direct: bool,
+    process: Process,
 }
 
 /// Opens `path` to read and write, direct where the file system allows it; creates it if it is missing.
@@ -64,11 +66,12 @@ impl LogFile {
     pub(crate) fn new(file: Arc<File>) -> Self {
         // A file that does not even tell its flags is refused by `check`.
         let direct = rustix::fs::fcntl_getfl(&file).is_ok_and(|flags| flags.contains(OFlags::DIRECT));
-        Self { file, direct }
+        Self { file, direct, process: Process::here() }
     }
 
     /// One attempt at what remains of `request`, in this thread.
     pub(crate) fn write(&self, request: &Request) -> Result<usize, Errno> {
+        self.check_process()?;
         let (bytes, offset) = (request.remaining(), request.position());
         if !request.durable {
             return rustix::io::pwrite(&self.file, bytes, offset);
@@ -87,6 +90,11 @@ impl LogFile {
             Err(errno) if is_transient(errno) => Err(Errno::IO),
             outcome => outcome.map(|()| written),
         }
+    }
+
+    /// The callers have compared the process; but a subscriber of events that they have called since may have forked.
+    fn check_process(&self) -> Result<(), Errno> {
+        if self.process.is_here() { Ok(()) } else { Err(Errno::PERM) }
     }
 
     /// What direct I/O on the file has to be aligned to, where the kernel tells.
@@ -199,10 +207,12 @@ impl Storage for LogFile {
     }
 
     fn sync(&self) -> Result<(), Errno> {
+        self.check_process()?;
         rustix::fs::fdatasync(&self.file)
     }
 
     fn cut(&self, len: u64) -> Result<(), Errno> {
+        self.check_process()?;
         retry_on_intr(|| rustix::fs::ftruncate(&self.file, len))
     }
 

@@ -70,6 +70,7 @@ mod builder;
 mod engine;
 mod error;
 mod file;
+pub mod fork;
 mod lock;
 mod mailbox;
 mod mark;
