@@ -89,9 +89,13 @@ fn io_uring_calls() -> Calls {
 /// What a small `RLIMIT_MEMLOCK` denies to all users but root.
 fn registration_of_buffers() -> Result<Calls, String> {
     const IORING_REGISTER_BUFFERS: u64 = 0;
-    let opcode = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, IORING_REGISTER_BUFFERS);
-    let rule = opcode.and_then(|opcode| SeccompRule::new(vec![opcode])).map_err(no_filter)?;
-    Ok([(libc::SYS_io_uring_register, vec![rule])].into())
+    const IORING_REGISTER_BUFFERS2: u64 = 15;
+    let rules = [IORING_REGISTER_BUFFERS, IORING_REGISTER_BUFFERS2].map(|opcode| {
+        let opcode = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, opcode)?;
+        SeccompRule::new(vec![opcode])
+    });
+    let rules = rules.into_iter().collect::<Result<_, _>>().map_err(no_filter)?;
+    Ok([(libc::SYS_io_uring_register, rules)].into())
 }
 
 /// Tests under a seccomp filter: in a thread of its own, since there is no way back.

@@ -129,6 +129,8 @@ impl Shared {
     #[cold]
     fn seize_after<'a>(&'a self, missed: Missed<'a>, len: usize, patience: Patience) -> Result<Grant<'a>, AppendError> {
         let Missed::Seized(mut seized, mut seen) = missed else { return Err(self.refusal(len)) };
+        // A child that was not made by the C library's `fork` comes here first.
+        self.check_process().map_err(AppendError::not_durable)?;
         loop {
             match seized {
                 Seized::Granted(grant) => {

@@ -47,6 +47,7 @@ impl Errand<'_> {
 impl Shared {
     /// Appends, and returns when the bytes are durable.
     pub(crate) fn append_durable(&self, payload: &[u8], deadline: Option<Instant>) -> Result<Extent, AppendError> {
+        self.check_process().map_err(AppendError::not_durable)?;
         let patience = deadline.map_or(Patience::ForRoom, |deadline| Patience::Until(Some(deadline)));
         let start = self.latency.start();
         let mut grant = self.seize(payload.len(), patience)?;
@@ -64,7 +65,7 @@ impl Shared {
         match outcome {
             Ok(()) => Ok(extent),
             Err(RingError::TimedOut) => Err(AppendError::NotDurableYet(extent)),
-            Err(error) => Err(AppendError::Poisoned(error)),
+            Err(error) => Err(AppendError::not_durable(error)),
         }
     }
 
@@ -85,6 +86,7 @@ impl Shared {
 
     /// Does what it takes. [`RingError::TimedOut`] if the errand is over before.
     pub(crate) fn run(&self, errand: Errand<'_>) -> Result<(), RingError> {
+        self.check_process()?;
         let start = self.latency.start();
         let outcome = self.wait(errand);
         self.latency.stop(Measure::Commit, start);

@@ -1,5 +1,6 @@
 //! The way to the file, for as long as there is a ring.
 
+use ring_io::fork::Process;
 use ring_io::{DeviceError, WriteMode};
 
 #[cfg(not(any(loom, shuttle)))]
@@ -28,12 +29,13 @@ pub(crate) struct Device {
     queue: RwLock<Option<WriteQueue>>,
     exists: bool,
     serialized: bool,
+    process: Process,
 }
 
 impl Device {
     pub(crate) fn new(queue: Option<WriteQueue>) -> Self {
         let serialized = queue.as_ref().is_some_and(|queue| queue.io().write_mode() == WriteMode::Serialized);
-        Self { exists: queue.is_some(), serialized, queue: RwLock::new(queue) }
+        Self { exists: queue.is_some(), serialized, process: Process::here(), queue: RwLock::new(queue) }
     }
 
     /// Whether there ever was a file.
@@ -46,8 +48,11 @@ impl Device {
         self.serialized
     }
 
-    /// Calls `f` with the queue, if there is one. The lock is shared, and taken once per buffer.
+    /// Calls `f` with the queue, if there is one: not in a forked child. The lock is shared, and taken once per buffer.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&WriteQueue) -> R) -> Option<R> {
+        if !self.process.is_here() {
+            return None;
+        }
         // Recursive: a thread that waits to take the queue away must not keep out the one that it waits for.
         self.queue.read_recursive().as_ref().map(f)
     }

@@ -45,13 +45,16 @@ impl Shared {
 
     /// Something has changed that others may wait for.
     pub(crate) fn tell(&self) {
+        if self.is_inherited() {
+            return;
+        }
         self.waiters.wake();
         self.tell_parked();
     }
 
     /// Waits until nothing is in flight, and everything that was has been dealt with.
     pub(crate) fn drain(&self) {
-        let done = || self.device.in_flight() == 0 && !self.driver.is_taken();
+        let done = || self.is_inherited() || self.device.in_flight() == 0 && !self.driver.is_taken();
         // Without a deadline the wait ends only when it is done.
         let _ = self.wait_until(None, || done().then_some(()));
     }
@@ -111,6 +114,9 @@ impl Shared {
 
     /// The answer of somebody who waits until `done`, or until the ring is poisoned.
     pub(crate) fn outcome(&self, done: impl FnOnce() -> bool) -> Option<Result<(), RingError>> {
+        if self.is_inherited() {
+            return Some(Err(RingError::Forked));
+        }
         // In this order: what was done before the failure was done.
         let failure = self.poisoned();
         if done() { Some(Ok(())) } else { failure.map(Err) }

@@ -80,6 +80,20 @@ pub enum AppendError {
     /// The device has failed; the ring takes no more bytes.
     #[error("the ring is poisoned: {0}")]
     Poisoned(#[source] RingError),
+    /// This process was [forked](crate::BufferRing#fork-and-daemons) from the one that the ring belongs to.
+    #[error("{FORKED}")]
+    Forked,
+}
+
+/// What a call answers in a child, and the way out.
+const FORKED: &str =
+    "the ring belongs to the process that this one was forked from; open the file again in this process";
+
+impl AppendError {
+    /// Why an append that was to be durable may not be.
+    pub(crate) fn not_durable(error: RingError) -> Self {
+        if error == RingError::Forked { Self::Forked } else { Self::Poisoned(error) }
+    }
 }
 
 /// Why the ring could not do, or can no longer do, what it was asked for.
@@ -106,6 +120,9 @@ pub enum RingError {
     /// The ring is gone, and before that the buffer was not written, or the watermark did not come so far.
     #[error("the ring was closed before that came about")]
     Closed,
+    /// This process was [forked](crate::BufferRing#fork-and-daemons) from the one that the ring belongs to.
+    #[error("{FORKED}")]
+    Forked,
 }
 
 /// Why [`rotate`](crate::BufferRing::rotate) changed nothing.
@@ -121,6 +138,9 @@ pub enum RotateError {
     /// The device has failed; the ring takes no more bytes.
     #[error("the ring is poisoned: {0}")]
     Poisoned(#[source] RingError),
+    /// This process was [forked](crate::BufferRing#fork-and-daemons) from the one that the ring belongs to.
+    #[error("{FORKED}")]
+    Forked,
 }
 
 /// Why bytes could not be read back.
@@ -155,6 +175,9 @@ pub enum ReadError {
     /// The file could not be read.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// This process was [forked](crate::BufferRing#fork-and-daemons) from the one that the ring belongs to.
+    #[error("{FORKED}")]
+    Forked,
 }
 
 /// A wait whose time is over.

@@ -292,7 +292,7 @@ impl Shared {
 
     /// Makes a flush ready for the device; `None` if there is nothing left to do.
     fn prepare(&self, flush: Flush<'_>) -> Option<Write> {
-        if self.failing.load(Relaxed) {
+        if self.failing.load(Relaxed) || self.is_inherited() {
             // The bytes stay in memory, to be read for rescue.
             self.tell();
             return None;

@@ -50,7 +50,7 @@ impl BufferRing {
     /// Those of [`append_durable`](Self::append_durable).
     pub async fn append_durable_async(&self, payload: &[u8]) -> Result<Extent, AppendError> {
         let extent = self.append_async(payload).await?;
-        self.wait_durable_async(extent.end()).await.map_err(AppendError::Poisoned)?;
+        self.wait_durable_async(extent.end()).await.map_err(AppendError::not_durable)?;
         Ok(extent)
     }
 
@@ -84,6 +84,9 @@ impl Future for DurableFuture<'_> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let (shared, address) = (this.shared, this.address);
+        if let Err(forked) = shared.check_process() {
+            return Poll::Ready(Err(forked));
+        }
         // The waker may be another one each time.
         this.forget();
         if let Some(outcome) = shared.durable_outcome(address) {
@@ -108,7 +111,9 @@ impl Future for DurableFuture<'_> {
 
 impl DurableFuture<'_> {
     fn forget(&mut self) {
-        if let Some(place) = self.place.take() {
+        if let Some(place) = self.place.take()
+            && !self.shared.is_inherited()
+        {
             self.shared.parking.unfollow(place);
         }
     }
@@ -155,7 +160,9 @@ impl Future for AppendFuture<'_> {
 
 impl AppendFuture<'_> {
     fn forget(&mut self) {
-        if let Some(place) = self.place.take() {
+        if let Some(place) = self.place.take()
+            && !self.shared.is_inherited()
+        {
             // Not dropped within the lock: with the waker a task may go, and with it others who wait for room.
             drop(self.shared.helpers.room.with(|room| room.wakers.remove(&place)));
         }

@@ -102,7 +102,7 @@ impl ModelDevice {
     pub fn ring_with(&self, capacity: usize, auto_flush: bool, auto_rotate: bool, policy: CommitPolicy) -> BufferRing {
         let arena = Arc::new(Arena::new(capacity, 4096).expect("a valid arena"));
         let queue = WriteQueue(self.clone());
-        BufferRing { shared: Arc::new(Shared::new(&arena, auto_flush, auto_rotate, policy, 0, Some(queue))) }
+        BufferRing::new(Arc::new(Shared::new(&arena, auto_flush, auto_rotate, policy, 0, Some(queue))))
     }
 
     /// Completes the `n`-th write or sync in flight; `false` if there is none.

@@ -26,6 +26,9 @@ enum Found {
 
 impl Shared {
     pub(crate) fn read(&self, extent: Extent, target: &mut [u8]) -> Result<usize, ReadError> {
+        if self.is_inherited() {
+            return Err(ReadError::Forked);
+        }
         let len = target.len();
         let too_short = ReadError::TooShort { len, extent: extent.len() };
         let mut rest = target.get_mut(..extent.len()).ok_or(too_short)?;

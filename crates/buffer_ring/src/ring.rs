@@ -1,9 +1,12 @@
 //! The ring, as its users meet it.
 
+use core::mem;
 use core::time::Duration;
 use std::io::IoSlice;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
+
+use ring_io::fork::{self, Adopted};
 
 use crate::append::{Patience, gather, total_len};
 use crate::shared::Shared;
@@ -21,11 +24,33 @@ use crate::{
 /// Dropping the ring flushes what it can, without a sync, and waits for all I/O in flight; [`close`](Self::close) does the same
 /// with a sync, and tells how it went.
 #[derive(Debug)]
+///
+/// # Fork and daemons
+///
+/// A ring belongs to the process that made it. In a child of `fork(2)` every call that appends, waits, reads or writes answers an error
+/// `Forked`, at once, and dropping the ring, or what belongs to it, does nothing. The parent's ring goes on as if there were no child, and
+/// keeps the file's lock.
+///
+/// - **A daemon** forks first, then opens the file. What a ring holds in memory does not go along: it is the parent's to write.
+/// - **A child** may open other files, and make rings of its own on them; also on the same file, once the parent's ring has gone.
+/// - **Spawning a command** costs nothing for the ring's memory: a child gets none of it, but finds zeros there. So does a
+///   [`Reservation`] that was held across the fork; ending it does nothing. (Kernels before 4.14 copy the memory.)
+/// - A child keeps what it inherited, memory and descriptors, until it calls `exec` or ends. Until then, if the parent dies, the file
+///   stays locked; a ring that is dropped or closed unlocks it.
+/// - After a bare `clone(2)`, without the C library's `fork`, [`append`](Self::append) goes on in the child until a buffer is full,
+///   in memory that is never written; all that waits for durability answers `Forked`.
 pub struct BufferRing {
     pub(crate) shared: Arc<Shared>,
+    /// Has a forked child know what it has.
+    _adopted: Adopted,
 }
 
 impl BufferRing {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let heir: Weak<Shared> = Arc::downgrade(&shared);
+        Self { shared, _adopted: fork::adopt(heir) }
+    }
+
     /// A ring with these parts.
     ///
     /// # Panics
@@ -199,7 +224,8 @@ impl BufferRing {
     pub fn flush(&self, buffer: &BufferHandle) -> FlushTicket {
         assert!(buffer.is_of(&self.shared), "the buffer belongs to another ring");
         let life = buffer.life();
-        let has_bytes = self.shared.seal_and_flush(life);
+        // A forked child's ticket answers so.
+        let has_bytes = self.shared.is_inherited() || self.shared.seal_and_flush(life);
         FlushTicket::new(Arc::clone(&self.shared), has_bytes.then_some(life))
     }
 
@@ -317,6 +343,7 @@ impl BufferRing {
     /// The [`RingError`] that poisoned the ring; [`RingError::ReservationLeaked`] if a forgotten reservation holds the rest back.
     /// In each case all I/O in flight has ended.
     pub fn close(self) -> Result<u64, RingError> {
+        self.shared.check_process()?;
         // A helper may be inside a buffer, which is no leak.
         #[cfg(all(feature = "async", not(any(loom, shuttle))))]
         self.shared.pause_helpers();
@@ -334,6 +361,10 @@ impl BufferRing {
 
 impl Drop for BufferRing {
     fn drop(&mut self) {
+        if self.shared.is_inherited() {
+            // Never dropped, as it is where the C library's `fork` made the child.
+            return mem::forget(Arc::clone(&self.shared));
+        }
         #[cfg(all(feature = "async", not(any(loom, shuttle))))]
         self.shared.end_helpers();
         self.shared.flush_everything();

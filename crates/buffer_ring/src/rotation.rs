@@ -15,11 +15,11 @@
 use crossbeam_utils::CachePadded;
 use ring_alloc::BLOCK;
 
-use crate::RotateError;
 use crate::shared::Shared;
 use crate::slot::Slot;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, spin_loop};
+use crate::{RingError, RotateError};
 
 /// The address at which a log ends: 1 EiB less a block, beyond what any file system holds. Each life takes at least a block, so that
 /// there are less than 2^48 of them, as many as [`Life`] can count.
@@ -207,8 +207,10 @@ impl Shared {
 
     /// Without `auto_rotate`: makes the next buffer current, if it is free.
     pub(crate) fn rotate(&self) -> Result<(), RotateError> {
-        if self.is_poisoned() {
-            return Err(RotateError::Poisoned(self.failure()));
+        match self.poisoned() {
+            None => {}
+            Some(RingError::Forked) => return Err(RotateError::Forked),
+            Some(error) => return Err(RotateError::Poisoned(error)),
         }
         let seen = self.rotation.current();
         let slot = &self.slots[seen.slot()];

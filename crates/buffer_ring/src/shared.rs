@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ring_alloc::Arena;
+use ring_io::fork::{Inherited, Process};
 
 use crate::bells::Bells;
 use crate::device::{Device, WriteQueue};
@@ -28,7 +29,8 @@ pub(crate) struct Shared {
     pub(crate) buffer_size: usize,
     pub(crate) auto_flush: bool,
     pub(crate) auto_rotate: bool,
-    /// Bytes of the longest payload that is taken. 0: the ring is poisoned, `failure` is set, and all leases have been taken back.
+    /// Bytes of the longest payload that is taken. 0: the ring is poisoned, `failure` is set, and all leases have been taken back; or the
+    /// process is a forked child.
     pub(crate) longest: AtomicUsize,
     /// Whether `failure` is set: no lease begins any more, and no write.
     pub(crate) failing: AtomicBool,
@@ -47,6 +49,15 @@ pub(crate) struct Shared {
     pub(crate) device: Device,
     /// Whoever has it takes finished writes from the device.
     pub(crate) driver: Role,
+    process: Process,
+}
+
+impl Inherited for Shared {
+    /// What a child's append looks at, plain or into a lease.
+    fn disown(&self) {
+        self.longest.store(0, Relaxed);
+        self.registry.disown();
+    }
 }
 
 impl Shared {
@@ -80,6 +91,7 @@ impl Shared {
             helpers: crate::futures::Helpers::default(),
             device: Device::new(queue),
             driver: Role::new(),
+            process: Process::here(),
         };
         shared.advance();
         shared
@@ -125,16 +137,29 @@ impl Shared {
     }
 
     pub(crate) fn poisoned(&self) -> Option<RingError> {
-        self.is_poisoned().then(|| self.failure())
+        (self.is_poisoned() || self.is_inherited()).then(|| self.failure())
+    }
+
+    /// Whether the caller is in a child that was forked from the ring's process. There each call finds that out before it takes a lock or a
+    /// role, or waits: a thread of the parent may have had what it needs, and never gives it back here.
+    pub(crate) fn is_inherited(&self) -> bool {
+        !self.process.is_here()
+    }
+
+    pub(crate) fn check_process(&self) -> Result<(), RingError> {
+        if self.is_inherited() { Err(RingError::Forked) } else { Ok(()) }
     }
 
     pub(crate) fn failure(&self) -> RingError {
+        if self.is_inherited() {
+            return RingError::Forked;
+        }
         self.failure.lock().clone().expect("set before the flag")
     }
 
     #[cold]
     pub(crate) fn poison_error(&self) -> AppendError {
-        AppendError::Poisoned(self.failure())
+        AppendError::not_durable(self.failure())
     }
 
     /// The next address to be given out. Waits for a thread that is just sealing, for the few instructions until it has told.
@@ -157,6 +182,10 @@ impl Shared {
                     // About to be opened.
                     return base;
                 }
+            }
+            if self.is_inherited() {
+                // The sealer does not exist here.
+                return base;
             }
             spin_loop();
         }

@@ -7,10 +7,9 @@ use core::time::Duration;
 use std::time::Instant;
 
 use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
 use ring_io::Engine;
 
 use crate::latency::Latencies;
@@ -222,7 +221,7 @@ impl Shared {
             engine: self.device.with(|queue| queue.io().engine().clone()),
             registered_buffers: self.device.with(|queue| queue.registered().buffers()).unwrap_or(false),
             oldest_reservation: self.oldest_reservation(),
-            latencies: self.latency.get(),
+            latencies: if self.is_inherited() { None } else { self.latency.get() },
         }
     }
 
@@ -268,30 +267,21 @@ fn lane() -> usize {
     lane
 }
 
-/// Lanes that no thread has.
-static FREE: Mutex<Free> = Mutex::new(Free { next: 0, returned: Vec::new() });
+/// Lanes that threads have, a bit for each. Not behind a lock: a fork while another thread holds that would leave it locked in the child.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
 
-struct Free {
-    /// Lanes from here on have never been taken.
-    next: usize,
-    returned: Vec<usize>,
-}
+const _: () = assert!(LANES == u64::BITS as usize, "a bit for each lane");
 
-/// A thread's hold of its lane. The lock through which a lane goes from thread to thread orders what they counted.
+/// A thread's hold of its lane.
 struct Hold(usize);
 
 impl Hold {
     #[cold]
     fn take() -> Self {
-        let mut free = FREE.lock();
-        if let Some(lane) = free.returned.pop() {
-            return Self(lane);
-        }
-        let lane = free.next;
-        if lane < LANES {
-            free.next += 1;
-        }
-        Self(lane)
+        let free = |taken: u64| taken.trailing_ones() as usize;
+        // ordering: with the release in `drop`: the lane's last thread has counted. With no lane left it is the shared one.
+        let take = |taken: u64| (free(taken) < LANES).then(|| taken | 1 << free(taken));
+        Self(TAKEN.fetch_update(Acquire, Relaxed, take).map_or(LANES, free))
     }
 }
 
@@ -300,7 +290,7 @@ impl Drop for Hold {
         // What the thread still appends in its last moments goes to the shared one.
         MINE.set(LANES);
         if self.0 < LANES {
-            FREE.lock().returned.push(self.0);
+            TAKEN.fetch_and(!(1 << self.0), Release);
         }
     }
 }

@@ -76,6 +76,7 @@ impl DurableWatch {
     ///
     /// If the process has no descriptor left.
     pub fn eventfd(&self) -> io::Result<BorrowedFd<'_>> {
+        self.shared.check_process().map_err(io::Error::other)?;
         if let Some(event) = self.event.get() {
             return Ok(event.as_fd());
         }

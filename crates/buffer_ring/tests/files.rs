@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use buffer_ring::{AppendError, BufferRing, QuikIO};
-use common::{LIMIT, buffered_file, direct_file, disk, options, pattern, read, ring_on, within};
+use buffer_ring::{AppendError, BufferRing, BufferRingOptions, EngineKind, QuikIO};
+use common::{EIO, LIMIT, buffered_file, direct_file, disk, options, pattern, read, ring_on, within};
 
 fn content(path: &Path) -> Vec<u8> {
     fs::read(path).expect("the file")
@@ -142,4 +142,81 @@ fn a_shared_file_can_be_read_beside_the_ring() {
     let mut bytes = vec![0; 1000];
     file.read_exact_at(&mut bytes, extent.start()).expect("the bytes");
     assert!(bytes == pattern(1, 1000));
+}
+
+#[test]
+fn a_second_ring_on_a_quik_io_goes_on_behind_the_first_wherever_that_began() {
+    let dir = disk();
+    for engine in [EngineKind::IoUring, EngineKind::Positioned] {
+        let path = dir.path().join(format!("{engine}"));
+        fs::write(&path, pattern(1, 40_000)).expect("a file");
+        let io = QuikIO::builder(direct_file(&path)).start_at(8192).engine(engine).build();
+        let Ok(io) = io.inspect_err(|why| eprintln!("SKIPPED: {why}")).map(Arc::new) else { continue };
+        let mut expected = pattern(1, 8192);
+        for life in 0..4 {
+            let ring = ring_on(Arc::clone(&io), options(2, 8192));
+            assert_eq!(ring.tail(), expected.len() as u64, "{engine}, ring {life}");
+            let payload = pattern(10 + life, 5000);
+            if life % 2 == 0 {
+                ring.append_durable(&payload).expect("room");
+                assert_eq!(ring.close(), Ok(expected.len() as u64 + 8192));
+            } else {
+                ring.append(&payload).expect("room");
+                drop(ring);
+            }
+            expected.extend([payload, vec![0; 3192]].concat());
+        }
+        assert!(content(&path)[..expected.len()] == expected);
+    }
+}
+
+#[test]
+fn a_second_ring_does_not_overwrite_what_one_before_acknowledged_that_failed() {
+    for durable_fails in [false, true] {
+        let (_, device) = QuikIO::in_memory();
+        let io = Arc::new(device.builder().start_at(4096).build().expect("no obstacle"));
+        let ring = ring_on(Arc::clone(&io), options(2, 4096));
+        let first = ring.append_durable(&pattern(1, 4096)).expect("room");
+        device.fail_write(0, EIO);
+        if durable_fails {
+            ring.append_durable(&pattern(2, 4096)).expect_err("the device fails");
+        } else {
+            ring.append(&pattern(2, 4096)).expect("room");
+            // Sends what is before it on its way.
+            _ = ring.append(&pattern(3, 4096));
+            drop(ring);
+        }
+        let next =
+            BufferRing::try_with_options(BufferRingOptions { io_instance: Some(Arc::clone(&io)), ..options(2, 4096) });
+        // After a failed durable write nothing can be called durable any more.
+        if let Ok(ring) = next {
+            assert!(!durable_fails && ring.tail() >= first.end(), "{}", ring.tail());
+            ring.append_durable(&pattern(4, 4096)).expect("room");
+        }
+        assert!(device.synced()[4096..8192] == pattern(1, 4096), "durable fails: {durable_fails}");
+    }
+}
+
+#[test]
+fn a_ring_that_is_made_at_once_and_one_that_has_all_its_memory_write_the_same() {
+    let dir = disk();
+    for prefault in [false, true] {
+        let path = dir.path().join(format!("{prefault}"));
+        let io = Arc::new(QuikIO::open(&path).expect("a file"));
+        let options = BufferRingOptions { io_instance: Some(io), ..options(16, 4 << 20) };
+        let before = resident();
+        let ring = BufferRing::builder(options).prefault(prefault).build().expect("a ring");
+        let grown = resident() - before;
+        // Other tests run beside this one.
+        assert!(!prefault || grown > 48 << 20, "{grown} bytes of 64 MiB are there");
+        ring.append_durable(&pattern(1, 5000)).expect("room");
+        assert_eq!(ring.close(), Ok(8192));
+        assert!(content(&path) == [pattern(1, 5000), vec![0; 3192]].concat());
+    }
+}
+
+/// Bytes of this process that are in memory.
+fn resident() -> i64 {
+    let statm = fs::read_to_string("/proc/self/statm").expect("a process");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<i64>().ok()).expect("a number") * 4096
 }

@@ -42,7 +42,8 @@ impl QuikIOBuilder {
         Self { target, start_at: None, engine: None, write_mode, prepare: None, submitter }
     }
 
-    /// The log begins at this byte of the file, a multiple of 4096. What the file holds from there on is overwritten.
+    /// The log begins at this byte of the file, a multiple of 4096. What the file holds from there on is overwritten. A second ring on the
+    /// same [`QuikIO`] begins behind what was written through it.
     pub fn start_at(mut self, offset: u64) -> Self {
         self.start_at = Some(offset);
         self

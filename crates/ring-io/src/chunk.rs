@@ -1,6 +1,7 @@
 //! The memory for preparing writes: one piece for the whole process, since most rings prepare nothing most of the time.
 //!
-//! Two that prepare at once have a piece each; the larger one is kept afterwards.
+//! Two that prepare at once have a piece each; the larger one is kept afterwards. No thread waits for the lock: memory of its own does as
+//! well, and in a forked child a thread that does not exist there may hold it.
 
 use parking_lot::Mutex;
 use ring_alloc::{Buffer, Frozen};
@@ -10,13 +11,13 @@ static SPARE: Mutex<Option<Buffer>> = Mutex::new(None);
 
 /// At least `len` bytes.
 pub(crate) fn borrow(len: usize) -> Option<Buffer> {
-    let spare = SPARE.lock().take_if(|spare| spare.len() >= len);
+    let spare = SPARE.try_lock().and_then(|mut spare| spare.take_if(|spare| spare.len() >= len));
     spare.or_else(|| Buffer::zeroed(len).ok())
 }
 
 pub(crate) fn give_back(bytes: Frozen) {
     let Some(buffer) = bytes.thaw().ok() else { return };
-    let mut spare = SPARE.lock();
+    let Some(mut spare) = SPARE.try_lock() else { return };
     let smaller = match &*spare {
         Some(kept) if kept.len() >= buffer.len() => Some(buffer),
         _ => spare.replace(buffer),

@@ -31,14 +31,23 @@ impl fmt::Display for Operation {
     }
 }
 
+/// Why the device did not do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Os(i32),
+    /// It took or gave no bytes, without a reason.
+    NoProgress,
+    /// It was not asked, because it is the parent's.
+    Forked,
+}
+
 /// A failure of the device that trying again does not mend.
 ///
 /// Displays like `write of bytes 4096..8192 failed: Input/output error (os error 5)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceError {
     operation: Operation,
-    /// 0: the device took or gave no bytes, without a reason.
-    errno: i32,
+    fault: Fault,
     range: Range<u64>,
     /// The write whose failure kept this one from being tried.
     behind: Option<Range<u64>>,
@@ -46,11 +55,16 @@ pub struct DeviceError {
 
 impl DeviceError {
     pub(crate) fn new(operation: Operation, errno: Errno, range: Range<u64>) -> Self {
-        Self { operation, errno: errno.raw_os_error(), range, behind: None }
+        Self { operation, fault: Fault::Os(errno.raw_os_error()), range, behind: None }
     }
 
     pub(crate) fn no_progress(operation: Operation, range: Range<u64>) -> Self {
-        Self { operation, errno: 0, range, behind: None }
+        Self { operation, fault: Fault::NoProgress, range, behind: None }
+    }
+
+    /// What was asked for in a child that was forked from the process to which the device belongs.
+    pub(crate) fn forked(operation: Operation, range: Range<u64>) -> Self {
+        Self { operation, fault: Fault::Forked, range, behind: None }
     }
 
     /// A write of `range` that was not tried, because of `failure`.
@@ -64,10 +78,20 @@ impl DeviceError {
         self.operation
     }
 
-    /// What the operating system answered; `None` if it reported success over and over without taking a block.
+    /// What the operating system answered; `None` if it reported success over and over without taking a block, or was not asked because
+    /// [the process was forked](Self::is_forked).
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
-        (self.errno != 0).then_some(self.errno)
+        match self.fault {
+            Fault::Os(errno) => Some(errno),
+            Fault::NoProgress | Fault::Forked => None,
+        }
+    }
+
+    /// Whether nothing was tried because this process was [forked](crate::fork) from the one that the device belongs to.
+    #[must_use]
+    pub fn is_forked(&self) -> bool {
+        self.fault == Fault::Forked
     }
 
     /// The bytes of the file that were asked for. Any part of them may have been read or written.
@@ -85,10 +109,15 @@ impl DeviceError {
         self.behind.clone()
     }
 
-    /// The same as the standard library calls it; [`io::ErrorKind::WriteZero`] where there is no errno.
+    /// The same as the standard library calls it; [`io::ErrorKind::WriteZero`] where the device makes no progress, and
+    /// [`io::ErrorKind::Other`] in a forked child.
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
-        self.errno().map_or(io::ErrorKind::WriteZero, |errno| io::Error::from_raw_os_error(errno).kind())
+        match self.fault {
+            Fault::Os(errno) => os(errno).kind(),
+            Fault::NoProgress => io::ErrorKind::WriteZero,
+            Fault::Forked => io::ErrorKind::Other,
+        }
     }
 }
 
@@ -101,14 +130,18 @@ impl fmt::Display for DeviceError {
         if let Some(failed) = &self.behind {
             write!(f, " was not tried: that of bytes {}..{} before it", failed.start, failed.end)?;
         }
-        match self.errno() {
-            Some(errno) => write!(f, " failed: {}", os(errno)),
-            None => f.write_str(" failed: the device makes no progress"),
+        match self.fault {
+            Fault::Os(errno) => write!(f, " failed: {}", os(errno)),
+            Fault::NoProgress => f.write_str(" failed: the device makes no progress"),
+            Fault::Forked => write!(f, " was not tried: {FORKED}"),
         }
     }
 }
 
 impl core::error::Error for DeviceError {}
+
+/// What a call answers in a child, and the way out.
+const FORKED: &str = "the file belongs to the process that this one was forked from; open it again in this process";
 
 /// Why a file cannot hold a log.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -132,6 +165,13 @@ pub enum FileError {
     /// Somebody writes to it already: another process, or another `QuikIO` in this one.
     #[error("another process or QuikIO already writes to this file")]
     Locked,
+    /// It is a block device that is mounted, or claimed (`O_EXCL`): by another process, by another `QuikIO` in this one, or by the
+    /// `File` that was handed over, which must be opened without that.
+    #[error("the block device is mounted or claimed by another process, QuikIO or open file")]
+    InUse,
+    /// This process was [forked](crate::fork) from the one that the `QuikIO` was made in.
+    #[error("{FORKED}")]
+    Forked,
     /// The start that the builder was given.
     #[error("start {0} is not a multiple of 4096")]
     UnalignedStart(u64),

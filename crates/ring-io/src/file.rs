@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, FileType, IFlags, OFlags, Stat, StatVfsMountFlags, Sta
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use crate::FileError;
+use crate::fork::Process;
 use crate::lock::WriterLock;
 use crate::mark::Key;
 use crate::retry::is_transient;
@@ -56,17 +57,19 @@ const KEY: &CStr = c"user.ring-io.prepared";
 pub(crate) struct LogFile {
     file: Arc<File>,
     direct: bool,
+    process: Process,
 }
 
 impl LogFile {
     pub(crate) fn new(file: Arc<File>) -> Self {
         // A file that does not even tell its flags is refused by `check`.
         let direct = rustix::fs::fcntl_getfl(&file).is_ok_and(|flags| flags.contains(OFlags::DIRECT));
-        Self { file, direct }
+        Self { file, direct, process: Process::here() }
     }
 
     /// One attempt at what remains of `request`, in this thread.
     pub(crate) fn write(&self, request: &Request) -> Result<usize, Errno> {
+        self.check_process()?;
         let (bytes, offset) = (request.remaining(), request.position());
         if !request.durable {
             return rustix::io::pwrite(&self.file, bytes, offset);
@@ -126,6 +129,11 @@ impl LogFile {
             Err(errno) if is_transient(errno) => Err(Errno::IO),
             outcome => outcome.map(|()| written),
         }
+    }
+
+    /// The callers have compared the process; but a subscriber of events that they have called since may have forked.
+    fn check_process(&self) -> Result<(), Errno> {
+        if self.process.is_here() { Ok(()) } else { Err(Errno::PERM) }
     }
 
     /// What direct I/O on the file has to be aligned to, where the kernel tells.
@@ -238,6 +246,7 @@ impl Storage for LogFile {
     }
 
     fn sync(&self, scope: Scope) -> Result<(), Errno> {
+        self.check_process()?;
         match scope {
             Scope::Data => rustix::fs::fdatasync(&self.file),
             Scope::Whole(_) => rustix::fs::fsync(&self.file),
@@ -245,6 +254,7 @@ impl Storage for LogFile {
     }
 
     fn cut(&self, len: u64) -> Result<(), Errno> {
+        self.check_process()?;
         retry_on_intr(|| rustix::fs::ftruncate(&self.file, len))
     }
 
@@ -260,6 +270,7 @@ impl Storage for LogFile {
     }
 
     fn set_key(&self, key: Option<Key>) -> Result<(), Errno> {
+        self.check_process()?;
         match key {
             Some(key) => rustix::fs::fsetxattr(&self.file, KEY, &key.bytes(), XattrFlags::empty()),
             None => match rustix::fs::fremovexattr(&self.file, KEY) {

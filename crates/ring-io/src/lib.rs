@@ -82,6 +82,7 @@ mod chunk;
 mod engine;
 mod error;
 mod file;
+pub mod fork;
 mod lock;
 mod mailbox;
 mod mark;

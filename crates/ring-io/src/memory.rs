@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use ring_alloc::Arena;
 use rustix::io::Errno;
 
-use crate::lock::WriterLock;
+use crate::lock::{Identity, WriterLock};
 use crate::mailbox::Mailbox;
 use crate::mark::Key;
 use crate::seam::{Attempt, Backend, Completion, Job, Request, Storage};
@@ -427,8 +427,7 @@ impl Storage for MemoryDevice {
     }
 
     fn lock(&self) -> Result<WriterLock, FileError> {
-        // No file system has this device number.
-        WriterLock::in_process((u64::MAX, Arc::as_ptr(&self.shared).addr() as u64))
+        WriterLock::in_process(Identity::Memory(Arc::as_ptr(&self.shared).addr()))
     }
 
     fn granule(&self) -> usize {

@@ -1,6 +1,7 @@
 //! The right to write: one queue per file, the same promises over every engine.
 
 use core::fmt;
+use core::mem;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -54,7 +55,8 @@ impl Registered {
         Self { buffers: false, file: false, reason: Some(reason.to_owned()) }
     }
 
-    /// Whether the arena's buffers are.
+    /// Whether the arena's buffers are: each as soon as it has gone to the device for the first time. One that the kernel refuses then, for
+    /// want of memory to lock, goes on without.
     #[must_use]
     pub fn buffers(&self) -> bool {
         self.buffers
@@ -76,9 +78,13 @@ impl Registered {
 /// The exclusive right to write through a [`QuikIO`], for the buffers of one arena.
 ///
 /// Dropping it waits for everything in flight, cuts off what was [prepared](crate::QuikIOBuilder::prepare) and not used, then lets
-/// the next [`QuikIO::attach`] succeed. A queue that is leaked (`mem::forget`) keeps the file for itself until the process ends.
+/// the next [`QuikIO::attach`] succeed. A queue that is leaked (`mem::forget`) keeps the file for itself until the process ends; and so
+/// does one whose writes came back with errors because the kernel no longer lets io_uring be entered: it may still carry them out.
 ///
 /// Threads share it by reference. Any of them may submit; those who reap take turns.
+///
+/// In a child of `fork(2)` each write comes back untried, with an error that [says so](DeviceError::is_forked), and dropping the queue does
+/// nothing; see [`fork`](crate::fork).
 pub struct WriteQueue {
     io: Arc<QuikIO>,
     registered: Registered,
@@ -94,6 +100,8 @@ pub struct WriteQueue {
     space: Option<Mutex<Space>>,
     /// [`Storage::granule`](crate::seam::Storage::granule) of the file.
     granule: usize,
+    /// In a forked child: writes that are to come back untried. Never locked in the parent, so that no thread of it can have it locked.
+    untried: Mutex<Vec<Finished>>,
     /// `None`: `io` has it for good.
     lock: Option<WriterLock>,
 }
@@ -120,7 +128,8 @@ impl WriteQueue {
         let (reaper, granule) = (Mutex::default(), io.storage().granule());
         let (order, space) = (order.map(Mutex::new), space.map(Mutex::new));
         tracing::debug!(engine = %io.engine(), mode = ?io.write_mode(), ?registered, "attached");
-        Self { io, registered, in_flight, syncing, reaper, order, space, granule, lock }
+        let untried = Mutex::default();
+        Self { io, registered, in_flight, syncing, reaper, order, space, granule, untried, lock }
     }
 
     /// Lends `bytes` to the device, which writes them at byte `offset` of the file; returns soon.
@@ -162,7 +171,7 @@ impl WriteQueue {
     ///
     /// If the outcome of the one before has not been handed out: beside it, success would tell nothing.
     pub fn submit_sync(&self) -> Result<(), DeviceError> {
-        self.io.health().verdict()?;
+        self.io.check_sync()?;
         let others = self.syncing.swap(true, Ordering::Relaxed);
         assert!(!others, "a submitted sync is under way");
         self.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -174,10 +183,15 @@ impl WriteQueue {
         assert!(is_aligned(offset) && is_aligned(bytes.len() as u64), "{} bytes at {offset}", bytes.len());
         let durable = durable || self.io.synced;
         tracing::trace!(token, offset, len = bytes.len(), durable, "write begins");
-        Request::new(token, bytes, offset, durable)
+        let request = Request::new(token, bytes, offset, durable);
+        self.io.reach(request.range().end);
+        request
     }
 
     fn arrive(&self, request: Request) {
+        if self.io.is_inherited() {
+            return self.untried.lock().push(forked(request));
+        }
         let Some(order) = &self.order else { return self.start(request) };
         let mut order = order.lock();
         match order.admit(request) {
@@ -254,6 +268,9 @@ impl WriteQueue {
     }
 
     fn write_here(&self, mut request: Request) -> Finished {
+        if self.io.is_inherited() {
+            return forked(request);
+        }
         if let Some(order) = &self.order {
             match order.lock().claim(request) {
                 Ok(its_turn) => request = its_turn,
@@ -347,6 +364,10 @@ impl WriteQueue {
     ///   [`interrupt`](Self::interrupt). If another
     ///   thread is reaping it waits for its turn first, and what that thread gets does not count.
     pub fn reap(&self, wait: Wait, finished: &mut Vec<Finished>) -> Option<Result<(), DeviceError>> {
+        if self.io.is_inherited() {
+            finished.append(&mut self.untried.lock());
+            return None;
+        }
         // Nobody is to wait for a preparing write alone.
         let wait = if self.in_flight() == 0 { Wait::No } else { wait };
         let mut reaper = self.become_reaper(wait)?;
@@ -445,7 +466,9 @@ impl WriteQueue {
     /// Lets the thread that waits in [`reap`](Self::reap) return early, or the next one that would wait there; for what it waits for
     /// may have come from elsewhere.
     pub fn interrupt(&self) {
-        self.io.backend().interrupt();
+        if !self.io.is_inherited() {
+            self.io.backend().interrupt();
+        }
     }
 
     fn become_reaper(&self, wait: Wait) -> Option<MutexGuard<'_, Reaper>> {
@@ -460,13 +483,16 @@ impl WriteQueue {
     /// date when you read it, except that it stays 0 as long as nobody submits.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Acquire)
+        if self.io.is_inherited() { self.untried.lock().len() } else { self.in_flight.load(Ordering::Acquire) }
     }
 
     /// In [`Serialized`](crate::WriteMode::Serialized): writes submitted whose turn has not come. While nothing is in flight, they wait
     /// for one that was not submitted; dropping the queue drops them.
     #[must_use]
     pub fn waiting(&self) -> usize {
+        if self.io.is_inherited() {
+            return 0;
+        }
         self.order.as_ref().map_or(0, |order| order.lock().waiting())
     }
 
@@ -494,8 +520,19 @@ impl fmt::Debug for WriteQueue {
     }
 }
 
+/// A write that comes back untried, in a forked child.
+fn forked(request: Request) -> Finished {
+    let error = DeviceError::forked(Operation::Write, request.range());
+    Finished { token: request.token, bytes: request.bytes, durable: false, result: Err(error) }
+}
+
 impl Drop for WriteQueue {
     fn drop(&mut self) {
+        if self.io.is_inherited() {
+            // What a thread of the parent was just changing must not even be freed.
+            mem::forget((self.order.take(), self.space.take(), mem::take(&mut self.reaper)));
+            return;
+        }
         let mut finished = Vec::new();
         while self.in_flight() > 0 {
             self.reap(Wait::Until(None), &mut finished);
@@ -503,6 +540,10 @@ impl Drop for WriteQueue {
         }
         while self.space.as_ref().is_some_and(|space| space.lock().is_preparing()) {
             self.collect(Wait::Until(None), &mut self.reaper.lock());
+        }
+        if self.io.backend().has_given_up() {
+            // What the kernel may still write must land before the next writer does. So `attached` stays, too.
+            return mem::forget(self.lock.take());
         }
         self.trim();
         self.io.backend().detach();

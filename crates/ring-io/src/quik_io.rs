@@ -1,7 +1,8 @@
 //! `QuikIO`: one file (or memory that plays one) and the engine that writes to it.
 
 use core::fmt;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::mem;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -11,6 +12,7 @@ use ring_alloc::{Arena, is_aligned};
 use rustix::io::Errno;
 
 use crate::file::LogFile;
+use crate::fork::Process;
 use crate::lock::WriterLock;
 use crate::mark::{Ending, Key};
 use crate::memory::MemoryDevice;
@@ -30,9 +32,14 @@ use crate::{
 ///
 /// Reading and syncing are for everybody; writing is for the one [`WriteQueue`] that is attached. Other writers are kept away
 /// by an advisory lock on the file (`flock`), which lasts as long as the queue, or as long as a `QuikIO` that was made by
-/// [`open`](Self::open). It is taken and released on the open file: a program must not use `flock` on the same `File` itself.
+/// [`open`](Self::open). It is taken and released on the open file: a program must not use `flock` on the same `File` itself. A block
+/// device is also claimed (`O_EXCL`), which keeps away writers at its other nodes, at its partitions, and mounts; but not those at a device
+/// that is mapped onto it, such as a loop device.
+///
+/// It belongs to the process that made it: in a child of `fork(2)` every call answers an error, and dropping does nothing; see
+/// [`fork`](crate::fork).
 pub struct QuikIO {
-    backend: Box<dyn Backend>,
+    backend: Arc<dyn Backend>,
     storage: Arc<dyn Storage>,
     engine: Engine,
     pub(crate) start_at: Option<u64>,
@@ -46,6 +53,9 @@ pub struct QuikIO {
     attached: AtomicBool,
     /// Why [`open`](Self::open) did not open it with `O_DIRECT`.
     cached: Option<String>,
+    /// Where the furthest write ends that was ever asked for.
+    reached: AtomicU64,
+    process: Process,
     /// Held for good, if it was opened here. Declared last: released when nothing can write any more.
     lock: Option<WriterLock>,
 }
@@ -76,7 +86,8 @@ impl QuikIO {
         let path = path.as_ref();
         let Opened { file, lock, cached } = open::open(path)?;
         let (backend, engine) = engine::best(&file, Submitter::Caller);
-        let io = Self { lock: Some(lock), cached, ..Self::assemble(backend, file, engine) };
+        let mut io = Self::assemble(backend, file, engine);
+        (io.lock, io.cached) = (Some(lock), cached);
         tracing::debug!(path = %path.display(), engine = %io.engine, direct = io.is_direct(), "opened");
         Ok(io)
     }
@@ -99,7 +110,7 @@ impl QuikIO {
         let prepare = if engine.kind() == EngineKind::Memory { 0 } else { DEFAULT_LIMIT };
         let synced = storage.is_synced();
         Self {
-            backend,
+            backend: Arc::from(backend),
             storage,
             engine,
             start_at: None,
@@ -110,6 +121,8 @@ impl QuikIO {
             settling: Settling::unknown(),
             attached: AtomicBool::new(false),
             cached: None,
+            reached: AtomicU64::new(0),
+            process: Process::here(),
             lock: None,
         }
     }
@@ -142,15 +155,17 @@ impl QuikIO {
         self.cached.as_deref()
     }
 
-    /// The byte of the file where a new log begins: what the builder was told, else [`log_end`](Self::log_end).
+    /// The byte of the file where a new log begins: what the builder was given, or behind everything that was written through this
+    /// `QuikIO` since; without the builder's word, [`log_end`](Self::log_end).
     ///
     /// # Errors
     ///
-    /// [`FileError`], if the file cannot hold a log, or is a block device and the builder was told nothing.
+    /// [`FileError`], if the file cannot hold a log, or is a block device and the builder was given no start.
     pub fn start(&self) -> Result<u64, FileError> {
+        self.check_process()?;
         self.storage.check()?;
         match self.start_at {
-            Some(start) => Ok(start),
+            Some(start) => Ok(start.max(self.reached.load(Ordering::Relaxed))),
             None => self.log_end(),
         }
     }
@@ -171,6 +186,7 @@ impl QuikIO {
     ///
     /// [`FileError`], if it does not have a length: a block device.
     pub fn log_end(&self) -> Result<u64, FileError> {
+        self.check_process()?;
         Ok(Ending::of(&*self.storage)?.log)
     }
 
@@ -178,7 +194,7 @@ impl QuikIO {
     /// there is room for them.
     #[must_use]
     pub fn preparing_stopped(&self) -> Option<DeviceError> {
-        self.health.stopped.lock().clone()
+        if self.is_inherited() { None } else { self.health.stopped.lock().clone() }
     }
 
     /// Reads from byte `offset` of the file into `buf`: any offset, any length, also with `O_DIRECT`. Returns how many bytes
@@ -191,6 +207,9 @@ impl QuikIO {
     /// [`DeviceError`]; `buf` may then have been filled in part.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, DeviceError> {
         let range = offset..offset.saturating_add(buf.len() as u64);
+        if self.is_inherited() {
+            return Err(DeviceError::forked(Operation::Read, range));
+        }
         self.storage.read_at(offset, buf).map_err(|errno| {
             let error = DeviceError::new(Operation::Read, errno, range);
             tracing::error!(%error, "read failed");
@@ -210,10 +229,18 @@ impl QuikIO {
     /// The kernel tells an error to one of the calls that it concerns. So if several syncs and durable writes are under way at once, the
     /// success of one counts only when all those have succeeded that overlapped it. A ring has one under way at a time.
     pub fn sync(&self) -> Result<(), DeviceError> {
-        self.health.verdict()?;
+        self.check_sync()?;
         let flush = Flush::new(self.scope());
         let outcome = self.storage.sync(flush.scope);
         self.synced(outcome, flush)
+    }
+
+    /// Whether a sync may be asked for. A child's would take its parent's errors away: an open file has each of them reported once.
+    pub(crate) fn check_sync(&self) -> Result<(), DeviceError> {
+        if self.is_inherited() {
+            return Err(DeviceError::forked(Operation::Sync, 0..u64::MAX));
+        }
+        self.health.verdict()
     }
 
     /// What the outcome of a sync means. No errno says "not now": the kernel reports each error once. What io_uring has never begun does
@@ -269,6 +296,7 @@ impl QuikIO {
     /// - [`FileError::Cut`] if the file system refuses, or the cut cannot be put on stable storage. Then a later sync
     ///   cannot succeed either, and a new `QuikIO` has to find out what the file holds.
     pub fn cut(&self, at: u64) -> Result<(), FileError> {
+        self.check_process()?;
         self.storage.check()?;
         if !is_aligned(at) {
             return Err(FileError::UnalignedCut(at));
@@ -294,6 +322,7 @@ impl QuikIO {
         unkeyed.and_then(|()| self.storage.cut(at)).map_err(|errno| FileError::Cut(errno.raw_os_error()))?;
         let failed = |error: DeviceError| FileError::Cut(error.errno().unwrap_or_default());
         self.sync().map_err(failed)?;
+        self.reached.fetch_min(at, Ordering::Relaxed);
         tracing::debug!(at, end, "the log is cut");
         Ok(())
     }
@@ -305,6 +334,7 @@ impl QuikIO {
     /// [`AttachError::Busy`] while another queue lives; [`AttachError::File`] if the file cannot hold a log, or somebody else writes to it
     /// already (what another process has locked is tried for about a second).
     pub fn attach(self: &Arc<Self>, arena: &Arc<Arena>) -> Result<WriteQueue, AttachError> {
+        self.check_process()?;
         self.storage.check()?;
         if self.attached.swap(true, Ordering::Acquire) {
             return Err(AttachError::Busy);
@@ -358,6 +388,22 @@ impl QuikIO {
         self.attached.store(false, Ordering::Release);
     }
 
+    /// Whether the caller is in a child that was forked from the process of this `QuikIO`: then nothing of it may be touched, not even a
+    /// lock.
+    pub(crate) fn is_inherited(&self) -> bool {
+        !self.process.is_here()
+    }
+
+    fn check_process(&self) -> Result<(), FileError> {
+        if self.is_inherited() { Err(FileError::Forked) } else { Ok(()) }
+    }
+
+    /// A write up to byte `end` of the file is about to be asked for.
+    pub(crate) fn reach(&self, end: u64) {
+        // Relaxed: the next queue comes behind this one by `attached`.
+        self.reached.fetch_max(end, Ordering::Relaxed);
+    }
+
     pub(crate) fn backend(&self) -> &dyn Backend {
         &*self.backend
     }
@@ -368,6 +414,19 @@ impl QuikIO {
 
     pub(crate) fn health(&self) -> &Health {
         &self.health
+    }
+}
+
+impl Drop for QuikIO {
+    fn drop(&mut self) {
+        if self.is_inherited() {
+            // A forked child has neither the engine's threads nor its ring, and what they were at is half done for ever.
+            mem::forget(Arc::clone(&self.backend));
+        } else if self.backend.has_given_up() {
+            // A write that was given up may still come: the next writer must not be there yet. The kernel ends the lock with the process,
+            // or with the write if that is later.
+            mem::forget(self.lock.take());
+        }
     }
 }
 

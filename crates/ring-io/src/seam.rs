@@ -117,6 +117,11 @@ pub(crate) trait Backend: Debug + Send + Sync {
     /// Appends completions, waiting as `wait` says. One thread at a time: the queue sees to that.
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>);
 
+    /// Whether a write came back with an error though the device may still carry it out. Lasting; nothing is written from then on.
+    fn has_given_up(&self) -> bool {
+        false
+    }
+
     /// Lets the `reap` that waits now, or the next one that would, return without a completion. Any thread.
     fn interrupt(&self);
 }

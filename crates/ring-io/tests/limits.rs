@@ -140,10 +140,86 @@ fn a_filter_that_comes_too_late_fails_what_is_in_flight_and_hangs_nothing() {
         assert_eq!(errnos, [Err(Some(Errno::PERM.raw_os_error())); 3]);
         drop(queue);
     });
-    // What the ring of the kernel is good for now is nobody's business: it answers, and with an error.
-    let queue = attach(&io);
-    queue.submit(7, bytes(7, BLOCK), 0);
-    assert!(drain(&queue)[0].result.is_err());
+}
+
+/// What the kernel may still write must not land on what another writer has been promised.
+#[test]
+fn what_was_given_up_keeps_the_file_locked_for_the_rest_of_the_process() {
+    const CHECK: &str = "RING_IO_TEST_TRIES_TO_OPEN_WHAT_WAS_GIVEN_UP";
+    const NAME: &str = "what_was_given_up_keeps_the_file_locked_for_the_rest_of_the_process";
+    if let Some(path) = env::var_os(CHECK) {
+        let error = QuikIO::open(path).err();
+        return println!("found: {:?}", error.as_ref().map(|error| error.file_error()));
+    }
+    if !io_uring_is_there() {
+        return;
+    }
+    let dir = disk();
+    for opened in [false, true] {
+        let path = dir.path().join(format!("log {opened}"));
+        let io = if opened { QuikIO::open(&path) } else { Ok(QuikIO::new(open(&path, OFlags::DIRECT))) };
+        let io = Arc::new(io.expect("the only writer"));
+        let queue = attach(&io);
+        let queue = denied(&[libc::SYS_io_uring_enter], Errno::PERM, move || {
+            queue.submit(1, bytes(1, BLOCK), 0);
+            assert!(drain(&queue)[0].result.is_err());
+            queue
+        });
+        // It might land on this one.
+        let errno = |result: &Result<(), DeviceError>| result.as_ref().err().and_then(DeviceError::errno);
+        let late = queue.write_durable_now(2, bytes(2, BLOCK), 0);
+        assert_eq!(errno(&late.result), Some(Errno::PERM.raw_os_error()));
+        drop(queue);
+        let arena = Arc::new(ring_alloc::Arena::new(1, BLOCK).expect("an arena"));
+        assert_eq!(io.attach(&arena).unwrap_err(), AttachError::Busy);
+        drop(io);
+        let next = Arc::new(QuikIO::builder(open(&path, OFlags::DIRECT)).engine(EngineKind::Positioned).build());
+        let next = Arc::new(Arc::into_inner(next).expect("the only one").expect("a file"));
+        assert_eq!(next.attach(&arena).unwrap_err(), AttachError::File(FileError::Locked));
+        assert_eq!(QuikIO::open(&path).unwrap_err().file_error(), Some(&FileError::Locked));
+        let output = this_test(NAME, CHECK, &path).output().expect("a process");
+        let out = String::from_utf8_lossy(&output.stdout);
+        assert!(out.contains("found: Some(Some(Locked))"), "opened here: {opened}\n{out}");
+    }
+}
+
+/// Memory that the kernel has pinned for this process.
+fn pinned() -> usize {
+    let status = fs::read_to_string("/proc/self/status").expect("a status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmPin:")).expect("a kernel that counts");
+    1024 * line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number")
+}
+
+#[test]
+fn a_buffer_is_registered_when_it_first_goes_to_the_device() {
+    const SIZE: usize = 512 * BLOCK;
+    alone("a_buffer_is_registered_when_it_first_goes_to_the_device", || {
+        if !(io_uring_is_there() && privileged()) {
+            return;
+        }
+        let dir = disk();
+        let io = Arc::new(QuikIO::new(log(dir.path())));
+        let (arena, buffers) = buffers(64, SIZE);
+        let before = pinned();
+        let queue = io.attach(&arena).expect("the only queue");
+        if !queue.registered().buffers() {
+            return assert!(queue.registered().reason().is_some());
+        }
+        assert_eq!(pinned() - before, SIZE, "the first is about to be used, the others may never be");
+        for (token, buffer) in (0..).zip(buffers).skip(1).take(3) {
+            queue.submit(token, patterned(buffer, token, SIZE), (token - 1) * SIZE as u64);
+            let write = drain(&queue).remove(0);
+            assert_eq!((write.result, pinned() - before), (Ok(()), (token as usize + 1) * SIZE));
+            // Once.
+            queue.submit(token, write.bytes, (token - 1) * SIZE as u64);
+            assert_eq!(drain(&queue)[0].result, Ok(()));
+            assert_eq!(pinned() - before, (token as usize + 1) * SIZE);
+        }
+        drop(queue);
+        assert_eq!(pinned(), before);
+        let expected: Vec<_> = (1..4).flat_map(|token| pattern(token, SIZE)).collect();
+        assert!(read_all(&io, expected.len()) == expected);
+    });
 }
 
 #[test]

@@ -7,13 +7,14 @@ use std::env;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::thread;
 
 use common::{attach, bytes, disk, drain, open, pattern, read_all, this_test, wait_for_line};
 use ring_alloc::BLOCK;
 use ring_io::{AttachError, FileError, QuikIO, Wait};
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 
 fn buffered(path: &Path) -> File {
     open(path, OFlags::empty())
@@ -237,4 +238,68 @@ fn after_a_writer_is_killed_amid_its_writes_the_next_gets_the_file() {
         let io = QuikIO::open(&path).expect("the writer is dead");
         drop(attach(&Arc::new(io)));
     }
+}
+
+/// A block device, and a second node of it in `dir`; both gone with the value.
+struct Loop {
+    device: PathBuf,
+    node: PathBuf,
+}
+
+impl Loop {
+    fn new(dir: &Path) -> Option<Self> {
+        let image = dir.join("image");
+        File::create(&image).expect("a file").set_len(1 << 20).expect("room");
+        let losetup = Command::new("losetup").args(["--find", "--show"]).arg(&image).output();
+        let device = losetup.ok().filter(|output| output.status.success()).map(|output| output.stdout);
+        let device = String::from_utf8(device?).expect("a path");
+        let (device, node) = (PathBuf::from(device.trim()), dir.join("node"));
+        let number = rustix::fs::stat(&device).expect("a device").st_rdev;
+        let made = rustix::fs::mknodat(rustix::fs::CWD, &node, FileType::BlockDevice, Mode::RUSR | Mode::WUSR, number);
+        let made = Self { device, node: made.map(|()| node).unwrap_or_default() };
+        (!made.node.as_os_str().is_empty()).then_some(made)
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let detached = Command::new("losetup").arg("--detach").arg(&self.device).status();
+        assert!(detached.is_ok_and(|status| status.success()) || thread::panicking());
+    }
+}
+
+#[test]
+fn a_block_device_has_one_writer_whatever_its_nodes_are_called() {
+    const PATH: &str = "RING_IO_TEST_TRIES_ANOTHER_NODE";
+    const NAME: &str = "a_block_device_has_one_writer_whatever_its_nodes_are_called";
+    let on = |path: &Path| Arc::new(QuikIO::builder(open(path, OFlags::DIRECT)).start_at(0).build().expect("a device"));
+    let (arena, _buffers) = common::buffers(1, BLOCK);
+    if let Some(path) = env::var_os(PATH) {
+        return println!("found: {:?}", on(Path::new(&path)).attach(&arena).err());
+    }
+    let dir = disk();
+    let Some(device) = Loop::new(dir.path()) else {
+        common::skipped("BUFFER_RING_REQUIRE_ROOT", "no loop device, or no node of it");
+        return;
+    };
+    let first = on(&device.device);
+    let elsewhere = || {
+        let output = this_test(NAME, PATH, &device.node).output().expect("a process");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let queue = attach(&first);
+    assert_eq!(on(&device.node).attach(&arena).unwrap_err(), AttachError::File(FileError::Locked));
+    // `flock` knows two files there.
+    let found = elsewhere();
+    assert!(found.contains("found: Some(File(InUse))"), "{found}");
+    // Like one that is mounted.
+    let claimed = rustix::fs::open(&device.node, OFlags::RDONLY | OFlags::EXCL, Mode::empty());
+    assert_eq!(claimed.map(drop), Err(rustix::io::Errno::BUSY));
+    drop(queue);
+    let found = elsewhere();
+    assert!(found.contains("found: None"), "{found}");
+    let queue = attach(&on(&device.node));
+    assert_eq!(first.attach(&arena).unwrap_err(), AttachError::File(FileError::Locked));
+    drop(queue);
+    drop(attach(&first));
 }

@@ -84,6 +84,15 @@ impl LeaseCell {
         self.state.compare_exchange(state, revoked, Relaxed, Relaxed).is_ok().then_some(state - HELD)
     }
 
+    /// Revokes the lease in a forked child, where nothing else happens meanwhile. Its owner, if it exists there, finds that out at its next
+    /// record.
+    pub(crate) fn disown(&self) {
+        let state = self.state.load(Relaxed);
+        if state & PHASE == HELD {
+            self.state.store(state - HELD + REVOKED, Relaxed);
+        }
+    }
+
     /// Ends the lease that this thread has revoked, unless its owner is busy, or has ended it. The answer is the rest of it.
     #[must_use]
     pub(crate) fn claim<'a>(&self, slot: &'a Slot, number: u64) -> Option<Grant<'a>> {

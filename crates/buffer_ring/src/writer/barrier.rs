@@ -4,7 +4,8 @@
 //! and costs the frequent side as much as the rest of a small record. Where the kernel offers `membarrier`, the frequent side needs
 //! none: the rare side has the kernel make every running thread of the process pass one, wherever it is.
 
-use std::sync::OnceLock;
+use core::sync::atomic::AtomicU8;
+use core::sync::atomic::Ordering::Relaxed;
 
 use crate::sync::Ordering::SeqCst;
 use crate::sync::fence;
@@ -22,8 +23,17 @@ pub enum Barrier {
 impl Barrier {
     /// The better one that works here, asked of the kernel once in a process.
     pub(crate) fn probe() -> Self {
-        static FOUND: OnceLock<Barrier> = OnceLock::new();
-        *FOUND.get_or_init(|| if kernel::register() { Self::Membarrier } else { Self::Fence })
+        const UNKNOWN: u8 = 0;
+        const FENCE: u8 = 1;
+        const MEMBARRIER: u8 = 2;
+        // Not a `OnceLock`: a fork while another thread initialises it would leave it locked in the child. Several threads may ask.
+        static FOUND: AtomicU8 = AtomicU8::new(UNKNOWN);
+        let mut found = FOUND.load(Relaxed);
+        if found == UNKNOWN {
+            found = if kernel::register() { MEMBARRIER } else { FENCE };
+            FOUND.store(found, Relaxed);
+        }
+        if found == MEMBARRIER { Self::Membarrier } else { Self::Fence }
     }
 
     /// The frequent side.

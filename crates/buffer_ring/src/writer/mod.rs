@@ -70,7 +70,7 @@ impl BufferRing {
     #[must_use]
     pub fn writer(&self) -> Writer<'_> {
         let shared = &*self.shared;
-        let place = shared.registry.enroll();
+        let place = if shared.is_inherited() { shared.registry.apart() } else { shared.registry.enroll() };
         let lease = Lease::new(place.cell(), Barrier::probe());
         Writer { shared, lease, place, appetite: Appetite::new(), alone: PhantomData }
     }
@@ -134,7 +134,7 @@ impl<'a> Writer<'a> {
         let extent = self.append(payload)?;
         // The wait would take it back.
         self.end_lease(Why::NotNeeded);
-        self.shared.wait_durable(extent.end(), None).map_err(AppendError::Poisoned)?;
+        self.shared.wait_durable(extent.end(), None).map_err(AppendError::not_durable)?;
         Ok(extent)
     }
 
@@ -207,6 +207,7 @@ impl<'a> Writer<'a> {
         fill: &mut dyn FnMut(&mut [u8]),
     ) -> Result<Extent, AppendError> {
         self.shared.check_len(len)?;
+        self.shared.check_process().map_err(AppendError::not_durable)?;
         self.end_lease(Why::NoRoom);
         while let Some(size) = self.appetite.lease(len, self.shared.room()) {
             let lasts = self.begin_lease(size, patience)?;
@@ -236,6 +237,9 @@ impl<'a> Writer<'a> {
     /// Ends the lease, if there is one.
     fn end_lease(&mut self, why: Why) {
         let Some(end) = self.lease.end() else { return };
+        if self.shared.is_inherited() {
+            return;
+        }
         if why == Why::NotNeeded || end.was_revoked {
             self.appetite.taken_back(end.len as usize, end.unused as usize);
         } else {

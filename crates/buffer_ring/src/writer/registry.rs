@@ -77,6 +77,17 @@ impl Registry {
         })
     }
 
+    /// A place in no ring, for one that a forked child has: the search could come upon a chunk that another thread was just making.
+    pub(crate) fn apart(&self) -> Place<'static> {
+        let chunk = Box::leak(Box::new(Chunk::new(self.slots)));
+        Place { chunk, index: 0 }
+    }
+
+    /// Revokes all leases, in a forked child: their owners find that out, and do not exist.
+    pub(crate) fn disown(&self) {
+        self.chunks().flat_map(|chunk| &chunk.cells).for_each(LeaseCell::disown);
+    }
+
     /// Cells that may have a lease in `slot`: for its sealer all of them, who then are forgotten.
     pub(crate) fn leased(&self, slot: &Slot, sealed: bool) -> impl Iterator<Item = &LeaseCell> {
         // ordering: the sealer's half of W5. An addition of nothing: the read-modify-write is the point.

@@ -1,6 +1,8 @@
 //! What all test files need: rings over devices of every kind, recognizable bytes, and a limit to every wait.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+#[path = "../../../ring-io/tests/common/forked.rs"]
+pub(crate) mod forked;
 pub(crate) mod hand;
 
 use core::sync::atomic::Ordering::Acquire;

@@ -22,6 +22,7 @@ mod tests;
 
 use core::fmt;
 use core::mem;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::io;
@@ -39,6 +40,7 @@ use self::registration::Registration;
 pub(crate) use self::setup::Submitter;
 use self::slots::Slots;
 use crate::file::LogFile;
+use crate::fork::Process;
 use crate::retry::{MAX_STALLS, pause};
 use crate::seam::{Attempt, Backend, Completion, Job, Request};
 use crate::settle::Scope;
@@ -51,9 +53,12 @@ pub(crate) struct Uring {
     /// Declared first and so closed before the file and the registered memory, which its requests point to.
     ring: IoUring,
     queues: Mutex<Queues>,
+    /// Whether a write was given up, which the kernel may still carry out.
+    given_up: AtomicBool,
     file: Arc<LogFile>,
     /// [`LogFile::cancels_only_unbegun`].
     cancels_only_unbegun: bool,
+    process: Process,
 }
 
 /// The user-space half. Whoever has it locked may touch the two queues shared with the kernel.
@@ -77,8 +82,15 @@ impl Uring {
         let slots = Slots::new(ring.params().sq_entries() as usize - 1);
         let interrupt = Interrupt::No;
         let queues = Queues { backlog: VecDeque::new(), slots, registration: None, interrupt, broken: None };
-        let cancels_only_unbegun = file.cancels_only_unbegun();
-        Ok(Self { ring, queues: Mutex::new(queues), file, cancels_only_unbegun })
+        let (cancels_only_unbegun, given_up) = (file.cancels_only_unbegun(), AtomicBool::new(false));
+        let (queues, process) = (Mutex::new(queues), Process::here());
+        Ok(Self { ring, queues, given_up, file, cancels_only_unbegun, process })
+    }
+
+    /// Whether this is a forked child, which does not have the ring's memory. The callers have compared the process; but a subscriber of events
+    /// that they have called since may have forked.
+    fn is_inherited(&self) -> bool {
+        !self.process.is_here()
     }
 
     /// Moves jobs from the backlog to the submission queue. Answers whether the kernel has something to fetch there.
@@ -107,8 +119,25 @@ impl Uring {
         !submission.is_empty()
     }
 
+    /// Registers the buffer that a write is from, if it is the buffer's first.
+    fn register_buffer(&self, job: &Job) {
+        let Job::Write(request) = job else { return };
+        // Not a `let` chain: the lock must not last as long as the system call.
+        let claimed =
+            self.queues.lock().registration.as_mut().and_then(|registration| registration.claim(&request.bytes));
+        if let Some((arena, index)) = claimed {
+            let outcome = registration::register(&self.ring.submitter(), &arena, index);
+            if let Some(registration) = &mut self.queues.lock().registration {
+                registration.note(index, &outcome);
+            }
+        }
+    }
+
     /// Adds to the queues, and offers what that brought to the kernel.
     fn enqueue(&self, add: impl FnOnce(&mut Queues)) {
+        if self.is_inherited() {
+            return;
+        }
         let to_submit = {
             let queues = &mut *self.queues.lock();
             add(queues);
@@ -218,12 +247,15 @@ impl Uring {
     }
 
     /// Answers for everything in flight, because the kernel no longer does; what it may still be reading is never unmapped.
+    /// It may also still carry out the writes, even those that it has not fetched, for another thread may be entering the kernel.
     fn give_up(&self, errno: Errno, completed: &mut Vec<Completion>) {
         tracing::error!(%errno, "io_uring_enter fails for good: everything in flight fails with it");
         let mut queues = self.queues.lock();
         queues.broken = Some(errno);
         for job in queues.slots.take_all() {
             if let Job::Write(request) = &job {
+                // Before the caller knows of the failure, and so before the queue can be dropped.
+                self.given_up.store(true, Ordering::Relaxed);
                 mem::forget(Arc::clone(request.bytes.arena()));
             }
             completed.push((job, Err(errno)));
@@ -262,12 +294,23 @@ impl Backend for Uring {
     }
 
     fn submit(&self, job: Job) {
+        if self.is_inherited() {
+            return;
+        }
+        self.register_buffer(&job);
         self.enqueue(|queues| queues.backlog.push_back(job));
     }
 
     fn write_now(&self, request: Request) -> Attempt {
-        let result = self.file.write(&request);
+        // What was given up could land on it.
+        let broken = if self.has_given_up() { self.queues.lock().broken } else { None };
+        let result = broken.map_or_else(|| self.file.write(&request), Err);
         (request, result)
+    }
+
+    fn has_given_up(&self) -> bool {
+        // ordering: only set before `reap` returns, which the dropping thread is ordered behind.
+        self.given_up.load(Ordering::Relaxed)
     }
 
     fn interrupt(&self) {
@@ -287,7 +330,7 @@ impl Backend for Uring {
 impl Uring {
     fn wait_and_collect(&self, wait: Wait, completed: &mut Vec<Completion>) {
         let mut stalls = 0;
-        loop {
+        while !self.is_inherited() {
             let progress = self.collect(wait != Wait::No, completed);
             let waiting = match wait {
                 Wait::Until(deadline) if completed.is_empty() && progress.in_flight && !progress.interrupted => {
