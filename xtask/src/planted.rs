@@ -273,12 +273,6 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "write marks before their key is on stable storage",
-        level: Level::Memory,
-        gate: false,
-        changes: &[(SPACE, "self.is_own && io.is_key_settled()", "self.is_own")],
-    },
-    Bug {
         what: "flush the bytes alone where the key has changed",
         level: Level::Fuse,
         gate: false,
