@@ -43,6 +43,7 @@ const LEASE: &str = "crates/buffer_ring/src/slot/lease.rs";
 const WRITER: &str = "crates/buffer_ring/src/writer/mod.rs";
 const DURABILITY: &str = "crates/buffer_ring/src/durability.rs";
 const LEDGER: &str = "crates/buffer_ring/src/ledger.rs";
+const ROTATION: &str = "crates/buffer_ring/src/rotation.rs";
 const LOG_FILE: &str = "crates/ring-io/src/file.rs";
 
 const BUGS: &[Bug] = &[
@@ -287,6 +288,30 @@ const BUGS: &[Bug] = &[
             ORDER,
             "self.waiting.first_entry().filter(|first| first.key().0 <= self.next)?",
             "self.waiting.first_entry()?",
+        )],
+    },
+    Bug {
+        what: "take the next serialized write that has come for the next one in the log",
+        level: Level::Memory,
+        gate: true,
+        changes: &[(
+            ORDER,
+            "        self.next = self.next.max(range.end);\n        self.next_turn()",
+            "        self.next = self.next.max(range.end);\n        self.waiting.pop_first().map(|(_, request)| request)",
+        )],
+    },
+    Bug {
+        what: "go past a buffer that is not written, and open one again behind it",
+        level: Level::Memory,
+        gate: true,
+        changes: &[(
+            ROTATION,
+            "            Target::Next if current.slot() + 1 < slots.len() => current.slot() + 1,\n",
+            "            Target::Next if target == Target::Next => {
+                let mut next = (1..=slots.len()).map(|n| (current.slot() + n) % slots.len());
+                let first = (current.slot() + 1) % slots.len();
+                next.find(|&slot| slots[slot].is_openable()).unwrap_or(first)
+            }\n",
         )],
     },
     Bug {

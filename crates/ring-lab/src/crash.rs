@@ -81,7 +81,7 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
         return under(system, seed, options.images.unwrap_or(FS_IMAGES));
     }
     let images = options.images.unwrap_or(IMAGES);
-    let heading = ["level", "lives", "images", "torn", "in leases", "violations", "images/s"];
+    let heading = ["level", "lives", "images", "torn", "of kills", "in leases", "violations", "images/s"];
     let heading = heading.map(str::to_owned).to_vec();
     let mut rows = vec![heading];
     if options.level != Level::Fuse {
@@ -99,12 +99,18 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
 /// A row of the closing table.
 fn timed(level: &str, explore: impl FnOnce() -> Result<Totals, String>) -> Result<Vec<String>, String> {
     let begun = Instant::now();
-    let Totals { lives, images, torn, leased } = explore()?;
+    let Totals { lives, images, torn, killed, far_holes, leased } = explore()?;
     if lives >= MANY_LIVES && leased == 0 {
         return Err(format!("in none of {lives} lives has a session had a lease"));
     }
+    if lives >= MANY_LIVES && (killed == 0 || far_holes == 0) {
+        return Err(format!(
+            "of {lives} lives there were {killed} images of kills, and {far_holes} holes that no kill leaves"
+        ));
+    }
     let rate = rate(images, begun.elapsed());
-    Ok(vec![level.into(), count(lives), count(images), count(torn), count(leased), "0".into(), rate])
+    let numbers = [lives, images, torn, killed, leased].map(count);
+    Ok([vec![level.to_owned()], numbers.to_vec(), vec!["0".into(), rate]].concat())
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -112,6 +118,9 @@ pub(crate) struct Totals {
     lives: u64,
     images: u64,
     torn: u64,
+    killed: u64,
+    /// Of power cuts, that a kill could not have left: so the promise is not made where it does not hold.
+    far_holes: u64,
     /// Records that went into leases of sessions.
     leased: u64,
 }
@@ -121,6 +130,8 @@ impl Totals {
         self.lives += 1;
         self.images += explored.images;
         self.torn += explored.torn;
+        self.killed += explored.killed;
+        self.far_holes += explored.far_holes;
         self.leased += explored.leased;
     }
 }

@@ -19,6 +19,7 @@ mod hand;
 mod log;
 mod machine;
 mod oracle;
+mod promise;
 mod random;
 mod record;
 mod report;

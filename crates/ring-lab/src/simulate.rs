@@ -86,7 +86,8 @@ pub(crate) fn simulate(seed: u64, life: u32, before: Vec<u8>, owed: usize) -> Re
     drop(ring);
     let events = mem::take(&mut *events.lock().expect("no panic"));
     let serialized = write_mode == WriteMode::Serialized;
-    Ok(Log { seed, images: 0, setting, serialized, file_system: None, before, start, events })
+    let reach = (mode != Mode::Manual).then_some((capacity * buffer_size) as u64);
+    Ok(Log { seed, images: 0, setting, serialized, reach, file_system: None, before, start, events })
 }
 
 /// Puts `before` into the device, as if it had been there for ever.
