@@ -51,6 +51,7 @@ const WRITER: &str = "buffer_ring/writer/mod.rs";
 const DURABILITY: &str = "buffer_ring/durability.rs";
 const LEDGER: &str = "buffer_ring/ledger.rs";
 const LOG_FILE: &str = "ring-io/file.rs";
+const ROTATION: &str = "buffer_ring/rotation.rs";
 const MARK: &str = "ring-io/mark.rs";
 const QUEUE: &str = "ring-io/queue.rs";
 const SETTLE: &str = "ring-io/settle.rs";
@@ -389,6 +390,30 @@ const BUGS: &[Bug] = &[
             ORDER,
             "self.waiting.first_entry().filter(|first| first.key().0 <= self.next)?",
             "self.waiting.first_entry()?",
+        )],
+    },
+    Bug {
+        what: "take the next serialized write that has come for the next one in the log",
+        level: Level::Memory,
+        gate: true,
+        changes: &[(
+            ORDER,
+            "        self.next = self.next.max(range.end);\n        self.next_turn()",
+            "        self.next = self.next.max(range.end);\n        self.waiting.pop_first().map(|(_, request)| request)",
+        )],
+    },
+    Bug {
+        what: "go past a buffer that is not written, and open one again behind it",
+        level: Level::Memory,
+        gate: true,
+        changes: &[(
+            ROTATION,
+            "            Target::Next if current.slot() + 1 < slots.len() => current.slot() + 1,\n",
+            "            Target::Next if target == Target::Next => {
+                let mut next = (1..=slots.len()).map(|n| (current.slot() + n) % slots.len());
+                let first = (current.slot() + 1) % slots.len();
+                next.find(|&slot| slots[slot].is_openable()).unwrap_or(first)
+            }\n",
         )],
     },
     Bug {

@@ -70,8 +70,8 @@ impl BufferRingBuilder {
         if prefault {
             arena.populate();
         }
-        let (start, queue) = match io_instance {
-            None => (0, None),
+        let (start, content, queue) = match io_instance {
+            None => (0, 0, None),
             Some(io) => {
                 let queue = device::attach(&io, &arena).map_err(OptionsError::Device)?;
                 let start = io.start().map_err(|error| OptionsError::Device(AttachError::File(error)))?;
@@ -81,12 +81,14 @@ impl BufferRingBuilder {
                 if start > 0 {
                     io.sync().map_err(OptionsError::Sync)?;
                 }
-                (start, Some(queue))
+                // A block device has no end, and no gap before the log.
+                (start, io.file_len().map_or(start, |len| len.min(start)), Some(queue))
             }
         };
         debug_assert!(is_aligned(start));
         let mut shared = Shared::new(&arena, auto_flush, auto_rotate, policy, start, queue);
         shared.latency = Recorder::new(measure_latency);
+        shared.gap = content..start;
         Ok(BufferRing::new(Arc::new(shared)))
     }
 }

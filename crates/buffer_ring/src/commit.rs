@@ -20,7 +20,7 @@ use crate::latency::Measure;
 use crate::rotation::Life;
 use crate::shared::Shared;
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicBool, Parker, yield_now};
+use crate::sync::{AtomicBool, Backoff, Parker, yield_now};
 use crate::{AppendError, Extent, RingError};
 
 /// What a thread waits for, and when it gives up.
@@ -71,13 +71,8 @@ impl Shared {
 
     /// Makes durable what has been appended by now, and gives the durable watermark.
     pub(crate) fn sync(&self, deadline: Option<Instant>) -> Result<u64, RingError> {
-        loop {
-            match self.wait_durable(self.tail(), deadline) {
-                // While a thread found that its bytes do not fit, the tail was told too high.
-                Err(RingError::NotAppended { .. }) => yield_now(),
-                outcome => return outcome.map(|()| self.durability.durable()),
-            }
-        }
+        self.wait_durable(self.tail(), deadline)?;
+        Ok(self.durability.durable())
     }
 
     pub(crate) fn wait_durable(&self, address: u64, deadline: Option<Instant>) -> Result<(), RingError> {
@@ -112,13 +107,14 @@ impl Shared {
     fn await_durable(&self, errand: Errand<'_>, called: &mut bool) -> Result<(), RingError> {
         let address = errand.address;
         let mut patience = self.flights.patience();
+        let mut backoff = Backoff::new();
         self.flush_held_below(address);
         loop {
             if let Some(outcome) = self.durable_outcome(address) {
                 return outcome;
             }
             // Even if the time is over: what was asked for is begun.
-            let helped = self.help(errand)?;
+            let helped = self.help(errand, &mut backoff)?;
             if errand.is_over() {
                 return self.durable_outcome(address).unwrap_or(Err(RingError::TimedOut));
             }
@@ -135,7 +131,7 @@ impl Shared {
     }
 
     /// Does one thing that somebody has to do before the errand is done; `false` if there is none that nobody is at.
-    fn help(&self, errand: Errand<'_>) -> Result<bool, RingError> {
+    fn help(&self, errand: Errand<'_>, backoff: &mut Backoff) -> Result<bool, RingError> {
         let Errand { address, deadline, .. } = errand;
         self.check_appended(address)?;
         if self.has_open_bytes(address)
@@ -151,7 +147,7 @@ impl Shared {
                 // With a deadline this thread must not be at the device.
                 if !self.sync_device(syncer, deadline.is_none()) {
                     // All of it is durable, but a failure is just being made known in another thread.
-                    yield_now();
+                    backoff.pause();
                 }
             } else {
                 drop(syncer);

@@ -25,6 +25,8 @@
 //! device, the others sleep. With nobody waiting, finished writes are taken along by the next flush.
 
 mod append;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod asleep;
 mod bells;
 mod builder;
 mod commit;

@@ -3,7 +3,7 @@
 use crate::rotation::Life;
 use crate::shared::Shared;
 use crate::slot::{Copied, Slot};
-use crate::sync::{spin_loop, yield_now};
+use crate::sync::{Backoff, spin_loop, yield_now};
 use crate::{Extent, ReadError};
 
 /// How often a reader looks for a moment without writers before it has the buffer sealed.
@@ -11,6 +11,10 @@ const LOOKS: usize = if cfg!(shuttle) { 4 } else { 200 };
 
 /// How often it looks where it cannot wait: some tenths of a second beside threads that copy.
 const PATIENT_LOOKS: usize = 1 << 20;
+
+/// After so many of them it sleeps once: a writer may be waiting for this thread's processor, and have a lower
+/// priority.
+const LOOKS_AWAKE: usize = 1 << 12;
 
 /// What a slot has to do with an address.
 enum Found {
@@ -36,7 +40,7 @@ impl Shared {
         if extent.end() > tail {
             return Err(ReadError::NotAppended { extent, tail });
         }
-        let (mut at, mut looks) = (extent.start(), 0);
+        let (mut at, mut looks, mut backoff) = (extent.start(), 0, Backoff::new());
         while !rest.is_empty() {
             match self.find(at, rest) {
                 Found::Bytes(read) => {
@@ -45,7 +49,7 @@ impl Shared {
                 }
                 Found::Writing(life) => {
                     looks += 1;
-                    self.await_quiet(life, looks)?;
+                    self.await_quiet(life, looks, &mut backoff)?;
                 }
                 // Whatever is not in memory has been written.
                 Found::Later(later) => {
@@ -102,7 +106,7 @@ impl Shared {
 
     /// Gives the writers in `life` time to leave. When others keep coming it has the buffer sealed, so that they go elsewhere, unless
     /// sealing is the user's business.
-    fn await_quiet(&self, life: Life, looks: usize) -> Result<(), ReadError> {
+    fn await_quiet(&self, life: Life, looks: usize, backoff: &mut Backoff) -> Result<(), ReadError> {
         if looks == 1 || looks.is_multiple_of(LOOKS) {
             // Sessions may be idle.
             self.revoke_leases(&self.slots[life.slot()]);
@@ -115,7 +119,10 @@ impl Shared {
             if looks > PATIENT_LOOKS {
                 return Err(ReadError::Reserved);
             }
-            if looks.is_multiple_of(8) {
+            // On a busy machine each yield costs a time slice: many of them would last for minutes.
+            if looks.is_multiple_of(LOOKS_AWAKE) {
+                backoff.sleep()
+            } else if looks < LOOKS && looks.is_multiple_of(8) {
                 yield_now()
             } else {
                 spin_loop()
@@ -131,6 +138,14 @@ impl Shared {
 
     fn read_file(&self, at: u64, target: &mut [u8]) -> Result<(), ReadError> {
         let read = self.device.with(|queue| queue.io().read_at(at, target)).ok_or(ReadError::Gone(at))??;
-        if read < target.len() { Err(ReadError::Truncated(at + read as u64)) } else { Ok(()) }
+        let (missing, rest) = (at + read as u64, &mut target[read..]);
+        // Until the log's first write is there, the file may end before the log starts.
+        let in_gap = self.gap.contains(&missing) && missing + rest.len() as u64 <= self.gap.end;
+        if rest.is_empty() || in_gap {
+            rest.fill(0);
+            Ok(())
+        } else {
+            Err(ReadError::Truncated(missing))
+        }
     }
 }

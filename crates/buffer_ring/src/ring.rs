@@ -303,6 +303,19 @@ impl BufferRing {
     }
 
     /// The address that the next append will get, if no other thread comes first, and it fits the buffer.
+    ///
+    /// It never decreases, and [`wait_durable`](Self::wait_durable) never refuses it. Bytes below may still be in the
+    /// hands of the threads that reserved them.
+    ///
+    /// ```
+    /// # use buffer_ring::{BufferRing, BufferRingOptions};
+    /// # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+    /// let extent = ring.append(b"record")?;
+    /// let tail = ring.tail();
+    /// assert!(tail >= extent.end());
+    /// ring.wait_durable(tail).expect("the device works");
+    /// # Ok::<(), buffer_ring::AppendError>(())
+    /// ```
     #[must_use]
     pub fn tail(&self) -> u64 {
         self.shared.tail()
@@ -310,9 +323,10 @@ impl BufferRing {
 
     /// Fills the first `extent.len()` bytes of `target` with the bytes of the log there, and gives their number.
     ///
-    /// They come from memory while their buffer is still there, else from the file; the answer is the same. After a failure of the
-    /// device, whatever is in memory can still be read. Addresses that nobody wrote, such as the padding between buffers, read as
-    /// zeros.
+    /// They come from memory while their buffer is still there, else from the file; the answer is the same. After a
+    /// failure of the device, whatever is in memory can still be read. Addresses below the tail that were never written
+    /// read as zeros at all times: the padding between buffers, aborted reservations, the rest of a writer's lease, and
+    /// the gap between the end of the file's earlier content and the start of the log.
     ///
     /// While other threads are appending to the same buffer, it may have to be sealed and waited for; so a thread must not hold a
     /// [`Reservation`] near an extent that it reads.

@@ -18,7 +18,7 @@ use ring_alloc::BLOCK;
 use crate::shared::Shared;
 use crate::slot::Slot;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::sync::{AtomicBool, AtomicU64, Ordering, spin_loop};
+use crate::sync::{AtomicBool, AtomicU64, Backoff, Ordering};
 use crate::{RingError, RotateError};
 
 /// The address at which a log ends: 1 EiB less a block, beyond what any file system holds. Each life takes at least a block, so that
@@ -108,13 +108,53 @@ impl Rotation {
 
     /// Where the next life begins, if the current one is sealed and its sealer has come this far; else where the current one does.
     pub(crate) fn next_base(&self) -> u64 {
-        self.next_base.load(Relaxed)
+        // ordering: acquire half of R2, for `tail`: a thread that knows this address finds its sealer's life
+        // current, or a later one.
+        self.next_base.load(Acquire)
+    }
+
+    /// The next address to be given out. Waits for a thread that is between sealing and publishing where the next life
+    /// begins.
+    ///
+    /// It never decreases from one look to a later one, in whichever thread: an answer from a life says that the life
+    /// is current, or comes with `next_base`, which says that its sealer's life is.
+    pub(crate) fn tail(&self, slots: &[Slot]) -> u64 {
+        let mut backoff = Backoff::new();
+        loop {
+            if let Some(tail) = self.tail_from(self.current(), slots) {
+                return tail;
+            }
+            backoff.pause();
+        }
+    }
+
+    /// The tail as a thread finds it that has seen life `seen` current; `None` if it has to look again.
+    pub(crate) fn tail_from(&self, seen: Life, slots: &[Slot]) -> Option<u64> {
+        let slot = &slots[seen.slot()];
+        let generation = slot.generation();
+        let word = slot.snapshot();
+        let base = slot.base();
+        if slot.generation() != generation {
+            return None;
+        }
+        if !word.is_sealed() {
+            // A later life than the current one: its opener has not published it yet. The next look must not miss it.
+            if generation != seen.generation() {
+                self.publish(Life::new(generation, seen.slot()));
+            }
+            // An offset beyond the end is a crosser's, whose buffer is full up to its last block.
+            return Some(base + u64::from(word.offset()).min(slot.capacity_bytes()));
+        }
+        let next_base = self.next_base();
+        // A vacant word is that of a life about to be opened, or of one that is over.
+        (next_base > base || word.is_vacant()).then_some(next_base)
     }
 
     /// The sealer of `life` hands over: the next life begins at `next_base`, and somebody is to open it.
     pub(crate) fn hand_over(&self, life: Life, next_base: u64) {
+        // ordering: release half of R2, for `tail`: with the next base comes the life that it follows.
         self.publish(life);
-        self.next_base.store(next_base, Relaxed);
+        self.next_base.store(next_base, Release);
         // ordering: release half of R2. Whoever hands over takes the token next, and acquires then.
         self.pending.swap(true, Release);
     }
@@ -225,6 +265,7 @@ impl Shared {
             return Err(RotateError::RingFull);
         }
         self.seal(seen);
+        let mut backoff = Backoff::new();
         while !self.advance_to(Target::Next) && self.rotation.current() == seen {
             if self.rotation.is_exhausted(&self.slots) {
                 return Err(RotateError::AddressesExhausted);
@@ -235,7 +276,7 @@ impl Shared {
                 return if self.rotation.current() == seen { Err(RotateError::RingFull) } else { Ok(()) };
             }
             // Another thread has sealed, and is about to hand over; or it has the token for a moment.
-            spin_loop();
+            backoff.pause();
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
-//! What the ring, its tickets and its handles share: its parts, its first error, its tail.
+//! What the ring, its tickets and its handles share: its parts, its first error.
 
+use core::ops::Range;
 use std::sync::Arc;
 
 use ring_alloc::Arena;
@@ -16,7 +17,7 @@ use crate::rotation::Rotation;
 use crate::slot::Slot;
 use crate::stats::Counters;
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, spin_loop};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex};
 use crate::waiters::Waiters;
 use crate::writer::Registry;
 use crate::{AppendError, CommitPolicy, RingError};
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) bells: Bells,
     #[cfg(all(feature = "async", not(any(loom, shuttle))))]
     pub(crate) helpers: crate::futures::Helpers,
+    /// From the end of what the file held before to the start of the log: nothing is ever written there.
+    pub(crate) gap: Range<u64>,
     pub(crate) device: Device,
     /// Whoever has it takes finished writes from the device.
     pub(crate) driver: Role,
@@ -89,6 +92,7 @@ impl Shared {
             bells: Bells::default(),
             #[cfg(all(feature = "async", not(any(loom, shuttle))))]
             helpers: crate::futures::Helpers::default(),
+            gap: start..start,
             device: Device::new(queue),
             driver: Role::new(),
             process: Process::here(),
@@ -162,33 +166,13 @@ impl Shared {
         AppendError::not_durable(self.failure())
     }
 
-    /// The next address to be given out. Waits for a thread that is just sealing, for the few instructions until it has told.
+    /// The next address to be given out. It never decreases.
     pub(crate) fn tail(&self) -> u64 {
-        loop {
-            let slot = &self.slots[self.rotation.current().slot()];
-            let generation = slot.generation();
-            let word = slot.snapshot();
-            let base = slot.base();
-            if slot.generation() == generation {
-                let next_base = self.rotation.next_base();
-                if !word.is_sealed() {
-                    // An offset beyond the end is a crosser's, whose buffer is full up to its last block.
-                    return base + u64::from(word.offset()).min(self.buffer_size as u64);
-                }
-                if next_base > base {
-                    return next_base;
-                }
-                if word.is_vacant() {
-                    // About to be opened.
-                    return base;
-                }
-            }
-            if self.is_inherited() {
-                // The sealer does not exist here.
-                return base;
-            }
-            spin_loop();
+        if self.is_inherited() {
+            // A forked child has no thread that would finish what was under way.
+            return self.rotation.next_base();
         }
+        self.rotation.tail(&self.slots)
     }
 
     /// Address of the first byte that a leaked reservation holds back. Only when the ring is about to go, and nobody is inside.

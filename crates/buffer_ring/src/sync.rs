@@ -9,11 +9,42 @@ mod imp {
     pub(crate) use std::thread::yield_now;
 
     use core::task::Waker;
+    use core::time::Duration;
     use std::sync::Arc;
     use std::task::Wake;
+    use std::thread;
     use std::time::Instant;
 
     use crossbeam_utils::sync::Unparker;
+
+    const FIRST_NAP: Duration = Duration::from_micros(10);
+    const LONGEST_NAP: Duration = Duration::from_millis(1);
+
+    /// Pauses for a thread that waits for a few instructions of another one: it spins, then yields, then sleeps.
+    ///
+    /// The other thread may be waiting for this one's processor, and have a lower priority: then yielding does not let
+    /// it run, but sleeping does.
+    #[derive(Debug)]
+    pub(crate) struct Backoff {
+        short: crossbeam_utils::Backoff,
+        nap: Duration,
+    }
+
+    impl Backoff {
+        pub(crate) fn new() -> Self {
+            Self { short: crossbeam_utils::Backoff::new(), nap: FIRST_NAP }
+        }
+
+        pub(crate) fn pause(&mut self) {
+            if self.short.is_completed() { self.sleep() } else { self.short.snooze() }
+        }
+
+        /// For a thread that has spun and yielded already.
+        pub(crate) fn sleep(&mut self) {
+            thread::sleep(self.nap);
+            self.nap = (2 * self.nap).min(LONGEST_NAP);
+        }
+    }
 
     /// Lets its thread sleep until the waker is used, be it before or after.
     pub(crate) struct Parker(crossbeam_utils::sync::Parker);
@@ -71,6 +102,24 @@ mod imp {
     /// Shuttle's threads see everything at once.
     #[cfg(shuttle)]
     pub(crate) fn fence(_: Ordering) {}
+
+    /// Whatever the pause, a checker has to know that this thread can do nothing until another one has run.
+    #[derive(Debug)]
+    pub(crate) struct Backoff;
+
+    impl Backoff {
+        pub(crate) fn new() -> Self {
+            Self
+        }
+
+        pub(crate) fn pause(&mut self) {
+            yield_now();
+        }
+
+        pub(crate) fn sleep(&mut self) {
+            yield_now();
+        }
+    }
 
     #[derive(Debug)]
     pub(crate) struct Mutex<T>(checker::sync::Mutex<T>);

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use buffer_ring::{AppendError, BufferRing, BufferRingOptions, EngineKind, QuikIO};
+use buffer_ring::{AppendError, BufferRing, BufferRingOptions, EngineKind, OptionsError, QuikIO, WriteMode};
 use common::{EIO, LIMIT, buffered_file, direct_file, disk, options, pattern, read, ring_on, within};
 
 fn content(path: &Path) -> Vec<u8> {
@@ -219,4 +219,33 @@ fn a_ring_that_is_made_at_once_and_one_that_has_all_its_memory_write_the_same() 
 fn resident() -> i64 {
     let statm = fs::read_to_string("/proc/self/statm").expect("a process");
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<i64>().ok()).expect("a number") * 4096
+}
+
+/// The content is in the file, but not on stable storage: a ring says that it is, by its first durable watermark.
+#[test]
+fn what_the_file_holds_is_synced_before_the_first_watermark_says_so() {
+    for serialized in [false, true] {
+        let (_, device) = QuikIO::in_memory();
+        let mode = if serialized { WriteMode::Serialized } else { WriteMode::TailLocalized };
+        let open = || {
+            BufferRing::try_with_options(BufferRingOptions {
+                io_instance: Some(Arc::new(device.builder().write_mode(mode).build().expect("no obstacle"))),
+                ..options(2, 4096)
+            })
+        };
+        let ring = open().expect("an empty device");
+        assert_eq!(device.syncs(), 0, "there is nothing to sync");
+        ring.append(&pattern(1, 4096)).expect("room");
+        drop(ring);
+        assert!(device.contents() == pattern(1, 4096) && device.synced().is_empty());
+
+        device.fail_sync(EIO);
+        let error = open().map(drop).expect_err("the sync fails");
+        assert!(matches!(&error, OptionsError::Sync(error) if error.errno() == Some(EIO)), "{error:?}");
+
+        let ring = open().expect("the next sync works, on a file that was opened again");
+        assert_eq!(ring.durable_watermark(), 4096);
+        assert!(device.synced() == pattern(1, 4096), "not all below the watermark is on stable storage");
+        assert_eq!(ring.wait_durable(4096), Ok(()));
+    }
 }

@@ -130,3 +130,28 @@ fn a_session_that_sees_the_ring_poisoned_appends_nothing() {
     });
     assert!(REFUSED.load(Relaxed) > 0 && BEFORE.load(Relaxed) > 0);
 }
+
+/// Its cell goes to the next writer, which must not find the lease of the one before still there.
+#[test]
+fn a_writer_that_begins_beside_the_end_of_another_has_its_cell_alone() {
+    static SAME_CELL: Count = Count::new(0);
+    static OTHER_CELL: Count = Count::new(0);
+    model("a_writer_that_begins_beside_the_end_of_another_has_its_cell_alone", Bound::Preemptions(3), || {
+        let device = ModelDevice::instant();
+        let ring = ring(&device);
+        let mut first = ring.writer();
+        let one = append(&mut first, 1);
+        let other = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || {
+                let mut second = ring.writer();
+                hit(if ring.stats().writers.sessions == 1 { &SAME_CELL } else { &OTHER_CELL });
+                append(&mut second, 2)
+            })
+        };
+        drop(first);
+        let two = other.join().unwrap();
+        check(ring, &device, &[(one, 1), (two, 2)]);
+    });
+    assert!(SAME_CELL.load(Relaxed) > 0 && OTHER_CELL.load(Relaxed) > 0);
+}

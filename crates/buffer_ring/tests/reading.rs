@@ -239,3 +239,122 @@ fn readers_of_an_old_buffer_do_not_keep_writers_out_for_ever() {
         assert_eq!(ring.tail(), 11 << 20);
     });
 }
+
+/// All that lies below the tail, and every extent around the places where one kind of it meets the next.
+fn check_all(ring: &BufferRing, expected: &[u8], edges: &[usize], when: &str) {
+    assert!(read(ring, Extent::new(0, expected.len())) == expected, "{when}");
+    for (n, &from) in edges.iter().enumerate() {
+        for &to in &edges[n..] {
+            for (from, to) in [(from, to), (from.saturating_sub(1), to + 1), (from + 1, to + 1), (from, to + 1)] {
+                if from <= to && to <= expected.len() {
+                    let extent = Extent::new(from as u64, to - from);
+                    assert!(read(ring, extent) == expected[from..to], "{when}: {extent:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_gap_before_the_log_reads_as_zeros_in_every_state_of_its_first_buffer() {
+    within(LIMIT, || {
+        for (len, start_at) in
+            [(100, None), (1, None), (4095, None), (4096, None), (5000, None), (0, Some(8192)), (100, Some(16384))]
+        {
+            let dir = disk();
+            let path = dir.path().join("log");
+            let content = pattern(1, len);
+            std::fs::write(&path, &content).expect("a file");
+            let mut builder = QuikIO::builder(common::direct_file(&path));
+            if let Some(start) = start_at {
+                builder = builder.start_at(start);
+            }
+            let ring = ring_on(builder.build().expect("a file"), options(2, 4096));
+            let start = ring.tail() as usize;
+            let mut expected = content.clone();
+            expected.resize(start, 0);
+            let edges = [0, len, start];
+            check_all(&ring, &expected, &edges, &format!("{len} bytes, nothing appended"));
+            let payload = pattern(2, 50);
+            let extent = ring.append(&payload).expect("room");
+            assert_eq!(extent.start() as usize, start);
+            expected.extend(&payload);
+            let edges = [0, len, start, start + 50];
+            check_all(&ring, &expected, &edges, &format!("{len} bytes, in memory"));
+            ring.sync().expect("a working disk");
+            expected.resize(start + 4096, 0);
+            let edges = [0, len, start, start + 50, start + 4096];
+            check_all(&ring, &expected, &edges, &format!("{len} bytes, synced"));
+            for _ in 0..3 {
+                expected.extend(&[3; 4096]);
+                ring.append(&[3; 4096]).expect("room");
+            }
+            check_all(&ring, &expected, &edges, &format!("{len} bytes, in the file"));
+            ring.close().expect("a working disk");
+            let ring = ring_on(QuikIO::open(&path).expect("a file"), options(2, 4096));
+            check_all(&ring, &expected, &edges, &format!("{len} bytes, opened again"));
+        }
+    });
+}
+
+#[test]
+fn a_file_that_was_cut_within_its_earlier_content_is_told_from_the_gap() {
+    let dir = disk();
+    let path = dir.path().join("log");
+    std::fs::write(&path, pattern(1, 5000)).expect("a file");
+    let ring = ring_on(QuikIO::open(&path).expect("a file"), options(2, 4096));
+    std::fs::OpenOptions::new().write(true).open(&path).expect("the file").set_len(4990).expect("cut");
+    assert!(read(&ring, Extent::new(0, 4990)) == pattern(1, 5000)[..4990]);
+    assert_eq!(ring.read(Extent::new(4000, 1001), &mut [0; 1001]), Err(ReadError::Truncated(4990)));
+    assert!(read(&ring, Extent::new(5000, 3192)) == [0; 3192]);
+}
+
+#[test]
+fn what_was_reserved_and_not_written_reads_as_zeros_in_every_state_of_its_buffer() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(2, 8192));
+        // Memory that is not zero: each slot has been used before.
+        (0..4).for_each(|_| _ = ring.append(&[0xAA; 8192]).expect("room"));
+        let base = ring.sync().expect("a working device") as usize;
+        let mut expected = [0xAA; 4 * 8192].to_vec();
+        let mut writer = ring.writer();
+        writer.append(&[1; 100]).expect("room");
+        drop(writer);
+        let mut aborted = ring.reserve(200).expect("room");
+        aborted.fill(0xEE);
+        drop(aborted);
+        let last = ring.append(&[2; 100]).expect("room");
+        expected.resize(base + 100, 1);
+        expected.resize(last.start() as usize, 0);
+        expected.resize(last.end() as usize, 2);
+        let edges = [base, base + 100, last.start() as usize, last.end() as usize];
+        check_all(&ring, &expected, &edges, "open");
+        let holding = Holding::new(&device);
+        let ticket = ring.flush(&current(&ring));
+        expected.resize(expected.len().next_multiple_of(4096), 0);
+        let edges = [base, base + 100, last.start() as usize, last.end() as usize, expected.len()];
+        assert_eq!(ring.tail() as usize, expected.len());
+        check_all(&ring, &expected, &edges, "in flight");
+        drop(holding);
+        ticket.wait().expect("written");
+        check_all(&ring, &expected, &edges, "written");
+        (0..4).for_each(|_| _ = ring.append(&[0xAA; 8192]).expect("room"));
+        check_all(&ring, &expected, &edges, "in the file");
+        let beyond = Extent::new(ring.tail() - 1, 2);
+        assert!(matches!(ring.read(beyond, &mut [0; 2]), Err(ReadError::NotAppended { .. })));
+    });
+}
+
+#[test]
+fn a_leaked_reservation_hides_its_own_buffer_and_no_other() {
+    within(LIMIT, || {
+        let (ring, _device) = in_memory(held(4, 4096));
+        let before = ring.append(&pattern(1, 4096)).expect("room");
+        let beside = ring.append(&pattern(2, 100)).expect("room");
+        core::mem::forget(ring.reserve(100).expect("room"));
+        let behind = ring.append(&pattern(3, 4096)).expect("room");
+        assert!(read(&ring, before) == pattern(1, 4096) && read(&ring, behind) == pattern(3, 4096));
+        assert_eq!(ring.read(beside, &mut [0; 100]), Err(ReadError::Reserved));
+        assert!(matches!(ring.close(), Err(buffer_ring::RingError::ReservationLeaked(_))));
+    });
+}

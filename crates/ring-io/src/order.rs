@@ -7,15 +7,20 @@ use crate::seam::Request;
 use crate::{DeviceError, Finished};
 
 /// In which order the parts of a log reach the file.
+///
+/// What each promises is about a process that is killed, and a kernel that goes on. After a power cut any write may be
+/// missing that no sync covers, whatever was written later, unless the device and the file system keep every completed
+/// write: `docs/DURABILITY.md`, "Write modes", says which do. Everything below the durable watermark is there in each
+/// case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WriteMode {
-    /// In parallel, in any order. After a crash there may be holes, but only near the end: a ring writes nothing that is further
-    /// from the tail than `capacity` x `buffer_size` bytes.
+    /// In parallel, in any order. After a kill there may be holes, but only near the end: a ring with `auto_rotate`
+    /// writes nothing that is further than `capacity` x `buffer_size` bytes from what is missing.
     #[default]
     TailLocalized,
-    /// One after the other: a write begins when the one before it in the file has completed. So the file is at every moment a
-    /// prefix of the log (the write in flight may be there in part, and prepared space behind it), and the device is never busy with
-    /// two of its writes.
+    /// One after the other: a write begins when the one before it in the file has completed. So the file, as other
+    /// processes see it and as a kill leaves it, is at every moment a prefix of the log (the write in flight may be
+    /// there in part, and prepared space behind it), and the device is never busy with two of its writes.
     ///
     /// The next write is sent by whoever [reaps](crate::WriteQueue::reap) the one before.
     Serialized,

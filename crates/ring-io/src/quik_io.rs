@@ -190,6 +190,15 @@ impl QuikIO {
         Ok(Ending::of(&*self.storage)?.log)
     }
 
+    /// The length of the file in bytes, with what is prepared behind the log.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`], if it does not have a length: a block device.
+    pub fn file_len(&self) -> Result<u64, FileError> {
+        self.storage.len()
+    }
+
     /// Why no more space is prepared ahead of the log: the disk is full, or a limit is reached. Durable writes go on without, as long as
     /// there is room for them.
     #[must_use]
@@ -200,7 +209,8 @@ impl QuikIO {
     /// Reads from byte `offset` of the file into `buf`: any offset, any length, also with `O_DIRECT`. Returns how many bytes
     /// were read, fewer than `buf.len()` only at the end of the file.
     ///
-    /// A write in flight may be seen in part.
+    /// A write in flight may be seen in part. Where the file ends before the log starts, the gap between them becomes
+    /// readable, as zeros, with the first write behind it; a ring's `read` answers zeros for it from the beginning.
     ///
     /// # Errors
     ///

@@ -81,7 +81,7 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
         return under(system, seed, options.images.unwrap_or(FS_IMAGES));
     }
     let images = options.images.unwrap_or(IMAGES);
-    let heading = ["level", "lives", "images", "torn", "in leases", "imitated", "violations", "images/s"];
+    let heading = ["level", "lives", "images", "torn", "of kills", "in leases", "imitated", "violations", "images/s"];
     let heading = heading.map(str::to_owned).to_vec();
     let mut rows = vec![heading];
     if options.level != Level::Fuse {
@@ -99,16 +99,21 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
 /// A row of the closing table.
 fn timed(level: &str, explore: impl FnOnce() -> Result<Totals, String>) -> Result<Vec<String>, String> {
     let begun = Instant::now();
-    let Totals { lives, images, torn, leased, imitated } = explore()?;
+    let Totals { lives, images, torn, killed, far_holes, leased, imitated } = explore()?;
     if lives >= MANY_LIVES && leased == 0 {
         return Err(format!("in none of {lives} lives has a session had a lease"));
+    }
+    if lives >= MANY_LIVES && (killed == 0 || far_holes == 0) {
+        return Err(format!(
+            "of {lives} lives there were {killed} images of kills, and {far_holes} holes that no kill leaves"
+        ));
     }
     if lives >= MANY_LIVES && imitated == 0 {
         return Err(format!("in none of {lives} lives was a payload a mark under the key of its file"));
     }
     let rate = rate(images, begun.elapsed());
-    let numbers = [lives, images, torn, leased, imitated].map(count);
-    Ok([level.into()].into_iter().chain(numbers).chain(["0".into(), rate]).collect())
+    let numbers = [lives, images, torn, killed, leased, imitated].map(count);
+    Ok([vec![level.to_owned()], numbers.to_vec(), vec!["0".into(), rate]].concat())
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -116,6 +121,9 @@ pub(crate) struct Totals {
     lives: u64,
     images: u64,
     torn: u64,
+    killed: u64,
+    /// Of power cuts, that a kill could not have left: so the promise is not made where it does not hold.
+    far_holes: u64,
     /// Records that went into leases of sessions.
     leased: u64,
     /// Payloads that were marks under the key of their file.
@@ -127,6 +135,8 @@ impl Totals {
         self.lives += 1;
         self.images += explored.images;
         self.torn += explored.torn;
+        self.killed += explored.killed;
+        self.far_holes += explored.far_holes;
         self.leased += explored.leased;
         self.imitated += explored.imitated;
     }

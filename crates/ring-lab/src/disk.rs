@@ -43,6 +43,17 @@ impl Pending<'_> {
         n * SECTOR..((n + 1) * SECTOR).min(self.bytes.len())
     }
 
+    /// Whether it may still be on its way, or has failed: then any part of it may be there, even where nothing that
+    /// came back is lost.
+    pub(crate) fn is_open(&self) -> bool {
+        self.completed.is_none()
+    }
+
+    /// Whether a sector of it is in the file, as far as the disk has said so.
+    pub(crate) fn has_completed(&self, sector: usize) -> bool {
+        self.completed.is_some_and(|written| written == self.bytes.len() || sector < written / SECTOR)
+    }
+
     /// Copies the live sectors that `taken` wants into `image`.
     pub(crate) fn apply(&self, image: &mut Vec<u8>, taken: impl Fn(usize) -> bool) {
         for n in (0..self.live.len()).filter(|&n| self.live[n] && taken(n)) {

@@ -11,6 +11,7 @@ use crate::discipline;
 use crate::disk::{Disk, Pending};
 use crate::log::{Event, Log};
 use crate::oracle::Oracle;
+use crate::promise::Promise;
 use crate::random::Random;
 use crate::record::{BLOCK, Key, is_mark};
 
@@ -61,6 +62,10 @@ pub(crate) struct Violation {
 pub(crate) struct Explored {
     pub(crate) images: u64,
     pub(crate) torn: u64,
+    /// Of a killed process, which has lost nothing that came back.
+    pub(crate) killed: u64,
+    /// Of a power cut, with a hole that a killed process could not have left.
+    pub(crate) far_holes: u64,
     pub(crate) positions: u64,
     /// Records that went into leases of sessions.
     pub(crate) leased: u64,
@@ -84,12 +89,14 @@ pub(crate) fn explore(log: &Log, mut progress: impl FnMut(u64)) -> Result<Explor
         disk: Disk::new(&log.before, log.key),
         image: log.before.clone(),
         random: Random::new(log.seed),
+        promise: Promise::new(log),
         per_place: (log.images / places).max(8) as usize,
         explored: Explored::default(),
     };
     let survives_at = explorer.random.below(places as usize) as u64;
     for (position, event) in log.events.iter().enumerate() {
         let changed = explorer.disk.step(event);
+        explorer.promise.note(event);
         let nothing = |what| Violation { position, choice: "nothing pending survives".into(), what };
         oracle.step(event, &explorer.disk.stable, &changed).map_err(nothing)?;
         explorer.restore(&changed);
@@ -101,7 +108,11 @@ pub(crate) fn explore(log: &Log, mut progress: impl FnMut(u64)) -> Result<Explor
         }
         if matters(event) {
             let before = explorer.explored.images;
-            explorer.place(&oracle, event).map_err(|(choice, what)| Violation { position, choice, what })?;
+            let violation = |(choice, what)| Violation { position, choice, what };
+            explorer.place(&oracle, event).map_err(violation)?;
+            if matches!(event, Event::Arrived { .. }) {
+                explorer.killed(&oracle).map_err(violation)?;
+            }
             progress(explorer.explored.images - before);
             if explorer.explored.positions == survives_at {
                 explorer.survive(&oracle).map_err(|(choice, what)| Violation { position, choice, what })?;
@@ -129,6 +140,7 @@ struct Explorer<'a> {
     /// Equals `disk.stable` between two images.
     image: Vec<u8>,
     random: Random,
+    promise: Promise,
     per_place: usize,
     explored: Explored,
 }
@@ -186,8 +198,48 @@ impl Explorer<'_> {
         self.explored.torn += u64::from(choice.iter().any(|take| !matches!(take, Take::Lost | Take::Whole)));
         let verdict = oracle.judge(&self.image, &differs);
         let verdict = verdict.and_then(|()| oracle.judge_end(&self.image, self.disk.keys()));
+        // One in many: it is only to be seen that there are some.
+        if oracle.is_complete() && self.explored.images.is_multiple_of(64) {
+            self.explored.far_holes += u64::from(self.holes(oracle).is_err());
+        }
         self.restore(&differs);
         verdict.map_err(|what| (describe(&self.disk.pending, choice), what))
+    }
+
+    /// The images of a killed process: all that came back is there, and of what did not each write is there, or not, or
+    /// in part.
+    fn killed(&mut self, oracle: &Oracle) -> Result<(), (String, String)> {
+        if !oracle.is_complete() {
+            return Ok(());
+        }
+        let open: Vec<_> = self.disk.pending.iter().map(Pending::is_open).collect();
+        let count = open.len();
+        let mut choices = vec![vec![Take::Lost; count], vec![Take::Whole; count]];
+        choices.extend((0..count).filter(|&n| open[n]).map(|one| subset(count, |n| n == one)));
+        choices.extend((0..2).map(|_| by_chance(&mut self.random, &self.disk.pending)));
+        for choice in choices {
+            let mut differs: Vec<Range<usize>> = Vec::new();
+            for (pending, take) in self.disk.pending.iter().zip(&choice) {
+                let taken = |sector| if pending.is_open() { take.takes(sector) } else { pending.has_completed(sector) };
+                pending.apply(&mut self.image, taken);
+                differs.push(pending.offset..pending.end());
+            }
+            self.explored.images += 1;
+            self.explored.killed += 1;
+            let verdict = oracle.judge(&self.image, &differs).and_then(|()| self.holes(oracle));
+            self.restore(&differs);
+            let all = format!(
+                "the process is killed, all that came back is there, and {}",
+                describe(&self.disk.pending, &choice)
+            );
+            verdict.map_err(|what| (all, what))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the image has holes where the write mode does not allow them after a kill.
+    fn holes(&self, oracle: &Oracle) -> Result<(), String> {
+        self.promise.check(&self.image, oracle.expected(), oracle.watermark())
     }
 
     /// Makes the image equal to stable storage again, from which it may differ in these parts.
@@ -285,8 +337,18 @@ mod tests {
     fn verdict(events: impl IntoIterator<Item = Event>) -> Result<u64, String> {
         let events = [appended(0), appended(1)].into_iter().flatten().chain(events).collect();
         let (before, setting, file_system) = (Vec::new(), "by hand".to_owned(), None);
-        let (key, start) = (None, 0);
-        let log = Log { seed: 1, images: 2000, setting, serialized: false, file_system, before, key, start, events };
+        let log = Log {
+            seed: 1,
+            images: 2000,
+            setting,
+            serialized: false,
+            reach: None,
+            file_system,
+            before,
+            key: None,
+            start: 0,
+            events,
+        };
         explore(&log, |_| ()).map(|explored| explored.images).map_err(|violation| violation.what)
     }
 
@@ -345,7 +407,18 @@ mod tests {
         let events = before.into_iter().chain(write).chain(after).chain([acknowledged]).collect();
         let (setting, file_system, key) = ("by hand".to_owned(), None, Some([7; 16]));
         let (before, start) = (Vec::new(), 0);
-        let log = Log { seed: 1, images: 2000, setting, serialized: false, file_system, before, key, start, events };
+        let log = Log {
+            seed: 1,
+            images: 2000,
+            setting,
+            serialized: false,
+            reach: None,
+            file_system,
+            before,
+            key,
+            start,
+            events,
+        };
         explore(&log, |_| ()).map(|explored| explored.imitated).map_err(|violation| violation.what)
     }
 

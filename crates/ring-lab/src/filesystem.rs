@@ -140,6 +140,7 @@ pub(crate) fn record(seed: u64, system: FileSystem, engine: Engine, images: u64)
         images,
         setting,
         serialized: false,
+        reach: None,
         file_system: Some(system.name().into()),
         before,
         key,

@@ -106,6 +106,9 @@ pub(crate) struct Log {
     pub(crate) setting: String,
     /// Whether one write at a time is promised.
     pub(crate) serialized: bool,
+    /// How far the log can be written behind what is missing: all buffers together. Nothing where a buffer may be
+    /// opened again in its place while another is on its way.
+    pub(crate) reach: Option<u64>,
     /// The file system between the log and the disk, if there is one.
     pub(crate) file_system: Option<String>,
     /// The disk as it was found: the file of the log, where there is no file system.

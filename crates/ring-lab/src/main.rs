@@ -20,6 +20,7 @@ mod imitate;
 mod log;
 mod machine;
 mod oracle;
+mod promise;
 mod random;
 mod record;
 mod report;

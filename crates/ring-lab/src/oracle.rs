@@ -114,6 +114,11 @@ impl Oracle {
         self.complete
     }
 
+    /// Everything below has to be there.
+    pub(crate) fn watermark(&self) -> usize {
+        self.watermark
+    }
+
     /// Where the last byte ends that has to be there.
     pub(crate) fn owed_end(&self) -> usize {
         self.acknowledged.values().copied().max().unwrap_or(0).max(self.watermark)

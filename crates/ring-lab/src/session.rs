@@ -106,6 +106,7 @@ pub(crate) fn record(plan: &Plan) -> Result<Recorded, String> {
         images: plan.images,
         setting: format!("fuse, {:?}, {setting:?}, life {}, fault: {:?}; {said}", plan.engine, plan.life, plan.fault),
         serialized: setting.write_mode == WriteMode::Serialized,
+        reach: setting.reach(),
         file_system: None,
         before: plan.before.clone(),
         key: plan.key,

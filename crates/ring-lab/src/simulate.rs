@@ -124,7 +124,8 @@ pub(crate) fn simulate(seed: u64, life: u32, found: Found) -> Result<Log, String
     drop(ring);
     let events = mem::take(&mut *events.lock().expect("no panic"));
     let serialized = write_mode == WriteMode::Serialized;
-    Ok(Log { seed, images: 0, setting, serialized, file_system: None, before, key, start, events })
+    let reach = (mode != Mode::Manual).then_some((capacity * buffer_size) as u64);
+    Ok(Log { seed, images: 0, setting, serialized, reach, file_system: None, before, key, start, events })
 }
 
 /// Puts `before` into the device, as if it had been there for ever.

@@ -98,6 +98,11 @@ impl Setting {
             hands: hands.unwrap_or_else(|| random.pick(&Hands::ALL)),
         }
     }
+
+    /// What the log says of it.
+    pub(crate) fn reach(&self) -> Option<u64> {
+        (self.mode != Mode::Manual).then_some((self.capacity * self.buffer_size) as u64)
+    }
 }
 
 pub(crate) fn task(options: &Options) -> Result<(), String> {

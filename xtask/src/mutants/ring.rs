@@ -60,6 +60,12 @@ pub(super) const GROUPS: &[Group] = &[
                 "a_late_arrival_does_not_lose_the_rotation",
             ],
             [
+                "a late arrival pays in the first slot",
+                "self.pay(&self.slots[seen.slot()], duty);",
+                "self.pay(&self.slots[0], duty);",
+                "a_late_arrival_pays_where_it_was_late",
+            ],
+            [
                 "a late arrival does not flush what it left quiet",
                 "self.pay(&self.slots[seen.slot()], duty);",
                 "let _ = duty;",
@@ -117,7 +123,7 @@ pub(super) const GROUPS: &[Group] = &[
                 "the sealer leaves before it has handed over",
                 "        self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n        self.advance();\n        self.revoke_after_seal(slot);\n        if !self.auto_flush && slot.hold.deposit(generation) {",
                 "        if self.auto_flush {\n            self.pay(slot, inside.leave());\n            self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n            self.advance();\n            return None;\n        }\n        if slot.hold.deposit(generation) {",
-                "the_tail_only_grows",
+                "a_tail_is_of_one_life",
             ],
             [
                 "the sealer opens nothing",
@@ -183,12 +189,6 @@ pub(super) const GROUPS: &[Group] = &[
                 "            let mut failure = self.failure.lock();\n",
                 "            self.longest.store(0, Relaxed);\n            let mut failure = self.failure.lock();\n",
                 "who_sees_the_ring_poisoned_sees_by_what",
-            ],
-            [
-                "the tail does not make sure that base and offset are of one life",
-                "if slot.generation() == generation {",
-                "{\n                let _ = generation;",
-                "the_tail_only_grows",
             ],
         ],
     ),

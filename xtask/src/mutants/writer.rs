@@ -205,6 +205,12 @@ pub(super) const GROUPS: &[Group] = &[
                 ")",
                 "a_session_that_sees_the_ring_poisoned_appends_nothing",
             ],
+            [
+                "a writer gives its cell up before its lease has ended",
+                "        self.end_lease(Why::NotNeeded);\n        self.place.leave();",
+                "        self.place.leave();\n        self.end_lease(Why::NotNeeded);",
+                "a_writer_that_begins_beside_the_end_of_another_has_its_cell_alone",
+            ],
         ],
     ),
     (

@@ -1,5 +1,9 @@
 //! Rotation over bare slots: the token, who puts it back, who removes an obstacle, and openers that are late.
 
+use core::sync::atomic::Ordering::{Acquire, Release};
+
+use loom::sync::atomic::AtomicU64;
+
 use super::*;
 
 /// R has the token and finds the slot not free; meanwhile it becomes free. Either R looks again, or the other one finds the token.
@@ -167,4 +171,122 @@ fn two_threads_lap_the_ring() {
         assert_eq!(rotary.generation(), 3);
     });
     assert!(ALTERNATING.load(Relaxed) > 0);
+}
+
+/// Two slots. The first life is over, and the second is open and has some bytes.
+fn in_its_second_life() -> Arc<Rotary> {
+    let rotary = Rotary::new(2, Target::Next);
+    let bytes = rotary.over(0);
+    rotary.slots[0].complete(bytes);
+    assert_eq!(rotary.advance(), Rotated::Opened(Life::new(2, 1)));
+    assert_eq!(granted(&rotary.slots[1], 512).leave(), Duty::None);
+    rotary
+}
+
+/// Two threads have seen the first life current. The third begins in its slot: one appends there, and the other one
+/// looks, perhaps before it is published. So a wait for the tail is never refused: that looks at the tail again.
+#[test]
+fn the_tail_only_grows() {
+    static SEEN: [Count; 2] = [const { Count::new(0) }; 2];
+    model("the_tail_only_grows", Bound::Preemptions(3), || {
+        let rotary = in_its_second_life();
+        let bytes = rotary.seal(&rotary.slots[1]);
+        rotary.slots[1].complete(bytes);
+        let appender = {
+            let rotary = Arc::clone(&rotary);
+            thread::spawn(move || match rotary.slots[0].reserve(512) {
+                Seized::Granted(grant) => {
+                    rotary.rotation.publish(Life::new(3, 0));
+                    assert_eq!(grant.leave(), Duty::None);
+                }
+                // The third life may now never begin.
+                Seized::Late(duty) => assert_eq!(duty, Duty::None),
+                Seized::Sealed(_) => panic!("it fits"),
+            })
+        };
+        let looker = {
+            let rotary = Arc::clone(&rotary);
+            thread::spawn(move || {
+                let first = rotary.rotation.tail_from(Life::new(1, 0), &rotary.slots);
+                let second = rotary.rotation.tail(&rotary.slots);
+                assert!(first <= Some(second), "{first:?}, then {second}");
+                if let Some(first) = first {
+                    hit(&SEEN[usize::from(first > 2 * BUFFER as u64)]);
+                }
+            })
+        };
+        rotary.advance();
+        appender.join().unwrap();
+        looker.join().unwrap();
+    });
+    assert!(SEEN.iter().all(|seen| seen.load(Relaxed) > 0), "{SEEN:?}");
+}
+
+/// The one that hands it over has seen the first life current, and knows nothing of the second but where it ends.
+#[test]
+fn a_tail_that_was_handed_over_is_known_to_the_next_thread() {
+    static HANDED_OVER: [Count; 3] = [const { Count::new(0) }; 3];
+    model("a_tail_that_was_handed_over_is_known_to_the_next_thread", Bound::Preemptions(3), || {
+        let rotary = in_its_second_life();
+        let handed = Arc::new(AtomicU64::new(0));
+        let sender = {
+            let (rotary, handed) = (Arc::clone(&rotary), Arc::clone(&handed));
+            thread::spawn(move || {
+                let tail = rotary.rotation.tail_from(Life::new(1, 0), &rotary.slots);
+                handed.store(tail.expect("the life is over"), Release);
+            })
+        };
+        let receiver = {
+            let rotary = Arc::clone(&rotary);
+            thread::spawn(move || {
+                let (handed, tail) = (handed.load(Acquire), rotary.rotation.tail(&rotary.slots));
+                assert!(handed <= tail, "{tail}, but {handed} was handed over");
+                hit(&HANDED_OVER[handed as usize / BUFFER]);
+            })
+        };
+        let bytes = rotary.seal(&rotary.slots[1]);
+        sender.join().unwrap();
+        receiver.join().unwrap();
+        drop(bytes);
+    });
+    assert!(HANDED_OVER.iter().all(|seen| seen.load(Relaxed) > 0), "{HANDED_OVER:?}");
+}
+
+/// Three threads find room for one, so that an addition runs over the end, and another one comes too late. No next life
+/// is opened.
+#[test]
+fn the_tail_of_a_buffer_that_runs_over_is_its_end() {
+    static SEEN: [Count; 2] = [const { Count::new(0) }; 2];
+    static LATE: Count = Count::new(0);
+    model("the_tail_of_a_buffer_that_runs_over_is_its_end", Bound::Preemptions(3), || {
+        let rotary = Rotary::new(1, Target::Same);
+        let slot = &rotary.slots[0];
+        assert_eq!(granted(slot, BUFFER - 512).leave(), Duty::None);
+        let appenders = [400, 500].map(|len| {
+            let rotary = Arc::clone(&rotary);
+            thread::spawn(move || {
+                let slot = &rotary.slots[0];
+                // What the last one out owes is left undone.
+                match slot.reserve(len) {
+                    Seized::Granted(grant) => _ = grant.leave(),
+                    Seized::Sealed(inside) => {
+                        rotary.rotation.hand_over(Life::new(1, 0), BUFFER as u64);
+                        _ = inside.leave();
+                    }
+                    Seized::Late(_) => hit(&LATE),
+                }
+            })
+        });
+        let first = rotary.rotation.tail(&rotary.slots);
+        let second = rotary.rotation.tail(&rotary.slots);
+        assert!(first <= second && second <= BUFFER as u64, "{first}, then {second}");
+        hit(&SEEN[usize::from(first == BUFFER as u64)]);
+        if let Seized::Sealed(inside) = slot.reserve(300) {
+            rotary.rotation.hand_over(Life::new(1, 0), BUFFER as u64);
+            _ = inside.leave();
+        }
+        appenders.into_iter().for_each(|appender| appender.join().unwrap());
+        assert_eq!(rotary.rotation.tail(&rotary.slots), BUFFER as u64);
+    });
+    assert!(SEEN.iter().all(|seen| seen.load(Relaxed) > 0) && LATE.load(Relaxed) > 0, "{SEEN:?}");
 }

@@ -23,9 +23,9 @@ fn spawn<T: 'static>(shared: &Arc<Shared>, body: impl FnOnce(&Shared) -> T + 'st
 
 /// The tail is put together from a word, a base and the next base: of one life, whatever happens between the looks.
 #[test]
-fn the_tail_only_grows() {
+fn a_tail_is_of_one_life() {
     static SEEN: [Count; 3] = [const { Count::new(0) }; 3];
-    model("the_tail_only_grows", Bound::Preemptions(4), || {
+    model("a_tail_is_of_one_life", Bound::Preemptions(4), || {
         let shared = recycling(1, false);
         append(&shared, 512);
         let sealer = spawn(&shared, |shared| shared.seal(Life::new(1, 0)));
@@ -274,4 +274,48 @@ fn a_visitor_does_not_lose_the_rotation() {
         assert!(shared.rotation.current().generation() == 2, "the next life was not opened");
     });
     assert!(IN_TIME.load(Relaxed) > 0 && LATE.load(Relaxed) > 0);
+}
+
+/// The second life's buffer is the second slot: what a late arrival owes there is a flush of that one.
+#[test]
+fn a_late_arrival_pays_where_it_was_late() {
+    static LATE_AND_LAST: Count = Count::new(0);
+    model("a_late_arrival_pays_where_it_was_late", Bound::Preemptions(3), || {
+        let shared = recycling(2, true);
+        append(&shared, BUFFER);
+        append(&shared, 512);
+        assert_eq!(shared.rotation.current(), Life::new(2, 1));
+        let late = spawn(&shared, |shared| append(shared, 512));
+        shared.seal(Life::new(2, 1));
+        let was_last = shared.slots[1].has_completed(2);
+        if late.join().unwrap() == 8192 && !was_last {
+            hit(&LATE_AND_LAST);
+        }
+        assert!(shared.slots[1].has_completed(2), "the flush is lost");
+        assert_eq!(shared.durability.written(), 8192);
+    });
+    assert!(LATE_AND_LAST.load(Relaxed) > 0);
+}
+
+/// A reader comes to the next slot, so that it cannot be opened after all; meanwhile the current one may have become
+/// free, with the token in the hands of the thread that rotates.
+#[test]
+fn a_rotation_that_is_given_up_leaves_the_buffer_to_be_opened_in_place() {
+    static GIVEN_UP: [Count; 2] = [const { Count::new(0) }; 2];
+    let name = "a_rotation_that_is_given_up_leaves_the_buffer_to_be_opened_in_place";
+    model(name, Bound::Preemptions(3), || {
+        let shared = recycling(2, false);
+        let reservation = shared.reserve(512, Patience::ForRoom).expect("there is room");
+        let rotator = spawn(&shared, Shared::rotate);
+        let reader = spawn(&shared, |shared| shared.slots[1].gate.enter());
+        reservation.commit();
+        let outcome = rotator.join().unwrap();
+        _ = reader.join().unwrap();
+        let opened = shared.rotation.current().generation() == 2;
+        assert_eq!(shared.slots[0].has_completed(1), opened, "the next life was not opened");
+        if outcome.is_err() {
+            hit(&GIVEN_UP[usize::from(opened)]);
+        }
+    });
+    assert!(GIVEN_UP.iter().all(|count| count.load(Relaxed) > 0), "{GIVEN_UP:?}");
 }
