@@ -81,7 +81,7 @@ fn an_error_of_the_device_keeps_its_facts_all_the_way_up() {
     let failure = ring.sync().expect_err("a failing device");
     let RingError::Device(error) = &failure else { panic!("{failure:?}") };
     assert_eq!((error.errno(), error.range()), (Some(EIO), 0..4096));
-    assert_eq!(failure.to_string(), "write of bytes 0..4096 failed: Input/output error (os error 5)");
+    assert_eq!(failure.to_string(), "write of bytes 0..4096 failed (errno 5)");
     let refused = ring.append(b"more").expect_err("a poisoned ring");
     assert_eq!(refused, AppendError::Poisoned(failure.clone()));
     assert_eq!(refused.to_string(), format!("the ring is poisoned: {failure}"));

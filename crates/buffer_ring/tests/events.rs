@@ -35,7 +35,7 @@ fn a_poisoning_is_told_once_with_its_cause() {
     assert_told(
         &told,
         "ERROR the ring is poisoned",
-        &["error=write of bytes 0..4096 failed: Input/output error (os error 5)"],
+        &["error=write of bytes 0..4096 failed (errno 5)"],
     );
 }
 

@@ -33,12 +33,12 @@ impl fmt::Display for Operation {
 
 /// A failure of the device that trying again does not mend.
 ///
-/// Displays like `write of bytes 4096..8192 failed: Input/output error (os error 5)`.
+/// Displays like `write of bytes 4096..8192 failed (errno 5)`; its source is an [`io::Error`] with that errno.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceError {
     operation: Operation,
-    /// 0: the device took or gave no bytes, without a reason.
-    errno: i32,
+    /// `None`: the device took or gave no bytes, without a reason.
+    os: Option<OsError>,
     range: Range<u64>,
     /// The write whose failure kept this one from being tried.
     behind: Option<Range<u64>>,
@@ -46,16 +46,16 @@ pub struct DeviceError {
 
 impl DeviceError {
     pub(crate) fn new(operation: Operation, errno: Errno, range: Range<u64>) -> Self {
-        Self { operation, errno: errno.raw_os_error(), range, behind: None }
+        Self { operation, os: Some(OsError(errno.into())), range, behind: None }
     }
 
     pub(crate) fn no_progress(operation: Operation, range: Range<u64>) -> Self {
-        Self { operation, errno: 0, range, behind: None }
+        Self { operation, os: None, range, behind: None }
     }
 
     /// A write of `range` that was not tried, because of `failure`.
     pub(crate) fn untried(range: Range<u64>, failure: &Self) -> Self {
-        Self { range, behind: Some(failure.range()), ..*failure }
+        Self { range, behind: Some(failure.range()), ..failure.clone() }
     }
 
     /// What was asked of the device.
@@ -67,7 +67,7 @@ impl DeviceError {
     /// What the operating system answered; `None` if it reported success over and over without taking a block.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
-        (self.errno != 0).then_some(self.errno)
+        self.os.as_ref().and_then(|os| os.0.raw_os_error())
     }
 
     /// The bytes of the file that were asked for. Any part of them may have been read or written.
@@ -88,9 +88,27 @@ impl DeviceError {
     /// The same as the standard library calls it; [`io::ErrorKind::WriteZero`] where there is no errno.
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
-        self.errno().map_or(io::ErrorKind::WriteZero, |errno| io::Error::from_raw_os_error(errno).kind())
+        self.os.as_ref().map_or(io::ErrorKind::WriteZero, |os| os.0.kind())
     }
 }
+
+/// What the operating system answered, as the standard library has it, made to be copied and compared.
+#[derive(Debug)]
+struct OsError(io::Error);
+
+impl Clone for OsError {
+    fn clone(&self) -> Self {
+        Self(os(self.0.raw_os_error().unwrap_or_default()))
+    }
+}
+
+impl PartialEq for OsError {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.raw_os_error() == other.0.raw_os_error()
+    }
+}
+
+impl Eq for OsError {}
 
 impl fmt::Display for DeviceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,13 +120,24 @@ impl fmt::Display for DeviceError {
             write!(f, " was not tried: that of bytes {}..{} before it", failed.start, failed.end)?;
         }
         match self.errno() {
-            Some(errno) => write!(f, " failed: {}", os(errno)),
+            Some(errno) => write!(f, " failed (errno {errno})"),
             None => f.write_str(" failed: the device makes no progress"),
         }
     }
 }
 
-impl core::error::Error for DeviceError {}
+impl core::error::Error for DeviceError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        self.os.as_ref().map(|os| &os.0 as _)
+    }
+}
+
+impl From<DeviceError> for io::Error {
+    /// Keeps the error, with its [`kind`](DeviceError::kind).
+    fn from(error: DeviceError) -> Self {
+        Self::new(error.kind(), error)
+    }
+}
 
 /// Why a file cannot hold a log.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -149,9 +178,35 @@ pub enum FileError {
         /// What is in its way.
         reason: String,
     },
+    /// The environment variable `BUFFER_RING_ENGINE` names no engine.
+    #[error("there is no engine `{0}`: set BUFFER_RING_ENGINE to uring, io_uring or positioned, or unset it")]
+    UnknownEngine(String),
     /// The operating system does not tell about the file; with its errno.
     #[error("cannot examine the file: {}", os(*.0))]
     Stat(i32),
+}
+
+impl FileError {
+    /// The same as the standard library calls it.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        use io::ErrorKind::{InvalidInput, IsADirectory, PermissionDenied, ResourceBusy, Unsupported};
+        match self {
+            Self::NotWritable => PermissionDenied,
+            Self::Directory => IsADirectory,
+            Self::Locked => ResourceBusy,
+            Self::NotRegular(_) | Self::Alignment { .. } | Self::EngineUnavailable { .. } => Unsupported,
+            Self::NoEnd | Self::Append | Self::UnalignedStart(_) | Self::UnknownEngine(_) => InvalidInput,
+            Self::Stat(errno) => os(*errno).kind(),
+        }
+    }
+}
+
+impl From<FileError> for io::Error {
+    /// Keeps the error, with its [`kind`](FileError::kind).
+    fn from(error: FileError) -> Self {
+        Self::new(error.kind(), error)
+    }
 }
 
 impl From<Errno> for FileError {
@@ -170,6 +225,24 @@ pub enum AttachError {
     /// The file cannot hold a log.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+impl AttachError {
+    /// The same as the standard library calls it.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Busy => io::ErrorKind::ResourceBusy,
+            Self::File(error) => error.kind(),
+        }
+    }
+}
+
+impl From<AttachError> for io::Error {
+    /// Keeps the error, with its [`kind`](AttachError::kind).
+    fn from(error: AttachError) -> Self {
+        Self::new(error.kind(), error)
+    }
 }
 
 /// Why [`QuikIO::open`](crate::QuikIO::open) failed.
@@ -223,10 +296,20 @@ impl OpenError {
         }
     }
 
-    /// The same as the standard library calls it; [`io::ErrorKind::Unsupported`] if the file cannot hold a log.
+    /// The same as the standard library calls it.
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
-        self.errno().map_or(io::ErrorKind::Unsupported, |errno| io::Error::from_raw_os_error(errno).kind())
+        match &self.cause {
+            Cause::Os(errno) => os(*errno).kind(),
+            Cause::File(error) => error.kind(),
+        }
+    }
+}
+
+impl From<OpenError> for io::Error {
+    /// Keeps the error, with its [`kind`](OpenError::kind).
+    fn from(error: OpenError) -> Self {
+        Self::new(error.kind(), error)
     }
 }
 

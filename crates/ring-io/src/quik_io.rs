@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use ring_alloc::Arena;
 use rustix::io::Errno;
 
-use crate::file::{self, LogFile};
+use crate::file::LogFile;
 use crate::lock::WriterLock;
 use crate::mark::Ending;
 use crate::memory::MemoryDevice;
@@ -19,8 +19,8 @@ use crate::order::Order;
 use crate::seam::{Backend, Storage};
 use crate::space::{DEFAULT_LIMIT, Space};
 use crate::{
-    AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, WriteMode,
-    WriteQueue, engine,
+    AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder,
+    QuikIOOptions, WriteMode, WriteQueue, engine,
 };
 
 /// A file for a log, together with the engine that writes to it.
@@ -46,7 +46,8 @@ pub struct QuikIO {
 
 impl QuikIO {
     /// A `QuikIO` for `file`, with io_uring where that works and positioned writes where not; [`engine`](Self::engine) tells.
-    /// The environment variable `BUFFER_RING_ENGINE` (`uring` or `positioned`) chooses one of the two.
+    /// The environment variable `BUFFER_RING_ENGINE` (`uring`, `io_uring` or `positioned`) chooses one of the two; another value changes
+    /// nothing, and [`engine`](Self::engine) says so.
     ///
     /// It never fails: a file that cannot hold a log is refused by [`start`](Self::start) and [`attach`](Self::attach).
     #[must_use]
@@ -64,19 +65,18 @@ impl QuikIO {
     /// # Errors
     ///
     /// [`OpenError`], if it cannot be opened or cannot hold a log, or somebody writes to it already (what another process has locked is
-    /// tried for about a second).
+    /// tried for about a second), or `BUFFER_RING_ENGINE` names no engine.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        let path = path.as_ref();
-        let file = file::open(path).map_err(|error| OpenError::os(path, &error))?;
-        let file = Arc::new(LogFile::new(Arc::new(file)));
-        let lock = file.check().and_then(|()| file.lock()).map_err(|error| OpenError::file(path, error))?;
-        let (backend, engine) = engine::best(&file);
-        let io = Self { lock: Some(lock), ..Self::assemble(backend, file, engine) };
-        tracing::debug!(path = %path.display(), engine = %io.engine, direct = io.is_direct(), "opened");
-        Ok(io)
+        Self::options().open(path)
     }
 
-    /// For choosing the engine, the write mode, or where the log starts.
+    /// For choosing the engine, the write mode, where the log starts, or how much is prepared: ends in
+    /// [`open`](QuikIOOptions::open) or [`file`](QuikIOOptions::file).
+    pub fn options() -> QuikIOOptions {
+        QuikIOOptions::default()
+    }
+
+    /// [`options`](Self::options) for a file that is open already.
     pub fn builder(file: impl Into<Arc<File>>) -> QuikIOBuilder {
         QuikIOBuilder::new(file.into())
     }
@@ -88,6 +88,11 @@ impl QuikIO {
         let engine = Engine::new(EngineKind::Memory, None);
         let io = Self::assemble(Box::new(device.clone()), Arc::new(device.clone()), engine);
         (io, device)
+    }
+
+    /// The same, which holds the lock as long as it lives.
+    pub(crate) fn locked(self, lock: WriterLock) -> Self {
+        Self { lock: Some(lock), ..self }
     }
 
     pub(crate) fn assemble(backend: Box<dyn Backend>, storage: Arc<dyn Storage>, engine: Engine) -> Self {
