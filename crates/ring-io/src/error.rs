@@ -164,6 +164,23 @@ pub enum FileError {
     /// The start that the builder was given.
     #[error("start {0} is not a multiple of 4096")]
     UnalignedStart(u64),
+    /// The place of a [cut](crate::QuikIO::cut).
+    #[error("cut at {0} is not a multiple of 4096")]
+    UnalignedCut(u64),
+    /// The log is shorter than the place of a [cut](crate::QuikIO::cut).
+    #[error("cut at {at} is beyond the end of the log at {end}")]
+    CutBeyondEnd {
+        /// Where the cut was to be.
+        at: u64,
+        /// Where the log ends.
+        end: u64,
+    },
+    /// A queue is attached, whose log must not be [cut](crate::QuikIO::cut).
+    #[error("a ring writes to this QuikIO, so that its file cannot be cut: drop the ring first")]
+    Attached,
+    /// The file could not be [cut](crate::QuikIO::cut), or that could not be put on stable storage; with the errno.
+    #[error("cannot cut the file: {}", os(*.0))]
+    Cut(i32),
     /// Direct I/O on this file needs a larger alignment than 4096.
     #[error("direct I/O on this file needs an alignment of {needed} bytes, more than 4096")]
     Alignment {

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use ring_alloc::Arena;
+use ring_alloc::{Arena, is_aligned};
 use rustix::io::Errno;
 
 use crate::file::LogFile;
@@ -222,6 +222,61 @@ impl QuikIO {
                 Err(error)
             }
         }
+    }
+
+    /// Cuts the file at byte `at`, a multiple of 4096: what is behind it is gone for good when this returns, and a ring starts there.
+    ///
+    /// For throwing away, before a log goes on after a crash, what was written to its end and not acknowledged. `at` is where the last
+    /// record ends that is kept, rounded up to 4096. Without that the records behind a gap would stand in the log again, below newer ones.
+    ///
+    /// It needs the writer's lock: that of a `QuikIO` made by [`open`](Self::open), or else one for the length of the call.
+    ///
+    /// ```
+    /// use ring_io::QuikIO;
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let path = dir.path().join("log");
+    /// std::fs::write(&path, vec![7; 3 * 4096])?;
+    ///
+    /// let io = QuikIO::open(&path)?;
+    /// io.cut(2 * 4096)?;
+    /// assert_eq!(io.start()?, 2 * 4096);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`FileError::Attached`] while a queue is attached: drop the ring first;
+    /// - [`FileError::UnalignedCut`], and [`FileError::CutBeyondEnd`] if `at` is beyond [`log_end`](Self::log_end);
+    /// - [`FileError::NoEnd`] for a block device, which has no length;
+    /// - [`FileError::Locked`] if another `QuikIO` or process writes to the file;
+    /// - [`FileError::Cut`] if the file system refuses, or the cut cannot be put on stable storage. Then a later sync cannot succeed either,
+    ///   and a new `QuikIO` has to find out what the file holds.
+    pub fn cut(&self, at: u64) -> Result<(), FileError> {
+        self.storage.check()?;
+        if !is_aligned(at) {
+            return Err(FileError::UnalignedCut(at));
+        }
+        if self.attached.swap(true, Ordering::Acquire) {
+            return Err(FileError::Attached);
+        }
+        let outcome = self.cut_unattached(at);
+        self.release();
+        outcome
+    }
+
+    /// Only for the thread that has set `attached`.
+    fn cut_unattached(&self, at: u64) -> Result<(), FileError> {
+        let _lock = if self.lock.is_none() { Some(self.storage.lock()?) } else { None };
+        let end = self.log_end()?;
+        if at > end {
+            return Err(FileError::CutBeyondEnd { at, end });
+        }
+        self.storage.cut(at).map_err(|errno| FileError::Cut(errno.raw_os_error()))?;
+        let failed = |error: DeviceError| FileError::Cut(error.errno().unwrap_or_default());
+        self.sync().map_err(failed)?;
+        tracing::debug!(at, end, "the log is cut");
+        Ok(())
     }
 
     /// The right to write, for the buffers of `arena`. There is one at a time.
