@@ -116,8 +116,10 @@ impl QuikIOOptions {
 
     /// The engine that was asked for here; `None`: the environment decides, in which a wrong name is an error.
     fn engine_kind(&self) -> Result<Option<EngineKind>, FileError> {
-        if self.engine.is_none() {
-            engine::preferred()?;
+        match self.engine {
+            None => _ = engine::preferred()?,
+            Some(EngineKind::Memory) => return Err(engine::memory_has_no_file()),
+            Some(_) => {}
         }
         Ok(self.engine)
     }

@@ -101,9 +101,14 @@ pub(crate) fn exactly(kind: EngineKind, file: &Arc<LogFile>) -> Result<(Box<dyn 
     let backend: Box<dyn Backend> = match kind {
         EngineKind::IoUring => Box::new(Uring::new(Arc::clone(file)).map_err(unavailable)?),
         EngineKind::Positioned => Box::new(Positioned::new(Arc::clone(file))),
-        EngineKind::Memory => return Err(unavailable("it has no file; it is made by QuikIO::in_memory".to_owned())),
+        EngineKind::Memory => return Err(memory_has_no_file()),
     };
     Ok((backend, Engine::new(kind, Some("asked for by the builder".to_owned()))))
+}
+
+pub(crate) fn memory_has_no_file() -> FileError {
+    let reason = "it has no file; it is made by QuikIO::in_memory".to_owned();
+    FileError::EngineUnavailable { kind: EngineKind::Memory, reason }
 }
 
 /// What the environment asks for. Nothing, if the variable is unset or empty.

@@ -164,9 +164,6 @@ pub enum FileError {
     /// The start that the builder was given.
     #[error("start {0} is not a multiple of 4096")]
     UnalignedStart(u64),
-    /// The place of a [cut](crate::QuikIO::cut).
-    #[error("cut at {0} is not a multiple of 4096")]
-    UnalignedCut(u64),
     /// The log is shorter than the place of a [cut](crate::QuikIO::cut).
     #[error("cut at {at} is beyond the end of the log at {end}")]
     CutBeyondEnd {
@@ -207,14 +204,17 @@ impl FileError {
     /// The same as the standard library calls it.
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
-        use io::ErrorKind::{InvalidInput, IsADirectory, PermissionDenied, ResourceBusy, Unsupported};
+        use io::ErrorKind::{InvalidInput, IsADirectory, Other, PermissionDenied, ResourceBusy, Unsupported};
         match self {
             Self::NotWritable => PermissionDenied,
             Self::Directory => IsADirectory,
-            Self::Locked => ResourceBusy,
+            Self::Locked | Self::Attached => ResourceBusy,
             Self::NotRegular(_) | Self::Alignment { .. } | Self::EngineUnavailable { .. } => Unsupported,
             Self::NoEnd | Self::Append | Self::UnalignedStart(_) | Self::UnknownEngine(_) => InvalidInput,
-            Self::Stat(errno) => os(*errno).kind(),
+            Self::CutBeyondEnd { .. } => InvalidInput,
+            // 0: the device gave no reason.
+            Self::Cut(0) => Other,
+            Self::Stat(errno) | Self::Cut(errno) => os(*errno).kind(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use ring_alloc::{Arena, is_aligned};
+use ring_alloc::{Arena, is_aligned, round_up};
 use rustix::io::Errno;
 
 use crate::file::LogFile;
@@ -19,8 +19,8 @@ use crate::order::Order;
 use crate::seam::{Backend, Storage};
 use crate::space::{DEFAULT_LIMIT, Space};
 use crate::{
-    AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder,
-    QuikIOOptions, WriteMode, WriteQueue, engine,
+    AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, QuikIOOptions,
+    WriteMode, WriteQueue, engine,
 };
 
 /// A file for a log, together with the engine that writes to it.
@@ -149,9 +149,9 @@ impl QuikIO {
 
     /// Where the log in the file ends, a multiple of 4096: without what was prepared behind it and never used.
     ///
-    /// A ring that was closed has cut that off, and so has one that was dropped. After a crash the file may end with it; who reads the
-    /// file stops here, and finds his last record below by what he knows of his records. A ring on the file goes on from here, and uses
-    /// what is prepared. Anything that was written counts as log, if only in part, and zeros too; so does a gap between writes that
+    /// A ring that was closed has cut that off, and so has one that was dropped. After a crash the file may end with it: recovery stops here,
+    /// looks for the last valid record below, and [cuts](Self::cut) the log behind that before a ring goes on, which begins here. The page
+    /// `buffer_ring::reopening` shows how, and what happens otherwise. Anything that was written counts as log, if only in part, and zeros too; so does a gap between writes that
     /// came to the file out of order.
     ///
     /// Costs one read of 4 KiB, and of as much more as there is prepared space.
@@ -224,10 +224,12 @@ impl QuikIO {
         }
     }
 
-    /// Cuts the file at byte `at`, a multiple of 4096: what is behind it is gone for good when this returns, and a ring starts there.
+    /// Cuts the log at byte `at`: what is behind it is gone for good when this returns. The rest of the block that `at` lies in becomes zeros,
+    /// like padding, and a ring starts behind it.
     ///
     /// For throwing away, before a log goes on after a crash, what was written to its end and not acknowledged. `at` is where the last
-    /// record ends that is kept, rounded up to 4096. Without that the records behind a gap would stand in the log again, below newer ones.
+    /// record ends that is kept. Without that the records behind a gap would stand in the log again, below newer ones, and half a record
+    /// in the last block would end every later reading of the log.
     ///
     /// It needs the writer's lock: that of a `QuikIO` made by [`open`](Self::open), or else one for the length of the call.
     ///
@@ -247,16 +249,13 @@ impl QuikIO {
     /// # Errors
     ///
     /// - [`FileError::Attached`] while a queue is attached: drop the ring first;
-    /// - [`FileError::UnalignedCut`], and [`FileError::CutBeyondEnd`] if `at` is beyond [`log_end`](Self::log_end);
+    /// - [`FileError::CutBeyondEnd`] if `at` is beyond [`log_end`](Self::log_end);
     /// - [`FileError::NoEnd`] for a block device, which has no length;
     /// - [`FileError::Locked`] if another `QuikIO` or process writes to the file;
     /// - [`FileError::Cut`] if the file system refuses, or the cut cannot be put on stable storage. Then a later sync cannot succeed either,
     ///   and a new `QuikIO` has to find out what the file holds.
     pub fn cut(&self, at: u64) -> Result<(), FileError> {
         self.storage.check()?;
-        if !is_aligned(at) {
-            return Err(FileError::UnalignedCut(at));
-        }
         if self.attached.swap(true, Ordering::Acquire) {
             return Err(FileError::Attached);
         }
@@ -272,7 +271,12 @@ impl QuikIO {
         if at > end {
             return Err(FileError::CutBeyondEnd { at, end });
         }
-        self.storage.cut(at).map_err(|errno| FileError::Cut(errno.raw_os_error()))?;
+        let cut = |len| self.storage.cut(len).map_err(|errno| FileError::Cut(errno.raw_os_error()));
+        cut(at)?;
+        if !is_aligned(at) {
+            // Up again to the block: what a file gains in length is zeros.
+            cut(round_up(at))?;
+        }
         let failed = |error: DeviceError| FileError::Cut(error.errno().unwrap_or_default());
         self.sync().map_err(failed)?;
         tracing::debug!(at, end, "the log is cut");
