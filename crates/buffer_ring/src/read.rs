@@ -26,6 +26,9 @@ enum Found {
 
 impl Shared {
     pub(crate) fn read(&self, extent: Extent, target: &mut [u8]) -> Result<usize, ReadError> {
+        if self.durability.is_closed() {
+            return Err(ReadError::Closed);
+        }
         let len = target.len();
         let too_short = ReadError::TooShort { len, extent: extent.len() };
         let mut rest = target.get_mut(..extent.len()).ok_or(too_short)?;
@@ -127,7 +130,8 @@ impl Shared {
     }
 
     fn read_file(&self, at: u64, target: &mut [u8]) -> Result<(), ReadError> {
-        let read = self.device.with(|queue| queue.io().read_at(at, target)).ok_or(ReadError::Gone(at))??;
+        let gone = if self.device.exists() { ReadError::Closed } else { ReadError::Gone(at) };
+        let read = self.device.with(|queue| queue.io().read_at(at, target)).ok_or(gone)??;
         if read < target.len() { Err(ReadError::Truncated(at + read as u64)) } else { Ok(()) }
     }
 }

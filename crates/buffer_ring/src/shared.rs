@@ -28,8 +28,10 @@ pub(crate) struct Shared {
     pub(crate) buffer_size: usize,
     pub(crate) auto_flush: bool,
     pub(crate) auto_rotate: bool,
-    /// Bytes of the longest payload that is taken. 0: the ring is poisoned, `failure` is set, and all leases have been taken back.
+    /// Bytes of the longest payload that is taken. 0: the ring takes no more, because it is poisoned or is being closed.
     pub(crate) longest: AtomicUsize,
+    /// Whether the ring is poisoned: `failure` is set, and all leases have been taken back.
+    poisoned: AtomicBool,
     /// Whether `failure` is set: no lease begins any more, and no write.
     pub(crate) failing: AtomicBool,
     failure: Mutex<Option<RingError>>,
@@ -66,6 +68,7 @@ impl Shared {
             auto_flush,
             auto_rotate,
             longest: AtomicUsize::new(arena.buffer_size()),
+            poisoned: AtomicBool::new(false),
             failing: AtomicBool::new(false),
             failure: Mutex::new(None),
             durability: Durability::new(start),
@@ -104,10 +107,9 @@ impl Shared {
         {
             let _failure = self.failure.lock();
             self.longest.store(0, Relaxed);
+            self.poisoned.store(true, Relaxed);
         }
-        self.waiters.wake();
-        self.parking.wake_up_to(u64::MAX);
-        self.bells.ring();
+        self.wake_all();
         // Whoever drives sleeps at the device, where perhaps nothing will happen any more.
         self.device.interrupt();
     }
@@ -120,21 +122,38 @@ impl Shared {
         }
     }
 
-    pub(crate) fn is_poisoned(&self) -> bool {
+    pub(crate) fn poisoned(&self) -> Option<RingError> {
+        self.poisoned.load(Relaxed).then(|| self.failure.lock().clone().expect("set before the flag"))
+    }
+
+    /// Whether the ring takes no more bytes.
+    pub(crate) fn has_ended(&self) -> bool {
         self.longest.load(Relaxed) == 0
     }
 
-    pub(crate) fn poisoned(&self) -> Option<RingError> {
-        self.is_poisoned().then(|| self.failure())
+    /// The ring takes no more bytes from now on, though nothing has failed.
+    pub(crate) fn refuse_appends(&self) {
+        {
+            let _failure = self.failure.lock();
+            self.longest.store(0, Relaxed);
+        }
+        self.waiters.wake();
+        // A thread that waits for room may be at the device.
+        self.device.interrupt();
     }
 
-    pub(crate) fn failure(&self) -> RingError {
-        self.failure.lock().clone().expect("set before the flag")
+    /// Wakes all threads that wait, for whatever it is, so that they look again.
+    pub(crate) fn wake_all(&self) {
+        self.waiters.wake();
+        self.parking.wake_up_to(u64::MAX);
+        self.bells.ring();
     }
 
+    /// Why the ring [takes no more bytes](Self::has_ended).
     #[cold]
-    pub(crate) fn poison_error(&self) -> AppendError {
-        AppendError::Poisoned(self.failure())
+    pub(crate) fn end_error(&self) -> AppendError {
+        // The lock orders this look behind a failure that was the cause.
+        self.failure.lock().clone().map_or(AppendError::Closed, AppendError::Poisoned)
     }
 
     /// The next address to be given out. Waits for a thread that is just sealing, for the few instructions until it has told.
@@ -160,11 +179,5 @@ impl Shared {
             }
             spin_loop();
         }
-    }
-
-    /// Address of the first byte that a leaked reservation holds back. Only when the ring is about to go, and nobody is inside.
-    pub(crate) fn leaked(&self) -> Option<u64> {
-        let stuck = |slot: &&Slot| !slot.is_free() && !slot.snapshot().is_flushing() && slot.snapshot().writers() > 0;
-        self.slots.iter().filter(stuck).map(Slot::base).min()
     }
 }
