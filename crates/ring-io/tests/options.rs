@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::error::Error;
+use core::error::Error;
 use std::fs;
 use std::io;
 use std::sync::Arc;
