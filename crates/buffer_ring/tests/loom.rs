@@ -664,23 +664,3 @@ fn an_append_beside_close_is_durable_or_refused() {
     });
     assert!([&APPENDED, &BETWEEN, &REFUSED].iter().all(|count| count.load(Relaxed) > 0));
 }
-
-/// Nothing else wakes an append that waits for room.
-#[test]
-fn close_fetches_an_append_that_waits_for_room() {
-    static WAITED: Count = Count::new(0);
-    model("close_fetches_an_append_that_waits_for_room", Bound::Preemptions(3), || {
-        let device = ModelDevice::held();
-        let ring = Arc::new(device.ring(2, true, true));
-        let full = [append(&ring, 4096, 1), append(&ring, 4096, 2)];
-        let waiter = spawn(&ring, |ring| ring.append(&[3; 512]));
-        let closer = spawn(&ring, |ring| ring.close());
-        assert_eq!(waiter.join().unwrap(), Err(AppendError::Closed));
-        if ring.stats().full_waits > 0 {
-            hit(&WAITED);
-        }
-        device.complete_from_now_on();
-        assert_eq!(closer.join().unwrap(), Ok(full[1].0.end()));
-    });
-    assert!(WAITED.load(Relaxed) > 0);
-}
