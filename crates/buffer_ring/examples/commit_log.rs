@@ -9,11 +9,16 @@
 //! cargo run --release --example commit_log -- --file my.log                      # goes on where that log ended
 //! ```
 //!
-//! What to look at: `commit` is all that a writer does, and `commit_together` what one does that has a session. `scan` is what whoever reopens a log does: it knows its records by their
-//! lengths and checksums, stops at [`QuikIO::log_end`], skips zeros, which are padding or what a session has not used, and goes on
-//! behind anything else at the next block, where another buffer may begin. Acknowledgements are kept in a second file, written after [`append_durable`](BufferRing::append_durable) has returned, and
-//! without a sync: what a process has given to the kernel survives the process.
+//! What to look at: `commit` is all that a thread does, and `commit_together` what one does that has a writer of its own. The records' frames,
+//! and how a log is read and goes on after a crash, are those of the page [`buffer_ring::reopening`]: `framing` is its code.
+//! Acknowledgements are kept in a second file, written after [`wait_durable`](BufferRing::wait_durable) has returned, and without a
+//! sync: what a process has given to the kernel survives the process.
 
+#[path = "../src/reopening/framing.rs"]
+#[allow(unreachable_pub, reason = "it is written for the documentation")]
+mod framing;
+
+use core::error::Error;
 use core::fmt::Display;
 use core::hash::BuildHasher;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -23,11 +28,10 @@ use std::hash::RandomState;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 use std::{env, thread};
 
-use buffer_ring::{BLOCK, BufferRing, BufferRingOptions, QuikIO, Writer};
+use buffer_ring::{BufferRing, Extent, QuikIO, Writer};
 use clap::Parser;
 use hdrhistogram::Histogram;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
@@ -71,10 +75,8 @@ struct Args {
 /// Writer and sequence number: no two records have the same.
 type Name = (u64, u64);
 
-const HEADER: usize = 32;
-
-/// The first bytes of a record; a record's other numbers could be anything.
-const MAGIC: u32 = 0xB0F_FE2D;
+/// Bytes of a name, with which each payload begins.
+const NAME: usize = 16;
 
 fn main() -> ExitCode {
     let Err(message) = run(&Args::parse()) else { return ExitCode::SUCCESS };
@@ -105,15 +107,13 @@ fn run(args: &Args) -> Result<(), String> {
 
 /// Has every thread commit its records, and tells how that went.
 fn commit_all(args: &Args, log: &Path, acks: &Path) -> Result<(), String> {
-    let io = Arc::new(QuikIO::open(log).map_err(reason)?);
-    let engine = format!("{}, {}", io.engine(), if io.is_direct() { "O_DIRECT" } else { "buffered" });
-    let ring = BufferRing::try_with_options(BufferRingOptions {
-        capacity: args.buffers,
-        buffer_size: args.buffer_size,
-        io_instance: Some(io),
-        ..Default::default()
-    })
-    .map_err(reason)?;
+    let mut old = 0_u64;
+    let ring = framing::reopen(log, args.buffers, args.buffer_size, |_, _| old += 1);
+    let ring = ring.map_err(|why| cannot("open", log, with_causes(&why)))?;
+    if old > 0 {
+        println!("goes on behind {} records", HumanCount(old));
+    }
+    let engine = ring.stats().engine.map_or("none".into(), |engine| engine.to_string());
     let acks = OpenOptions::new().append(true).create(true).open(acks).map_err(|why| cannot("open", acks, why))?;
 
     let total = u64::from(args.threads) * args.records;
@@ -153,7 +153,7 @@ fn commit_all(args: &Args, log: &Path, acks: &Path) -> Result<(), String> {
     let seconds = start.elapsed().as_secs_f64();
     bar.finish_and_clear();
     let stats = ring.stats();
-    ring.close().map_err(|why| cannot("close", log, why))?;
+    ring.close().map_err(|why| cannot("close", log, with_causes(&why)))?;
 
     let mut latency = new_histogram();
     for one in latencies {
@@ -174,32 +174,42 @@ fn commit_all(args: &Args, log: &Path, acks: &Path) -> Result<(), String> {
 
 /// Appends one record, waits until it is durable, and only then says so. Gives the nanoseconds until then.
 fn commit(ring: &BufferRing, name: Name, bytes: usize, acks: &File) -> Result<u64, String> {
-    let record = record(name, bytes);
+    let payload = payload(name, bytes);
     let start = Instant::now();
-    ring.append_durable(&record).map_err(|why| format!("a commit failed: {why}"))?;
+    let extent = ring.append_with(framing::HEADER + payload.len(), framed(&payload));
+    let committed = extent
+        .map_err(|why| with_causes(&why))
+        .and_then(|extent| ring.wait_durable(extent.end()).map_err(|why| with_causes(&why)));
+    committed.map_err(|why| format!("a commit failed: {why}"))?;
     let nanos = start.elapsed().as_nanos() as u64;
     acknowledge(name, acks)?;
     Ok(nanos)
 }
 
-/// Appends some records through a session, waits until the last one is durable, and with it all before, and only then says so.
+/// Appends some records through a writer, waits until the last one is durable, and with it all before, and only then says so.
 fn commit_together(
     ring: &BufferRing,
-    session: &mut Writer<'_>,
+    writer: &mut Writer<'_>,
     names: &[Name],
     bytes: usize,
     acks: &File,
 ) -> Result<u64, String> {
-    let records: Vec<_> = names.iter().map(|name| record(*name, bytes)).collect();
+    let payloads: Vec<_> = names.iter().map(|name| payload(*name, bytes)).collect();
     let start = Instant::now();
     let mut end = 0;
-    for record in &records {
-        end = session.append(record).map_err(|why| format!("an append failed: {why}"))?.end();
+    for payload in &payloads {
+        let extent = writer.append_with(framing::HEADER + payload.len(), framed(payload));
+        end = extent.map_err(|why| format!("an append failed: {}", with_causes(&why)))?.end();
     }
-    ring.wait_durable(end).map_err(|why| format!("a commit failed: {why}"))?;
+    ring.wait_durable(end).map_err(|why| format!("a commit failed: {}", with_causes(&why)))?;
     let nanos = start.elapsed().as_nanos() as u64;
     names.iter().try_for_each(|name| acknowledge(*name, acks))?;
     Ok(nanos)
+}
+
+/// Encodes the record of a payload at the extent that it gets.
+fn framed(payload: &[u8]) -> impl FnOnce(Extent, &mut [u8]) {
+    move |extent, bytes| framing::encode(extent, payload, bytes)
 }
 
 fn acknowledge(name: Name, mut acks: &File) -> Result<(), String> {
@@ -208,30 +218,18 @@ fn acknowledge(name: Name, mut acks: &File) -> Result<(), String> {
     acks.write_all(&ack).map_err(|why| format!("cannot note an acknowledgement: {why}"))
 }
 
-/// Magic, length of the payload, writer, sequence, checksum; then the payload, which only this record can have.
-fn record(name: Name, bytes: usize) -> Vec<u8> {
-    let mut record = Vec::with_capacity(HEADER + bytes);
-    record.extend(MAGIC.to_le_bytes());
-    record.extend((bytes as u32).to_le_bytes());
-    record.extend(name.0.to_le_bytes());
-    record.extend(name.1.to_le_bytes());
-    record.extend([0; 8]);
+/// Its name, and then bytes that only this record can have.
+fn payload(name: Name, bytes: usize) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(NAME + bytes);
+    payload.extend(name.0.to_le_bytes());
+    payload.extend(name.1.to_le_bytes());
     let mut state = name.0 ^ name.1.rotate_left(32);
     let words = (0..bytes.div_ceil(8)).flat_map(|_| {
         state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
         (state ^ state >> 29).to_le_bytes()
     });
-    record.extend(words.take(bytes));
-    let checksum = checksum(&record);
-    record[24..HEADER].copy_from_slice(&checksum.to_le_bytes());
-    record
-}
-
-/// Of a record, whose own eight bytes count as zeros.
-fn checksum(record: &[u8]) -> u64 {
-    let fold = |sum: u64, byte: u8| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
-    let sum = record[..24].iter().copied().fold(0xCBF2_9CE4_8422_2325, fold);
-    record[HEADER..].iter().copied().fold(sum, fold)
+    payload.extend(words.take(bytes));
+    payload
 }
 
 /// Proves that every acknowledged record is in the log, as it was written and once.
@@ -260,40 +258,21 @@ fn verify(log: &Path, acks: &Path) -> Result<(), String> {
 
 /// All records of a log, with their addresses.
 fn scan(log: &Path) -> Result<HashMap<Name, u64>, String> {
-    // Only to read: whoever writes to it need not be gone yet.
+    // Only to read: another process may still write to it.
     let io = QuikIO::new(File::open(log).map_err(|why| cannot("open", log, why))?);
-    let end = io.log_end().map_err(|why| cannot("read", log, why))?;
-    let mut bytes = vec![0; end as usize];
-    let read = io.read_at(0, &mut bytes).map_err(|why| cannot("read", log, why))?;
-    bytes.truncate(read);
-
-    let mut found = HashMap::new();
-    let mut at = 0;
-    while at < bytes.len() {
-        let Some((name, len)) = parse(&bytes[at..]) else {
-            // Zeros, behind which a record may follow; or what a crash has left: the next buffer begins at a block.
-            let block = bytes.len().min((at + 1).next_multiple_of(BLOCK));
-            let zeros = bytes[at..block].iter().take_while(|&&byte| byte == 0).count();
-            at = if zeros == 0 { block } else { at + zeros };
-            continue;
+    let (mut found, mut wrong) = (HashMap::new(), None);
+    let scanned = framing::scan(&io, |at, bytes| {
+        let name = (bytes.len() >= NAME).then(|| (word(bytes), word(&bytes[8..])));
+        let Some(name) = name.filter(|name| payload(*name, bytes.len() - NAME) == bytes) else {
+            wrong = Some(format!("the record at {at} is none of this program"));
+            return;
         };
-        if let Some(first) = found.insert(name, at as u64) {
-            return Err(format!("record {} of writer {:x} is at {first} and again at {at}", name.1, name.0));
+        if let Some(first) = found.insert(name, at) {
+            wrong = Some(format!("record {} of writer {:x} is at {first} and again at {at}", name.1, name.0));
         }
-        at += len;
-    }
-    Ok(found)
-}
-
-/// The record that `bytes` begin with, and its length; `None` if they do not begin with one that is whole.
-fn parse(bytes: &[u8]) -> Option<(Name, usize)> {
-    let header = bytes.get(..HEADER)?;
-    if word(header) as u32 != MAGIC {
-        return None;
-    }
-    let record = bytes.get(..HEADER + (word(header) >> 32) as usize)?;
-    let whole = checksum(record) == word(&header[24..]);
-    whole.then(|| ((word(&header[8..]), word(&header[16..])), record.len()))
+    });
+    scanned.map_err(|why| cannot("read", log, with_causes(&why)))?;
+    wrong.map_or(Ok(found), Err)
 }
 
 /// The number in the first eight of `bytes`.
@@ -310,6 +289,11 @@ fn remove(path: &Path) -> Result<(), String> {
 
 fn cannot(what: &str, path: impl AsRef<Path>, why: impl Display) -> String {
     format!("cannot {what} {}: {}", path.as_ref().display(), reason(why))
+}
+
+/// The error's sentence, and those of its causes.
+fn with_causes(error: &dyn Error) -> String {
+    error.source().map_or(error.to_string(), |source| format!("{error}: {}", with_causes(source)))
 }
 
 /// The error's sentence without the system's number for it.

@@ -8,13 +8,17 @@
 //!
 //! What to look at: `pack` puts a ring over a file, shares it between threads by plain reference and ends it properly
 //! (`sync`, `stats`, `close`). `pack_file` appends and keeps the [`Extent`]s, all that it takes to find the bytes
-//! again. `verify_file` reads them back through nothing but the file.
+//! again. `verify_file` reads them back through nothing but the file. Each chunk is a record as the page [`buffer_ring::reopening`] has them:
+//! `framing` is its code, and would find them all without the extents.
 
+#[path = "../src/reopening/framing.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it is written for the documentation")]
+mod framing;
+
+use core::error::Error;
 use core::fmt::Display;
-use core::hash::{BuildHasher, BuildHasherDefault};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::fs::{self, File};
-use std::hash::DefaultHasher;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,6 +28,7 @@ use std::{env, thread};
 
 use buffer_ring::{AppendError, BufferRing, BufferRingOptions, Extent, QuikIO};
 use clap::Parser;
+use framing::HEADER;
 use indicatif::{DecimalBytes, HumanCount, ProgressBar, ProgressStyle};
 
 /// Files are cut into chunks of this size, or of the buffer size where that is smaller.
@@ -62,13 +67,8 @@ struct Tree {
 /// A file that is in the log.
 struct Packed<'a> {
     path: &'a Path,
-    chunks: Vec<Chunk>,
-}
-
-/// Where a piece of a file went, and what it was: the file may change before it is compared.
-struct Chunk {
-    extent: Extent,
-    checksum: u64,
+    /// Where its pieces went.
+    chunks: Vec<Extent>,
 }
 
 /// Why a file is not in the log: it could not be read, and is skipped; or the ring takes no more, and that is the end.
@@ -118,27 +118,27 @@ fn pack<'a>(args: &Args, tree: &'a Tree, log: &Path, summary: &mut Summary) -> R
         io_instance: Some(io),
         ..Default::default()
     })
-    .map_err(|error| error.to_string())?;
+    .map_err(|error| with_causes(&error))?;
 
     let (files, size) = (count(tree.files.len()), DecimalBytes(tree.bytes));
     println!("packing {files} files, {size}, with {} threads into {}", args.threads, log.display());
     let bar = progress_bar(tree.bytes);
     let start = Instant::now();
-    let chunk = CHUNK.min(args.buffer_size) as u64;
+    let chunk = CHUNK.min(args.buffer_size - HEADER) as u64;
     let outcomes = in_parallel(args.threads, &tree.files, |file| match pack_file(&ring, file, chunk, &bar) {
         Ok(chunks) => Ok(Some(Packed { path: &file.0, chunks })),
         Err(PackError::File(error)) => {
             bar.suspend(|| tree.skip(&file.0, &error));
             Ok(None)
         }
-        Err(PackError::Ring(error)) => Err(cannot("append to", log, error)),
+        Err(PackError::Ring(error)) => Err(cannot("append to", log, with_causes(&error))),
     })?;
     // Part of the work: until this answers, nothing is promised to be on the disk.
-    ring.sync().map_err(|error| cannot("sync", log, error))?;
+    ring.sync().map_err(|error| cannot("sync", log, with_causes(&error)))?;
     let seconds = start.elapsed().as_secs_f64();
     bar.finish_and_clear();
     let stats = ring.stats();
-    ring.close().map_err(|error| cannot("close", log, error))?;
+    ring.close().map_err(|error| cannot("close", log, with_causes(&error)))?;
 
     let packed: Vec<_> = outcomes.into_iter().flatten().collect();
     let extents: usize = packed.iter().map(|file| file.chunks.len()).sum();
@@ -159,14 +159,14 @@ fn pack<'a>(args: &Args, tree: &'a Tree, log: &Path, summary: &mut Summary) -> R
 }
 
 /// Appends one file, chunk by chunk, up to where the walk saw it end, however it grows.
-fn pack_file(ring: &BufferRing, file: &Found, chunk: u64, bar: &ProgressBar) -> Result<Vec<Chunk>, PackError> {
+fn pack_file(ring: &BufferRing, file: &Found, chunk: u64, bar: &ProgressBar) -> Result<Vec<Extent>, PackError> {
     let (path, len) = file;
     let mut rest = File::open(path).map_err(PackError::File)?.take(*len);
     let mut bytes = Vec::with_capacity(chunk.min(*len) as usize);
     let mut chunks = Vec::new();
     while rest.by_ref().take(chunk).read_to_end(&mut bytes).map_err(PackError::File)? > 0 {
-        let extent = ring.append(&bytes).map_err(PackError::Ring)?;
-        chunks.push(Chunk { extent, checksum: checksum(&bytes) });
+        let encode = |extent: Extent, record: &mut [u8]| framing::encode(extent, &bytes, record);
+        chunks.push(ring.append_with(HEADER + bytes.len(), encode).map_err(PackError::Ring)?);
         bar.inc(bytes.len() as u64);
         bytes.clear();
     }
@@ -202,17 +202,17 @@ fn verify_file(io: &QuikIO, file: &Packed<'_>, bar: &ProgressBar) -> Result<bool
     // `None` once the file on disk is known to be another: gone, shorter, longer or different.
     let mut on_disk = File::open(file.path).ok();
     for chunk in &file.chunks {
-        let (start, len) = (chunk.extent.start(), chunk.extent.len());
-        let (mut logged, mut original) = (vec![0; len], vec![0; len]);
-        let count = io.read_at(start, &mut logged).map_err(|error| error.to_string())?;
-        if count < len {
+        let (start, mut record) = (chunk.start(), vec![0; chunk.len()]);
+        let count = io.read_at(start, &mut record).map_err(|error| with_causes(&error))?;
+        if count < record.len() {
             return Err(format!("the log ends at {}", start + count as u64));
         }
+        let Some(logged) = framing::decode(start, &record) else {
+            return Err(format!("the {count} bytes at {start} are not those that were packed"));
+        };
+        let mut original = vec![0; logged.len()];
         on_disk = on_disk.filter(|mut disk| disk.read_exact(&mut original).is_ok() && original == logged);
-        if on_disk.is_none() && checksum(&logged) != chunk.checksum {
-            return Err(format!("the {len} bytes at {start} are not those that were packed"));
-        }
-        bar.inc(len as u64);
+        bar.inc(logged.len() as u64);
     }
     Ok(on_disk.is_some_and(|mut disk| matches!(disk.read(&mut [0]), Ok(0))))
 }
@@ -312,8 +312,9 @@ fn reason(error: impl Display) -> String {
     error.to_string().split(" (os error").next().unwrap_or_default().to_owned()
 }
 
-fn checksum(bytes: &[u8]) -> u64 {
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(bytes)
+/// The error's sentence, and those of its causes.
+fn with_causes(error: &dyn Error) -> String {
+    error.source().map_or(error.to_string(), |source| format!("{error}: {}", with_causes(source)))
 }
 
 fn count(things: usize) -> HumanCount {
@@ -321,7 +322,7 @@ fn count(things: usize) -> HumanCount {
 }
 
 fn bytes_of(files: &[Packed<'_>]) -> u64 {
-    files.iter().flat_map(|file| &file.chunks).map(|chunk| chunk.extent.len() as u64).sum()
+    files.iter().flat_map(|file| &file.chunks).map(|chunk| (chunk.len() - HEADER) as u64).sum()
 }
 
 fn speed(files: &[Packed<'_>], seconds: f64) -> String {

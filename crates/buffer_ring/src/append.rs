@@ -114,7 +114,7 @@ impl Shared {
     /// Seizes `len` bytes of the current buffer if there is room. Nothing here goes out of line, so that it all stays in registers.
     #[inline(always)]
     fn try_seize(&self, len: usize) -> Result<Grant<'_>, Missed<'_>> {
-        // In one comparison: 0 - 1 is larger than any buffer, and a poisoned ring takes nothing.
+        // In one comparison: 0 - 1 is larger than any buffer, and a ring that is poisoned or closed takes nothing.
         if len.wrapping_sub(1) >= self.longest.load(Relaxed) {
             return Err(Missed::Refused);
         }
@@ -130,7 +130,7 @@ impl Shared {
     fn seize_after<'a>(&'a self, missed: Missed<'a>, len: usize, patience: Patience) -> Result<Grant<'a>, AppendError> {
         let Missed::Seized(mut seized, mut seen) = missed else { return Err(self.refusal(len)) };
         // A child that was not made by the C library's `fork` comes here first.
-        self.check_process().map_err(AppendError::not_durable)?;
+        self.check_process().map_err(|_| AppendError::Forked)?;
         loop {
             match seized {
                 Seized::Granted(grant) => {
@@ -143,8 +143,8 @@ impl Shared {
                 Seized::Sealed(inside) => self.after_seal(inside, patience, seen)?,
                 Seized::Late(duty) => self.after_late(duty, patience, seen)?,
             }
-            if self.is_poisoned() {
-                return Err(self.poison_error());
+            if self.has_ended() {
+                return Err(self.end_error());
             }
             seen = self.rotation.current();
             seized = self.slots[seen.slot()].reserve(len as u32);
@@ -153,7 +153,7 @@ impl Shared {
 
     /// Why a payload of `len` bytes is not even tried.
     fn refusal(&self, len: usize) -> AppendError {
-        self.check_len(len).err().unwrap_or_else(|| self.poison_error())
+        self.check_len(len).err().unwrap_or_else(|| self.end_error())
     }
 
     /// Whether there can be a payload of `len` bytes.
@@ -238,8 +238,8 @@ impl Shared {
         let look = || {
             if rotated() {
                 Some(Ok(()))
-            } else if self.is_poisoned() {
-                Some(Err(self.poison_error()))
+            } else if self.has_ended() {
+                Some(Err(self.end_error()))
             } else if self.rotation.is_exhausted(&self.slots) {
                 Some(Err(AppendError::AddressesExhausted))
             } else if patience == Patience::ForRoom && self.next_is_held(seen) {

@@ -15,7 +15,9 @@ use crate::{BufferRing, BufferRingOptions, CommitPolicy, OptionsError, device};
 /// ```
 /// # use core::time::Duration;
 /// # use buffer_ring::{BufferRing, BufferRingOptions, CommitPolicy};
-/// # let options = BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() };
+/// # use buffer_ring::QuikIO;
+/// # let io_instance = Some(QuikIO::in_memory().0.into());
+/// # let options = BufferRingOptions { capacity: 2, buffer_size: 4096, io_instance, ..Default::default() };
 /// let ring = BufferRing::builder(options)
 ///     .commit_policy(CommitPolicy::MinInterval(Duration::from_millis(5)))
 ///     .build()?;

@@ -47,14 +47,25 @@ impl Errand<'_> {
 impl Shared {
     /// Appends, and returns when the bytes are durable.
     pub(crate) fn append_durable(&self, payload: &[u8], deadline: Option<Instant>) -> Result<Extent, AppendError> {
-        self.check_process().map_err(AppendError::not_durable)?;
+        self.append_durable_with(payload.len(), deadline, |target| target.copy_from_slice(payload))
+    }
+
+    /// The same for `len` bytes that `fill` writes, which must not panic: the range would be leaked.
+    pub(crate) fn append_durable_with(
+        &self,
+        len: usize,
+        deadline: Option<Instant>,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<Extent, AppendError> {
+        self.check_process().map_err(|_| AppendError::Forked)?;
+        self.check_device()?;
         let patience = deadline.map_or(Patience::ForRoom, |deadline| Patience::Until(Some(deadline)));
         let start = self.latency.start();
-        let mut grant = self.seize(payload.len(), patience)?;
-        grant.bytes_mut().copy_from_slice(payload);
+        let mut grant = self.seize(len, patience)?;
+        fill(grant.bytes_mut());
         let (slot, extent) = (grant.slot(), grant.extent());
         let duty = grant.leave();
-        self.counters.appended(payload.len());
+        self.counters.appended(len);
         // If the batch was sealed for somebody else, and this thread is the last one out, it is the one who writes.
         match slot.settle(duty) {
             Some(flush) if deadline.is_none() => self.write_now(flush, None),
@@ -62,20 +73,32 @@ impl Shared {
         }
         let outcome = self.wait(Errand { address: extent.end(), deadline, recalled: None });
         self.latency.stop(Measure::Commit, start);
-        match outcome {
-            Ok(()) => Ok(extent),
-            Err(RingError::TimedOut) => Err(AppendError::NotDurableYet(extent)),
-            Err(error) => Err(AppendError::not_durable(error)),
-        }
+        outcome.map(|()| extent).map_err(|error| AppendError::after(extent, error))
+    }
+
+    /// Whether anything can become durable.
+    pub(crate) fn check_device(&self) -> Result<(), AppendError> {
+        if self.device.exists() { Ok(()) } else { Err(AppendError::NoDevice) }
     }
 
     /// Makes durable what has been appended by now, and gives the durable watermark.
     pub(crate) fn sync(&self, deadline: Option<Instant>) -> Result<u64, RingError> {
+        if self.durability.is_closed() {
+            return Err(RingError::Closed);
+        }
         self.wait_durable(self.tail(), deadline)?;
         Ok(self.durability.durable())
     }
 
     pub(crate) fn wait_durable(&self, address: u64, deadline: Option<Instant>) -> Result<(), RingError> {
+        if !self.device.exists() {
+            return Err(RingError::NoDevice);
+        }
+        // In this order: what was durable at the end was durable.
+        let closed = self.durability.is_closed();
+        if closed && self.durability.durable() < address {
+            return Err(RingError::Closed);
+        }
         self.run(Errand { address, deadline, recalled: None })
     }
 

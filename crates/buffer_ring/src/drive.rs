@@ -53,10 +53,9 @@ impl Shared {
     }
 
     /// Waits until nothing is in flight, and everything that was has been dealt with.
-    pub(crate) fn drain(&self) {
+    pub(crate) fn drain(&self, deadline: Option<Instant>) -> Result<(), TimedOut> {
         let done = || self.is_inherited() || self.device.in_flight() == 0 && !self.driver.is_taken();
-        // Without a deadline the wait ends only when it is done.
-        let _ = self.wait_until(None, || done().then_some(()));
+        self.wait_until(deadline, || done().then_some(()))
     }
 
     /// Waits until `ready` has an answer: drives the device while there is something to drive, sleeps otherwise.

@@ -1,5 +1,7 @@
 //! What can go wrong: one small enum per operation.
 
+use std::io::{self, ErrorKind};
+
 use ring_alloc::ArenaError;
 use ring_io::{AttachError, DeviceError};
 
@@ -34,14 +36,31 @@ pub enum OptionsError {
         start: u64,
     },
     /// The memory for the buffers cannot be had.
-    #[error("no memory for the buffers: {0}")]
+    #[error("no memory for the buffers")]
     Memory(#[source] ArenaError),
     /// The device cannot serve this ring: it serves another one, or its file cannot hold a log.
-    #[error("{0}")]
-    Device(#[source] AttachError),
+    #[error(transparent)]
+    Device(AttachError),
     /// The file has content, and syncing it failed, so that nothing could ever be called durable.
-    #[error("{0}")]
+    #[error("what the file holds already cannot be synced")]
     Sync(#[source] DeviceError),
+}
+
+impl OptionsError {
+    /// The same as the standard library calls it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Capacity { .. }
+            | Self::Start { .. }
+            | Self::TooManyBuffers(_)
+            | Self::BufferSize(_)
+            | Self::BufferTooLarge(_) => ErrorKind::InvalidInput,
+            Self::Memory(error) => error.kind(),
+            Self::Device(error) => error.kind(),
+            Self::Sync(error) => error.kind(),
+        }
+    }
 }
 
 /// Why nothing was appended. The log is as it was before the call, with two exceptions: after [`NotDurableYet`](Self::NotDurableYet) the
@@ -77,8 +96,14 @@ pub enum AppendError {
     /// The log has reached the last address that a ring gives out, a block below 1 EiB.
     #[error("the log has reached its last address, {ADDRESS_LIMIT}")]
     AddressesExhausted,
+    /// The ring has no device, so that nothing can become durable: `io_instance` was left out. Nothing was appended.
+    #[error("the ring has no device: set io_instance, in tests to QuikIO::in_memory()")]
+    NoDevice,
+    /// The ring was closed. Nothing was appended.
+    #[error("the ring is closed")]
+    Closed,
     /// The device has failed; the ring takes no more bytes.
-    #[error("the ring is poisoned: {0}")]
+    #[error("the ring is poisoned")]
     Poisoned(#[source] RingError),
     /// This process was [forked](crate::BufferRing#fork-and-daemons) from the one that the ring belongs to.
     #[error("{FORKED}")]
@@ -90,9 +115,28 @@ const FORKED: &str =
     "the ring belongs to the process that this one was forked from; open the file again in this process";
 
 impl AppendError {
-    /// Why an append that was to be durable may not be.
-    pub(crate) fn not_durable(error: RingError) -> Self {
-        if error == RingError::Forked { Self::Forked } else { Self::Poisoned(error) }
+    /// What a durable append answers that has appended `extent`, and whose wait for durability has ended with `error`.
+    pub(crate) fn after(extent: crate::Extent, error: RingError) -> Self {
+        match error {
+            RingError::TimedOut => Self::NotDurableYet(extent),
+            RingError::Forked => Self::Forked,
+            error => Self::Poisoned(error),
+        }
+    }
+
+    /// The same as the standard library calls it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Empty | Self::TooLarge { .. } => ErrorKind::InvalidInput,
+            Self::RingFull | Self::Sealed => ErrorKind::WouldBlock,
+            Self::TimedOut | Self::NotDurableYet(_) => ErrorKind::TimedOut,
+            Self::AddressesExhausted => ErrorKind::FileTooLarge,
+            Self::NoDevice => ErrorKind::Unsupported,
+            Self::Closed => ErrorKind::BrokenPipe,
+            Self::Poisoned(error) => error.kind(),
+            Self::Forked => ErrorKind::Other,
+        }
     }
 }
 
@@ -114,15 +158,34 @@ pub enum RingError {
         /// The tail at that moment.
         tail: u64,
     },
-    /// A reservation was leaked, so that its buffer can never be written. All below the address is durable.
-    #[error("a leaked reservation holds back the log from address {0} on")]
+    /// A reservation is held, or was leaked, so that its buffer, which begins at this address, cannot be written.
+    #[error("a reservation is held or leaked, which keeps the log from address {0} on from being written")]
     ReservationLeaked(u64),
-    /// The ring is gone, and before that the buffer was not written, or the watermark did not come so far.
-    #[error("the ring was closed before that came about")]
+    /// The ring has no device, so that nothing can become durable: `io_instance` was left out.
+    #[error("the ring has no device: set io_instance, in tests to QuikIO::in_memory()")]
+    NoDevice,
+    /// The ring was closed first, or is gone.
+    #[error("the ring was closed first")]
     Closed,
     /// This process was [forked](crate::BufferRing#fork-and-daemons) from the one that the ring belongs to.
     #[error("{FORKED}")]
     Forked,
+}
+
+impl RingError {
+    /// The same as the standard library calls it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Device(error) => error.kind(),
+            Self::TimedOut => ErrorKind::TimedOut,
+            Self::NotAppended { .. } => ErrorKind::InvalidInput,
+            Self::ReservationLeaked(_) => ErrorKind::ResourceBusy,
+            Self::NoDevice => ErrorKind::Unsupported,
+            Self::Closed => ErrorKind::BrokenPipe,
+            Self::Forked => ErrorKind::Other,
+        }
+    }
 }
 
 /// Why [`rotate`](crate::BufferRing::rotate) changed nothing.
@@ -135,12 +198,29 @@ pub enum RotateError {
     /// The log has reached the last address that a ring gives out, a block below 1 EiB.
     #[error("the log has reached its last address, {ADDRESS_LIMIT}")]
     AddressesExhausted,
+    /// The ring was closed.
+    #[error("the ring is closed")]
+    Closed,
     /// The device has failed; the ring takes no more bytes.
-    #[error("the ring is poisoned: {0}")]
+    #[error("the ring is poisoned")]
     Poisoned(#[source] RingError),
     /// This process was [forked](crate::BufferRing#fork-and-daemons) from the one that the ring belongs to.
     #[error("{FORKED}")]
     Forked,
+}
+
+impl RotateError {
+    /// The same as the standard library calls it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::RingFull => ErrorKind::WouldBlock,
+            Self::AddressesExhausted => ErrorKind::FileTooLarge,
+            Self::Closed => ErrorKind::BrokenPipe,
+            Self::Poisoned(error) => error.kind(),
+            Self::Forked => ErrorKind::Other,
+        }
+    }
 }
 
 /// Why bytes could not be read back.
@@ -172,6 +252,9 @@ pub enum ReadError {
     /// The file ends here, before the extent does: it is shorter than the log.
     #[error("the file ends at {0}, before the extent does")]
     Truncated(u64),
+    /// The ring was closed, and has let its file go: read it through a `QuikIO`.
+    #[error("the ring is closed: read the file through a QuikIO")]
+    Closed,
     /// The file could not be read.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -179,6 +262,37 @@ pub enum ReadError {
     #[error("{FORKED}")]
     Forked,
 }
+
+impl ReadError {
+    /// The same as the standard library calls it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::TooShort { .. } | Self::NotAppended { .. } => ErrorKind::InvalidInput,
+            Self::Reserved => ErrorKind::WouldBlock,
+            Self::Gone(_) => ErrorKind::Unsupported,
+            Self::Truncated(_) => ErrorKind::UnexpectedEof,
+            Self::Closed => ErrorKind::BrokenPipe,
+            Self::Forked => ErrorKind::Other,
+            Self::Device(error) => error.kind(),
+        }
+    }
+}
+
+/// Each keeps the error as it is, with its kind: it is the `io::Error`'s [`get_ref`](io::Error::get_ref), and what has failed at the
+/// device is among its sources.
+macro_rules! into_io_error {
+    ($($error:ty),*) => {$(
+        impl From<$error> for io::Error {
+            /// Keeps the error, with its `kind`.
+            fn from(error: $error) -> Self {
+                Self::new(error.kind(), error)
+            }
+        }
+    )*};
+}
+
+into_io_error!(OptionsError, AppendError, RingError, RotateError, ReadError);
 
 /// A wait whose time is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

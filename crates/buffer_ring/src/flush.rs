@@ -303,7 +303,8 @@ impl Shared {
         self.counters.dispatched(bytes.len() as u64 - u64::from(len));
         tracing::trace!(generation, base, len, "flushing");
         if !self.device.exists() {
-            self.complete(bytes, true);
+            // As good as written, and never durable.
+            self.complete(bytes, false);
             return None;
         }
         Some(Write { token: slot.index() as u64, bytes, base })

@@ -19,16 +19,6 @@
 //! reserved.commit();
 //! ```
 //!
-//! Nor is a ring closed under it:
-//!
-//! ```compile_fail,E0505
-//! # use buffer_ring::{BufferRing, BufferRingOptions};
-//! # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
-//! let reserved = ring.reserve(10).unwrap();
-//! ring.close().unwrap();
-//! reserved.commit();
-//! ```
-//!
 //! # It ends once
 //!
 //! ```
@@ -119,15 +109,44 @@
 //! let mut writer = ring.writer();
 //! writer.append(b"record").unwrap();
 //! drop(writer);
-//! ring.close().unwrap();
+//! drop(ring);
 //! ```
 //!
 //! ```compile_fail,E0505
 //! # use buffer_ring::{BufferRing, BufferRingOptions};
 //! # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
 //! let mut writer = ring.writer();
-//! ring.close().unwrap();
+//! drop(ring);
 //! writer.append(b"record").unwrap();
+//! ```
+//!
+//! Unless it owns its share of it; then its reservations do not outlive the writer:
+//!
+//! ```
+//! # use buffer_ring::{BufferRing, BufferRingOptions};
+//! # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+//! let mut writer = std::sync::Arc::new(ring).writer_owned();
+//! let reserved = writer.reserve(10).unwrap();
+//! reserved.commit();
+//! drop(writer);
+//! ```
+//!
+//! ```compile_fail,E0505
+//! # use buffer_ring::{BufferRing, BufferRingOptions};
+//! # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+//! let mut writer = std::sync::Arc::new(ring).writer_owned();
+//! let reserved = writer.reserve(10).unwrap();
+//! drop(writer);
+//! reserved.commit();
+//! ```
+//!
+//! ```compile_fail,E0277
+//! # use buffer_ring::{BufferRing, BufferRingOptions};
+//! # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+//! let mut writer = std::sync::Arc::new(ring).writer_owned();
+//! std::thread::scope(|scope| {
+//!     scope.spawn(|| println!("{writer:?}"));
+//! });
 //! ```
 //!
 //! # It is used by one thread at a time, and by one hand

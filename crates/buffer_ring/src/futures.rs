@@ -49,9 +49,10 @@ impl BufferRing {
     ///
     /// Those of [`append_durable`](Self::append_durable).
     pub async fn append_durable_async(&self, payload: &[u8]) -> Result<Extent, AppendError> {
+        self.shared.check_device()?;
         let extent = self.append_async(payload).await?;
-        self.wait_durable_async(extent.end()).await.map_err(AppendError::not_durable)?;
-        Ok(extent)
+        let outcome = self.wait_durable_async(extent.end()).await;
+        outcome.map(|()| extent).map_err(|error| AppendError::after(extent, error))
     }
 
     /// [`wait_durable`](Self::wait_durable) as a future. Dropping it takes nothing from others who wait.
@@ -89,7 +90,12 @@ impl Future for DurableFuture<'_> {
         }
         // The waker may be another one each time.
         this.forget();
-        if let Some(outcome) = shared.durable_outcome(address) {
+        if !shared.device.exists() {
+            return Poll::Ready(Err(RingError::NoDevice));
+        }
+        // In this order: what was durable at the end was durable.
+        let closed = shared.durability.is_closed();
+        if let Some(outcome) = shared.durable_outcome(address).or(closed.then_some(Err(RingError::Closed))) {
             return Poll::Ready(outcome);
         }
         if let Err(error) = shared.check_appended(address) {
@@ -335,7 +341,7 @@ impl Shared {
         while let Some(seen) = self.helpers.room.next(ending, |room| room.seen.filter(|_| !room.wakers.is_empty())) {
             let news = || {
                 self.rotation.current() != seen
-                    || self.poisoned().is_some()
+                    || self.has_ended()
                     || self.rotation.is_exhausted(&self.slots)
                     || self.next_is_held(seen)
                     || ending()
@@ -349,12 +355,6 @@ impl Shared {
             });
             woken.into_values().for_each(Waker::wake);
         }
-    }
-
-    /// Ends the threads, until there is a future again.
-    pub(crate) fn pause_helpers(&self) {
-        self.end_helpers();
-        self.helpers.ending.store(false, Release);
     }
 
     /// Ends the threads; whatever they wait for, no future is pending any more.

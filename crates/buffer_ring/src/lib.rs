@@ -29,6 +29,7 @@ mod append;
 mod asleep;
 mod bells;
 mod builder;
+mod closing;
 mod commit;
 mod device;
 mod drive;
@@ -79,8 +80,18 @@ pub use reservation::Reservation;
 pub use ring::BufferRing;
 pub use stats::{OldestReservation, RingStats, WriterStats};
 pub use watch::DurableWatch;
-pub use writer::{Barrier, Writer};
+pub use writer::{Barrier, OwnedWriter, Writer};
 
-pub use ring_alloc::{self, BLOCK, ONE_MEGABYTE_BLOCK};
-pub use ring_io::{self, DeviceError, Engine, EngineKind, MemoryDevice, QuikIO, WriteMode};
+pub use ring_alloc::{self, Arena, ArenaError, BLOCK, Buffer, Frozen, HugePages, ONE_MEGABYTE_BLOCK, Region};
+pub use ring_io::{
+    self, AttachError, DeviceError, DeviceEvent, Engine, EngineKind, FileError, Finished, MemoryDevice, OpenError,
+    Operation, QuikIO, QuikIOBuilder, QuikIOOptions, Registered, Wait, WriteMode, WriteQueue,
+};
 pub use ring_state;
+
+#[doc = include_str!("reopening/page.md")]
+#[doc = "```"]
+#[doc = include_str!("reopening/framing.rs")]
+#[doc = include_str!("reopening/usage.rs")]
+#[doc = "```"]
+pub mod reopening {}

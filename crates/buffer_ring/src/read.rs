@@ -33,6 +33,9 @@ impl Shared {
         if self.is_inherited() {
             return Err(ReadError::Forked);
         }
+        if self.durability.is_closed() {
+            return Err(ReadError::Closed);
+        }
         let len = target.len();
         let too_short = ReadError::TooShort { len, extent: extent.len() };
         let mut rest = target.get_mut(..extent.len()).ok_or(too_short)?;
@@ -137,7 +140,8 @@ impl Shared {
     }
 
     fn read_file(&self, at: u64, target: &mut [u8]) -> Result<(), ReadError> {
-        let read = self.device.with(|queue| queue.io().read_at(at, target)).ok_or(ReadError::Gone(at))??;
+        let gone = if self.device.exists() { ReadError::Closed } else { ReadError::Gone(at) };
+        let read = self.device.with(|queue| queue.io().read_at(at, target)).ok_or(gone)??;
         let (missing, rest) = (at + read as u64, &mut target[read..]);
         // Until the log's first write is there, the file may end before the log starts.
         let in_gap = self.gap.contains(&missing) && missing + rest.len() as u64 <= self.gap.end;

@@ -18,8 +18,8 @@ use crate::{
 
 /// A latch-free ring of buffers between many appending threads and one file.
 ///
-/// All methods but [`close`](Self::close) take `&self`: share the ring by reference or in an [`Arc`](std::sync::Arc). What an
-/// append does, and when its bytes are durable, is told in the [crate documentation](crate).
+/// All methods take `&self`: share the ring by reference or in an [`Arc`]. What an append does, and when its bytes are durable, is described
+/// in the [crate documentation](crate); what to do before a log goes on after a crash, in [`reopening`](crate::reopening).
 ///
 /// Dropping the ring flushes what it can, without a sync, and waits for all I/O in flight; [`close`](Self::close) does the same
 /// with a sync, and tells how it went.
@@ -68,7 +68,7 @@ impl BufferRing {
     ///
     /// On a file with content the log begins behind it, at the next multiple of 4096 (or where the builder of the
     /// [`QuikIO`](crate::QuikIO) said); that content is synced first, so that the durable watermark, which begins there, tells
-    /// the truth.
+    /// the truth. After a crash there may be more in the file than was acknowledged: first do what [`reopening`](crate::reopening) says.
     ///
     /// # Errors
     ///
@@ -133,9 +133,19 @@ impl BufferRing {
     ///
     /// # Errors
     ///
-    /// Those of [`append`](Self::append). [`AppendError::Poisoned`] may also mean that the bytes were staged, and not made durable.
+    /// Those of [`append`](Self::append), and [`AppendError::NoDevice`]. [`AppendError::Poisoned`] may also mean that the bytes were staged,
+    /// and not made durable.
     pub fn append_durable(&self, payload: &[u8]) -> Result<Extent, AppendError> {
         self.shared.append_durable(payload, None)
+    }
+
+    /// Copies several parts into the log as one contiguous extent, and returns when it is on stable storage.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`append_durable`](Self::append_durable), for the parts together.
+    pub fn append_durable_vectored(&self, parts: &[IoSlice<'_>]) -> Result<Extent, AppendError> {
+        self.shared.append_durable_with(total_len(parts), None, |target| gather(parts, target))
     }
 
     /// Like [`append_durable`](Self::append_durable), but not longer than `timeout` for room and durability together.
@@ -148,6 +158,32 @@ impl BufferRing {
         // A time so long that it cannot be told is a long one.
         let deadline = deadline(timeout).or_else(|| deadline(Duration::from_secs(1 << 32)));
         self.shared.append_durable(payload, deadline)
+    }
+
+    /// Has `fill` encode a record of `len` bytes in place, at the extent that it is given. Waits while the ring is full.
+    ///
+    /// The bytes are zeros at first. If `fill` panics the range stays in the log as zeros, the ring goes on, and the panic goes to the
+    /// caller. Until `fill` returns, it holds the buffer back like a [`Reservation`]: it must not wait for the ring.
+    ///
+    /// ```
+    /// # use buffer_ring::{BufferRing, BufferRingOptions};
+    /// # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+    /// // A record that carries its own address.
+    /// let extent = ring.append_with(14, |extent, bytes| {
+    ///     bytes[..8].copy_from_slice(&extent.start().to_le_bytes());
+    ///     bytes[8..].copy_from_slice(b"record");
+    /// })?;
+    /// # assert_eq!(extent.len(), 14);
+    /// # Ok::<(), buffer_ring::AppendError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`append`](Self::append); `fill` was not called then.
+    pub fn append_with(&self, len: usize, fill: impl FnOnce(Extent, &mut [u8])) -> Result<Extent, AppendError> {
+        let mut reservation = self.reserve(len)?;
+        fill(reservation.extent(), &mut reservation);
+        Ok(reservation.commit())
     }
 
     /// Reserves `len` zeroed bytes of the log, to encode into in place. Waits while the ring is full.
@@ -248,7 +284,7 @@ impl BufferRing {
     ///
     /// # Errors
     ///
-    /// The [`RingError`] that poisoned the ring.
+    /// The [`RingError`] that poisoned the ring; [`RingError::NoDevice`]; [`RingError::Closed`].
     pub fn sync(&self) -> Result<u64, RingError> {
         self.shared.sync(None)
     }
@@ -269,7 +305,8 @@ impl BufferRing {
     ///
     /// # Errors
     ///
-    /// The [`RingError`] that poisoned the ring; [`RingError::NotAppended`] if the address is beyond the tail.
+    /// The [`RingError`] that poisoned the ring; [`RingError::NotAppended`] if the address is beyond the tail;
+    /// [`RingError::NoDevice`]; [`RingError::Closed`] if the ring was closed, and the watermark never got there.
     pub fn wait_durable(&self, address: u64) -> Result<(), RingError> {
         self.shared.wait_durable(address, None)
     }
@@ -350,26 +387,39 @@ impl BufferRing {
         self.shared.stats()
     }
 
-    /// Makes everything durable, waits for all I/O, and gives the durable watermark, at which the log ends.
+    /// Ends the log: makes everything durable, waits for all I/O, lets the file go, and gives the durable watermark, at which the log ends.
+    ///
+    /// An append that runs at the same time, through any reference to the ring or any writer, is either part of the log that is durable when
+    /// this returns, or answers [`AppendError::Closed`]; and so does every append and reservation that comes later. Then
+    /// [`sync`](Self::sync), [`rotate`](Self::rotate), [`read`](Self::read) and what waits for an address that was never durable answer
+    /// `Closed` as well, and [`wait_durable`](Self::wait_durable) for one that was is still right. The file is cut at the end of the log, and
+    /// unlocked. Closing again, or in several threads at once, gives the same answer. Without a device the answer is where the log began.
+    ///
+    /// Waits for reservations that are held: for some seconds, since one of them may have been leaked, or be the caller's own. Then it
+    /// gives up, and may be called again.
     ///
     /// # Errors
     ///
-    /// The [`RingError`] that poisoned the ring; [`RingError::ReservationLeaked`] if a forgotten reservation holds the rest back.
-    /// In each case all I/O in flight has ended.
-    pub fn close(self) -> Result<u64, RingError> {
+    /// - The [`RingError`] that poisoned the ring. Then the file stays as it is, and locked, until the ring is dropped, and whatever is in
+    ///   memory can still be read.
+    /// - [`RingError::ReservationLeaked`] if a reservation is held; all below its buffer is durable. Its own buffer is written when the
+    ///   reservation ends, and is durable when this is called again.
+    ///
+    /// In each case all I/O that was in flight has ended, and appends are refused from now on.
+    pub fn close(&self) -> Result<u64, RingError> {
         self.shared.check_process()?;
-        // A helper may be inside a buffer, which is no leak.
-        #[cfg(all(feature = "async", not(any(loom, shuttle))))]
-        self.shared.pause_helpers();
-        self.shared.flush_everything();
-        if let Some(address) = self.shared.leaked() {
-            self.shared.drain();
-            self.shared.wait_durable(self.shared.durability.written(), None)?;
-            return Err(RingError::ReservationLeaked(address));
-        }
-        let durable = self.shared.sync(None);
-        self.shared.drain();
-        durable
+        self.shared.close(None)
+    }
+
+    /// Like [`close`](Self::close), but not longer than `timeout` for reservations and for the device to make all durable.
+    ///
+    /// # Errors
+    ///
+    /// Also [`RingError::TimedOut`] if it is the device that takes longer. Closing goes on when this is called again, or `close` is, and
+    /// when the ring is dropped.
+    pub fn close_timeout(&self, timeout: Duration) -> Result<u64, RingError> {
+        self.shared.check_process()?;
+        self.shared.close(deadline(timeout))
     }
 }
 
@@ -382,13 +432,12 @@ impl Drop for BufferRing {
         #[cfg(all(feature = "async", not(any(loom, shuttle))))]
         self.shared.end_helpers();
         self.shared.flush_everything();
-        self.shared.drain();
+        // Without a deadline the wait ends only when it is done.
+        let _ = self.shared.drain(None);
         // What a leaked reservation held back is lost; nobody may wait for it.
         self.shared.device.close();
         self.shared.durability.close();
-        self.shared.waiters.wake();
-        self.shared.parking.wake_up_to(u64::MAX);
-        self.shared.bells.ring();
+        self.shared.wake_all();
     }
 }
 

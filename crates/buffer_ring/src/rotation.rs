@@ -15,11 +15,11 @@
 use crossbeam_utils::CachePadded;
 use ring_alloc::BLOCK;
 
+use crate::RotateError;
 use crate::shared::Shared;
 use crate::slot::Slot;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{AtomicBool, AtomicU64, Backoff, Ordering};
-use crate::{RingError, RotateError};
 
 /// The address at which a log ends: 1 EiB less a block, beyond what any file system holds. Each life takes at least a block, so that
 /// there are less than 2^48 of them, as many as [`Life`] can count.
@@ -76,6 +76,8 @@ pub(crate) struct Rotation {
     pending: AtomicBool,
     /// File address of the next life's first byte. Set by the sealer of the current life.
     next_base: AtomicU64,
+    /// Whether no life is opened any more.
+    frozen: AtomicBool,
 }
 
 impl Rotation {
@@ -85,6 +87,7 @@ impl Rotation {
             current: CachePadded::new(AtomicU64::new(0)),
             pending: AtomicBool::new(true),
             next_base: AtomicU64::new(start),
+            frozen: AtomicBool::new(false),
         }
     }
 
@@ -157,6 +160,24 @@ impl Rotation {
         self.next_base.store(next_base, Release);
         // ordering: release half of R2. Whoever hands over takes the token next, and acquires then.
         self.pending.swap(true, Release);
+    }
+
+    /// Takes the token for good, if it is there: the current life is sealed, and none is opened any more.
+    pub(crate) fn take_token_for_good(&self) -> bool {
+        // ordering: acquire half of R2.
+        self.pending.swap(false, AcqRel)
+    }
+
+    /// Makes known that no life is opened any more. Only for the thread that has the token, or has taken the open life out of use.
+    pub(crate) fn set_frozen(&self) {
+        // ordering: release half of R17.
+        self.frozen.store(true, Release);
+    }
+
+    /// Whether no life is opened any more; then the log ends at [`next_base`](Self::next_base).
+    pub(crate) fn is_frozen(&self) -> bool {
+        // ordering: acquire half of R17.
+        self.frozen.load(Acquire)
     }
 
     /// Opens the next life, if there is need and `target` is free.
@@ -247,10 +268,11 @@ impl Shared {
 
     /// Without `auto_rotate`: makes the next buffer current, if it is free.
     pub(crate) fn rotate(&self) -> Result<(), RotateError> {
-        match self.poisoned() {
-            None => {}
-            Some(RingError::Forked) => return Err(RotateError::Forked),
-            Some(error) => return Err(RotateError::Poisoned(error)),
+        if self.is_inherited() {
+            return Err(RotateError::Forked);
+        }
+        if self.has_ended() {
+            return Err(self.poisoned().map_or(RotateError::Closed, RotateError::Poisoned));
         }
         let seen = self.rotation.current();
         let slot = &self.slots[seen.slot()];

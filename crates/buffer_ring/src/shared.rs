@@ -30,9 +30,11 @@ pub(crate) struct Shared {
     pub(crate) buffer_size: usize,
     pub(crate) auto_flush: bool,
     pub(crate) auto_rotate: bool,
-    /// Bytes of the longest payload that is taken. 0: the ring is poisoned, `failure` is set, and all leases have been taken back; or the
+    /// Bytes of the longest payload that is taken. 0: the ring takes no more, because it is poisoned or is being closed, or because the
     /// process is a forked child.
     pub(crate) longest: AtomicUsize,
+    /// Whether the ring is poisoned: `failure` is set, and all leases have been taken back.
+    poisoned: AtomicBool,
     /// Whether `failure` is set: no lease begins any more, and no write.
     pub(crate) failing: AtomicBool,
     failure: Mutex<Option<RingError>>,
@@ -80,6 +82,7 @@ impl Shared {
             auto_flush,
             auto_rotate,
             longest: AtomicUsize::new(arena.buffer_size()),
+            poisoned: AtomicBool::new(false),
             failing: AtomicBool::new(false),
             failure: Mutex::new(None),
             durability: Durability::new(start),
@@ -120,10 +123,9 @@ impl Shared {
         {
             let _failure = self.failure.lock();
             self.longest.store(0, Relaxed);
+            self.poisoned.store(true, Relaxed);
         }
-        self.waiters.wake();
-        self.parking.wake_up_to(u64::MAX);
-        self.bells.ring();
+        self.wake_all();
         // Whoever drives sleeps at the device, where perhaps nothing will happen any more.
         self.device.interrupt();
     }
@@ -136,12 +138,16 @@ impl Shared {
         }
     }
 
-    pub(crate) fn is_poisoned(&self) -> bool {
-        self.longest.load(Relaxed) == 0
+    pub(crate) fn poisoned(&self) -> Option<RingError> {
+        if self.is_inherited() {
+            return Some(RingError::Forked);
+        }
+        self.poisoned.load(Relaxed).then(|| self.failure.lock().clone().expect("set before the flag"))
     }
 
-    pub(crate) fn poisoned(&self) -> Option<RingError> {
-        (self.is_poisoned() || self.is_inherited()).then(|| self.failure())
+    /// Whether the ring takes no more bytes.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.longest.load(Relaxed) == 0
     }
 
     /// Whether the caller is in a child that was forked from the ring's process. There each call finds that out before it takes a lock or a
@@ -154,16 +160,32 @@ impl Shared {
         if self.is_inherited() { Err(RingError::Forked) } else { Ok(()) }
     }
 
-    pub(crate) fn failure(&self) -> RingError {
-        if self.is_inherited() {
-            return RingError::Forked;
+    /// The ring takes no more bytes from now on, though nothing has failed.
+    pub(crate) fn refuse_appends(&self) {
+        {
+            let _failure = self.failure.lock();
+            self.longest.store(0, Relaxed);
         }
-        self.failure.lock().clone().expect("set before the flag")
+        self.waiters.wake();
+        // A thread that waits for room may be at the device.
+        self.device.interrupt();
     }
 
+    /// Wakes all threads that wait, for whatever it is, so that they look again.
+    pub(crate) fn wake_all(&self) {
+        self.waiters.wake();
+        self.parking.wake_up_to(u64::MAX);
+        self.bells.ring();
+    }
+
+    /// Why the ring [takes no more bytes](Self::has_ended).
     #[cold]
-    pub(crate) fn poison_error(&self) -> AppendError {
-        AppendError::not_durable(self.failure())
+    pub(crate) fn end_error(&self) -> AppendError {
+        if self.is_inherited() {
+            return AppendError::Forked;
+        }
+        // The lock orders this look behind a failure that was the cause.
+        self.failure.lock().clone().map_or(AppendError::Closed, AppendError::Poisoned)
     }
 
     /// The next address to be given out. It never decreases.
@@ -173,11 +195,5 @@ impl Shared {
             return self.rotation.next_base();
         }
         self.rotation.tail(&self.slots)
-    }
-
-    /// Address of the first byte that a leaked reservation holds back. Only when the ring is about to go, and nobody is inside.
-    pub(crate) fn leaked(&self) -> Option<u64> {
-        let stuck = |slot: &&Slot| !slot.is_free() && !slot.snapshot().is_flushing() && slot.snapshot().writers() > 0;
-        self.slots.iter().filter(stuck).map(Slot::base).min()
     }
 }

@@ -178,6 +178,11 @@ impl Slot {
         opened
     }
 
+    /// Takes the life in the slot out of use if it is open, has no bytes, and no thread is inside: it takes none any more.
+    pub(crate) fn retire(&self) -> bool {
+        self.word.retire()
+    }
+
     /// Which life is in the slot. Lasting for whoever is inside, else it may be out of date.
     #[inline]
     pub(crate) fn generation(&self) -> u64 {

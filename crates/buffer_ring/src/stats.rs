@@ -225,7 +225,7 @@ impl Shared {
         }
     }
 
-    fn oldest_reservation(&self) -> Option<OldestReservation> {
+    pub(crate) fn oldest_reservation(&self) -> Option<OldestReservation> {
         let busy = self.slots.iter().filter_map(|slot| {
             let (generation, word) = (slot.generation(), slot.snapshot());
             let places = u32::from(word.is_sealed() && slot.hold.is_held(generation));

@@ -21,7 +21,9 @@ use crate::sync::Parker;
 ///
 /// ```
 /// # use buffer_ring::{BufferRing, BufferRingOptions};
-/// # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+/// # use buffer_ring::QuikIO;
+/// # let io_instance = Some(QuikIO::in_memory().0.into());
+/// # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, io_instance, ..Default::default() });
 /// let watch = ring.durable_watch();
 /// let follower = std::thread::spawn(move || watch.wait_ge(6));
 /// ring.append_durable(b"record")?;
@@ -50,7 +52,8 @@ impl DurableWatch {
     ///
     /// # Errors
     ///
-    /// The [`RingError`] that poisoned the ring; [`RingError::Closed`] if the ring is gone, and the watermark never got there.
+    /// The [`RingError`] that poisoned the ring; [`RingError::Closed`] if the ring is closed or gone, and the watermark never got there;
+    /// [`RingError::NoDevice`] if there is no device, so that it never moves.
     pub fn wait_ge(&self, address: u64) -> Result<u64, RingError> {
         self.shared.watch(address, None)
     }
@@ -98,6 +101,9 @@ impl fmt::Debug for DurableWatch {
 impl Shared {
     /// Waits until the watermark has reached `address`, and does nothing for it.
     fn watch(&self, address: u64, deadline: Option<Instant>) -> Result<u64, RingError> {
+        if !self.device.exists() {
+            return Err(RingError::NoDevice);
+        }
         // What has come back from the device may be all that is missing.
         self.poll();
         loop {

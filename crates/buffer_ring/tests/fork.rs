@@ -15,6 +15,8 @@ use buffer_ring::{
     AppendError, BufferRing, EngineKind, Extent, MemoryDevice, QuikIO, ReadError, RingError, RotateError, Writer,
 };
 use common::MOMENT;
+#[cfg(feature = "async")]
+use common::eventually;
 use common::forked::Child;
 use common::{buffered_file, current, direct_file, disk, fixed, in_memory, options, pattern, read, ring_on};
 

@@ -192,7 +192,8 @@ fn a_late_arrival_does_not_lose_the_rotation() {
         }
         late.join().unwrap();
         append(&ring, 512, 3);
-        assert_eq!(ring.sync(), Ok(ring.tail()));
+        assert_eq!(ring.flush(&ring.current_buffer(Acquire)).wait(), Ok(()));
+        assert_eq!(ring.written_watermark(), ring.tail());
     });
     assert!(IN_THE_WAY.load(Relaxed) > 0);
 }
@@ -215,7 +216,8 @@ fn a_life_can_end_before_its_opener_has_published_it() {
         // Whatever happened, the ring goes on.
         ring.flush(&ring.current_buffer(Acquire));
         append(&ring, 512, 4);
-        assert_eq!(ring.sync(), Ok(ring.tail()));
+        assert_eq!(ring.flush(&ring.current_buffer(Acquire)).wait(), Ok(()));
+        assert_eq!(ring.written_watermark(), ring.tail());
     });
     assert!(IN_THE_NEXT.load(Relaxed) > 0);
 }
@@ -225,7 +227,7 @@ fn a_life_can_end_before_its_opener_has_published_it() {
 fn an_append_is_covered_by_its_own_sync() {
     static IN_THE_NEXT: Count = Count::new(0);
     model("an_append_is_covered_by_its_own_sync", Bound::Preemptions(3), || {
-        let ring = in_place();
+        let ring = Arc::new(ModelDevice::instant().ring(1, true, false));
         append(&ring, 512, 1);
         let late = spawn(&ring, |ring| {
             if let Ok(extent) = ring.append(&[2; 512]) {
@@ -626,4 +628,39 @@ fn a_deposit_wakes_who_waits_for_room() {
         }
     });
     assert!(FULL.load(Relaxed) > 0);
+}
+
+/// An append that began before is durable when the ring is closed, or was refused, wherever it was delayed.
+#[test]
+fn an_append_beside_close_is_durable_or_refused() {
+    static APPENDED: Count = Count::new(0);
+    static REFUSED: Count = Count::new(0);
+    static BETWEEN: Count = Count::new(0);
+    model("an_append_beside_close_is_durable_or_refused", Bound::Preemptions(3), || {
+        let device = ModelDevice::instant();
+        let ring = Arc::new(device.ring(2, true, true));
+        let appender = spawn(&ring, |ring| [ring.append(&[1; 512]), ring.append(&[2; 512])]);
+        let end = ring.close().expect("nothing failed");
+        assert_eq!(device.synced_up_to(), end);
+        let written: usize = device.written().iter().map(|(_, bytes)| bytes.len()).sum();
+        assert_eq!(written as u64, end);
+        assert_eq!(ring.append(&[3; 512]), Err(AppendError::Closed));
+        let appended = appender.join().unwrap();
+        for outcome in &appended {
+            match outcome {
+                Ok(extent) => assert!(extent.end() <= end, "{extent:?} beyond {end}"),
+                Err(error) => assert_eq!(*error, AppendError::Closed),
+            }
+        }
+        match appended {
+            [Ok(_), Ok(_)] => hit(&APPENDED),
+            [Ok(_), Err(_)] => hit(&BETWEEN),
+            [Err(_), second] => {
+                hit(&REFUSED);
+                assert!(second.is_err(), "refused, and then taken");
+            }
+        }
+        assert_eq!(ring.close(), Ok(end));
+    });
+    assert!([&APPENDED, &BETWEEN, &REFUSED].iter().all(|count| count.load(Relaxed) > 0));
 }

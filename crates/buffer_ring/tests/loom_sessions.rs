@@ -155,3 +155,42 @@ fn a_writer_that_begins_beside_the_end_of_another_has_its_cell_alone() {
     });
     assert!(SAME_CELL.load(Relaxed) > 0 && OTHER_CELL.load(Relaxed) > 0);
 }
+
+/// A session's records are durable when the ring is closed, or were refused, though its lease has room.
+#[test]
+fn a_session_beside_close_is_durable_or_refused() {
+    static APPENDED: Count = Count::new(0);
+    static BETWEEN: Count = Count::new(0);
+    static REFUSED: Count = Count::new(0);
+    model("a_session_beside_close_is_durable_or_refused", Bound::Preemptions(3), || {
+        let device = ModelDevice::instant();
+        let ring = ring(&device);
+        let appender = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || {
+                let mut writer = ring.writer();
+                [writer.append(&[1; 512]), writer.append(&[2; 512])]
+            })
+        };
+        let end = ring.close().expect("nothing failed");
+        assert_eq!(device.synced_up_to(), end);
+        let file: Vec<u8> = device.written().into_iter().flat_map(|(_, bytes)| bytes).collect();
+        assert_eq!(file.len() as u64, end);
+        let appended = appender.join().unwrap();
+        for (outcome, mark) in appended.iter().zip([1, 2]) {
+            match outcome {
+                Ok(extent) => {
+                    let bytes = &file[extent.start() as usize..extent.end() as usize];
+                    assert!(bytes.iter().all(|&byte| byte == mark), "{extent:?} was not there when close had returned");
+                }
+                Err(error) => assert_eq!(*error, AppendError::Closed),
+            }
+        }
+        hit(match appended {
+            [Ok(_), Ok(_)] => &APPENDED,
+            [Ok(_), Err(_)] => &BETWEEN,
+            [Err(_), _] => &REFUSED,
+        });
+    });
+    assert!([&APPENDED, &BETWEEN, &REFUSED].iter().all(|count| count.load(Relaxed) > 0));
+}

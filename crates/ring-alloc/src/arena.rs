@@ -64,6 +64,24 @@ pub enum ArenaError {
     },
 }
 
+impl ArenaError {
+    /// The same as the standard library calls it.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::NoBuffers | Self::BufferSize(_) | Self::TooLarge { .. } => io::ErrorKind::InvalidInput,
+            Self::Map { errno, .. } => io::Error::from_raw_os_error(*errno).kind(),
+        }
+    }
+}
+
+impl From<ArenaError> for io::Error {
+    /// Keeps the error, with its [`kind`](ArenaError::kind).
+    fn from(error: ArenaError) -> Self {
+        Self::new(error.kind(), error)
+    }
+}
+
 impl Arena {
     /// An arena of `count` zeroed buffers of `buffer_size` bytes each.
     ///

@@ -55,7 +55,7 @@ impl Engine {
         self.kind
     }
 
-    /// Why it is not io_uring, the first choice; or who asked for it.
+    /// Why it is not io_uring, the first choice; what asked for it; or why the environment's choice was ignored.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
@@ -71,18 +71,26 @@ impl fmt::Display for Engine {
     }
 }
 
-/// The best engine there is: what the environment asks for, else io_uring, else positioned writes.
+/// The best engine there is: what the environment asks for, else io_uring, else positioned writes. If the environment asks for what does
+/// not exist, the engine says so.
 pub(crate) fn best(file: &Arc<LogFile>, submitter: Submitter) -> (Box<dyn Backend>, Engine) {
-    let reason = if preferred() == Some(EngineKind::Positioned) {
+    let (preferred, unknown) = match preferred() {
+        Ok(preferred) => (preferred, None),
+        Err(error) => {
+            tracing::warn!(%error, "the environment's choice of an engine is ignored");
+            (None, Some(format!("ignored: {error}")))
+        }
+    };
+    let reason = if preferred == Some(EngineKind::Positioned) {
         format!("asked for by {ENGINE_VARIABLE}")
-    } else if preferred() != Some(EngineKind::IoUring) && file.blocks_submit() {
+    } else if preferred != Some(EngineKind::IoUring) && file.blocks_submit() {
         "through io_uring, FUSE would have a submit wait for the server".to_owned()
     } else {
         match Uring::new(Arc::clone(file), submitter) {
-            Ok(uring) => return (Box::new(uring), Engine::new(EngineKind::IoUring, None)),
+            Ok(uring) => return (Box::new(uring), Engine::new(EngineKind::IoUring, unknown)),
             Err(reason) => {
                 tracing::warn!(%reason, "no io_uring: falling back to positioned writes");
-                reason
+                unknown.map_or(reason.clone(), |unknown| format!("{reason}; {unknown}"))
             }
         }
     };
@@ -99,19 +107,23 @@ pub(crate) fn exactly(
     let backend: Box<dyn Backend> = match kind {
         EngineKind::IoUring => Box::new(Uring::new(Arc::clone(file), submitter).map_err(unavailable)?),
         EngineKind::Positioned => Box::new(Positioned::new(Arc::clone(file))),
-        EngineKind::Memory => return Err(unavailable("it has no file; it is made by QuikIO::in_memory".to_owned())),
+        EngineKind::Memory => return Err(memory_has_no_file()),
     };
     Ok((backend, Engine::new(kind, Some("asked for by the builder".to_owned()))))
 }
 
-fn preferred() -> Option<EngineKind> {
-    let value = env::var_os(ENGINE_VARIABLE)?;
+pub(crate) fn memory_has_no_file() -> FileError {
+    let reason = "it has no file; it is made by QuikIO::in_memory".to_owned();
+    FileError::EngineUnavailable { kind: EngineKind::Memory, reason }
+}
+
+/// What the environment asks for. Nothing, if the variable is unset or empty.
+pub(crate) fn preferred() -> Result<Option<EngineKind>, FileError> {
+    let Some(value) = env::var_os(ENGINE_VARIABLE) else { return Ok(None) };
     match value.to_str() {
-        Some("io_uring") => Some(EngineKind::IoUring),
-        Some("positioned") => Some(EngineKind::Positioned),
-        _ => {
-            tracing::warn!(?value, "{ENGINE_VARIABLE} is neither `io_uring` nor `positioned`: ignored");
-            None
-        }
+        Some("") => Ok(None),
+        Some("uring" | "io_uring") => Ok(Some(EngineKind::IoUring)),
+        Some("positioned") => Ok(Some(EngineKind::Positioned)),
+        _ => Err(FileError::UnknownEngine(value.to_string_lossy().into_owned())),
     }
 }

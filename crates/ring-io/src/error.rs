@@ -32,9 +32,9 @@ impl fmt::Display for Operation {
 }
 
 /// Why the device did not do it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Fault {
-    Os(i32),
+    Os(OsError),
     /// It took or gave no bytes, without a reason.
     NoProgress,
     /// It was not asked, because it is the parent's.
@@ -43,7 +43,7 @@ enum Fault {
 
 /// A failure of the device that trying again does not mend.
 ///
-/// Displays like `write of bytes 4096..8192 failed: Input/output error (os error 5)`.
+/// Displays like `write of bytes 4096..8192 failed (errno 5)`; its source is an [`io::Error`] with that errno.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceError {
     operation: Operation,
@@ -55,7 +55,7 @@ pub struct DeviceError {
 
 impl DeviceError {
     pub(crate) fn new(operation: Operation, errno: Errno, range: Range<u64>) -> Self {
-        Self { operation, fault: Fault::Os(errno.raw_os_error()), range, behind: None }
+        Self { operation, fault: Fault::Os(OsError(errno.into())), range, behind: None }
     }
 
     pub(crate) fn no_progress(operation: Operation, range: Range<u64>) -> Self {
@@ -69,7 +69,7 @@ impl DeviceError {
 
     /// A write of `range` that was not tried, because of `failure`.
     pub(crate) fn untried(range: Range<u64>, failure: &Self) -> Self {
-        Self { range, behind: Some(failure.range()), ..*failure }
+        Self { range, behind: Some(failure.range()), ..failure.clone() }
     }
 
     /// What was asked of the device.
@@ -82,8 +82,8 @@ impl DeviceError {
     /// [the process was forked](Self::is_forked).
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
-        match self.fault {
-            Fault::Os(errno) => Some(errno),
+        match &self.fault {
+            Fault::Os(os) => os.0.raw_os_error(),
             Fault::NoProgress | Fault::Forked => None,
         }
     }
@@ -113,13 +113,31 @@ impl DeviceError {
     /// [`io::ErrorKind::Other`] in a forked child.
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
-        match self.fault {
-            Fault::Os(errno) => os(errno).kind(),
+        match &self.fault {
+            Fault::Os(os) => os.0.kind(),
             Fault::NoProgress => io::ErrorKind::WriteZero,
             Fault::Forked => io::ErrorKind::Other,
         }
     }
 }
+
+/// What the operating system answered, as the standard library has it, made to be copied and compared.
+#[derive(Debug)]
+struct OsError(io::Error);
+
+impl Clone for OsError {
+    fn clone(&self) -> Self {
+        Self(os(self.0.raw_os_error().unwrap_or_default()))
+    }
+}
+
+impl PartialEq for OsError {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.raw_os_error() == other.0.raw_os_error()
+    }
+}
+
+impl Eq for OsError {}
 
 impl fmt::Display for DeviceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -130,15 +148,29 @@ impl fmt::Display for DeviceError {
         if let Some(failed) = &self.behind {
             write!(f, " was not tried: that of bytes {}..{} before it", failed.start, failed.end)?;
         }
-        match self.fault {
-            Fault::Os(errno) => write!(f, " failed: {}", os(errno)),
+        match &self.fault {
+            Fault::Os(os) => write!(f, " failed (errno {})", os.0.raw_os_error().unwrap_or_default()),
             Fault::NoProgress => f.write_str(" failed: the device makes no progress"),
             Fault::Forked => write!(f, " was not tried: {FORKED}"),
         }
     }
 }
 
-impl core::error::Error for DeviceError {}
+impl core::error::Error for DeviceError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match &self.fault {
+            Fault::Os(os) => Some(&os.0),
+            Fault::NoProgress | Fault::Forked => None,
+        }
+    }
+}
+
+impl From<DeviceError> for io::Error {
+    /// Keeps the error, with its [`kind`](DeviceError::kind).
+    fn from(error: DeviceError) -> Self {
+        Self::new(error.kind(), error)
+    }
+}
 
 /// What a call answers in a child, and the way out.
 const FORKED: &str = "the file belongs to the process that this one was forked from; open it again in this process";
@@ -175,9 +207,6 @@ pub enum FileError {
     /// The start that the builder was given.
     #[error("start {0} is not a multiple of 4096")]
     UnalignedStart(u64),
-    /// The place of a [cut](crate::QuikIO::cut).
-    #[error("cut at {0} is not a multiple of 4096")]
-    UnalignedCut(u64),
     /// The log is shorter than the place of a [cut](crate::QuikIO::cut).
     #[error("cut at {at} is beyond the end of the log at {end}")]
     CutBeyondEnd {
@@ -206,9 +235,38 @@ pub enum FileError {
         /// What is in its way.
         reason: String,
     },
+    /// The environment variable `BUFFER_RING_ENGINE` names no engine.
+    #[error("there is no engine `{0}`: set BUFFER_RING_ENGINE to uring, io_uring or positioned, or unset it")]
+    UnknownEngine(String),
     /// The operating system does not tell about the file; with its errno.
     #[error("cannot examine the file: {}", os(*.0))]
     Stat(i32),
+}
+
+impl FileError {
+    /// The same as the standard library calls it.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        use io::ErrorKind::{InvalidInput, IsADirectory, Other, PermissionDenied, ResourceBusy, Unsupported};
+        match self {
+            Self::NotWritable => PermissionDenied,
+            Self::Directory => IsADirectory,
+            Self::Locked | Self::InUse | Self::Attached => ResourceBusy,
+            Self::NotRegular(_) | Self::Alignment { .. } | Self::EngineUnavailable { .. } => Unsupported,
+            Self::NoEnd | Self::Append | Self::UnalignedStart(_) | Self::UnknownEngine(_) => InvalidInput,
+            Self::CutBeyondEnd { .. } => InvalidInput,
+            // 0: the device gave no reason.
+            Self::Cut(0) | Self::Forked => Other,
+            Self::Stat(errno) | Self::Cut(errno) => os(*errno).kind(),
+        }
+    }
+}
+
+impl From<FileError> for io::Error {
+    /// Keeps the error, with its [`kind`](FileError::kind).
+    fn from(error: FileError) -> Self {
+        Self::new(error.kind(), error)
+    }
 }
 
 impl From<Errno> for FileError {
@@ -227,6 +285,24 @@ pub enum AttachError {
     /// The file cannot hold a log.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+impl AttachError {
+    /// The same as the standard library calls it.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Busy => io::ErrorKind::ResourceBusy,
+            Self::File(error) => error.kind(),
+        }
+    }
+}
+
+impl From<AttachError> for io::Error {
+    /// Keeps the error, with its [`kind`](AttachError::kind).
+    fn from(error: AttachError) -> Self {
+        Self::new(error.kind(), error)
+    }
 }
 
 /// Why [`QuikIO::open`](crate::QuikIO::open) failed.
@@ -300,10 +376,20 @@ impl OpenError {
         }
     }
 
-    /// The same as the standard library calls it; [`io::ErrorKind::Unsupported`] if the file cannot hold a log.
+    /// The same as the standard library calls it.
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
-        self.errno().map_or(io::ErrorKind::Unsupported, |errno| io::Error::from_raw_os_error(errno).kind())
+        match &self.cause {
+            Cause::Os(errno) | Cause::Directory { errno, .. } => os(*errno).kind(),
+            Cause::File(error) => error.kind(),
+        }
+    }
+}
+
+impl From<OpenError> for io::Error {
+    /// Keeps the error, with its [`kind`](OpenError::kind).
+    fn from(error: OpenError) -> Self {
+        Self::new(error.kind(), error)
     }
 }
 

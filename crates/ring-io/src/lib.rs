@@ -100,7 +100,7 @@ mod space;
 mod uring;
 mod watch;
 
-pub use builder::QuikIOBuilder;
+pub use builder::{QuikIOBuilder, QuikIOOptions};
 pub use engine::{Engine, EngineKind};
 pub use error::{AttachError, DeviceError, FileError, OpenError, Operation};
 pub use memory::MemoryDevice;

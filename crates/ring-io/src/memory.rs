@@ -458,7 +458,8 @@ impl Storage for MemoryDevice {
 
     fn cut(&self, len: u64) -> Result<(), Errno> {
         let state = &mut *self.shared.state.lock();
-        state.contents.truncate(len as usize);
+        // Like a file, whose new bytes are zeros.
+        state.contents.resize(len as usize, 0);
         state.clean = state.clean.min(state.contents.len());
         state.watcher.tell(DeviceEvent::Cut { len });
         Ok(())

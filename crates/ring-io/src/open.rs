@@ -32,6 +32,8 @@ pub(crate) struct Opened {
     pub(crate) lock: WriterLock,
     /// Why it is not direct.
     pub(crate) cached: Option<String>,
+    /// Whether it was missing.
+    pub(crate) created: bool,
 }
 
 /// Opens `path` to read and write; creates it if it is missing.
@@ -54,7 +56,7 @@ pub(crate) fn open(path: &Path) -> Result<Opened, OpenError> {
             }
             return Err(error);
         }
-        return Ok(Opened { file, lock, cached });
+        return Ok(Opened { file, lock, cached, created });
     }
 }
 

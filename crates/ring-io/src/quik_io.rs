@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use ring_alloc::{Arena, is_aligned};
+use ring_alloc::{Arena, is_aligned, round_up};
 use rustix::io::Errno;
 
 use crate::file::LogFile;
@@ -16,7 +16,6 @@ use crate::fork::Process;
 use crate::lock::WriterLock;
 use crate::mark::{Ending, Key};
 use crate::memory::MemoryDevice;
-use crate::open::{self, Opened};
 use crate::order::Order;
 use crate::retry::is_transient;
 use crate::seam::{Backend, Flush, Storage};
@@ -24,8 +23,8 @@ use crate::settle::{Scope, Settling};
 use crate::space::{DEFAULT_LIMIT, Space};
 use crate::uring::Submitter;
 use crate::{
-    AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, WriteMode,
-    WriteQueue, engine,
+    AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, QuikIOOptions,
+    WriteMode, WriteQueue, engine,
 };
 
 /// A file for a log, together with the engine that writes to it.
@@ -62,7 +61,8 @@ pub struct QuikIO {
 
 impl QuikIO {
     /// A `QuikIO` for `file`, with io_uring where that works and positioned writes where not, or on FUSE; [`engine`](Self::engine) tells.
-    /// The environment variable `BUFFER_RING_ENGINE` (`uring` or `positioned`) chooses one of the two.
+    /// The environment variable `BUFFER_RING_ENGINE` (`uring`, `io_uring` or `positioned`) chooses one of the two; another value changes
+    /// nothing, and [`engine`](Self::engine) says so.
     ///
     /// It never fails: a file that cannot hold a log is refused by [`start`](Self::start) and [`attach`](Self::attach).
     #[must_use]
@@ -80,19 +80,20 @@ impl QuikIO {
     ///
     /// # Errors
     ///
-    /// [`OpenError`], if it cannot be opened or cannot hold a log, its directory cannot be synced, or another writer has it (what another
-    /// process has locked is tried for about a second). A file that the call had created is removed again if its directory is the reason.
+    /// [`OpenError`], if it cannot be opened or cannot hold a log, its directory cannot be synced, another writer has it (what another
+    /// process has locked is tried for about a second), or `BUFFER_RING_ENGINE` names no engine. A file that the call had created is
+    /// removed again if its directory is the reason.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        let path = path.as_ref();
-        let Opened { file, lock, cached } = open::open(path)?;
-        let (backend, engine) = engine::best(&file, Submitter::Caller);
-        let mut io = Self::assemble(backend, file, engine);
-        (io.lock, io.cached) = (Some(lock), cached);
-        tracing::debug!(path = %path.display(), engine = %io.engine, direct = io.is_direct(), "opened");
-        Ok(io)
+        Self::options().open(path)
     }
 
-    /// For choosing the engine, the write mode, or where the log starts.
+    /// For choosing the engine, the write mode, where the log starts, or how much is prepared: ends in
+    /// [`open`](QuikIOOptions::open) or [`file`](QuikIOOptions::file).
+    pub fn options() -> QuikIOOptions {
+        QuikIOOptions::default()
+    }
+
+    /// [`options`](Self::options) for a file that is open already.
     pub fn builder(file: impl Into<Arc<File>>) -> QuikIOBuilder {
         QuikIOBuilder::new(file.into())
     }
@@ -104,6 +105,13 @@ impl QuikIO {
         let engine = Engine::new(EngineKind::Memory, None);
         let io = Self::assemble(Box::new(device.clone()), Arc::new(device.clone()), engine);
         (io, device)
+    }
+
+    /// The same, which holds the lock as long as it lives.
+    /// It was opened here: `lock` is held for good, and `cached` says why it is not direct.
+    pub(crate) fn opened(mut self, lock: WriterLock, cached: Option<String>) -> Self {
+        (self.lock, self.cached) = (Some(lock), cached);
+        self
     }
 
     pub(crate) fn assemble(backend: Box<dyn Backend>, storage: Arc<dyn Storage>, engine: Engine) -> Self {
@@ -172,9 +180,9 @@ impl QuikIO {
 
     /// Where the log in the file ends, a multiple of 4096: without what was prepared behind it and never used.
     ///
-    /// A ring that was closed has cut that off, and so has one that was dropped. After a crash the file may end with it; who reads the
-    /// file stops here, and finds his last record below by what he knows of his records. A ring on the file goes on from here, and uses
-    /// what is prepared. Anything that was written counts as log, if only in part, and zeros too; so does a gap between writes that
+    /// A ring that was closed has cut that off, and so has one that was dropped. After a crash the file may end with it: recovery stops here,
+    /// looks for the last valid record below, and [cuts](Self::cut) the log behind that before a ring goes on, which begins here. The page
+    /// `buffer_ring::reopening` shows how, and what happens otherwise. Anything that was written counts as log, if only in part, and zeros too; so does a gap between writes that
     /// came to the file out of order.
     ///
     /// Prepared space is known by a key that the file has in its extended attribute `user.ring-io.prepared`, and that
@@ -274,15 +282,14 @@ impl QuikIO {
         }
     }
 
-    /// Cuts the file at byte `at`, a multiple of 4096: what is behind it is gone for good when this returns, and a ring
-    /// starts there.
+    /// Cuts the log at byte `at`: what is behind it is gone for good when this returns. The rest of the block that `at` lies in becomes zeros,
+    /// like padding, and a ring starts behind it.
     ///
-    /// For throwing away, before a log goes on after a crash, what was written to its end and not acknowledged. `at` is
-    /// where the last record ends that is kept, rounded up to 4096. Without that the records behind a gap would stand
-    /// in the log again, below newer ones.
+    /// For throwing away, before a log goes on after a crash, what was written to its end and not acknowledged. `at` is where the last
+    /// record ends that is kept. Without that the records behind a gap would stand in the log again, below newer ones, and half a record
+    /// in the last block would end every later reading of the log.
     ///
-    /// It needs the writer's lock: that of a `QuikIO` made by [`open`](Self::open), or else one for the length of the
-    /// call.
+    /// It needs the writer's lock: that of a `QuikIO` made by [`open`](Self::open), or else one for the length of the call.
     ///
     /// ```
     /// use ring_io::QuikIO;
@@ -300,17 +307,14 @@ impl QuikIO {
     /// # Errors
     ///
     /// - [`FileError::Attached`] while a queue is attached: drop the ring first;
-    /// - [`FileError::UnalignedCut`], and [`FileError::CutBeyondEnd`] if `at` is beyond [`log_end`](Self::log_end);
+    /// - [`FileError::CutBeyondEnd`] if `at` is beyond [`log_end`](Self::log_end);
     /// - [`FileError::NoEnd`] for a block device, which has no length;
     /// - [`FileError::Locked`] if another `QuikIO` or process writes to the file;
-    /// - [`FileError::Cut`] if the file system refuses, or the cut cannot be put on stable storage. Then a later sync
-    ///   cannot succeed either, and a new `QuikIO` has to find out what the file holds.
+    /// - [`FileError::Cut`] if the file system refuses, or the cut cannot be put on stable storage. Then a later sync cannot succeed either,
+    ///   and a new `QuikIO` has to find out what the file holds.
     pub fn cut(&self, at: u64) -> Result<(), FileError> {
         self.check_process()?;
         self.storage.check()?;
-        if !is_aligned(at) {
-            return Err(FileError::UnalignedCut(at));
-        }
         if self.attached.swap(true, Ordering::Acquire) {
             return Err(FileError::Attached);
         }
@@ -326,13 +330,18 @@ impl QuikIO {
         if at > end {
             return Err(FileError::CutBeyondEnd { at, end });
         }
+        let refused = |errno: Errno| FileError::Cut(errno.raw_os_error());
         // Without a key all that is left is log, whatever it looks like.
         let unkeyed = if key == Ok(None) { Ok(()) } else { self.storage.set_key(None) };
         self.settling.changed();
-        unkeyed.and_then(|()| self.storage.cut(at)).map_err(|errno| FileError::Cut(errno.raw_os_error()))?;
+        unkeyed.and_then(|()| self.storage.cut(at)).map_err(refused)?;
+        if !is_aligned(at) {
+            // Up again to the block: what a file gains in length is zeros.
+            self.storage.cut(round_up(at)).map_err(refused)?;
+        }
         let failed = |error: DeviceError| FileError::Cut(error.errno().unwrap_or_default());
         self.sync().map_err(failed)?;
-        self.reached.fetch_min(at, Ordering::Relaxed);
+        self.reached.fetch_min(round_up(at), Ordering::Relaxed);
         tracing::debug!(at, end, "the log is cut");
         Ok(())
     }

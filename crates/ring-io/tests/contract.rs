@@ -412,8 +412,15 @@ fn the_environment_chooses_where_the_builder_does_not() {
     if env::var_os(PRINT).is_some() {
         let file = Arc::new(open(&dir.path().join("log"), OFlags::empty()));
         let forced = QuikIO::builder(Arc::clone(&file)).engine(EngineKind::Positioned).build().expect("no obstacle");
-        println!("new: {}", QuikIO::new(file).engine());
         println!("forced: {}", forced.engine());
+        let engine = |io: Result<QuikIO, String>| io.map_or_else(|error| error, |io| io.engine().to_string());
+        println!("file: {}", engine(QuikIO::options().file(Arc::clone(&file)).map_err(|error| error.to_string())));
+        println!("build: {}", engine(QuikIO::builder(Arc::clone(&file)).build().map_err(|error| error.to_string())));
+        println!("new: {}", QuikIO::new(file).engine());
+        let path = dir.path().join("missing");
+        let opened = QuikIO::open(&path);
+        assert_eq!(path.exists(), opened.is_ok(), "what is refused leaves no file behind");
+        println!("open: {}", engine(opened.map_err(|error| error.file_error().expect("not the file").to_string())));
         return;
     }
     let print = |value: &str| {
@@ -422,7 +429,23 @@ fn the_environment_chooses_where_the_builder_does_not() {
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).expect("text")
     };
-    assert!(print("positioned").contains("new: positioned writes (asked for by BUFFER_RING_ENGINE)\n"));
+    for how in ["new", "file", "build", "open"] {
+        let asked_for = format!("{how}: positioned writes (asked for by BUFFER_RING_ENGINE)\n");
+        assert!(print("positioned").contains(&asked_for), "{how}");
+    }
     assert!(print("io_uring").contains("forced: positioned writes (asked for by the builder)\n"));
-    assert_eq!(print("abacus").contains("new: io_uring\n"), Device::io_uring().is_some());
+    const UNKNOWN: &str =
+        "there is no engine `abacus`: set BUFFER_RING_ENGINE to uring, io_uring or positioned, or unset it";
+    let unknown = print("abacus");
+    for how in ["file", "build", "open"] {
+        assert!(unknown.contains(&format!("{how}: {UNKNOWN}\n")), "{unknown}");
+    }
+    assert!(unknown.contains("forced: positioned writes (asked for by the builder)\n"), "{unknown}");
+    assert!(unknown.contains(&format!("ignored: {UNKNOWN})\n")), "{unknown}");
+    if Device::io_uring().is_some() {
+        assert!(unknown.contains("new: io_uring (ignored"), "{unknown}");
+        for value in ["uring", "io_uring", ""] {
+            assert!(print(value).contains("new: io_uring\n"), "{value}");
+        }
+    }
 }

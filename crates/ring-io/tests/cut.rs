@@ -67,13 +67,10 @@ fn a_cut_that_cannot_be_synced_fails_and_so_does_everything_after_it() {
 }
 
 #[test]
-fn a_cut_elsewhere_than_at_a_block_of_the_log_is_refused() {
+fn a_cut_beyond_the_end_of_the_log_is_refused() {
     let device = holding(10);
     let io = device.builder().build().expect("no obstacle");
-    for at in [1, 512, SIZE - 1, SIZE + 1, u64::MAX] {
-        assert_eq!(io.cut(at), Err(FileError::UnalignedCut(at)));
-    }
-    for at in [11 * SIZE, 1 << 40] {
+    for at in [10 * SIZE + 1, 11 * SIZE, 1 << 40, u64::MAX] {
         assert_eq!(io.cut(at), Err(FileError::CutBeyondEnd { at, end: 10 * SIZE }));
     }
     assert!(device.contents() == log(10));
@@ -81,6 +78,28 @@ fn a_cut_elsewhere_than_at_a_block_of_the_log_is_refused() {
         FileError::CutBeyondEnd { at: 8192, end: 4096 }.to_string(),
         "cut at 8192 is beyond the end of the log at 4096"
     );
+}
+
+#[test]
+fn a_cut_within_a_block_leaves_zeros_up_to_the_next_one() {
+    let dir = disk();
+    let path = dir.path().join("log");
+    for at in [0, 1, 511, SIZE - 1, SIZE, SIZE + 1, 3 * SIZE + 100] {
+        fs::write(&path, vec![7; 4 * SIZE as usize]).expect("a file");
+        let mut expected = vec![7; at as usize];
+        expected.resize(at.next_multiple_of(SIZE) as usize, 0);
+        let io = QuikIO::open(&path).expect("nothing else writes to it");
+        assert_eq!((io.cut(at), io.start()), (Ok(()), Ok(expected.len() as u64)));
+        drop(io);
+        assert!(fs::read(&path).expect("the file") == expected, "cut at {at}");
+
+        let device = holding(4);
+        let mut expected = log(4)[..at as usize].to_vec();
+        expected.resize(at.next_multiple_of(SIZE) as usize, 0);
+        let io = device.builder().build().expect("no obstacle");
+        assert_eq!(io.cut(at), Ok(()));
+        assert!(device.contents() == expected && device.synced() == expected, "cut at {at} in memory");
+    }
 }
 
 #[test]

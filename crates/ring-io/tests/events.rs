@@ -45,7 +45,7 @@ fn failures_are_told_with_their_errno() {
         device.fail_sync(Errno::NOSPC.raw_os_error());
         assert!(io.sync().is_err());
     });
-    let error = "error=write of bytes 4096..8192 failed: Input/output error (os error 5)";
+    let error = "error=write of bytes 4096..8192 failed (errno 5)";
     assert_told(&told, "ERROR write failed", &["token=7", "offset=4096", "errno=5", "elapsed=", error]);
     assert_told(&told, "TRACE synced", &["elapsed="]);
     assert_told(&told, "ERROR sync failed", &["errno=28", "elapsed="]);

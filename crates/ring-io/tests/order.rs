@@ -182,8 +182,8 @@ fn an_untried_write_says_what_was_in_its_way() {
     submit(&queue, 1);
     submit(&queue, 0);
     let error = drain(&queue).remove(1).result.unwrap_err();
-    let sentence = "write of bytes 16384..20480 was not tried: that of bytes 12288..16384 before it failed: \
-                    Input/output error (os error 5)";
+    let sentence = "write of bytes 16384..20480 was not tried: that of bytes 12288..16384 before it failed \
+                    (errno 5)";
     assert_eq!(error.to_string(), sentence);
 }
 

@@ -220,6 +220,14 @@ impl StateWord {
         debug_assert!(before.is_flushing() && before.offset() >= len, "complete({len}) of {before:?}");
     }
 
+    /// Takes an open buffer out of use that has no bytes: it is vacant again. `false` if a thread is inside, bytes were reserved, or it is
+    /// not open.
+    #[must_use]
+    pub fn retire(&self) -> bool {
+        // ordering: acquire half of E3.
+        self.0.compare_exchange(0, SEALED, Acquire, Relaxed).is_ok()
+    }
+
     /// Begins the next life. `false` if the word is not exactly vacant, for instance because a late arrival is about to undo its
     /// addition.
     #[must_use]

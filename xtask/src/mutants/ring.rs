@@ -73,7 +73,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who waits for room does not look for a failure",
-                "} else if self.is_poisoned() {\n                Some",
+                "} else if self.has_ended() {\n                Some",
                 "} else if false {\n                Some",
                 "a_device_error_reaches_a_thread_that_waits_for_room",
             ],
@@ -170,25 +170,98 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
+        "buffer_ring/closing.rs",
+        &[
+            [
+                "closing refuses nothing",
+                "self.refuse_appends();\n        let end",
+                "let end",
+                "an_append_beside_close_is_durable_or_refused",
+            ],
+            [
+                "closing lets buffers be opened",
+                "let end = self.freeze();",
+                "let end = self.tail();",
+                "an_append_beside_close_is_durable_or_refused",
+            ],
+            [
+                "closing lets the open buffer be",
+                "Sealing::Empty => self.slots[current.slot()].retire(),",
+                "Sealing::Empty => true,",
+                "an_append_beside_close_is_durable_or_refused",
+            ],
+            [
+                "closing waits for nothing",
+                "let outcome = self.settle(end, deadline);",
+                "let outcome = if end > 0 { Ok(()) } else { self.settle(end, deadline) };",
+                "an_append_beside_close_is_durable_or_refused",
+            ],
+        ],
+    ),
+    (
+        "buffer_ring/rotation.rs",
+        &[
+            [
+                "the thread that freezes the rotation releases nothing",
+                "self.frozen.store(true, Release);",
+                "self.frozen.store(true, Relaxed);",
+                "all_who_see_the_rotation_frozen_know_where_the_log_ends",
+            ],
+            [
+                "a thread that sees the rotation frozen acquires nothing",
+                "self.frozen.load(Acquire)",
+                "self.frozen.load(Relaxed)",
+                "all_who_see_the_rotation_frozen_know_where_the_log_ends",
+            ],
+            [
+                "the thread that keeps the token acquires nothing",
+                "// ordering: acquire half of R2.\n        self.pending.swap(false, AcqRel)",
+                "self.pending.swap(false, Relaxed)",
+                "all_who_see_the_rotation_frozen_know_where_the_log_ends",
+            ],
+        ],
+    ),
+    (
+        "ring-state/word.rs",
+        &[[
+            "a buffer is taken out of use without acquiring who opened it",
+            "compare_exchange(0, SEALED, Acquire, Relaxed)",
+            "compare_exchange(0, SEALED, Relaxed, Relaxed)",
+            "all_who_see_the_rotation_frozen_know_where_the_log_ends",
+        ]],
+    ),
+    (
         "buffer_ring/shared.rs",
         &[
             [
                 "a failure wakes nobody",
-                "        self.waiters.wake();\n        self.parking",
-                "        self.parking",
+                "        self.wake_all();\n        // Whoever drives",
+                "        // Whoever drives",
                 "a_failure_wakes_who_waits",
             ],
             [
                 "a failure does not interrupt the driver",
-                "        self.device.interrupt();\n    }",
-                "    }",
+                "nothing will happen any more.\n        self.device.interrupt();",
+                "nothing will happen any more.",
                 "a_failure_fetches_the_driver_from_the_device",
             ],
             [
                 "the flag of a failure is set before the failure",
                 "            let mut failure = self.failure.lock();\n",
-                "            self.longest.store(0, Relaxed);\n            let mut failure = self.failure.lock();\n",
+                "            self.poisoned.store(true, Relaxed);\n            let mut failure = self.failure.lock();\n",
                 "who_sees_the_ring_poisoned_sees_by_what",
+            ],
+            [
+                "closing wakes none of those that wait for room",
+                "        self.waiters.wake();\n        // A thread that waits",
+                "        // A thread that waits",
+                "close_fetches_an_append_that_waits_for_room",
+            ],
+            [
+                "closing does not fetch the driver that waits for room",
+                "may be at the device.\n        self.device.interrupt();",
+                "may be at the device.",
+                "close_fetches_an_append_that_waits_for_room",
             ],
         ],
     ),

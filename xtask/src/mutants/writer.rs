@@ -201,7 +201,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a session does not look for a failure behind its announcement",
-                " && !self.shared.failing.load(Relaxed))",
+                " && !self.shared().failing.load(Relaxed))",
                 ")",
                 "a_session_that_sees_the_ring_poisoned_appends_nothing",
             ],
@@ -219,7 +219,7 @@ pub(super) const GROUPS: &[Group] = &[
             [
                 "a failure is known before leases are taken back",
                 "self.failing.store(true, Relaxed);",
-                "self.failing.store(true, Relaxed);\n            self.longest.store(0, Relaxed);",
+                "self.failing.store(true, Relaxed);\n            self.poisoned.store(true, Relaxed);",
                 "a_session_that_sees_the_ring_poisoned_appends_nothing",
             ],
             [

@@ -6,6 +6,7 @@
 #[path = "../../../ring-state/tests/model/mod.rs"]
 mod model;
 
+mod closing;
 mod commit;
 mod durability;
 mod gate;

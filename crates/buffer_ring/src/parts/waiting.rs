@@ -196,7 +196,7 @@ fn what_is_drained_has_been_dealt_with() {
         if shared.device.in_flight() > 0 {
             hit(&IN_FLIGHT);
         }
-        shared.drain();
+        shared.drain(None).expect("no deadline");
         assert!(shared.slots[0].has_completed(1) && shared.slots[1].has_completed(2));
         driver.join().unwrap();
     });

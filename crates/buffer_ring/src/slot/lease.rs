@@ -186,8 +186,13 @@ impl<'a> Lease<'a> {
         cell.state.store(self.state, Release);
     }
 
-    /// Has `fill` write a record of `len` bytes, which must not panic. `None` if there is no room for it, or no lease any more: then
-    /// the owner has to [end](Self::end) it.
+    /// Where a record of `len` bytes would lie, if there is room for it.
+    pub(crate) fn next(&self, len: usize) -> Extent {
+        Extent::within(self.address.wrapping_add(self.position()), len)
+    }
+
+    /// Has `fill` write a record of `len` bytes. `None` if there is no room for it, or no lease any more: then the owner has to
+    /// [end](Self::end) it. So it has if `fill` panics: the owner stays busy, so that no other thread can.
     #[inline(always)]
     pub(crate) fn write(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Option<Written> {
         // Read once: what the barrier lies between would be read again.

@@ -7,12 +7,14 @@
 //! how large a lease is, see [`size`].
 
 pub(crate) mod barrier;
+mod owned;
 mod registry;
 mod size;
 
 use core::cell::Cell;
 use core::fmt;
 use core::marker::PhantomData;
+use core::mem;
 use core::time::Duration;
 use std::io::IoSlice;
 
@@ -24,6 +26,7 @@ use crate::sync::Ordering::Relaxed;
 use crate::{AppendError, BufferRing, Extent, Reservation};
 
 pub use barrier::Barrier;
+pub use owned::OwnedWriter;
 use registry::Place;
 pub(crate) use registry::Registry;
 use size::Appetite;
@@ -57,7 +60,7 @@ use size::Appetite;
 /// assert_eq!(ring.stats().records_appended, 4000);
 /// ```
 pub struct Writer<'a> {
-    shared: &'a Shared,
+    ring: &'a BufferRing,
     lease: Lease<'a>,
     place: Place<'a>,
     appetite: Appetite,
@@ -69,10 +72,10 @@ impl BufferRing {
     /// A new session of this ring.
     #[must_use]
     pub fn writer(&self) -> Writer<'_> {
-        let shared = &*self.shared;
-        let place = if shared.is_inherited() { shared.registry.apart() } else { shared.registry.enroll() };
+        let registry = &self.shared.registry;
+        let place = if self.shared.is_inherited() { registry.apart() } else { registry.enroll() };
         let lease = Lease::new(place.cell(), Barrier::probe());
-        Writer { shared, lease, place, appetite: Appetite::new(), alone: PhantomData }
+        Writer { ring: self, lease, place, appetite: Appetite::new(), alone: PhantomData }
     }
 }
 
@@ -115,7 +118,7 @@ impl<'a> Writer<'a> {
     ///
     /// Those of [`append`](Self::append), for the parts together.
     pub fn append_vectored(&mut self, parts: &[IoSlice<'_>]) -> Result<Extent, AppendError> {
-        self.append_with(total_len(parts), Patience::ForRoom, move |target| gather(parts, target))
+        self.append_bytes_with(total_len(parts), Patience::ForRoom, move |target| gather(parts, target))
     }
 
     /// Copies `payload` into the log, and returns when it is on stable storage, with all that was appended before.
@@ -124,18 +127,82 @@ impl<'a> Writer<'a> {
     ///
     /// Those of [`BufferRing::append_durable`].
     pub fn append_durable(&mut self, payload: &[u8]) -> Result<Extent, AppendError> {
+        self.append_durable_bytes(payload.len(), move |target| target.copy_from_slice(payload))
+    }
+
+    /// Copies several parts into the log as one contiguous extent, and returns when it is on stable storage, with all that was appended
+    /// before.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BufferRing::append_durable`], for the parts together.
+    pub fn append_durable_vectored(&mut self, parts: &[IoSlice<'_>]) -> Result<Extent, AppendError> {
+        self.append_durable_bytes(total_len(parts), move |target| gather(parts, target))
+    }
+
+    fn append_durable_bytes(&mut self, len: usize, fill: impl FnMut(&mut [u8]) + Copy) -> Result<Extent, AppendError> {
+        self.shared().check_device()?;
         self.appetite.waited();
         // Where there is no lease, the ring's own way is shorter.
-        if self.lease.room() < payload.len() as u64 {
-            self.shared.check_len(payload.len())?;
+        if self.lease.room() < len as u64 {
+            self.shared().check_len(len)?;
             self.end_lease(Why::NoRoom);
-            return self.shared.append_durable(payload, None);
+            return self.shared().append_durable_with(len, None, fill);
         }
-        let extent = self.append(payload)?;
+        let extent = self.append_bytes_with(len, Patience::ForRoom, fill)?;
         // The wait would take it back.
         self.end_lease(Why::NotNeeded);
-        self.shared.wait_durable(extent.end(), None).map_err(AppendError::not_durable)?;
+        let outcome = self.shared().wait_durable(extent.end(), None);
+        outcome.map(|()| extent).map_err(|error| AppendError::after(extent, error))
+    }
+
+    /// Has `fill` encode a record of `len` bytes in place, at the extent that it is given: within the lease, where there is one. Waits
+    /// while the ring is full.
+    ///
+    /// The bytes are zeros at first. If `fill` panics the range stays in the log as zeros, the writer and the ring go on, and the panic
+    /// goes to the caller. Until `fill` returns, it holds the buffer back like a [`Reservation`]: it must not wait for the ring.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BufferRing::append_with`]; `fill` was not called then.
+    pub fn append_with(&mut self, len: usize, fill: impl FnOnce(Extent, &mut [u8])) -> Result<Extent, AppendError> {
+        self.shared().check_len(len)?;
+        let mut fill = Some(fill);
+        loop {
+            if let Some(extent) = self.encode(len, &mut fill) {
+                return Ok(extent);
+            }
+            self.end_lease(Why::NoRoom);
+            let Some(size) = self.appetite.lease(len, self.shared().room()) else { break };
+            if !self.begin_lease(size, Patience::ForRoom)? {
+                let encoded = self.encode(len, &mut fill);
+                self.end_lease(Why::NoRoom);
+                if let Some(extent) = encoded {
+                    return Ok(extent);
+                }
+            }
+        }
+        let fill = fill.take().expect("not called yet");
+        let extent = self.ring.append_with(len, fill)?;
+        self.appetite.appended();
         Ok(extent)
+    }
+
+    /// Has `fill` encode a record in the lease. `None` if there is no room, or it has been taken back: then it has to be ended.
+    fn encode(&mut self, len: usize, fill: &mut Option<impl FnOnce(Extent, &mut [u8])>) -> Option<Extent> {
+        let extent = self.lease.next(len);
+        let guard = EndsLease(self);
+        let written = guard.0.lease.write(len, |bytes| {
+            bytes.fill(0);
+            let fill = fill.take().expect("called once");
+            fill(extent, bytes);
+        });
+        mem::forget(guard);
+        let written = written?;
+        if written.revoked {
+            self.end_lease(Why::NoRoom);
+        }
+        Some(written.extent)
     }
 
     /// Reserves `len` zeroed bytes of the log, to encode into in place. Waits while the ring is full.
@@ -168,20 +235,24 @@ impl<'a> Writer<'a> {
     }
 
     fn reserve_with(&mut self, len: usize, patience: Patience) -> Result<Reservation<'_>, AppendError> {
-        self.shared.check_len(len)?;
+        self.shared().check_len(len)?;
         self.end_lease(Why::NotNeeded);
-        self.shared.reserve(len, patience)
+        self.ring.shared.reserve(len, patience)
+    }
+
+    fn shared(&self) -> &'a Shared {
+        &self.ring.shared
     }
 
     #[inline(always)]
     fn append_bytes(&mut self, payload: &[u8], patience: Patience) -> Result<Extent, AppendError> {
-        self.append_with(payload.len(), patience, move |target| target.copy_from_slice(payload))
+        self.append_bytes_with(payload.len(), patience, move |target| target.copy_from_slice(payload))
     }
 
     /// Into the lease, if it fits and nobody has taken it back: a few stores to the session's own cell, and no shared memory. A copy of
     /// `fill` is used for that, so that what it has captured need not be in memory.
     #[inline(always)]
-    fn append_with(
+    fn append_bytes_with(
         &mut self,
         len: usize,
         patience: Patience,
@@ -206,10 +277,10 @@ impl<'a> Writer<'a> {
         patience: Patience,
         fill: &mut dyn FnMut(&mut [u8]),
     ) -> Result<Extent, AppendError> {
-        self.shared.check_len(len)?;
-        self.shared.check_process().map_err(AppendError::not_durable)?;
+        self.shared().check_len(len)?;
+        self.shared().check_process().map_err(|_| AppendError::Forked)?;
         self.end_lease(Why::NoRoom);
-        while let Some(size) = self.appetite.lease(len, self.shared.room()) {
+        while let Some(size) = self.appetite.lease(len, self.shared().room()) {
             let lasts = self.begin_lease(size, patience)?;
             let written = self.lease.write(len, &mut *fill);
             if !lasts || written.as_ref().is_none_or(|written| written.revoked) {
@@ -220,24 +291,24 @@ impl<'a> Writer<'a> {
             }
             // Somebody took it back at once.
         }
-        let extent = self.shared.append_with(len, patience, fill)?;
+        let extent = self.shared().append_with(len, patience, fill)?;
         self.appetite.appended();
         Ok(extent)
     }
 
     /// Takes a lease. `false` if the buffer is needed already, and nobody else may end it.
     fn begin_lease(&mut self, size: usize, patience: Patience) -> Result<bool, AppendError> {
-        let grant = self.shared.seize(size, patience)?;
+        let grant = self.shared().seize(size, patience)?;
         let slot = grant.slot();
         self.lease.begin(grant);
         self.place.announce(slot);
-        Ok(!slot.snapshot().is_sealed() && !self.shared.failing.load(Relaxed))
+        Ok(!slot.snapshot().is_sealed() && !self.shared().failing.load(Relaxed))
     }
 
     /// Ends the lease, if there is one.
     fn end_lease(&mut self, why: Why) {
         let Some(end) = self.lease.end() else { return };
-        if self.shared.is_inherited() {
+        if self.shared().is_inherited() {
             return;
         }
         if why == Why::NotNeeded || end.was_revoked {
@@ -246,8 +317,18 @@ impl<'a> Writer<'a> {
             self.appetite.filled(end.len as usize);
         }
         if let Some(rest) = end.rest {
-            self.shared.return_lease(rest);
+            self.shared().return_lease(rest);
         }
+    }
+}
+
+/// Ends the lease if a record is not finished: what it has left, this record's part included, becomes zeros.
+struct EndsLease<'w, 'a>(&'w mut Writer<'a>);
+
+impl Drop for EndsLease<'_, '_> {
+    fn drop(&mut self) {
+        self.0.end_lease(Why::NoRoom);
+        self.0.shared().counters.aborted();
     }
 }
 
