@@ -93,6 +93,15 @@ fn a_quiet_word_keeps_its_length() {
 }
 
 #[test]
+fn sealing_and_flushing_set_their_bit_and_leave_it_set() {
+    for fields in small_and_limit_words() {
+        let word = Snapshot(fields.pack());
+        assert_eq!(Fields::unpack(word.sealed().0), Fields { sealed: true, ..fields });
+        assert_eq!(Fields::unpack(word.flushing().0), Fields { flushing: true, ..fields });
+    }
+}
+
+#[test]
 fn a_word_prints_its_four_fields() {
     let word = Fields { offset: 7, writers: 2, flushing: true, sealed: false }.word();
     let printed = "Snapshot { offset: 7, writers: 2, flushing: true, sealed: false }";

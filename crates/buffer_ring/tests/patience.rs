@@ -1,0 +1,123 @@
+//! Long waits: beyond the second after which a wait for room or for writers looks for its cause, and as long as a `Duration` can be.
+
+mod common;
+
+use core::time::Duration;
+use std::sync::Arc;
+use std::thread;
+
+use buffer_ring::{AppendError, BufferRing, CommitPolicy, MemoryDevice, QuikIO, RingError};
+use common::{Holding, LIMIT, MOMENT, current, eventually, held, in_memory, options, pattern, within};
+
+/// Longer than the first look for the cause of a wait.
+const LONG: Duration = Duration::from_millis(1200);
+
+/// Longer than any clock can tell.
+const FOR_EVER: Duration = Duration::MAX;
+
+/// Two buffers, both full and held.
+fn full() -> (BufferRing, MemoryDevice) {
+    let (ring, device) = in_memory(held(2, 4096));
+    ring.append(&[1; 4096]).expect("room");
+    ring.append(&[2; 4096]).expect("room");
+    (ring, device)
+}
+
+#[test]
+fn a_wait_for_room_goes_on_after_its_first_second() {
+    within(LIMIT, || {
+        let (ring, _device) = full();
+        let first = current(&ring);
+        thread::scope(|scope| {
+            let waits = [LIMIT, FOR_EVER].map(|timeout| {
+                let ring = &ring;
+                scope.spawn(move || ring.append_timeout(&[3; 2048], timeout))
+            });
+            eventually("both wait", || current(&ring).is_sealed());
+            thread::sleep(LONG);
+            assert!(waits.iter().all(|wait| !wait.is_finished()), "neither time is over");
+            ring.sync().expect("a working device");
+            for wait in waits {
+                assert!(wait.join().expect("no panic").is_ok());
+            }
+        });
+        assert!(first.is_written());
+    });
+}
+
+#[test]
+fn a_wait_for_room_that_is_longer_than_a_second_ends_too() {
+    within(LIMIT, || {
+        let (ring, _device) = full();
+        assert_eq!(ring.append_timeout(&[3; 4096], LONG), Err(AppendError::TimedOut));
+        assert_eq!(ring.reserve_timeout(8, LONG).err(), Some(AppendError::TimedOut));
+        assert_eq!(ring.stats().full_waits, 2);
+    });
+}
+
+#[test]
+fn a_wait_for_a_writer_that_stays_inside_goes_on_after_its_first_second() {
+    within(LIMIT, || {
+        let (ring, _device) = in_memory(options(2, 4096));
+        let reservation = ring.reserve(8).expect("room");
+        let end = ring.append(b"record").expect("room").end();
+        thread::scope(|scope| {
+            let waits = [
+                scope.spawn(|| ring.wait_durable_timeout(end, LIMIT)),
+                scope.spawn(|| ring.wait_durable(end)),
+                scope.spawn(|| ring.wait_durable_timeout(end, FOR_EVER)),
+            ];
+            thread::sleep(LONG);
+            assert!(waits.iter().all(|wait| !wait.is_finished()), "what comes before is not there yet");
+            reservation.commit();
+            for wait in waits {
+                assert_eq!(wait.join().expect("no panic"), Ok(()));
+            }
+        });
+    });
+}
+
+#[test]
+fn a_time_too_long_to_be_told_is_no_time_that_is_over() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(4, 4096));
+        let holding = Holding::new(&device);
+        let end = ring.append(&pattern(1, 100)).expect("room").end();
+        let ticket = ring.flush(&current(&ring));
+        let watch = ring.durable_watch();
+        thread::scope(|scope| {
+            let waits = [
+                scope.spawn(|| ring.wait_durable_timeout(end, FOR_EVER)),
+                scope.spawn(|| ring.sync_timeout(FOR_EVER).map(|_| ())),
+                scope.spawn(|| ticket.wait_timeout(FOR_EVER)),
+                scope.spawn(|| watch.wait_ge_timeout(end, FOR_EVER).map(|_| ())),
+            ];
+            let append = scope.spawn(|| ring.append_durable_timeout(&pattern(2, 100), FOR_EVER));
+            thread::sleep(MOMENT);
+            assert!(
+                waits.iter().all(|wait| !wait.is_finished()) && !append.is_finished(),
+                "the device has not answered"
+            );
+            drop(holding);
+            let extent = append.join().expect("no panic").expect("durable");
+            assert!(ring.durable_watermark() >= extent.end());
+            for wait in waits {
+                assert_eq!(wait.join().expect("no panic"), Ok(()));
+            }
+        });
+    });
+}
+
+#[test]
+fn an_interval_too_long_to_be_counted_lets_no_second_batch_start() {
+    within(LIMIT, || {
+        let (io, device) = QuikIO::in_memory();
+        let options = buffer_ring::BufferRingOptions { io_instance: Some(Arc::new(io)), ..options(4, 4096) };
+        let builder = BufferRing::builder(options).commit_policy(CommitPolicy::MinInterval(FOR_EVER));
+        let ring = builder.build().expect("valid options");
+        ring.append_durable(&pattern(0, 100)).expect("the first one waits for nothing");
+        let end = ring.append(&pattern(1, 100)).expect("room").end();
+        assert_eq!(ring.wait_durable_timeout(end, MOMENT), Err(RingError::TimedOut));
+        assert_eq!(device.writes().len(), 1, "the interval is not over");
+    });
+}
