@@ -329,7 +329,9 @@ fn the_first_failure_is_the_one_that_is_kept() {
         eventually("the second write's failure is noticed", || ring.sync_timeout(MOMENT) != Err(RingError::TimedOut));
         let failure = ring.poisoned().expect("poisoned");
         assert_eq!(errno(&failure), (Operation::Write, Some(EIO)));
+        let watch = ring.durable_watch();
         device.release(0);
-        assert_eq!(ring.close(), Err(failure));
+        assert_eq!(ring.close(), Err(failure.clone()));
+        assert_eq!(watch.wait_ge(1), Err(failure), "also when the other one has come back");
     });
 }

@@ -6,7 +6,8 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::thread;
 
-use buffer_ring::{AppendError, BufferRing, CommitPolicy, MemoryDevice, QuikIO, RingError};
+use buffer_ring::hdrhistogram::Histogram;
+use buffer_ring::{AppendError, BufferRing, BufferRingOptions, CommitPolicy, MemoryDevice, QuikIO, RingError};
 use common::{Holding, LIMIT, MOMENT, current, eventually, held, in_memory, options, pattern, within};
 
 /// Longer than the first look for the cause of a wait.
@@ -15,9 +16,21 @@ const LONG: Duration = Duration::from_millis(1200);
 /// Longer than any clock can tell.
 const FOR_EVER: Duration = Duration::MAX;
 
+fn measured(options: BufferRingOptions) -> (BufferRing, MemoryDevice) {
+    let (io, device) = QuikIO::in_memory();
+    let options = BufferRingOptions { io_instance: Some(Arc::new(io)), ..options };
+    (BufferRing::builder(options).measure_latency(true).build().expect("valid options"), device)
+}
+
+/// So many entries, each of at least [`LONG`]. A histogram knows two digits of it.
+fn assert_measured(histogram: &Histogram<u64>, entries: u64) {
+    assert_eq!(histogram.len(), entries);
+    assert!(u128::from(histogram.min()) >= LONG.as_nanos() * 9 / 10, "{} ns", histogram.min());
+}
+
 /// Two buffers, both full and held.
-fn full() -> (BufferRing, MemoryDevice) {
-    let (ring, device) = in_memory(held(2, 4096));
+fn full(measures: bool) -> (BufferRing, MemoryDevice) {
+    let (ring, device) = if measures { measured(held(2, 4096)) } else { in_memory(held(2, 4096)) };
     ring.append(&[1; 4096]).expect("room");
     ring.append(&[2; 4096]).expect("room");
     (ring, device)
@@ -26,7 +39,7 @@ fn full() -> (BufferRing, MemoryDevice) {
 #[test]
 fn a_wait_for_room_goes_on_after_its_first_second() {
     within(LIMIT, || {
-        let (ring, _device) = full();
+        let (ring, _device) = full(true);
         let first = current(&ring);
         thread::scope(|scope| {
             let waits = [LIMIT, FOR_EVER].map(|timeout| {
@@ -42,13 +55,17 @@ fn a_wait_for_room_goes_on_after_its_first_second() {
             }
         });
         assert!(first.is_written());
+        let stats = ring.stats();
+        assert_eq!(stats.full_waits, 2);
+        assert!(stats.full_wait_time >= 2 * LONG, "{stats:?}");
+        assert_measured(&stats.latencies.expect("asked for").room, 2);
     });
 }
 
 #[test]
 fn a_wait_for_room_that_is_longer_than_a_second_ends_too() {
     within(LIMIT, || {
-        let (ring, _device) = full();
+        let (ring, _device) = full(false);
         assert_eq!(ring.append_timeout(&[3; 4096], LONG), Err(AppendError::TimedOut));
         assert_eq!(ring.reserve_timeout(8, LONG).err(), Some(AppendError::TimedOut));
         assert_eq!(ring.stats().full_waits, 2);
@@ -58,7 +75,7 @@ fn a_wait_for_room_that_is_longer_than_a_second_ends_too() {
 #[test]
 fn a_wait_for_a_writer_that_stays_inside_goes_on_after_its_first_second() {
     within(LIMIT, || {
-        let (ring, _device) = in_memory(options(2, 4096));
+        let (ring, _device) = measured(options(2, 4096));
         let reservation = ring.reserve(8).expect("room");
         let end = ring.append(b"record").expect("room").end();
         thread::scope(|scope| {
@@ -67,13 +84,17 @@ fn a_wait_for_a_writer_that_stays_inside_goes_on_after_its_first_second() {
                 scope.spawn(|| ring.wait_durable(end)),
                 scope.spawn(|| ring.wait_durable_timeout(end, FOR_EVER)),
             ];
+            let waiting = || ring.stats().oldest_reservation.and_then(|oldest| oldest.waiting);
+            eventually("one of them has sealed the buffer", || waiting().is_some());
             thread::sleep(LONG);
             assert!(waits.iter().all(|wait| !wait.is_finished()), "what comes before is not there yet");
+            assert!(waiting().is_some_and(|time| LONG <= time && time <= LIMIT), "{:?}", waiting());
             reservation.commit();
             for wait in waits {
                 assert_eq!(wait.join().expect("no panic"), Ok(()));
             }
         });
+        assert_measured(&ring.stats().latencies.expect("asked for").stragglers, 1);
     });
 }
 
@@ -112,7 +133,7 @@ fn a_time_too_long_to_be_told_is_no_time_that_is_over() {
 fn an_interval_too_long_to_be_counted_lets_no_second_batch_start() {
     within(LIMIT, || {
         let (io, device) = QuikIO::in_memory();
-        let options = buffer_ring::BufferRingOptions { io_instance: Some(Arc::new(io)), ..options(4, 4096) };
+        let options = BufferRingOptions { io_instance: Some(Arc::new(io)), ..options(4, 4096) };
         let builder = BufferRing::builder(options).commit_policy(CommitPolicy::MinInterval(FOR_EVER));
         let ring = builder.build().expect("valid options");
         ring.append_durable(&pattern(0, 100)).expect("the first one waits for nothing");

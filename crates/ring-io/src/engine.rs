@@ -109,3 +109,17 @@ fn preferred() -> Option<EngineKind> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_gives_its_reason_and_prints_it_behind_its_kind() {
+        let engine = Engine::new(EngineKind::Positioned, Some("not today".to_owned()));
+        assert_eq!((engine.kind(), engine.reason()), (EngineKind::Positioned, Some("not today")));
+        assert_eq!(engine.to_string(), "positioned writes (not today)");
+        let first_choice = Engine::new(EngineKind::IoUring, None);
+        assert_eq!((first_choice.reason(), first_choice.to_string()), (None, "io_uring".to_owned()));
+    }
+}
