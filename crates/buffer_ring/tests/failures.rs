@@ -199,6 +199,37 @@ fn a_failed_sync_that_was_left_is_told_to_all_and_is_never_made_up_for() {
     });
 }
 
+/// What it covered may have been what failed: the device tells that once.
+#[test]
+fn a_sync_that_succeeds_after_a_failure_moves_no_watermark_of_what_is_durable() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(4, 4096));
+        ring.append(&[1; 100]).expect("room");
+        ring.flush(&current(&ring)).wait().expect("written");
+        let _holding = Holding::new(&device);
+        while device.syncs() == 0 {
+            assert_eq!(ring.sync_timeout(MOMENT), Err(RingError::TimedOut));
+        }
+        ring.append(&[2; 100]).expect("room");
+        ring.flush(&current(&ring));
+        device.fail_write(0, EIO);
+        ring.append(&[3; 100]).expect("room");
+        let failing = ring.flush(&current(&ring));
+        // The sync is the oldest, then come the two writes.
+        device.release(2);
+        let failure = failing.wait().expect_err("a failing device");
+        assert_eq!(errno(&failure), (Operation::Write, Some(EIO)));
+        device.release(0);
+        eventually("the sync has ended", || ring.stats().syncs == 1);
+        assert_eq!(ring.durable_watermark(), 0);
+        assert_poisoned(&ring, &failure);
+        let watch = ring.durable_watch();
+        device.release_all();
+        drop(ring);
+        assert_eq!((watch.get(), watch.wait_ge(1)), (0, Err(failure)));
+    });
+}
+
 /// The thread that drives the device sleeps there, not where others do.
 #[test]
 fn a_failed_sync_wakes_even_the_thread_that_drives_the_device() {
