@@ -1,4 +1,4 @@
-//! The ring beside limits, baselines and rivals. What measures is a workspace of its own, so that nobody else builds what we are
+//! The ring beside limits, baselines and rivals. What measures is a workspace of its own, so that no other build includes what we are
 //! compared with.
 
 use std::path::Path;

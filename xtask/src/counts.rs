@@ -140,7 +140,7 @@ fn instructions(counts: &str, folder: &str) -> Result<HashMap<&'static str, f64>
 }
 
 /// How often each instruction was executed, by its address. In a profile with instructions, a line of costs begins with one; the line
-/// after `calls=` is what the callee took, who has lines of its own.
+/// after `calls=` is what the callee took, which has lines of its own.
 fn executed(profile: &str) -> HashMap<u64, u64> {
     let mut executed = HashMap::new();
     let mut is_call = false;

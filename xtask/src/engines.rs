@@ -18,13 +18,13 @@ use seccompiler::{
 use crate::ci::TESTS;
 use crate::run::{Variables, run};
 
-/// What the expected engine is told to the tests in.
+/// The variable in which the tests get the expected engine.
 const EXPECT: &str = "BUFFER_RING_EXPECT";
 
 /// And the barrier.
 const EXPECT_BARRIER: &str = "BUFFER_RING_EXPECT_BARRIER";
 
-/// The tests in which sessions race with those who take back their leases.
+/// The tests in which writers race with threads that revoke their leases.
 const SESSION_TESTS: &str =
     "cargo test -p buffer_ring --test writer --test oracle --test acknowledged --test instructions";
 
@@ -86,7 +86,7 @@ fn io_uring_calls() -> Calls {
     calls.into_iter().map(|call| (call, vec![])).collect()
 }
 
-/// What a small `RLIMIT_MEMLOCK` denies to everybody but root.
+/// What a small `RLIMIT_MEMLOCK` denies to all users but root.
 fn registration_of_buffers() -> Result<Calls, String> {
     const IORING_REGISTER_BUFFERS: u64 = 0;
     let opcode = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, IORING_REGISTER_BUFFERS);

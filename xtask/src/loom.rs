@@ -47,7 +47,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
 
     let mut work = Vec::new();
     for program in PROGRAMS {
-        let built = root().join(program.built(&run_and_read(&variables, &program.build())?)?);
+        let built = root().join(program.built(&run_and_read(&variables, &format!("cargo {}", program.build()))?)?);
         let models = program.models(&built, &filters)?;
         if models.is_empty() && filters.is_empty() {
             return Err(format!("{} ({}) has no models, so nothing was shown", program.package, program.target));
@@ -72,7 +72,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     }
 }
 
-/// Explores all models, as many at once as there are processors. Gives the reports, in their order, and who failed.
+/// Explores all models, as many at once as there are processors. Gives the reports, in their order, and the models that failed.
 fn explore_all(work: &[(PathBuf, Model)], deep: bool) -> (Vec<Explored>, Vec<&str>) {
     let bar = ProgressBar::new(work.len() as u64);
     bar.set_style(ProgressStyle::with_template("[{elapsed}] {pos} of {len} {wide_msg}").expect("well formed"));

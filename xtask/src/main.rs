@@ -10,11 +10,13 @@ mod lab;
 mod loom;
 mod models;
 mod mutants;
+mod patch;
 mod planted;
 mod run;
 mod shuttle;
 mod survivors;
 mod tsan;
+mod workbench;
 
 use std::env;
 use std::process::ExitCode;

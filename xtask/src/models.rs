@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::run::root;
 
-/// Programs of models: the package, what cargo is told to build, and the file or folder that they are in.
+/// Programs of models: the package, what cargo has to build, and the file or folder that they are in.
 pub(crate) const PROGRAMS: &[Program] = &[
     Program { package: "ring-state", target: "--test loom", sources: "crates/ring-state/tests/loom.rs" },
     Program { package: "buffer_ring", target: "--lib", sources: "crates/buffer_ring/src/parts" },
@@ -59,10 +59,10 @@ impl Model {
 }
 
 impl Program {
-    /// What builds it. Needs `--cfg loom` in `RUSTFLAGS`.
+    /// What `cargo` builds it by. Needs `--cfg loom` in `RUSTFLAGS`.
     pub(crate) fn build(&self) -> String {
         let Self { package, target, .. } = self;
-        format!("cargo test --profile loom -p {package} {target} --no-run --color never")
+        format!("test --profile loom -p {package} {target} --no-run --color never")
     }
 
     /// Where it is, as the build `said`: relative to where that ran, or absolute.

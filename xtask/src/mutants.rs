@@ -1,8 +1,9 @@
 //! Breaks the protocol on purpose, one place at a time, and shows that a model notices.
 //!
-//! A mutant is one piece of source text, what it is replaced with, and the model that has to fail then: see [`state`],
-//! [`parts`], [`ring`], [`commit`] and [`writer`]. The checkout stays as it is; a copy of it is changed, built with loom, and changed back. A mutant that does not compile is an error of the
-//! list, and so is a text that does not occur exactly once, or a model that fails without any change.
+//! A mutant is one piece of code, what it is replaced with, and the model that has to fail then: see [`state`], [`parts`], [`ring`],
+//! [`commit`] and [`writer`]. The checkout stays as it is; a [copy](crate::workbench) of it is changed, built with loom, and changed
+//! back. A mutant that does not compile is an error of the list, and so is code that does not stand there exactly once, or a model
+//! that fails without any change.
 
 mod commit;
 mod parts;
@@ -14,19 +15,17 @@ use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
 use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
 
 use crate::models::{self, Model, Program};
-use crate::run::{root, rustflags, target};
-
-/// What is copied. The models need no more.
-const SOURCES: &[&str] = &["Cargo.toml", "Cargo.lock", "README.md", "crates", "xtask"];
+use crate::patch::Change;
+use crate::run::{root, rustflags};
+use crate::workbench::Workbench;
 
 /// A model of a mutant may take longer than that only if the mutant is not noticed: one that fails ends early.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -38,10 +37,8 @@ type Group = (&'static str, &'static [[&'static str; 4]]);
 const GROUPS: &[&[Group]] = &[state::GROUPS, parts::GROUPS, ring::GROUPS, commit::GROUPS, writer::GROUPS];
 
 struct Mutant {
-    file: &'static str,
     what: &'static str,
-    from: &'static str,
-    to: &'static str,
+    change: Change,
     killer: &'static str,
 }
 
@@ -100,7 +97,7 @@ struct Report {
 }
 
 impl Report {
-    /// Takes a verdict down, and tells it in a line.
+    /// Takes a verdict down, and gives the line that reports it.
     fn add(&mut self, mutant: &Mutant, verdict: Verdict, time: Duration) -> String {
         let (title, killer, seconds) = (mutant.title(), mutant.killer, time.as_secs_f64());
         match verdict {
@@ -120,48 +117,40 @@ impl Report {
 
 fn mutants(groups: &[&'static [Group]]) -> impl Iterator<Item = Mutant> {
     groups.iter().copied().flatten().flat_map(|(file, changes)| {
-        changes.iter().map(|&[what, from, to, killer]| Mutant { file, what, from, to, killer })
+        changes.iter().map(|&[what, from, to, killer]| Mutant { what, change: Change { file, from, to }, killer })
     })
 }
 
 impl Mutant {
     fn title(&self) -> String {
-        let name = Path::new(self.file).file_stem().unwrap_or_default().to_string_lossy();
+        let name = Path::new(self.change.file).file_stem().unwrap_or_default().to_string_lossy();
         format!("{name}: {}", self.what)
-    }
-
-    fn apply(&self, source: &str) -> Result<String, String> {
-        match source.matches(self.from).count() {
-            1 => Ok(source.replacen(self.from, self.to, 1)),
-            count => {
-                Err(format!("{}: {} has this {count} times instead of once:\n{}", self.title(), self.file, self.from))
-            }
-        }
     }
 
     /// Where it is and what it changes.
     fn description(&self) -> String {
-        let source = fs::read_to_string(root().join(self.file)).unwrap_or_default();
-        let line = source
-            .find(self.from)
-            .map_or(0, |at| source[..at].lines().count() + usize::from(source[..at].ends_with('\n')));
-        format!("{}:{line}: {}\n  {}\n  became\n  {}", self.file, self.what, self.from, self.to)
+        let Change { file, from, to } = self.change;
+        let place = || {
+            let path = self.change.path(&root())?;
+            let source = fs::read_to_string(&path).map_err(|error| error.to_string())?;
+            let line = source[..self.change.place(&source)?.start].matches('\n').count() + 1;
+            Ok(format!("{}:{line}", path.display()))
+        };
+        let place = place().unwrap_or_else(|_: String| file.to_owned());
+        format!("{place}: {}\n  {from}\n  became\n  {to}", self.what)
     }
 }
 
-/// The copy that is changed, and its builds.
+/// The copy that is changed, and how the models are built there.
 struct Lab {
-    tree: PathBuf,
-    build: PathBuf,
+    bench: Workbench,
     flags: String,
 }
 
 impl Lab {
     fn new(number: usize) -> Result<Self, String> {
-        let place = PathBuf::from(target("mutants")).join(number.to_string());
-        let (tree, build) = (place.join("tree"), place.join("build"));
-        copy_sources(&tree)?;
-        Ok(Self { tree, build, flags: rustflags("--cfg loom -A warnings") })
+        let bench = Workbench::new(&format!("mutants/{number}"))?;
+        Ok(Self { bench, flags: rustflags("--cfg loom -A warnings") })
     }
 
     /// All models that are said to kill something have to pass as long as nothing is changed.
@@ -182,17 +171,13 @@ impl Lab {
 
     /// What became of a mutant, and what else was found if other models were to be tried.
     fn try_mutant(&self, mutant: &Mutant, hunt: bool) -> Result<(Verdict, String), String> {
-        let path = self.tree.join(mutant.file);
-        let write = |text: &str| fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()));
-        let source = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let model = models::find(mutant.killer)?;
-        write(&mutant.apply(&source)?)?;
-        let outcome = self.compile(model.program).and_then(|built| {
+        let outcome = self.bench.with(&[mutant.change], || {
+            let built = self.compile(model.program)?;
             let verdict = self.run(&built, &model, PATIENCE, None)?;
             let hunted = hunt && !matches!(verdict, Verdict::Failed(_));
             Ok((verdict, if hunted { self.hunt(model.program.package)? } else { String::new() }))
         });
-        write(&source)?;
         outcome.map_err(|error| format!("{}: {error}", mutant.title()))
     }
 
@@ -212,42 +197,22 @@ impl Lab {
 
     /// Builds a program of models, and gives its path.
     fn compile(&self, program: &Program) -> Result<PathBuf, String> {
-        let line = program.build();
-        let mut words = line.split(' ');
-        let mut cargo = Command::new(words.next().unwrap_or_default());
-        cargo.args(words);
-        // Nobody looks at these builds with a debugger, and linking takes half the time without.
-        cargo
-            .env("RUSTFLAGS", &self.flags)
-            .env("CARGO_TARGET_DIR", &self.build)
-            .env("CARGO_PROFILE_LOOM_DEBUG", "false");
-        let built = cargo.current_dir(&self.tree).output().map_err(|error| format!("cannot start cargo: {error}"))?;
-        let said = String::from_utf8_lossy(&built.stderr);
-        if !built.status.success() {
-            return Err(format!("it does not compile\n{said}"));
-        }
-        Ok(self.tree.join(program.built(&said)?))
+        // Without debug information, which no debugger will read here, linking takes half the time.
+        let variables = [("RUSTFLAGS", &*self.flags), ("CARGO_PROFILE_LOOM_DEBUG", "false")];
+        let said = self.bench.cargo(&program.build(), &variables)?;
+        Ok(self.bench.path(program.built(&said)?))
     }
 
     fn run(&self, built: &Path, model: &Model, patience: Duration, bound: Option<&str>) -> Result<Verdict, String> {
-        let output = self.build.join("output");
-        let open = || {
-            let out = File::create(&output)?;
-            Ok((out.try_clone()?, out))
-        };
-        let (out, err) = open().map_err(|error: io::Error| format!("{}: {error}", output.display()))?;
         let test = &model.test;
         let mut command = model.command(built);
-        command.env("RUST_BACKTRACE", "0").stdout(out).stderr(err);
+        command.env("RUST_BACKTRACE", "0");
         if let Some(bound) = bound {
             command.env("LOOM_MAX_PREEMPTIONS", bound);
         }
-        let child = command.spawn().map_err(|error| format!("cannot start {}: {error}", built.display()))?;
-        let Some(status) = wait(child, patience).map_err(|error| format!("cannot wait for {test}: {error}"))? else {
-            return Ok(Verdict::TimedOut);
-        };
-        let said = fs::read(&output).map_err(|error| format!("{}: {error}", output.display()))?;
-        let said = String::from_utf8_lossy(&said);
+        let ran = self.bench.run(command, patience)?;
+        let Some(status) = ran.status else { return Ok(Verdict::TimedOut) };
+        let said = ran.output;
         if !said.contains("running 1 test") {
             return Err(format!("there is no model {test}\n{said}"));
         }
@@ -265,54 +230,7 @@ fn reason(said: &str) -> Option<String> {
     Some(lines.next()?.trim().chars().take(100).collect())
 }
 
-/// `None` if it took too long; then it has been ended.
-fn wait(mut child: Child, patience: Duration) -> io::Result<Option<ExitStatus>> {
-    let start = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if start.elapsed() > patience {
-            child.kill()?;
-            child.wait()?;
-            return Ok(None);
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Makes `tree` a copy of what can be built.
-pub(crate) fn copy_sources(tree: &Path) -> Result<(), String> {
-    fs::create_dir_all(tree).map_err(|error| format!("{}: {error}", tree.display()))?;
-    SOURCES.iter().try_for_each(|name| {
-        copy(&root().join(name), &tree.join(name)).map_err(|error| format!("cannot copy {name}: {error}"))
-    })
-}
-
-/// Makes `to` the same as `from`, and leaves alone what is: what has not changed need not be built again.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    if !from.is_dir() {
-        let content = fs::read(from)?;
-        return if fs::read(to).is_ok_and(|old| old == content) { Ok(()) } else { fs::write(to, content) };
-    }
-    fs::create_dir_all(to)?;
-    let mut names = BTreeSet::new();
-    for entry in fs::read_dir(from)? {
-        let name = entry?.file_name();
-        copy(&from.join(&name), &to.join(&name))?;
-        names.insert(name);
-    }
-    for entry in fs::read_dir(to)? {
-        let entry = entry?;
-        if !names.contains(&entry.file_name()) {
-            let path = entry.path();
-            if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
-        }
-    }
-    Ok(())
-}
-
-/// Without the end of the line, which comes when there is something to tell.
+/// Without the end of the line, which comes with the outcome.
 fn say(text: &str) {
     print!("{text}");
     let _ = io::stdout().flush();
@@ -329,13 +247,18 @@ mod tests {
 
     #[test]
     fn every_mutant_changes_one_place_and_names_a_model() {
-        let mut titles = BTreeSet::new();
+        let (mut titles, mut wrong) = (BTreeSet::new(), Vec::new());
         for mutant in mutants(GROUPS) {
-            let source = fs::read_to_string(root().join(mutant.file)).expect(mutant.file);
-            assert_ne!(mutant.apply(&source).unwrap(), source, "{}", mutant.title());
-            assert!(models::find(mutant.killer).is_ok(), "{}: no model {}", mutant.title(), mutant.killer);
+            match mutant.change.try_on(&root()) {
+                Ok(()) => {}
+                Err(why) => wrong.push(format!("{}: {why}", mutant.title())),
+            }
+            if let Err(why) = models::find(mutant.killer) {
+                wrong.push(format!("{}: {why}", mutant.title()));
+            }
             assert!(titles.insert(mutant.title()), "two mutants: {}", mutant.title());
         }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
     #[test]

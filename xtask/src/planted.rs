@@ -2,14 +2,17 @@
 //!
 //! Each bug names the level that must kill it. All of them have to die; before that, every level has to find nothing in what is unchanged.
 
+use core::time::Duration;
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
-use crate::run::target;
+use crate::patch::Change;
+use crate::workbench::Workbench;
 use crate::{engines, mutants};
+
+/// A lab that is not done by then hangs.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Who must kill it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,26 +27,30 @@ enum Level {
     Models(&'static str),
 }
 
-/// A text, which occurs once in that file, and what it becomes.
-type Change = (&'static str, &'static str, &'static str);
-
 struct Bug {
     what: &'static str,
     level: Level,
     /// Whether the gate tries it, beside the nightly run.
     gate: bool,
-    changes: &'static [Change],
+    /// In which file, which code, and what it becomes.
+    changes: &'static [(&'static str, &'static str, &'static str)],
 }
 
-const QUIK_IO: &str = "crates/ring-io/src/quik_io.rs";
-const RETRY: &str = "crates/ring-io/src/retry.rs";
-const ORDER: &str = "crates/ring-io/src/order.rs";
-const SLOT: &str = "crates/buffer_ring/src/slot.rs";
-const LEASE: &str = "crates/buffer_ring/src/slot/lease.rs";
-const WRITER: &str = "crates/buffer_ring/src/writer/mod.rs";
-const DURABILITY: &str = "crates/buffer_ring/src/durability.rs";
-const LEDGER: &str = "crates/buffer_ring/src/ledger.rs";
-const LOG_FILE: &str = "crates/ring-io/src/file.rs";
+impl Bug {
+    fn changes(&self) -> Vec<Change> {
+        self.changes.iter().map(|&(file, from, to)| Change { file, from, to }).collect()
+    }
+}
+
+const QUIK_IO: &str = "ring-io/quik_io.rs";
+const RETRY: &str = "ring-io/retry.rs";
+const ORDER: &str = "ring-io/order.rs";
+const SLOT: &str = "buffer_ring/slot.rs";
+const LEASE: &str = "buffer_ring/slot/lease.rs";
+const WRITER: &str = "buffer_ring/writer/mod.rs";
+const DURABILITY: &str = "buffer_ring/durability.rs";
+const LEDGER: &str = "buffer_ring/ledger.rs";
+const LOG_FILE: &str = "ring-io/file.rs";
 
 const BUGS: &[Bug] = &[
     Bug {
@@ -134,7 +141,7 @@ const BUGS: &[Bug] = &[
         gate: false,
         changes: &[(LEDGER, "            if !life.durable {", "            if self.generation == u64::MAX {")],
     },
-    // The flag goes, and who asked is told even so: the bit remembers.
+    // The flag goes, and the flush is still reported: the bit remembers.
     Bug {
         what: "drop the synced flag of a write that goes on after it came back short",
         level: Level::Memory,
@@ -167,7 +174,7 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            "crates/ring-io/src/mark.rs",
+            "ring-io/mark.rs",
             "ending.log = walk_back(storage, file, id);",
             "ending.log = walk_back(storage, file, id).saturating_sub(BLOCK as u64);",
         )],
@@ -177,7 +184,7 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            "crates/ring-io/src/space.rs",
+            "ring-io/space.rs",
             "let start = self.end.max(self.reach);",
             "let start = self.end.max(self.reach).saturating_sub(BLOCK as u64);",
         )],
@@ -228,7 +235,7 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            "crates/buffer_ring/src/flush.rs",
+            "buffer_ring/flush.rs",
             "        slot.complete(bytes);\n        self.advance_as_driver();\n        self.tell();",
             "        slot.complete(bytes);\n        self.tell();",
         )],
@@ -244,7 +251,7 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            "crates/buffer_ring/src/reservation.rs",
+            "buffer_ring/reservation.rs",
             "        if let Some(mut grant) = self.grant.take() {\n            grant.bytes_mut().fill(0);\n",
             "        if let Some(grant) = self.grant.take() {\n",
         )],
@@ -364,51 +371,38 @@ enum Ran {
     Skipped(String),
 }
 
-/// The copy that is changed, and its build.
-struct Lab {
-    tree: PathBuf,
-    build: PathBuf,
-}
+/// The copy that is changed, and the lab that is built there.
+struct Lab(Workbench);
 
 impl Lab {
     fn new() -> Result<Self, String> {
-        let place = PathBuf::from(target("planted"));
-        let (tree, build) = (place.join("tree"), place.join("build"));
-        mutants::copy_sources(&tree)?;
-        Ok(Self { tree, build })
+        Ok(Self(Workbench::new("planted")?))
     }
 
     fn build(&self) -> Result<(), String> {
-        let mut cargo = Command::new("cargo");
-        cargo.args(["build", "--release", "--package", "ring-lab"]).env("CARGO_TARGET_DIR", &self.build);
         // Most of the time goes into builds.
-        cargo.env("CARGO_PROFILE_RELEASE_INCREMENTAL", "true").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
-        let built = cargo.current_dir(&self.tree).stdin(Stdio::null()).output();
-        let built = built.map_err(|error| format!("cannot start cargo: {error}"))?;
-        let said = String::from_utf8_lossy(&built.stderr);
-        if built.status.success() { Ok(()) } else { Err(format!("it does not compile\n{said}")) }
+        let variables = [("CARGO_PROFILE_RELEASE_INCREMENTAL", "true"), ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")];
+        self.0.cargo("build --release --package ring-lab", &variables).map(drop)
     }
 
     fn run(&self, arguments: &str) -> Result<Ran, String> {
-        let mut lab = Command::new(self.build.join("release/ring-lab"));
+        let mut lab = Command::new(self.0.built("release/ring-lab"));
         if engines::root_can_do_everything().is_ok() {
             lab.env("BUFFER_RING_REQUIRE_ROOT", "1");
         }
-        let ran = lab.args(arguments.split(' ')).current_dir(&self.tree).stdin(Stdio::null()).output();
-        let ran = ran.map_err(|error| format!("cannot start the lab: {error}"))?;
-        if ran.status.success() {
-            let said = String::from_utf8_lossy(&ran.stdout);
+        lab.args(arguments.split(' '));
+        let ran = self.0.run(lab, PATIENCE)?;
+        let said = ran.output;
+        if ran.status.is_some_and(|status| status.success()) {
             let skipped = said.lines().find(|line| line.starts_with("skipped: disks"));
             return Ok(skipped.map_or(Ran::Nothing, |why| Ran::Skipped(why.to_owned())));
         }
-        let said = String::from_utf8_lossy(&ran.stderr);
-        let telling = |line: &&str| {
-            line.contains("VIOLATION")
-                || line.contains("unnoticed")
-                || line.contains("panicked")
-                || line.contains("run ")
-        };
-        let line = said.lines().find(telling).or_else(|| said.lines().next()).unwrap_or("it said nothing");
+        if ran.status.is_none() {
+            return Ok(Ran::Found(format!("it hangs: not done after {PATIENCE:?}")));
+        }
+        let signs = ["VIOLATION", "unnoticed", "panicked", "run "];
+        let is_telling = |line: &&str| signs.iter().any(|sign| line.contains(sign));
+        let line = said.lines().find(is_telling).or_else(|| said.lines().next()).unwrap_or("it said nothing");
         Ok(Ran::Found(line.trim().trim_start_matches("ring-lab: ").chars().take(150).collect()))
     }
 
@@ -416,32 +410,14 @@ impl Lab {
         if let Level::Models(filter) = bug.level {
             return mutants::task(&[filter.to_owned()]).map(|()| Some("by its model".into()));
         }
-        let mut sources = Vec::new();
-        for (file, from, to) in bug.changes {
-            let path = self.tree.join(file);
-            let source = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-            fs::write(&path, apply(&source, bug, file, from, to)?)
-                .map_err(|error| format!("{}: {error}", path.display()))?;
-            sources.push((path, source));
-        }
-        let outcome = self.build().and_then(|()| match bug.level.arguments() {
-            Some(arguments) => self.run(arguments),
-            None => Ok(Ran::Nothing),
+        let outcome = self.0.with(&bug.changes(), || {
+            self.build()?;
+            bug.level.arguments().map_or(Ok(Ran::Nothing), |arguments| self.run(arguments))
         });
-        for (path, source) in sources.iter().rev() {
-            fs::write(path, source).map_err(|error| format!("{}: {error}", path.display()))?;
-        }
         match outcome.map_err(|error| format!("{}: {error}", bug.what))? {
             Ran::Found(why) => Ok(Some(why)),
             Ran::Nothing | Ran::Skipped(_) => Ok(None),
         }
-    }
-}
-
-fn apply(source: &str, bug: &Bug, file: &str, from: &str, to: &str) -> Result<String, String> {
-    match source.matches(from).count() {
-        1 => Ok(source.replacen(from, to, 1)),
-        count => Err(format!("{}: {file} has this {count} times instead of once:\n{from}", bug.what)),
     }
 }
 
@@ -456,9 +432,8 @@ mod tests {
         for bug in BUGS {
             assert!(names.insert(bug.what), "{} is there twice", bug.what);
             assert!(!bug.changes.is_empty() || matches!(bug.level, Level::Models(_)), "{} changes nothing", bug.what);
-            for (file, from, to) in bug.changes {
-                let source = fs::read_to_string(root().join(file)).expect(file);
-                assert_ne!(apply(&source, bug, file, from, to).unwrap(), source, "{}", bug.what);
+            for change in bug.changes() {
+                change.try_on(&root()).unwrap_or_else(|why| panic!("{}: {why}", bug.what));
             }
         }
     }

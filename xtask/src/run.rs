@@ -5,7 +5,7 @@ use std::io::{self, PipeReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-/// Variables of one command, beside those that everybody has.
+/// Variables of one command, beside the inherited ones.
 pub(crate) type Variables<'a> = &'a [(&'a str, &'a str)];
 
 /// The root of the checkout, wherever the task was started.

@@ -62,7 +62,7 @@ fn some_seed() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() % 1_000_000_000 * 1_000_000)
 }
 
-/// How many schedules the report in a line tells of, if there is one.
+/// The number of schedules in a line that is a report.
 fn schedules_in(line: &str) -> Option<u64> {
     let (_, report) = line.strip_prefix("program ")?.split_once(": ")?;
     report.split_once(" schedules from seed ")?.0.parse().ok()

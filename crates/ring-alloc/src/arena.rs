@@ -94,7 +94,7 @@ impl Arena {
     #[must_use]
     pub fn into_buffers(self) -> Vec<Buffer> {
         let arena = Arc::new(self);
-        // The arena came by value, so that nobody else can have a region of it, and each index goes out once.
+        // The arena came by value, so that no other region of it exists, and each index goes out once.
         (0..arena.count).map(|index| Buffer::sole_owner(arena.region(index))).collect()
     }
 

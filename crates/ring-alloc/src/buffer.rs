@@ -21,7 +21,7 @@ impl Buffer {
         Ok(Self::sole_owner(Arc::new(Arena::new(1, len)?).region(0)))
     }
 
-    /// The caller vouches that nobody else uses this region.
+    /// The caller promises that nothing else uses this region.
     pub(crate) fn sole_owner(region: Region) -> Self {
         Self { region }
     }
@@ -53,7 +53,7 @@ impl DerefMut for Buffer {
     }
 }
 
-/// The first bytes of a buffer, which nobody writes as long as this value lives: what a device may be given to read.
+/// The first bytes of a buffer, which stay unwritten as long as this value lives: what a device may be given to read.
 ///
 /// It keeps its arena alive. Dereferences to its bytes.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    /// The caller vouches that nobody writes in those bytes while the answer lives.
+    /// The caller promises that those bytes stay unwritten while the answer lives.
     pub(crate) fn shared(region: Region, len: usize) -> Self {
         assert!(len <= region.len(), "{len} bytes of a buffer of {}", region.len());
         Self { region, len, sole: false }

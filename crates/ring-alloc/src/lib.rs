@@ -19,7 +19,7 @@
 //! | type | who may write | who may read | how it is had |
 //! |---|---|---|---|
 //! | [`Buffer`] | its owner | its owner | safely: [`Arena::into_buffers`], [`Buffer::zeroed`] |
-//! | [`Frozen`] | nobody | everybody, also the kernel | safely by [`Buffer::freeze`]; or [`Region::freeze`] |
+//! | [`Frozen`] | no thread | every thread, and the kernel | safely by [`Buffer::freeze`]; or [`Region::freeze`] |
 //! | a slice | as the borrow says | as the borrow says | [`Region::bytes`], [`Region::bytes_mut`] of an [`Arena::region`] |
 //!
 //! The last two rows' `unsafe` calls are for a caller who has a protocol that decides who owns which range, such as a latch-free

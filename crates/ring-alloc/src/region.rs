@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::{Arena, Frozen};
 
-/// The memory of one buffer of an arena, which it keeps alive. Many values may stand for the same memory: who may touch which bytes is
+/// The memory of one buffer of an arena, which it keeps alive. Many values may stand for the same memory: which thread may touch which bytes is
 /// for their users to decide.
 ///
 /// It knows where the buffer lies, so that whoever goes there all the time need not ask the arena, and compute it.
@@ -19,7 +19,7 @@ pub struct Region {
     arena: Arc<Arena>,
 }
 
-// SAFETY: the mapping that `start` points into can be used from every thread; whoever does so by the `unsafe` methods promises that
+// SAFETY: the mapping that `start` points into can be used from every thread; a caller of the `unsafe` methods promises that
 // others do nothing with those bytes that would be a race.
 unsafe impl Send for Region {}
 
@@ -56,7 +56,7 @@ impl Region {
     ///
     /// # Safety
     ///
-    /// - *Unwritten*: while the slice lives, nobody writes in `range` of this buffer.
+    /// - *Unwritten*: while the slice lives, `range` of this buffer stays unwritten.
     ///
     /// # Panics
     ///
@@ -76,7 +76,7 @@ impl Region {
     ///
     /// # Safety
     ///
-    /// - *Exclusive*: while the slice lives, nobody else reads or writes in `range` of this buffer.
+    /// - *Exclusive*: while the slice lives, it alone reads and writes `range` of this buffer.
     ///
     /// # Panics
     ///
@@ -100,7 +100,7 @@ impl Region {
     ///
     /// # Safety
     ///
-    /// - *Quiet*: from now until the answer is dropped, nobody writes in those bytes.
+    /// - *Quiet*: from now until the answer is dropped, those bytes stay unwritten.
     ///
     /// # Panics
     ///

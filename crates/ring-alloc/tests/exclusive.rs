@@ -1,4 +1,4 @@
-//! Who may write: owners of different buffers at once; nobody while a buffer is frozen; memory outlives the arena's handle.
+//! Writing: owners of different buffers at once; no thread while a buffer is frozen; memory outlives the arena's handle.
 
 use std::sync::Arc;
 use std::thread;
@@ -36,7 +36,7 @@ fn a_frozen_buffer_outlives_its_siblings_and_thaws_whole() {
 #[test]
 fn what_the_arenas_user_froze_does_not_thaw() {
     let arena = Arc::new(Arena::new(1, BLOCK).expect("a valid arena"));
-    // SAFETY: *quiet*: nobody writes in this test.
+    // SAFETY: *quiet*: this test writes nothing.
     let frozen = unsafe { arena.region(0).freeze(BLOCK) };
     drop(arena);
     let frozen = frozen.thaw().expect_err("no sole owner");

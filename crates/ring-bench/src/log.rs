@@ -44,7 +44,7 @@ pub trait Log: Sync + Sized {
         Ok(())
     }
 
-    /// Bytes of the file that the log takes, where that is worth telling.
+    /// Bytes of the file that the log takes, where that is worth reporting.
     fn length(&self) -> Option<u64> {
         None
     }

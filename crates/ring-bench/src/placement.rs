@@ -1,7 +1,7 @@
 //! How far apart the processors are: on a virtual machine that is the host's choice of the moment.
 //!
 //! Two processors that share a cache hand a line to each other in some tens of nanoseconds, and others in some hundreds. What threads
-//! write in turns, as they do a log's memory, follows that; what each has for itself does not. So each measurement is told how far apart
+//! write in turns, as they do a log's memory, follows that; what each has for itself does not. So each measurement records how far apart
 //! the processors were before it and after it.
 
 use std::sync::atomic::{AtomicU32, Ordering};

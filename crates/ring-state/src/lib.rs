@@ -10,16 +10,16 @@
 //! Every field moves by one atomic instruction on this word, so that any snapshot of it is consistent in itself. In particular,
 //! at a moment when the word is sealed and has no writers, the offset is exactly the number of bytes that were written.
 //!
-//! # The states, and who may touch the bytes
+//! # The states, and which threads may touch the bytes
 //!
 //! | sealed | writers | offset | flushing | state | who may touch the bytes |
 //! |---|---|---|---|---|---|
 //! | no | any | <= capacity | no | *open* | each writer its own range |
 //! | no | >= 1 | > capacity | no | *crossed*: one thread is about to seal | each writer its own range |
 //! | yes | >= 1 | any | no | *sealed*: the last writers are copying | each writer its own range |
-//! | yes | 0 | >= 1 | no | *quiet*: whoever sees it tries to take the flush | nobody |
+//! | yes | 0 | >= 1 | no | *quiet*: a thread that sees it tries to take the flush | none |
 //! | yes | any (late arrivals) | >= 1 | yes | *flushing* | the one who took the flush; the device reads |
-//! | yes | any (late arrivals) | any | no | *vacant* | nobody, until it is reopened |
+//! | yes | any (late arrivals) | any | no | *vacant* | none, until it is reopened |
 //!
 //! *Sealed* and *vacant* can be the same word for a moment, while a late arrival has not undone its addition. Whether a buffer is
 //! free must therefore not be read off the word; a ring keeps a mark of its own for that. Only the exact word "sealed, and all
@@ -31,7 +31,7 @@
 //!    range is [granted](Reserve::Granted); or it ran over the end, so that this thread, and no other, [sealed](Reserve::Sealed)
 //!    the buffer; or it came [late](Reserve::Late).
 //! 2. The writer copies its bytes, and [releases](StateWord::release) its count.
-//! 3. Whoever sees the buffer quiet is told so by a [`Duty`], and tries to [take the flush](StateWord::take_flush) by
+//! 3. The thread that sees the buffer quiet gets a [`Duty`], and tries to [take the flush](StateWord::take_flush) by
 //!    compare-exchange from exactly the word it saw. One wins.
 //! 4. When the bytes are written, the winner [completes](StateWord::complete); some time later the buffer is
 //!    [reopened](StateWord::reopen) for its next life.
@@ -78,7 +78,7 @@
 //! assert_eq!(word.release(), Duty::None);
 //!
 //! // The first writer is the last one out.
-//! let Duty::Flush(quiet) = word.release() else { panic!("nobody else is inside") };
+//! let Duty::Flush(quiet) = word.release() else { panic!("no other writer is inside") };
 //! assert!(word.take_flush(quiet));
 //! assert_eq!(quiet.len(), 3000);
 //! word.complete(quiet.len());

@@ -32,7 +32,7 @@ impl Snapshot {
         self.0 & SEALED != 0
     }
 
-    /// Whether somebody has taken the flush and not completed it.
+    /// Whether the flush has been taken and not completed.
     #[must_use]
     #[inline]
     pub const fn is_flushing(self) -> bool {
@@ -46,7 +46,7 @@ impl Snapshot {
         self.0 == SEALED
     }
 
-    /// This word as a proof that the flush can be taken: sealed, nobody inside, some bytes, no flush under way.
+    /// This word as a proof that the flush can be taken: sealed, no writer inside, some bytes, no flush under way.
     #[must_use]
     #[inline]
     pub const fn quiet(self) -> Option<Quiet> {
@@ -138,11 +138,11 @@ pub(crate) enum Judgement {
     Granted,
     /// It is the one that does not fit: the caller seals.
     Crossed,
-    /// The buffer is sealed, or somebody else has crossed.
+    /// The buffer is sealed, or another reservation has crossed.
     Late,
 }
 
-/// A word that was seen sealed, with nobody inside, with bytes and without a flush under way.
+/// A word that was seen sealed, with no writer inside, with bytes and without a flush under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quiet(pub(crate) Snapshot);
 

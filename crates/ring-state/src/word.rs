@@ -31,7 +31,7 @@ pub enum Reserve {
 pub enum Duty {
     /// Nothing.
     None,
-    /// The buffer was left quiet: try to take the flush. If that fails, somebody else has seen to it or will.
+    /// The buffer was left quiet: try to take the flush. If that fails, another thread has done so or will.
     Flush(Quiet),
 }
 
@@ -46,7 +46,7 @@ pub enum Seal {
     },
     /// Nothing has been reserved; the buffer stays open.
     Empty,
-    /// Somebody else has sealed it, or has crossed its end and is about to.
+    /// Another thread has sealed it, or has crossed its end and is about to.
     Already,
 }
 
@@ -65,7 +65,7 @@ impl StateWord {
     /// The word as it is now; it may have changed when you look at it.
     ///
     /// It acquires what the last threads to leave released, so that a thread which keeps the life from ending by other means may
-    /// read the bytes below [`Snapshot::offset`] if the snapshot shows nobody inside.
+    /// read the bytes below [`Snapshot::offset`] if the snapshot shows no writer inside.
     #[must_use]
     #[inline]
     pub fn snapshot(&self) -> Snapshot {
@@ -112,7 +112,7 @@ impl StateWord {
             // The crowd came between the look and the addition.
             Judgement::Granted => Reserve::Granted { start: before.offset() },
             Judgement::Crossed => {
-                // Until this instruction the offset stays beyond the capacity, so that nobody else can cross or seal.
+                // Until this instruction the offset stays beyond the capacity, so that no other thread can cross or seal.
                 self.0.fetch_add(SEALED.wrapping_sub(bytes(len)), Relaxed);
                 Reserve::Sealed { len: before.offset() }
             }
@@ -163,7 +163,7 @@ impl StateWord {
     ///
     /// # Panics
     ///
-    /// In debug builds, if nobody is inside.
+    /// In debug builds, if no writer is inside.
     pub fn seal(&self, capacity: u32) -> Seal {
         let mut seen = Snapshot(self.0.load(Relaxed));
         loop {
@@ -185,7 +185,7 @@ impl StateWord {
     ///
     /// # Panics
     ///
-    /// In debug builds, if nobody is inside.
+    /// In debug builds, if no writer is inside.
     #[inline]
     pub fn release(&self) -> Duty {
         // ordering: release half of E1.
@@ -202,7 +202,7 @@ impl StateWord {
     /// Tries to become the one who flushes. From `true` until [`complete`](Self::complete) the bytes are the caller's.
     ///
     /// A compare-exchange from exactly the word that was seen: an unconditional "set the bit" could land on a later life. If the
-    /// exchange fails, somebody has come in meanwhile and will see the buffer quiet again, or has taken the flush.
+    /// exchange fails, a writer has come in meanwhile and will see the buffer quiet again, or has taken the flush.
     #[must_use]
     pub fn take_flush(&self, quiet: Quiet) -> bool {
         // ordering: acquire half of E1.

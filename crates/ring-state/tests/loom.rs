@@ -32,12 +32,12 @@ impl<const N: usize> Bytes<N> {
     }
 
     fn get(&self, index: usize) -> u32 {
-        // SAFETY: the pointer is valid within the closure; loom fails the model if somebody writes meanwhile.
+        // SAFETY: the pointer is valid within the closure; loom fails the model if another thread writes meanwhile.
         self.0[index].with(|cell| unsafe { *cell })
     }
 }
 
-/// A buffer of `N` units, with a log of who got what, kept outside of loom's sight.
+/// A buffer of `N` units, with a log of all grants, kept outside of loom's sight.
 struct Buffer<const N: usize> {
     word: StateWord,
     bytes: Bytes<N>,
@@ -123,7 +123,7 @@ impl<const N: usize> Buffer<N> {
         }
     }
 
-    /// What must hold once everybody is gone, if the buffer was sealed.
+    /// What must hold once all writers are gone, if the buffer was sealed.
     fn check_one_life(&self) {
         let word = self.word.snapshot();
         assert_eq!(word.writers(), 0);
@@ -397,7 +397,7 @@ fn a_late_arrival_never_leaves_a_hole() {
     assert!(REOPEN_FAILED.load(Relaxed) > 0, "no addition was in the way");
 }
 
-/// Whoever is inside keeps the life from ending.
+/// A writer inside keeps the life from ending.
 #[test]
 fn a_life_does_not_end_under_a_thread_inside() {
     static INSIDE: Count = Count::new(0);

@@ -1,10 +1,10 @@
-//! The mutants of group commit: the ledger, the watermarks, parking, flights, and who does what for whom.
+//! The mutants of group commit: the ledger, the watermarks, parking, flights, and the roles.
 
 use super::Group;
 
 pub(super) const GROUPS: &[Group] = &[
     (
-        "crates/buffer_ring/src/ledger.rs",
+        "buffer_ring/ledger.rs",
         &[
             [
                 "the watermark is the highest end",
@@ -34,7 +34,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/durability.rs",
+        "buffer_ring/durability.rs",
         &[
             [
                 "what a sync covers is settled when it has ended",
@@ -48,12 +48,7 @@ pub(super) const GROUPS: &[Group] = &[
                 "self.durability.durable() <= base",
                 "a_commit_behind_a_plain_write_syncs_it",
             ],
-            [
-                "who has synced tells nobody",
-                "        self.tell();\n        // Whoever drives",
-                "        // Whoever drives",
-                "a_commit_behind_a_plain_write_syncs_it",
-            ],
+            ["who has synced tells nobody", "        self.tell();", "", "a_commit_behind_a_plain_write_syncs_it"],
             [
                 "a sync is submitted, and its role given up",
                 "            syncer.leave();",
@@ -62,8 +57,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a sync that has ended keeps its role",
-                "        drop(syncer);\n    }",
-                "        syncer.leave();\n    }",
+                "Err(error) => self.poison(RingError::Device(error)),\n        }\n        drop(syncer);",
+                "Err(error) => self.poison(RingError::Device(error)),\n        }\n        syncer.leave();",
                 "a_sync_that_was_left_is_ended_by_another_thread",
             ],
             [
@@ -99,7 +94,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/parking.rs",
+        "buffer_ring/parking.rs",
         &[
             [
                 "who has changed something does not count in the order of all",
@@ -146,7 +141,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/flights.rs",
+        "buffer_ring/flights.rs",
         &[
             [
                 "a flight is counted by who sees it, and not by all",
@@ -181,7 +176,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/commit.rs",
+        "buffer_ring/commit.rs",
         &[
             [
                 "who waits for durability seals nothing",
@@ -227,8 +222,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who gets the role of syncing does not look whether it is done",
-                "            if self.durable_outcome(address).is_none() {\n                // With",
-                "            if true {\n                // With",
+                "            if self.durable_outcome(address).is_none() {",
+                "            if true {",
                 "a_failed_sync_is_not_tried_again",
             ],
             [
@@ -240,7 +235,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/drive.rs",
+        "buffer_ring/drive.rs",
         &[
             [
                 "the outcome of a sync that was left is lost",
@@ -250,14 +245,14 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who has taken the outcome of a sync tells nobody",
-                "        drop(driver);\n        // Somebody who sleeps may have to take the role.\n        self.tell();",
+                "        drop(driver);\n        self.tell();",
                 "        drop(driver);",
                 "a_sync_that_was_left_is_ended_by_another_thread",
             ],
         ],
     ),
     (
-        "crates/buffer_ring/src/flush.rs",
+        "buffer_ring/flush.rs",
         &[
             [
                 "who writes in its own thread tells before the flight has ended",
@@ -286,7 +281,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/role.rs",
+        "buffer_ring/role.rs",
         &[[
             "who looks for a holder after a change does not count in the order of all",
             "self.taken.fetch_or(false, AcqRel)",
@@ -295,7 +290,7 @@ pub(super) const GROUPS: &[Group] = &[
         ]],
     ),
     (
-        "crates/buffer_ring/src/shared.rs",
+        "buffer_ring/shared.rs",
         &[[
             "a failure does not wake those who wait for durability",
             "        self.parking.wake_up_to(u64::MAX);\n",

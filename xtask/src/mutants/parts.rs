@@ -4,7 +4,7 @@ use super::Group;
 
 pub(super) const GROUPS: &[Group] = &[
     (
-        "crates/buffer_ring/src/rotation.rs",
+        "buffer_ring/rotation.rs",
         &[
             [
                 "an opener's life is not acquired with its number",
@@ -20,7 +20,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "the next base is told after the token is set",
-                "self.next_base.store(next_base, Relaxed);\n        // ordering: release half of R2. Whoever hands over takes the token next, and acquires then.\n        self.pending.swap(true, Release);",
+                "self.next_base.store(next_base, Relaxed);\n        self.pending.swap(true, Release);",
                 "self.pending.swap(true, Release);\n        self.next_base.store(next_base, Relaxed);",
                 "two_threads_wrap_round",
             ],
@@ -86,7 +86,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "the current slot is looked up before the token is taken (trap 3)",
-                "while self.pending.swap(false, AcqRel) {\n            // Look again, now that the token makes `current` stable: what looked free before may have belonged to an older one.\n            let current = self.current();",
+                "while self.pending.swap(false, AcqRel) {\n            let current = self.current();",
                 "loop {\n            let current = self.current();\n            if !self.pending.swap(false, AcqRel) {\n                break;\n            }",
                 "a_rotator_with_an_old_idea_opens_nothing_twice",
             ],
@@ -123,7 +123,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/slot.rs",
+        "buffer_ring/slot.rs",
         &[
             ["the gate stays closed", "        self.gate.open();\n", "", "a_reader_never_meets_the_next_life"],
             [
@@ -214,8 +214,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "the gate is opened before the new life is prepared",
-                "        self.free.store(false, Relaxed);\n        // ordering",
-                "        self.free.store(false, Relaxed);\n        self.gate.open();\n        // ordering",
+                "        self.free.store(false, Relaxed);",
+                "        self.free.store(false, Relaxed);\n        self.gate.open();",
                 "a_reader_meets_one_life_and_no_writer",
             ],
             [
@@ -239,7 +239,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/gate.rs",
+        "buffer_ring/gate.rs",
         &[
             [
                 "readers enter a closed gate",
@@ -292,7 +292,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/hold.rs",
+        "buffer_ring/hold.rs",
         &[
             [
                 "a request that comes first leaves no mark",
@@ -333,7 +333,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/role.rs",
+        "buffer_ring/role.rs",
         &[
             [
                 "taken without acquire",
@@ -380,7 +380,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/waiters.rs",
+        "buffer_ring/waiters.rs",
         &[
             [
                 "a waker does not count in the order of all",
@@ -402,7 +402,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a sleeper looks before it is counted",
-                "        // ordering: acquire half of R4.\n        self.sleepers.fetch_add(1, Acquire);\n        let mut outcome = Ok(());\n        if !ready() {",
+                "self.sleepers.fetch_add(1, Acquire);\n        let mut outcome = Ok(());\n        if !ready() {",
                 "        let ready = ready();\n        self.sleepers.fetch_add(1, Acquire);\n        let mut outcome = Ok(());\n        if !ready {",
                 "a_sleeper_sees_the_change_or_is_woken",
             ],

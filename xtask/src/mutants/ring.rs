@@ -4,7 +4,7 @@ use super::Group;
 
 pub(super) const GROUPS: &[Group] = &[
     (
-        "crates/buffer_ring/src/drive.rs",
+        "buffer_ring/drive.rs",
         &[
             [
                 "a driver does not look for its answer before it drives (trap 7)",
@@ -14,13 +14,13 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a driver that leaves wakes nobody",
-                "        drop(driver);\n        // Somebody who sleeps may have to take the role.\n        self.tell();",
+                "        drop(driver);\n        self.tell();",
                 "        drop(driver);",
                 "a_driver_that_leaves_has_a_successor",
             ],
             [
                 "a driver wakes the others before it leaves",
-                "        drop(driver);\n        // Somebody who sleeps may have to take the role.\n        self.tell();",
+                "        drop(driver);\n        self.tell();",
                 "        self.tell();\n        drop(driver);",
                 "a_driver_that_leaves_has_a_successor",
             ],
@@ -51,7 +51,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/append.rs",
+        "buffer_ring/append.rs",
         &[
             [
                 "a late arrival does not look whether it was in the way",
@@ -92,14 +92,9 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/flush.rs",
+        "buffer_ring/flush.rs",
         &[
-            [
-                "a deposit wakes nobody (trap 5)",
-                "// Who waits for room may have to give up now.\n            self.waiters.wake();",
-                "",
-                "a_deposit_wakes_who_waits_for_room",
-            ],
+            ["a deposit wakes nobody (trap 5)", "self.waiters.wake();", "", "a_deposit_wakes_who_waits_for_room"],
             [
                 "a flush is not asked for when the buffer is sealed already",
                 "if has_bytes && !self.auto_flush {",
@@ -138,8 +133,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a visitor does not look whether it was in the way",
-                "// Being inside may have been what kept the slot from opening.\n        self.advance();",
-                "",
+                "        self.pay(slot, inside.leave());\n        self.advance();",
+                "        self.pay(slot, inside.leave());",
                 "a_visitor_does_not_lose_the_rotation",
             ],
             [
@@ -169,7 +164,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/shared.rs",
+        "buffer_ring/shared.rs",
         &[
             [
                 "a failure wakes nobody",

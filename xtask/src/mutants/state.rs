@@ -4,7 +4,7 @@ use super::Group;
 
 pub(super) const GROUPS: &[Group] = &[
     (
-        "crates/ring-state/src/word.rs",
+        "ring-state/word.rs",
         &[
             // The three edges, each half.
             [
@@ -161,7 +161,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/ring-state/src/snapshot.rs",
+        "ring-state/snapshot.rs",
         &[
             [
                 "a sealed buffer grants",
@@ -221,7 +221,7 @@ pub(super) const GROUPS: &[Group] = &[
     ),
     // What only a ring can show.
     (
-        "crates/ring-state/src/word.rs",
+        "ring-state/word.rs",
         &[
             [
                 "the flush is taken by setting its bit, if nobody was faster",
@@ -238,7 +238,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/ring-state/src/word.rs",
+        "ring-state/word.rs",
         &[
             [
                 "the crosser takes its addition back before it seals",
@@ -255,7 +255,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/ring-state/src/word.rs",
+        "ring-state/word.rs",
         &[[
             "a snapshot acquires nothing",
             "Snapshot(self.0.load(Acquire))",
@@ -264,7 +264,7 @@ pub(super) const GROUPS: &[Group] = &[
         ]],
     ),
     (
-        "crates/ring-state/src/snapshot.rs",
+        "ring-state/snapshot.rs",
         &[[
             "a vacant buffer is quiet",
             "self.writers() == 0 && self.offset() > 0 && !self.is_flushing()",

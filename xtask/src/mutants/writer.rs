@@ -1,10 +1,10 @@
-//! Changes to leases, and to those who take them back.
+//! The mutants of leases, and of their revocation.
 
 use super::Group;
 
 pub(super) const GROUPS: &[Group] = &[
     (
-        "crates/buffer_ring/src/slot/lease.rs",
+        "buffer_ring/slot/lease.rs",
         &[
             [
                 "a lease is revoked without acquiring what it is",
@@ -111,7 +111,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/writer/barrier.rs",
+        "buffer_ring/writer/barrier.rs",
         &[[
             "a revoker passes no barrier",
             "        fence(SeqCst);\n        match self {\n            Self::Fence => true,",
@@ -120,7 +120,7 @@ pub(super) const GROUPS: &[Group] = &[
         ]],
     ),
     (
-        "crates/buffer_ring/src/writer/registry.rs",
+        "buffer_ring/writer/registry.rs",
         &[
             [
                 "the sealer takes the bits without acquiring",
@@ -154,7 +154,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a session is counted before it has its chunk",
-                "        let place = self.take();\n        // ordering: the session's half of W5. Behind the search, which may have made the chunk.\n        self.enrolled.fetch_add(1, AcqRel);\n        place\n",
+                "        let place = self.take();\n        self.enrolled.fetch_add(1, AcqRel);\n        place\n",
                 "        self.enrolled.fetch_add(1, AcqRel);\n        self.take()\n",
                 "a_lease_in_a_new_chunk_of_cells_is_ended",
             ],
@@ -191,7 +191,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/writer/mod.rs",
+        "buffer_ring/writer/mod.rs",
         &[
             [
                 "a session does not look for the seal behind its announcement",
@@ -208,7 +208,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/shared.rs",
+        "buffer_ring/shared.rs",
         &[
             [
                 "a failure is known before leases are taken back",
@@ -225,7 +225,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "crates/buffer_ring/src/flush.rs",
+        "buffer_ring/flush.rs",
         &[[
             "a sealer takes back no lease",
             "        self.revoke_after_seal(slot);\n",

@@ -49,7 +49,7 @@ fn main() {
     }
 }
 
-/// So many appends that find room in the current buffer, between two system calls that nobody else makes.
+/// A number of appends that find room in the current buffer, between two system calls that mark them.
 fn appends(count: usize) {
     let ring = ring(2, 4 * ONE_MEGABYTE_BLOCK, None);
     between_marks(count, |record| ring.append(record).expect("there is room"));

@@ -27,7 +27,7 @@ impl Log for Locked {
 
     fn open(place: &Place) -> Outcome<Self> {
         let limit = if place.checked { place.expected as usize } else { place.memory };
-        // Touched, like everybody's memory.
+        // Touched before, as for every contestant.
         let mut bytes = vec![1; limit];
         bytes.clear();
         Ok(Self { bytes: Mutex::new(bytes), limit })
@@ -95,7 +95,7 @@ impl Writer for &Buffered {
     }
 }
 
-/// Group commit as in the textbook: who finds no leader becomes it, writes what has gathered, and wakes the rest.
+/// Group commit as in the textbook: a committer that finds no leader becomes it, writes what has gathered, and wakes the rest.
 pub struct GroupCommit {
     state: Mutex<Batches>,
     written: Condvar,

@@ -149,20 +149,20 @@ impl Writer for &Additions {
         let offset = (before >> 32) as usize & self.mask;
         // SAFETY: `mask` keeps the offset inside the mapping, and the record's length divides its size.
         let target = unsafe { self.arena.address(0).add(offset) };
-        // SAFETY: the range is this thread's alone, until others have gone round a whole arena: bytes that nobody reads.
+        // SAFETY: the range is this thread's alone, until others have gone round a whole arena: bytes that are never read.
         unsafe { target.copy_from_nonoverlapping(record.as_ptr(), record.len()) };
         // A ring has to look at the answer, too.
         black_box(self.word.fetch_sub(WRITER, Ordering::Release));
     }
 }
 
-/// Page faults belong to nobody's measurement.
+/// Page faults belong to no measurement.
 fn touch(arena: &Arena) {
     for index in 0..arena.count() {
         for offset in (0..arena.buffer_size()).step_by(4096) {
             // SAFETY: inside the buffer.
             let page = unsafe { arena.address(index).add(offset) };
-            // SAFETY: nobody else has the arena yet.
+            // SAFETY: no other thread has the arena yet.
             unsafe { page.write(0) };
         }
     }

@@ -51,7 +51,7 @@ pub fn direct(path: &Path) -> Outcome<File> {
 /// All records in the first `len` bytes of the file at `path`.
 pub fn scan_file(path: &Path, len: u64, tally: &mut Tally) -> Outcome<()> {
     let file = File::open(path)?;
-    // SAFETY: the file is this program's own, and nobody writes to it any more.
+    // SAFETY: the file is this program's own, and it is written no more.
     let bytes = unsafe { Mmap::map(&file)? };
     tally.scan(&bytes[..len as usize]);
     Ok(())

@@ -171,7 +171,7 @@ impl Log for Staging {
             return Ok(Self(Ring::on_new(capacity, ONE_MEGABYTE_BLOCK, place)?));
         }
         let ring = Ring::new(capacity, ONE_MEGABYTE_BLOCK, None, PathBuf::new())?;
-        // Page faults belong to nobody's measurement.
+        // Page faults belong to no measurement.
         for _ in 0..2 * place.memory / 4096 {
             ring.get().append(&[1; 4096])?;
         }

@@ -130,7 +130,7 @@ impl Drop for RocksDb {
     fn drop(&mut self) {
         // SAFETY: not used any more.
         unsafe { rocksdb_writeoptions_destroy(self.synced) };
-        // SAFETY: nobody uses it any more.
+        // SAFETY: it is used no more.
         unsafe { rocksdb_close(self.db) };
     }
 }

@@ -1,4 +1,4 @@
-//! One page that needs nothing else: what was asked, who won, by how much, and on what machine.
+//! One page that needs nothing else: the question, the winner, the margin, and the machine.
 
 mod chart;
 
@@ -49,7 +49,7 @@ fn head(results: &Results) -> String {
     )
 }
 
-/// For each workload its most telling rounds: our best, beside the limit and the best of the others.
+/// For each workload its most instructive rounds: our best, beside the limit and the best of the others.
 fn headlines(results: &Results) -> String {
     let telling = [
         ("staging", 1),

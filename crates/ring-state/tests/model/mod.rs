@@ -1,4 +1,4 @@
-//! Running a model, and telling how much it explored. Shared by the models of the word and those of the ring.
+//! Runs a model, and reports how much it explored. Shared by the models of the word and those of the ring.
 
 use core::sync::atomic::AtomicUsize as Count;
 use core::sync::atomic::Ordering::Relaxed;
@@ -53,7 +53,7 @@ fn explore(name: &str, builder: &loom::model::Builder, program: Arc<impl Fn() + 
     });
     let (executions, time) = (executions.load(Relaxed), start.elapsed());
     let bound = builder.preemption_bound.map_or("none".to_owned(), |bound| bound.to_string());
-    // Loom does not tell whether it came to the end.
+    // Loom does not say whether it came to the end.
     let cut_off = if builder.max_duration.is_some_and(|limit| time >= limit) { ", cut off" } else { "" };
     println!("\nmodel {name}: {executions} executions at bound {bound} in {:.2} s{cut_off}", time.as_secs_f64());
 }
