@@ -9,14 +9,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::mutants::copy_sources;
 use crate::run::{root, target};
+use crate::workbench::Workbench;
 
 /// The survivors that are accepted, each with a reason.
 const ACCEPTED: &str = "xtask/survivors.txt";
 
 /// What the tool is told to leave out, and why.
 const CONFIG: &str = ".cargo/mutants.toml";
+
+/// Where the copy is, and what the tool says.
+const FOLDER: &str = "survivors";
 
 /// Of all viable mutants of a crate, in percent.
 const LEAST_CAUGHT: usize = 95;
@@ -127,7 +130,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
         "{}\neach needs a test that fails with it, or a line with a reason in {ACCEPTED}\nto look at one file again: \
          cargo xtask survivors --file '**/name.rs' crate\nwhat was changed, and what the tests printed: {}",
         failures.join("\n"),
-        target("survivors")
+        target(FOLDER)
     ))
 }
 
@@ -139,8 +142,8 @@ fn difference(revision: &str) -> Result<PathBuf, String> {
     if !output.status.success() {
         return Err(format!("git diff {revision}: {}", String::from_utf8_lossy(&output.stderr).trim()));
     }
-    let path = PathBuf::from(target("survivors")).join("diff");
-    let written = fs::create_dir_all(target("survivors")).and_then(|()| fs::write(&path, output.stdout));
+    let path = PathBuf::from(target(FOLDER)).join("diff");
+    let written = fs::create_dir_all(target(FOLDER)).and_then(|()| fs::write(&path, output.stdout));
     written.map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(path)
 }
@@ -148,11 +151,10 @@ fn difference(revision: &str) -> Result<PathBuf, String> {
 impl Plan {
     /// Runs the tool over the crate.
     fn look(&self, scope: &Scope) -> Result<Found, String> {
-        let place = PathBuf::from(target("survivors"));
-        let (tree, out) = (place.join("tree"), place.join(self.package));
-        copy_sources(&tree)?;
+        let copy = Workbench::new(FOLDER)?;
+        let out = PathBuf::from(target(FOLDER)).join(self.package);
         if !self.at_once.is_empty() {
-            let file = tree.join("crates").join(self.package).join("tests").join(AT_ONCE).with_extension("rs");
+            let file = copy.path("crates").join(self.package).join("tests").join(AT_ONCE).with_extension("rs");
             let modules: String =
                 self.at_once.iter().map(|test| format!("#[path = \"{test}.rs\"]\nmod {test};\n")).collect();
             fs::write(&file, modules).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -162,7 +164,7 @@ impl Plan {
         command.args(["mutants", "--in-place", "--no-shuffle", "--colors", "never", "--package", self.package]);
         // A hang is found by its time. Much more than the tests take, so that a busy machine is not one.
         command.args(["--timeout-multiplier", "3", "--minimum-test-timeout", "60"]);
-        command.arg("--config").arg(root().join(CONFIG)).arg("--dir").arg(&tree).arg("--output").arg(&out);
+        command.arg("--config").arg(root().join(CONFIG)).arg("--dir").arg(copy.path("")).arg("--output").arg(&out);
         command.args(self.cargo_arguments().iter().map(|argument| format!("--cargo-arg={argument}")));
         for (flag, value) in [("--shard", &scope.shard), ("--file", &scope.file)] {
             value.iter().for_each(|value| _ = command.args([flag, value]));
@@ -172,7 +174,7 @@ impl Plan {
         for profile in ["CARGO_PROFILE_DEV_DEBUG", "CARGO_PROFILE_TEST_DEBUG"] {
             command.env(profile, "false");
         }
-        command.env("CARGO_TARGET_DIR", place.join("build"));
+        command.env("CARGO_TARGET_DIR", copy.built(""));
         println!("$ cargo mutants --package {} {}", self.package, self.cargo_arguments().join(" "));
         // What an earlier run left must not be taken for an answer.
         let answers = out.join("mutants.out");
