@@ -58,3 +58,22 @@ impl Mailbox {
         completed.append(&mut mail.completed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn with_nothing_in_flight_nobody_waits() {
+        let (done, ended) = mpsc::channel();
+        thread::spawn(move || {
+            Mailbox::default().reap(Wait::Until(None), &mut Vec::new());
+            _ = done.send(());
+        });
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(()), "it waits for what does not come");
+    }
+}
