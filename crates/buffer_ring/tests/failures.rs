@@ -199,6 +199,28 @@ fn a_failed_sync_that_was_left_is_told_to_all_and_is_never_made_up_for() {
     });
 }
 
+#[test]
+fn what_was_written_or_durable_before_a_failure_is_reported_so_after_it() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(4, 4096));
+        let durable = ring.append_durable(&[1; 100]).expect("a working device");
+        ring.append(&[2; 100]).expect("room");
+        let written = ring.flush(&current(&ring));
+        written.wait().expect("a working device");
+        device.fail_write(0, EIO);
+        ring.append(&[3; 100]).expect("room");
+        let lost = ring.flush(&current(&ring));
+        let failure = lost.wait().expect_err("a failing device");
+        assert_eq!((written.wait(), written.wait_timeout(LIMIT), written.is_done()), (Ok(()), Ok(()), true));
+        let watch = ring.durable_watch();
+        assert_eq!((watch.wait_ge(durable.end()), ring.wait_durable(durable.end())), (Ok(4096), Ok(())));
+        assert_eq!((watch.wait_ge(4097), ring.wait_durable(4097)), (Err(failure.clone()), Err(failure.clone())));
+        assert!(!lost.is_done());
+        drop(ring);
+        assert_eq!((written.wait(), lost.wait(), watch.wait_ge(4096)), (Ok(()), Err(failure), Ok(4096)));
+    });
+}
+
 /// What it covered may have been what failed: the device tells that once.
 #[test]
 fn a_sync_that_succeeds_after_a_failure_moves_no_watermark_of_what_is_durable() {

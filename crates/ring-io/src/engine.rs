@@ -2,6 +2,7 @@
 
 use core::fmt;
 use std::env;
+use std::ffi::OsStr;
 use std::sync::Arc;
 
 use crate::FileError;
@@ -99,7 +100,11 @@ pub(crate) fn exactly(kind: EngineKind, file: &Arc<LogFile>) -> Result<(Box<dyn 
 }
 
 fn preferred() -> Option<EngineKind> {
-    let value = env::var_os(ENGINE_VARIABLE)?;
+    named(&env::var_os(ENGINE_VARIABLE)?)
+}
+
+/// The engine that the environment's `value` stands for.
+fn named(value: &OsStr) -> Option<EngineKind> {
     match value.to_str() {
         Some("io_uring") => Some(EngineKind::IoUring),
         Some("positioned") => Some(EngineKind::Positioned),
@@ -121,5 +126,11 @@ mod tests {
         assert_eq!(engine.to_string(), "positioned writes (not today)");
         let first_choice = Engine::new(EngineKind::IoUring, None);
         assert_eq!((first_choice.reason(), first_choice.to_string()), (None, "io_uring".to_owned()));
+    }
+
+    #[test]
+    fn the_environment_names_the_two_engines_that_it_can_choose() {
+        let named = ["io_uring", "positioned", "uring", "memory", ""].map(|value| named(OsStr::new(value)));
+        assert_eq!(named, [Some(EngineKind::IoUring), Some(EngineKind::Positioned), None, None, None]);
     }
 }

@@ -142,6 +142,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_thread_that_was_started_makes_it_unnecessary_to_write_in_the_callers() {
+        let file = tempfile::tempfile().expect("a file");
+        let engine = Positioned::new(Arc::new(LogFile::new(Arc::new(file))));
+        for threads in 1..=MAX_THREADS + 1 {
+            assert!(engine.start_thread(), "a thread can be had");
+            assert_eq!(engine.threads.lock().len(), threads.min(MAX_THREADS));
+        }
+    }
+
+    #[test]
     fn however_many_writes_there_are_a_few_threads_write_them() {
         const MANY: u64 = 500;
         let file = tempfile::tempfile().expect("a file");

@@ -46,7 +46,7 @@ pub struct QuikIO {
 
 impl QuikIO {
     /// A `QuikIO` for `file`, with io_uring where that works and positioned writes where not; [`engine`](Self::engine) tells.
-    /// The environment variable `BUFFER_RING_ENGINE` (`uring` or `positioned`) chooses one of the two.
+    /// The environment variable `BUFFER_RING_ENGINE` (`io_uring` or `positioned`) chooses one of the two.
     ///
     /// It never fails: a file that cannot hold a log is refused by [`start`](Self::start) and [`attach`](Self::attach).
     #[must_use]
