@@ -364,6 +364,32 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
+        what: "report a failure for what was done before it",
+        level: Level::Tests("-p buffer_ring --test failures"),
+        gate: false,
+        changes: &[(
+            "buffer_ring/drive.rs",
+            "if done() { Some(Ok(())) } else { failure.map(Err) }",
+            "match failure { Some(failure) => Some(Err(failure)), None => done().then_some(Ok(())) }",
+        )],
+    },
+    Bug {
+        what: "take back the leases of the first buffer only after a failure",
+        level: Level::Tests("-p buffer_ring --test failures"),
+        gate: false,
+        changes: &[(
+            "buffer_ring/shared.rs",
+            "self.slots.iter().for_each(|slot| self.revoke_leases(slot));",
+            "self.slots.iter().take(1).for_each(|slot| self.revoke_leases(slot));",
+        )],
+    },
+    Bug {
+        what: "read from the file what only a buffer in memory has",
+        level: Level::Tests("-p buffer_ring --test reading"),
+        gate: false,
+        changes: &[("buffer_ring/read.rs", "nearer <= base", "nearer >= base")],
+    },
+    Bug {
         what: "take the largest value that fits for every latency",
         level: Level::Tests("-p buffer_ring --test patience"),
         gate: false,

@@ -200,6 +200,29 @@ fn a_failed_sync_that_was_left_is_told_to_all_and_is_never_made_up_for() {
 }
 
 #[test]
+fn a_failure_takes_back_the_leases_of_every_buffer() {
+    within(LIMIT, || {
+        for before in 1..4 {
+            let (ring, device) = in_memory(options(4, 1 << 16));
+            let holding = Holding::new(&device);
+            device.fail_write(0, EIO);
+            let mut writer = ring.writer();
+            (0..before).for_each(|_| _ = ring.append(&[1; 1 << 16]).expect("room"));
+            (0..50).for_each(|_| _ = writer.append(&[2; 16]).expect("room"));
+            assert!(ring.stats().writers.leased_records > 0, "it has a lease in buffer {before}");
+            // Nothing seals that buffer; only the failure ends the lease.
+            drop(holding);
+            eventually("the failure is noticed", || {
+                let _ = ring.written_watermark();
+                ring.poisoned().is_some()
+            });
+            let failure = ring.poisoned().expect("poisoned");
+            assert_eq!(writer.append(&[3; 16]), Err(AppendError::Poisoned(failure)), "buffer {before}");
+        }
+    });
+}
+
+#[test]
 fn what_was_written_or_durable_before_a_failure_is_reported_so_after_it() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(4, 4096));
