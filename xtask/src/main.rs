@@ -14,6 +14,7 @@ mod patch;
 mod planted;
 mod run;
 mod shuttle;
+mod survivors;
 mod tsan;
 mod workbench;
 
@@ -53,6 +54,12 @@ const TASKS: &[(&str, &str, &str, Task)] = &[
     ),
     ("faults", "[--seed s] [--only title]", "a fault at each I/O of a short workload, over a real kernel", lab::faults),
     ("planted", "[--gate] [filter]", "plant bugs, one by one: each time the lab must notice", planted::task),
+    (
+        "survivors",
+        "[--shard k/n] [--in-diff rev] [crate…]",
+        "let cargo-mutants change the code, place by place: each time a test must fail",
+        survivors::task,
+    ),
     ("shuttle", "[--schedules n] [--seed s] [filter]", "run larger programs in random schedules", shuttle::task),
     (
         "kills",

@@ -1,4 +1,5 @@
-//! Plants bugs in a copy of the checkout, one at a time, and wants the lab to catch each: a rig that never fails proves nothing.
+//! Plants bugs in a copy of the checkout, one at a time, and wants the lab to catch each: a rig that never fails proves nothing. Some
+//! kinds of bug the lab has no view of; those a test of a normal build has to catch.
 //!
 //! Each bug names the level that must kill it. All of them have to die; before that, every level has to find nothing in what is unchanged.
 
@@ -25,6 +26,8 @@ enum Level {
     Faults,
     /// A model, by `cargo xtask mutants` with this filter: what a processor of today hides from every run.
     Models(&'static str),
+    /// A test of a normal build, by `cargo test` with these arguments: what the lab has no view of.
+    Tests(&'static str),
 }
 
 struct Bug {
@@ -426,6 +429,96 @@ const BUGS: &[Bug] = &[
             "        request.done = (block + 4096).min(request.bytes.len() - 4096);\n        request.stalls = 0;",
         )],
     },
+    Bug {
+        what: "keep the last failure of a ring instead of the first",
+        level: Level::Tests("-p buffer_ring --test failures"),
+        gate: false,
+        changes: &[(
+            "buffer_ring/shared.rs",
+            "failure.get_or_insert_with(|| error.clone());",
+            "*failure = Some(error.clone());",
+        )],
+    },
+    Bug {
+        what: "keep the last failure of a file instead of the first",
+        level: Level::Tests("-p ring-io --test faults"),
+        gate: false,
+        changes: &[
+            (QUIK_IO, "failure: OnceLock<DeviceError>,", "failure: Mutex<Option<DeviceError>>,"),
+            (
+                QUIK_IO,
+                "self.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))",
+                "self.failure.lock().as_ref().map_or(Ok(()), |failure| Err(failure.clone()))",
+            ),
+            (QUIK_IO, "_ = self.failure.set(error);", "*self.failure.lock() = Some(error);"),
+        ],
+    },
+    Bug {
+        what: "move the durable watermark by a sync that succeeds after the failure",
+        level: Level::Tests("-p buffer_ring --test failures"),
+        gate: false,
+        changes: &[(
+            DURABILITY,
+            "self.unless_poisoned(|| {",
+            "let always = |f: &mut dyn FnMut()| f(); always(&mut || {",
+        )],
+    },
+    Bug {
+        what: "give up a wait for room after its first second",
+        level: Level::Tests("-p buffer_ring --test patience"),
+        gate: false,
+        changes: &[(
+            "buffer_ring/drive.rs",
+            "deadline.is_some_and(|deadline| deadline <= suspicious)",
+            "deadline.is_some()",
+        )],
+    },
+    Bug {
+        what: "forget the deadline of a wait for room after its first second",
+        level: Level::Tests("-p buffer_ring --test patience"),
+        gate: false,
+        changes: &[(
+            "buffer_ring/drive.rs",
+            "self.wait_until(deadline, ready)\n    }",
+            "self.wait_until(None, ready)\n    }",
+        )],
+    },
+    Bug {
+        what: "report a failure for what was done before it",
+        level: Level::Tests("-p buffer_ring --test failures"),
+        gate: false,
+        changes: &[(
+            "buffer_ring/drive.rs",
+            "if done() { Some(Ok(())) } else { failure.map(Err) }",
+            "match failure { Some(failure) => Some(Err(failure)), None => done().then_some(Ok(())) }",
+        )],
+    },
+    Bug {
+        what: "take back the leases of the first buffer only after a failure",
+        level: Level::Tests("-p buffer_ring --test failures"),
+        gate: false,
+        changes: &[(
+            "buffer_ring/shared.rs",
+            "self.slots.iter().for_each(|slot| self.revoke_leases(slot));",
+            "self.slots.iter().take(1).for_each(|slot| self.revoke_leases(slot));",
+        )],
+    },
+    Bug {
+        what: "read from the file what only a buffer in memory has",
+        level: Level::Tests("-p buffer_ring --test reading"),
+        gate: false,
+        changes: &[("buffer_ring/read.rs", "nearer <= base", "nearer >= base")],
+    },
+    Bug {
+        what: "take the largest value that fits for every latency",
+        level: Level::Tests("-p buffer_ring --test patience"),
+        gate: false,
+        changes: &[(
+            "buffer_ring/latency.rs",
+            "let recorded = histograms[measure as usize].lock().record(value);",
+            "histograms[measure as usize].lock().saturating_record(value); let recorded = Ok::<(), ()>(());",
+        )],
+    },
 ];
 
 pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
@@ -441,9 +534,17 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     let start = Instant::now();
     let lab = Lab::new()?;
     let levels: BTreeSet<_> = bugs.iter().map(|bug| bug.level).collect();
-    lab.build()?;
+    if levels.iter().any(|level| level.arguments().is_some()) {
+        lab.build()?;
+    }
     let mut skipped = BTreeSet::new();
     for level in levels {
+        if let Level::Tests(arguments) = level {
+            match lab.test(arguments)? {
+                Ran::Found(why) => return Err(format!("without any bug, `cargo test {arguments}` fails: {why}")),
+                Ran::Nothing | Ran::Skipped(_) => println!("unchanged: cargo test {arguments}: passes"),
+            }
+        }
         let Some(arguments) = level.arguments() else { continue };
         match lab.run(arguments)? {
             Ran::Nothing => println!("unchanged: ring-lab {arguments}: finds nothing"),
@@ -467,7 +568,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
         }
     }
     println!("\n{} of {} killed ({:.0} s)", bugs.len() - survivors.len(), bugs.len(), start.elapsed().as_secs_f64());
-    if survivors.is_empty() { Ok(()) } else { Err(format!("the lab has not noticed: {}", survivors.join("; "))) }
+    if survivors.is_empty() { Ok(()) } else { Err(format!("not noticed: {}", survivors.join("; "))) }
 }
 
 impl Level {
@@ -477,7 +578,7 @@ impl Level {
             Self::Memory => Some("crash --level memory --images 2000000 --seed 1"),
             Self::Fuse => Some("crash --level fuse --images 400000 --seed 1"),
             Self::Faults => Some("faults --seed 1"),
-            Self::Models(_) => None,
+            Self::Models(_) | Self::Tests(_) => None,
         }
     }
 }
@@ -526,11 +627,27 @@ impl Lab {
         Ok(Ran::Found(line.trim().trim_start_matches("ring-lab: ").chars().take(150).collect()))
     }
 
+    /// Runs tests of a normal build.
+    fn test(&self, arguments: &str) -> Result<Ran, String> {
+        self.0.cargo(&format!("test --no-run {arguments}"), &[])?;
+        let mut tests = Command::new("cargo");
+        tests.args(["test", "--quiet"]).args(arguments.split(' ')).env("CARGO_TARGET_DIR", self.0.built(""));
+        let ran = self.0.run(tests, PATIENCE)?;
+        if ran.status.is_some_and(|status| status.success()) {
+            return Ok(Ran::Nothing);
+        }
+        let line = ran.output.lines().find(|line| line.contains("panicked")).unwrap_or("it hangs");
+        Ok(Ran::Found(line.trim().chars().take(150).collect()))
+    }
+
     fn try_bug(&self, bug: &Bug) -> Result<Option<String>, String> {
         if let Level::Models(filter) = bug.level {
             return mutants::task(&[filter.to_owned()]).map(|()| Some("by its model".into()));
         }
         let outcome = self.0.with(&bug.changes(), || {
+            if let Level::Tests(arguments) = bug.level {
+                return self.test(arguments);
+            }
             self.build()?;
             bug.level.arguments().map_or(Ok(Ran::Nothing), |arguments| self.run(arguments))
         });

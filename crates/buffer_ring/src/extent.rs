@@ -71,3 +71,23 @@ impl fmt::Debug for Extent {
         write!(f, "Extent({}..{})", self.start, self.end())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_extent_knows_both_ends_and_prints_them() {
+        let extent = Extent::new(4096, 10);
+        assert_eq!((extent.start(), extent.len(), extent.end()), (4096, 10, 4106));
+        assert_eq!((extent.range(), extent.is_empty()), (4096..4106, false));
+        assert_eq!(format!("{extent:?}"), "Extent(4096..4106)");
+        assert!(Extent::new(u64::MAX, 0).is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "the extent ends beyond the address space")]
+    fn an_extent_beyond_the_address_space_is_refused() {
+        let _ = Extent::new(u64::MAX, 1);
+    }
+}

@@ -61,7 +61,9 @@ impl Recorder {
 
     pub(crate) fn count(&self, measure: Measure, value: u64) {
         if let Some(histograms) = &self.0 {
-            histograms[measure as usize].lock().saturating_record(value);
+            // Not `saturating_record`: that never makes the histogram larger, and takes every value for the largest so far possible.
+            let recorded = histograms[measure as usize].lock().record(value);
+            debug_assert!(recorded.is_ok(), "a histogram grows up to any value: {recorded:?}");
         }
     }
 

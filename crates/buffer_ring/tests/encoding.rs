@@ -8,8 +8,12 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::thread;
 
-use buffer_ring::{AppendError, BufferRing, Extent, OwnedWriter, RingError};
-use common::{EIO, Holding, LIMIT, current, eventually, in_memory, options, pattern, within};
+#[cfg(feature = "async")]
+use buffer_ring::RingError;
+use buffer_ring::{AppendError, BufferRing, Extent, OwnedWriter};
+use common::{EIO, LIMIT, current, in_memory, options, pattern, within};
+#[cfg(feature = "async")]
+use common::{Holding, eventually};
 
 const BUFFER: usize = 64 << 10;
 

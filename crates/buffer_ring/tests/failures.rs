@@ -199,6 +199,82 @@ fn a_failed_sync_that_was_left_is_told_to_all_and_is_never_made_up_for() {
     });
 }
 
+#[test]
+fn a_failure_takes_back_the_leases_of_every_buffer() {
+    within(LIMIT, || {
+        for before in 1..4 {
+            let (ring, device) = in_memory(options(4, 1 << 16));
+            let holding = Holding::new(&device);
+            device.fail_write(0, EIO);
+            let mut writer = ring.writer();
+            (0..before).for_each(|_| _ = ring.append(&[1; 1 << 16]).expect("room"));
+            (0..50).for_each(|_| _ = writer.append(&[2; 16]).expect("room"));
+            assert!(ring.stats().writers.leased_records > 0, "it has a lease in buffer {before}");
+            // Nothing seals that buffer; only the failure ends the lease.
+            drop(holding);
+            eventually("the failure is noticed", || {
+                let _ = ring.written_watermark();
+                ring.poisoned().is_some()
+            });
+            let failure = ring.poisoned().expect("poisoned");
+            assert_eq!(writer.append(&[3; 16]), Err(AppendError::Poisoned(failure)), "buffer {before}");
+        }
+    });
+}
+
+#[test]
+fn what_was_written_or_durable_before_a_failure_is_reported_so_after_it() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(4, 4096));
+        let durable = ring.append_durable(&[1; 100]).expect("a working device");
+        ring.append(&[2; 100]).expect("room");
+        let written = ring.flush(&current(&ring));
+        written.wait().expect("a working device");
+        device.fail_write(0, EIO);
+        ring.append(&[3; 100]).expect("room");
+        let lost = ring.flush(&current(&ring));
+        let failure = lost.wait().expect_err("a failing device");
+        assert_eq!((written.wait(), written.wait_timeout(LIMIT), written.is_done()), (Ok(()), Ok(()), true));
+        let watch = ring.durable_watch();
+        assert_eq!((watch.wait_ge(durable.end()), ring.wait_durable(durable.end())), (Ok(4096), Ok(())));
+        assert_eq!((watch.wait_ge(4097), ring.wait_durable(4097)), (Err(failure.clone()), Err(failure.clone())));
+        assert!(!lost.is_done());
+        drop(ring);
+        assert_eq!((written.wait(), lost.wait(), watch.wait_ge(4096)), (Ok(()), Err(failure), Ok(4096)));
+    });
+}
+
+/// What it covered may have been what failed: the device tells that once.
+#[test]
+fn a_sync_that_succeeds_after_a_failure_moves_no_watermark_of_what_is_durable() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(4, 4096));
+        ring.append(&[1; 100]).expect("room");
+        ring.flush(&current(&ring)).wait().expect("written");
+        let _holding = Holding::new(&device);
+        while device.syncs() == 0 {
+            assert_eq!(ring.sync_timeout(MOMENT), Err(RingError::TimedOut));
+        }
+        ring.append(&[2; 100]).expect("room");
+        ring.flush(&current(&ring));
+        device.fail_write(0, EIO);
+        ring.append(&[3; 100]).expect("room");
+        let failing = ring.flush(&current(&ring));
+        // The sync is the oldest, then come the two writes.
+        device.release(2);
+        let failure = failing.wait().expect_err("a failing device");
+        assert_eq!(errno(&failure), (Operation::Write, Some(EIO)));
+        device.release(0);
+        eventually("the sync has ended", || ring.stats().syncs == 1);
+        assert_eq!(ring.durable_watermark(), 0);
+        assert_poisoned(&ring, &failure);
+        let watch = ring.durable_watch();
+        device.release_all();
+        drop(ring);
+        assert_eq!((watch.get(), watch.wait_ge(1)), (0, Err(failure)));
+    });
+}
+
 /// The thread that drives the device sleeps there, not where others do.
 #[test]
 fn a_failed_sync_wakes_even_the_thread_that_drives_the_device() {
@@ -329,7 +405,9 @@ fn the_first_failure_is_the_one_that_is_kept() {
         eventually("the second write's failure is noticed", || ring.sync_timeout(MOMENT) != Err(RingError::TimedOut));
         let failure = ring.poisoned().expect("poisoned");
         assert_eq!(errno(&failure), (Operation::Write, Some(EIO)));
+        let watch = ring.durable_watch();
         device.release(0);
-        assert_eq!(ring.close(), Err(failure));
+        assert_eq!(ring.close(), Err(failure.clone()));
+        assert_eq!(watch.wait_ge(1), Err(failure), "also when the other one has come back");
     });
 }

@@ -55,6 +55,24 @@ fn an_extent_across_buffers_is_read_with_zeros_for_the_padding() {
     });
 }
 
+/// The file has it only up to the nearest buffer that is still in memory; what is in that one is not written yet.
+#[test]
+fn an_extent_that_begins_in_the_file_goes_on_in_the_nearest_buffer_in_memory() {
+    let (ring, device) = in_memory(options(2, 4096));
+    let whole: Vec<_> = (0..4).map(|id| pattern(id, 4096)).collect();
+    for bytes in &whole[..2] {
+        ring.append(bytes).expect("room");
+    }
+    ring.sync().expect("a working device");
+    let _holding = Holding::new(&device);
+    for bytes in &whole[2..] {
+        ring.append(bytes).expect("room");
+    }
+    assert!(read(&ring, Extent::new(4096, 3 * 4096)) == whole[1..].concat());
+    assert!(read(&ring, Extent::new(4000, 8192)) == whole.concat()[4000..][..8192]);
+    assert_eq!(device.contents().len(), 8192, "the rest is in memory alone");
+}
+
 #[test]
 fn what_was_not_appended_cannot_be_read() {
     let (ring, _device) = in_memory(options(2, 4096));

@@ -174,6 +174,20 @@ fn dropping_over_a_leak_does_not_hang_and_lets_waiters_know() {
 }
 
 #[test]
+fn of_reservations_in_several_buffers_the_first_is_reported() {
+    let (ring, _device) = in_memory(options(3, 4096));
+    let first = ring.reserve(8).expect("room");
+    ring.append(&[1; 4088]).expect("room");
+    let second = ring.reserve(8).expect("room");
+    let oldest = || ring.stats().oldest_reservation.map(|oldest| (oldest.buffer_start, oldest.count));
+    assert_eq!(oldest(), Some((0, 1)));
+    first.commit();
+    assert_eq!(oldest(), Some((4096, 1)));
+    second.commit();
+    assert_eq!(oldest(), None);
+}
+
+#[test]
 fn a_leak_in_an_open_buffer_is_found_by_close() {
     within(LIMIT, || {
         for options in [options(2, 4096), held(2, 4096)] {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ring_alloc::{Arena, ArenaError, BLOCK, HugePages};
+use ring_alloc::{Arena, ArenaError, BLOCK, HugePages, ONE_MEGABYTE_BLOCK};
 
 const HUGE_PAGE: usize = 2 << 20;
 
@@ -40,7 +40,41 @@ fn impossible_arenas_are_refused_with_the_reason() {
     }
     let (count, buffer_size) = (usize::MAX / BLOCK, 2 * BLOCK);
     assert_eq!(Arena::new(count, buffer_size).unwrap_err(), ArenaError::TooLarge { count, buffer_size });
-    assert!(matches!(Arena::new(1 << 40, 1 << 20), Err(ArenaError::Map { .. })));
+    let out_of_memory = Arena::new(1 << 40, 1 << 20).unwrap_err();
+    assert!(matches!(out_of_memory, ArenaError::Map { bytes, errno: 12 } if bytes > 1 << 60), "{out_of_memory:?}");
+}
+
+#[test]
+fn an_arena_its_regions_and_its_buffers_know_how_many_there_are_and_which_is_which() {
+    let arena = Arc::new(Arena::new(3, ONE_MEGABYTE_BLOCK).expect("a valid arena"));
+    assert_eq!((arena.count(), arena.buffer_size()), (3, 1024 * 1024));
+    for index in 0..3 {
+        let region = arena.region(index);
+        // SAFETY: *quiet*: nothing writes in this test.
+        let frozen = unsafe { region.freeze(BLOCK) };
+        assert_eq!((region.index(), frozen.index(), frozen.len()), (index, index, BLOCK));
+        assert_eq!(frozen.as_ptr(), arena.address(index).cast_const());
+    }
+}
+
+#[test]
+fn a_range_of_a_buffer_gives_exactly_its_bytes() {
+    let arena = Arc::new(Arena::new(2, BLOCK).expect("a valid arena"));
+    let region = arena.region(1);
+    for (start, end) in [(0, BLOCK), (1, 3), (BLOCK - 1, BLOCK), (7, 7), (BLOCK, BLOCK)] {
+        // SAFETY: *unwritten*: nothing writes in this test.
+        let bytes = unsafe { region.bytes(start..end) };
+        assert_eq!((bytes.as_ptr().addr(), bytes.len()), (arena.address(1).addr() + start, end - start));
+    }
+}
+
+#[test]
+#[should_panic(expected = "bytes 3..2 of a buffer of 4096")]
+fn a_range_that_ends_before_it_begins_is_refused() {
+    let region = Arc::new(Arena::new(1, BLOCK).expect("a valid arena")).region(0);
+    let (start, end) = (3, 2);
+    // SAFETY: *unwritten*: the arena is this test's alone.
+    let _ = unsafe { region.bytes(start..end) };
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use std::env;
+use std::ffi::OsStr;
 use std::sync::Arc;
 
 use crate::FileError;
@@ -119,11 +120,43 @@ pub(crate) fn memory_has_no_file() -> FileError {
 
 /// What the environment asks for. Nothing, if the variable is unset or empty.
 pub(crate) fn preferred() -> Result<Option<EngineKind>, FileError> {
-    let Some(value) = env::var_os(ENGINE_VARIABLE) else { return Ok(None) };
+    env::var_os(ENGINE_VARIABLE).map_or(Ok(None), |value| named(&value))
+}
+
+/// The engine that the environment's `value` stands for.
+fn named(value: &OsStr) -> Result<Option<EngineKind>, FileError> {
     match value.to_str() {
         Some("") => Ok(None),
         Some("uring" | "io_uring") => Ok(Some(EngineKind::IoUring)),
         Some("positioned") => Ok(Some(EngineKind::Positioned)),
         _ => Err(FileError::UnknownEngine(value.to_string_lossy().into_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_gives_its_reason_and_prints_it_behind_its_kind() {
+        let engine = Engine::new(EngineKind::Positioned, Some("not today".to_owned()));
+        assert_eq!((engine.kind(), engine.reason()), (EngineKind::Positioned, Some("not today")));
+        assert_eq!(engine.to_string(), "positioned writes (not today)");
+        let first_choice = Engine::new(EngineKind::IoUring, None);
+        assert_eq!((first_choice.reason(), first_choice.to_string()), (None, "io_uring".to_owned()));
+    }
+
+    #[test]
+    fn the_environment_names_the_two_engines_that_it_can_choose() {
+        let named = |value| named(OsStr::new(value));
+        for (value, kind) in [
+            ("io_uring", Some(EngineKind::IoUring)),
+            ("uring", Some(EngineKind::IoUring)),
+            ("positioned", Some(EngineKind::Positioned)),
+            ("", None),
+        ] {
+            assert_eq!(named(value), Ok(kind), "{value:?}");
+        }
+        assert_eq!(named("memory"), Err(FileError::UnknownEngine("memory".to_owned())));
     }
 }

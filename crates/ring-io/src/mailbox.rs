@@ -58,3 +58,32 @@ impl Mailbox {
         completed.append(&mut mail.completed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::seam::Job;
+
+    #[test]
+    fn with_nothing_in_flight_nothing_is_waited_for() {
+        let (done, ended) = mpsc::channel();
+        thread::spawn(move || {
+            let (mailbox, mut completed) = (Mailbox::default(), Vec::new());
+            mailbox.reap(Wait::Until(None), &mut completed);
+            assert!(completed.is_empty(), "nothing was ever announced");
+            mailbox.announce();
+            mailbox.deliver((Job::Sync(Instant::now()), Ok(0)));
+            mailbox.reap(Wait::Until(None), &mut completed);
+            assert_eq!(completed.len(), 1);
+            // What was reaped is no longer in flight.
+            mailbox.reap(Wait::Until(None), &mut completed);
+            _ = done.send(completed.len());
+        });
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(1), "it waits for what does not come");
+    }
+}

@@ -135,6 +135,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use core::time::Duration;
+
     use ring_alloc::{BLOCK, Buffer};
 
     use super::*;
@@ -154,6 +156,32 @@ mod tests {
         for status in ours {
             let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).expect("a mask");
             assert!(u64::from_str_radix(blocked, 16).expect("a mask") & SIGTERM != 0, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_thread_that_was_started_makes_it_unnecessary_to_write_in_the_callers() {
+        let file = tempfile::tempfile().expect("a file");
+        let engine = Positioned::new(Arc::new(LogFile::new(Arc::new(file))));
+        for threads in 1..=MAX_THREADS + 1 {
+            assert!(engine.start_thread(), "a thread can be had");
+            assert_eq!(engine.threads.lock().len(), threads.min(MAX_THREADS));
+        }
+    }
+
+    #[test]
+    fn one_write_after_the_other_needs_one_thread_which_is_idle_in_between() {
+        let file = tempfile::tempfile().expect("a file");
+        let engine = Positioned::new(Arc::new(LogFile::new(Arc::new(file))));
+        for token in 0..5 {
+            let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
+            engine.submit(Job::Write(Request::new(token, bytes, token * BLOCK as u64, false)));
+            let mut completed = Vec::new();
+            engine.reap(Wait::Until(None), &mut completed);
+            assert_eq!((completed.len(), engine.threads.lock().len()), (1, 1));
+            let is_idle = || engine.shared.work.lock().idle == 1;
+            let mut looks = (0..60_000).map(|_| thread::sleep(Duration::from_millis(1)));
+            assert!(is_idle() || looks.any(|()| is_idle()), "its thread waits for the next");
         }
     }
 

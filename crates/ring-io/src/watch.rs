@@ -82,3 +82,13 @@ impl fmt::Debug for Watcher {
         f.write_str(if self.0.is_some() { "watching" } else { "nobody" })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_watched_prints_otherwise_than_one_that_is_not() {
+        assert_ne!(format!("{:?}", Watcher::new(|_| ())), format!("{:?}", Watcher::default()));
+    }
+}

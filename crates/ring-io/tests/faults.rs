@@ -301,6 +301,32 @@ fn after_a_failed_durable_write_no_sync_succeeds_and_after_a_plain_one_it_does()
 }
 
 #[test]
+fn every_later_sync_and_durable_write_gets_the_failure_that_came_first() {
+    let (io, device, queue) = device();
+    let _holding = Holding::new(&device);
+    let errnos = [Errno::IO, Errno::NOSPC].map(Errno::raw_os_error);
+    for (token, errno) in (0..).zip(errnos) {
+        device.fail_write(0, errno);
+        queue.submit_durable(token, bytes(token, BLOCK), token * BLOCK as u64);
+    }
+    // The second comes back first.
+    device.release(1);
+    let mut finished = Vec::new();
+    queue.reap(Wait::Until(None), &mut finished);
+    device.release_all();
+    finished.extend(drain(&queue));
+    let [second, first] = [0, 1].map(|nth: usize| finished[nth].result.clone().unwrap_err());
+    assert_eq!([&second, &first].map(DeviceError::errno), [Some(errnos[1]), Some(errnos[0])], "each has its own");
+    assert_eq!(io.sync(), Err(second.clone()));
+    assert_eq!(queue.submit_sync(), Err(second.clone()));
+    // Nor does one that works succeed.
+    let write = queue.write_durable_now(2, bytes(2, BLOCK), 2 * BLOCK as u64);
+    assert_eq!((write.result, write.durable), (Err(second.clone()), false));
+    drop(queue);
+    assert_eq!((io.sync(), device.syncs()), (Err(second), 0));
+}
+
+#[test]
 fn a_sync_covers_what_was_completed_and_no_more() {
     let (io, device, queue) = device();
     let block = BLOCK as u64;

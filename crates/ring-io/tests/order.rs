@@ -120,6 +120,18 @@ fn a_serialized_write_waits_for_one_that_nobody_has_submitted_yet() {
 }
 
 #[test]
+fn writes_to_the_same_place_are_made_in_the_order_in_which_they_came() {
+    let (_, device, queue) = serialized();
+    for token in [1, 2, 3] {
+        queue.submit(token, bytes(token, BLOCK), START + SIZE);
+    }
+    assert_eq!(queue.waiting(), 3);
+    submit(&queue, 0);
+    assert_eq!(tokens(&drain(&queue)), [0, 1, 2, 3]);
+    assert!(device.contents()[(START + SIZE) as usize..] == pattern(3, BLOCK), "the last one stays");
+}
+
+#[test]
 fn short_and_put_off_writes_keep_their_place() {
     let (_, device, queue) = serialized();
     device.fail_write(0, Errno::AGAIN.raw_os_error());

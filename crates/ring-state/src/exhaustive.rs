@@ -3,7 +3,7 @@
 extern crate std;
 
 use crate::layout::{CROWDED, FLUSHING, MAX_THREADS, RESERVED_MASK, SEALED, bytes};
-use crate::snapshot::{Judgement, Snapshot};
+use crate::snapshot::{Judgement, Quiet, Snapshot};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::word::{Duty, Reserve, Seal, StateWord};
 use crate::{MAX_BLIND_LEN, MAX_CAPACITY};
@@ -74,6 +74,38 @@ fn fields_survive_packing() {
     for fields in small_and_limit_words() {
         assert_eq!(Fields::unpack(fields.pack()), fields);
     }
+}
+
+#[test]
+fn a_word_is_vacant_only_if_nothing_but_the_seal_is_set() {
+    for fields in small_and_limit_words() {
+        let vacant = fields == Fields { offset: 0, writers: 0, flushing: false, sealed: true };
+        assert_eq!(Snapshot(fields.pack()).is_vacant(), vacant, "{fields:?}");
+    }
+}
+
+#[test]
+fn a_quiet_word_keeps_its_length() {
+    for offset in [1, 2, 511, MAX_CAPACITY] {
+        let quiet = Fields { offset, writers: 0, flushing: false, sealed: true };
+        assert_eq!(Snapshot(quiet.pack()).quiet().map(Quiet::len), Some(offset));
+    }
+}
+
+#[test]
+fn sealing_and_flushing_set_their_bit_and_leave_it_set() {
+    for fields in small_and_limit_words() {
+        let word = Snapshot(fields.pack());
+        assert_eq!(Fields::unpack(word.sealed().0), Fields { sealed: true, ..fields });
+        assert_eq!(Fields::unpack(word.flushing().0), Fields { flushing: true, ..fields });
+    }
+}
+
+#[test]
+fn a_word_prints_its_four_fields() {
+    let word = Fields { offset: 7, writers: 2, flushing: true, sealed: false }.word();
+    let printed = "Snapshot { offset: 7, writers: 2, flushing: true, sealed: false }";
+    assert_eq!(std::format!("{word:?} {:?}", word.snapshot()), std::format!("{printed} {printed}"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use static_assertions::{const_assert, const_assert_eq};
 
-pub(crate) const SEALED: usize = 1 << 0;
+pub(crate) const SEALED: usize = 1;
 pub(crate) const FLUSHING: usize = 1 << 1;
 pub(crate) const RESERVED_MASK: usize = 0b11_1111 << 2;
 pub(crate) const WRITER: usize = 1 << 8;

@@ -13,7 +13,7 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 use model::{Bound, hit, model};
-use ring_state::{Duty, Quiet, Reserve, Seal, StateWord};
+use ring_state::{Duty, MAX_BLIND_LEN, Quiet, Reserve, Seal, StateWord};
 
 /// Memory that loom watches: an access that races with another one fails the model.
 struct Bytes<const N: usize>([UnsafeCell<u32>; N]);
@@ -194,6 +194,33 @@ fn three_writers_agree_on_the_one_who_crosses() {
         buffer.check_one_life();
     });
     assert!(CROSSED.load(Relaxed) > 0);
+}
+
+/// A blind addition of such a length, times all threads, could make the offset wrap. So it is never there, not even for a moment.
+#[test]
+fn a_long_reservation_never_runs_over_the_end() {
+    const LEN: u32 = 2 * MAX_BLIND_LEN;
+    static SEALED: Count = Count::new(0);
+    static OPEN: Count = Count::new(0);
+    model("a_long_reservation_never_runs_over_the_end", Bound::None, || {
+        let word = StateWord::vacant();
+        assert!(word.reopen());
+        let word = Arc::new(word);
+        let reserve = |word: &StateWord| {
+            let outcome = word.reserve(LEN, LEN);
+            let seen = word.snapshot();
+            assert!(seen.offset() <= LEN, "{seen:?}");
+            hit(if seen.is_sealed() { &SEALED } else { &OPEN });
+            outcome
+        };
+        let other = {
+            let word = Arc::clone(&word);
+            thread::spawn(move || reserve(&word))
+        };
+        let outcomes = [reserve(&word), other.join().unwrap()];
+        assert!(outcomes.contains(&Reserve::Granted { start: 0 }) && outcomes.contains(&Reserve::Sealed { len: LEN }));
+    });
+    assert!(SEALED.load(Relaxed) > 0 && OPEN.load(Relaxed) > 0, "one of the two was always first");
 }
 
 #[test]

@@ -93,6 +93,12 @@ pub(super) const GROUPS: &[Group] = &[
                 "an_explicit_seal_and_a_full_buffer_have_one_sealer",
             ],
             [
+                "a long reservation is added before it is known to fit",
+                "if len <= MAX_BLIND_LEN.min(capacity) && seen.has_room(len, capacity) {",
+                "if len <= capacity && seen.has_room(len, capacity) {",
+                "a_long_reservation_never_runs_over_the_end",
+            ],
+            [
                 "the crosser leaves its addition in",
                 "self.0.fetch_add(SEALED.wrapping_sub(bytes(len)), Relaxed);",
                 "self.0.fetch_or(SEALED, Relaxed);",
