@@ -4,11 +4,11 @@ use core::fmt;
 use std::env;
 use std::sync::Arc;
 
-use crate::FileError;
 use crate::file::LogFile;
 use crate::positioned::Positioned;
 use crate::seam::Backend;
 use crate::uring::Uring;
+use crate::{FileError, event};
 
 /// The environment variable that chooses the engine where the builder does not.
 const ENGINE_VARIABLE: &str = "BUFFER_RING_ENGINE";
@@ -79,7 +79,7 @@ pub(crate) fn best(file: &Arc<LogFile>) -> (Box<dyn Backend>, Engine) {
         match Uring::new(Arc::clone(file)) {
             Ok(uring) => return (Box::new(uring), Engine::new(EngineKind::IoUring, None)),
             Err(reason) => {
-                tracing::warn!(%reason, "no io_uring: falling back to positioned writes");
+                event!(WARN, clone(reason), %reason, "no io_uring: falling back to positioned writes");
                 reason
             }
         }
@@ -104,7 +104,7 @@ fn preferred() -> Option<EngineKind> {
         Some("io_uring") => Some(EngineKind::IoUring),
         Some("positioned") => Some(EngineKind::Positioned),
         _ => {
-            tracing::warn!(?value, "{ENGINE_VARIABLE} is neither `io_uring` nor `positioned`: ignored");
+            event!(WARN, ?value, "{ENGINE_VARIABLE} is neither `io_uring` nor `positioned`: ignored");
             None
         }
     }

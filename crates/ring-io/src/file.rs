@@ -11,10 +11,10 @@ use ring_alloc::{BLOCK, Buffer, round_down, round_up};
 use rustix::fs::{AtFlags, FileType, IFlags, OFlags, StatVfsMountFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
-use crate::FileError;
 use crate::lock::WriterLock;
 use crate::retry::is_transient;
 use crate::seam::{Request, Storage};
+use crate::{FileError, event};
 
 /// Bytes of the largest buffer that a direct read goes through.
 const MAX_BOUNCE: u64 = 1 << 20;
@@ -44,7 +44,8 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     let file = match with(OFlags::DIRECT) {
         Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
             let file = with(OFlags::empty())?;
-            tracing::warn!(path = %path.display(), "the file system refuses O_DIRECT: writes go through its cache");
+            let path = path.to_path_buf();
+            event!(WARN, path = %path.display(), "the file system refuses O_DIRECT: writes go through its cache");
             file
         }
         opened => opened?,

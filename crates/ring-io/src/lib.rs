@@ -69,6 +69,8 @@
 mod builder;
 mod engine;
 mod error;
+#[doc(hidden)]
+pub mod events;
 mod file;
 mod lock;
 mod mailbox;

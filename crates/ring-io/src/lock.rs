@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::FileError;
+use crate::{FileError, event};
 
 /// Pauses between attempts: 1, 2, 4, … ms, a second in all.
 const ATTEMPTS: u32 = 10;
@@ -75,7 +75,7 @@ impl FileLock {
             if outcome != Err(Errno::WOULDBLOCK) {
                 break;
             }
-            tracing::debug!(?pause, "another process has the file locked: trying again");
+            event!(DEBUG, ?pause, "another process has the file locked: trying again");
             thread::sleep(pause);
             outcome = attempt();
         }
@@ -83,7 +83,7 @@ impl FileLock {
             Ok(()) => Ok(Some(Self(Arc::clone(file)))),
             Err(Errno::WOULDBLOCK) => Err(FileError::Locked),
             Err(errno @ (Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL)) => {
-                tracing::warn!(%errno, "the file system has no locks: nothing keeps other processes from writing");
+                event!(WARN, %errno, "the file system has no locks: nothing keeps other processes from writing");
                 Ok(None)
             }
             Err(errno) => Err(errno.into()),
@@ -94,7 +94,7 @@ impl FileLock {
 impl Drop for FileLock {
     fn drop(&mut self) {
         if let Err(errno) = rustix::fs::flock(&self.0, FlockOperation::Unlock) {
-            tracing::warn!(%errno, "the file stays locked until it is closed");
+            event!(WARN, %errno, "the file stays locked until it is closed");
         }
     }
 }

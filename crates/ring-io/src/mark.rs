@@ -19,8 +19,8 @@ use ring_alloc::{BLOCK, is_aligned, round_up};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::rand::GetRandomFlags;
 
-use crate::FileError;
 use crate::seam::Storage;
+use crate::{FileError, event};
 
 const MAGIC: [u8; 16] = *b"ring-io free\0\0\0\0";
 
@@ -97,11 +97,11 @@ impl Ending {
         let last = file - BLOCK as u64;
         match read(storage, last, &mut block) {
             Ok(()) => ending.id = LogId::of(&block, last),
-            Err(errno) => tracing::debug!(%errno, "the file's last block cannot be read: it is taken for data"),
+            Err(errno) => event!(DEBUG, %errno, "the file's last block cannot be read: it is taken for data"),
         }
         if let Some(id) = ending.id {
             ending.log = walk_back(storage, file, id);
-            tracing::debug!(log = ending.log, file, "the file ends with prepared space");
+            event!(DEBUG, log = ending.log, file, "the file ends with prepared space");
         }
         Ok(ending)
     }
@@ -114,7 +114,7 @@ fn walk_back(storage: &dyn Storage, mut end: u64, id: LogId) -> u64 {
         let start = end.saturating_sub(PIECE as u64);
         let piece = &mut piece[..(end - start) as usize];
         if let Err(errno) = read(storage, start, piece) {
-            tracing::warn!(%errno, start, end, "the file cannot be read: it is taken for data");
+            event!(WARN, %errno, start, end, "the file cannot be read: it is taken for data");
             return end;
         }
         for block in piece.chunks_exact(BLOCK).rev() {

@@ -10,7 +10,7 @@ use ring_alloc::Arena;
 use crate::file::LogFile;
 use crate::mailbox::Mailbox;
 use crate::seam::{Attempt, Backend, Completion, Job, Request, Storage};
-use crate::{Registered, Wait};
+use crate::{Registered, Wait, event};
 
 /// Writes that can be at the device at once. A log is one stream: more threads only wait for each other.
 const MAX_THREADS: usize = 4;
@@ -50,7 +50,10 @@ impl Positioned {
             let shared = Arc::clone(&self.shared);
             match thread::Builder::new().name("ring-io".to_owned()).spawn(move || shared.run()) {
                 Ok(thread) => threads.push(thread),
-                Err(error) => tracing::warn!(%error, running = threads.len(), "cannot start a thread to write"),
+                Err(error) => {
+                    let running = threads.len();
+                    event!(WARN, %error, running, "cannot start a thread to write");
+                }
             }
         }
         !threads.is_empty()

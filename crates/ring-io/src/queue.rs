@@ -14,7 +14,7 @@ use crate::order::{Admitted, Order};
 use crate::retry::{self, Verdict};
 use crate::seam::{Completion, Job, Request};
 use crate::space::Space;
-use crate::{DeviceError, Operation, QuikIO};
+use crate::{DeviceError, Operation, QuikIO, event, events};
 
 /// How long [`WriteQueue::reap`] may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +116,8 @@ impl WriteQueue {
         let (in_flight, syncing) = (AtomicUsize::new(0), AtomicBool::new(false));
         let (reaper, granule) = (Mutex::default(), io.storage().granule());
         let (order, space) = (order.map(Mutex::new), space.map(Mutex::new));
-        tracing::debug!(engine = %io.engine(), mode = ?io.write_mode(), ?registered, "attached");
+        let (engine, mode) = (io.engine(), io.write_mode());
+        event!(DEBUG, clone(engine, registered), %engine, ?mode, ?registered, "attached");
         Self { io, registered, in_flight, syncing, reaper, order, space, granule, lock }
     }
 
@@ -134,6 +135,7 @@ impl WriteQueue {
     ///
     /// If length or offset is not a multiple of 4096.
     pub fn submit(&self, token: u64, bytes: Frozen, offset: u64) {
+        let _held = events::hold();
         self.arrive(self.request(token, bytes, offset, false));
     }
 
@@ -145,6 +147,7 @@ impl WriteQueue {
     ///
     /// As [`submit`](Self::submit).
     pub fn submit_durable(&self, token: u64, bytes: Frozen, offset: u64) {
+        let _held = events::hold();
         self.arrive(self.request(token, bytes, offset, true));
     }
 
@@ -159,6 +162,7 @@ impl WriteQueue {
     ///
     /// If the outcome of the one before has not been handed out: beside it, success would tell nothing.
     pub fn submit_sync(&self) -> Result<(), DeviceError> {
+        let _held = events::hold();
         self.io.health().verdict()?;
         let others = self.syncing.swap(true, Ordering::Relaxed);
         assert!(!others, "a submitted sync is under way");
@@ -170,7 +174,8 @@ impl WriteQueue {
     fn request(&self, token: u64, bytes: Frozen, offset: u64, durable: bool) -> Request {
         assert!(is_aligned(offset) && is_aligned(bytes.len() as u64), "{} bytes at {offset}", bytes.len());
         let durable = durable || self.io.synced;
-        tracing::trace!(token, offset, len = bytes.len(), durable, "write begins");
+        let len = bytes.len();
+        event!(TRACE, token, offset, len, durable, "write begins");
         Request::new(token, bytes, offset, durable)
     }
 
@@ -217,6 +222,7 @@ impl WriteQueue {
     /// `offset` must have come back written.
     #[must_use]
     pub fn write_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
+        let _held = events::hold();
         self.write_here(self.request(token, bytes, offset, false))
     }
 
@@ -228,6 +234,7 @@ impl WriteQueue {
     /// As [`write_now`](Self::write_now).
     #[must_use]
     pub fn write_durable_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
+        let _held = events::hold();
         self.write_here(self.request(token, bytes, offset, true))
     }
 
@@ -319,6 +326,7 @@ impl WriteQueue {
     ///   [`interrupt`](Self::interrupt). If another
     ///   thread is reaping it waits for its turn first, and what that thread gets does not count.
     pub fn reap(&self, wait: Wait, finished: &mut Vec<Finished>) -> Option<Result<(), DeviceError>> {
+        let _held = events::hold();
         // Nobody is to wait for a preparing write alone.
         let wait = if self.in_flight() == 0 { Wait::No } else { wait };
         let mut reaper = self.become_reaper(wait)?;
@@ -390,7 +398,7 @@ impl WriteQueue {
         let surplus = storage.len().ok().and_then(|len| space.lock().surplus(len));
         if let Some(end) = surplus {
             match storage.cut(end).and_then(|()| storage.sync()) {
-                Ok(()) => tracing::debug!(end, "what was prepared behind the log is cut off"),
+                Ok(()) => event!(DEBUG, end, "what was prepared behind the log is cut off"),
                 // Not lost, only longer. But what the sync had to tell it will not tell again.
                 Err(errno) => health.fail_unseen(DeviceError::new(Operation::Sync, errno, 0..u64::MAX)),
             }
@@ -451,6 +459,7 @@ impl fmt::Debug for WriteQueue {
 
 impl Drop for WriteQueue {
     fn drop(&mut self) {
+        let _held = events::hold();
         let mut finished = Vec::new();
         while self.in_flight() > 0 {
             self.reap(Wait::Until(None), &mut finished);

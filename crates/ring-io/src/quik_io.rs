@@ -20,7 +20,7 @@ use crate::seam::{Backend, Storage};
 use crate::space::{DEFAULT_LIMIT, Space};
 use crate::{
     AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, WriteMode,
-    WriteQueue, engine,
+    WriteQueue, engine, event, events,
 };
 
 /// A file for a log, together with the engine that writes to it.
@@ -72,7 +72,8 @@ impl QuikIO {
         let lock = file.check().and_then(|()| file.lock()).map_err(|error| OpenError::file(path, error))?;
         let (backend, engine) = engine::best(&file);
         let io = Self { lock: Some(lock), ..Self::assemble(backend, file, engine) };
-        tracing::debug!(path = %path.display(), engine = %io.engine, direct = io.is_direct(), "opened");
+        let (path, engine, direct) = (path.to_path_buf(), io.engine(), io.is_direct());
+        event!(DEBUG, clone(engine), path = %path.display(), %engine, direct, "opened");
         Ok(io)
     }
 
@@ -177,7 +178,7 @@ impl QuikIO {
         let range = offset..offset.saturating_add(buf.len() as u64);
         self.storage.read_at(offset, buf).map_err(|errno| {
             let error = DeviceError::new(Operation::Read, errno, range);
-            tracing::error!(%error, "read failed");
+            event!(ERROR, clone(error), %error, "read failed");
             error
         })
     }
@@ -194,6 +195,7 @@ impl QuikIO {
     /// The kernel tells an error to one of the calls that it concerns. So if several syncs and durable writes are under way at once, the
     /// success of one counts only when all those have succeeded that overlapped it. A ring has one under way at a time.
     pub fn sync(&self) -> Result<(), DeviceError> {
+        let _held = events::hold();
         self.health.verdict()?;
         let start = Instant::now();
         let outcome = self.storage.sync();
@@ -206,13 +208,13 @@ impl QuikIO {
         let elapsed = start.elapsed();
         match outcome {
             Ok(()) => {
-                tracing::trace!(?elapsed, "synced");
+                event!(TRACE, ?elapsed, "synced");
                 // Another call may have been told what was about this one.
                 self.health.verdict()
             }
             Err(errno) => {
                 let error = DeviceError::new(Operation::Sync, errno, 0..u64::MAX);
-                tracing::error!(%error, errno = error.errno(), ?elapsed, "sync failed");
+                event!(ERROR, clone(error), %error, errno = error.errno(), ?elapsed, "sync failed");
                 self.health.fail(error.clone());
                 Err(error)
             }
@@ -226,6 +228,7 @@ impl QuikIO {
     /// [`AttachError::Busy`] while another queue lives; [`AttachError::File`] if the file cannot hold a log, or somebody else writes to it
     /// already (what another process has locked is tried for about a second).
     pub fn attach(self: &Arc<Self>, arena: &Arc<Arena>) -> Result<WriteQueue, AttachError> {
+        let _held = events::hold();
         self.storage.check()?;
         if self.attached.swap(true, Ordering::Acquire) {
             return Err(AttachError::Busy);
@@ -290,7 +293,7 @@ impl Health {
     pub(crate) fn preparing_failed(&self, error: DeviceError) {
         let full = [Errno::NOSPC, Errno::DQUOT, Errno::FBIG].map(Errno::raw_os_error);
         if error.errno().is_none_or(|errno| full.contains(&errno)) {
-            tracing::warn!(%error, "no more space is prepared: durable writes become slower");
+            event!(WARN, clone(error), %error, "no more space is prepared: durable writes become slower");
             *self.stopped.lock() = Some(error);
         } else {
             self.fail_unseen(error);
@@ -299,7 +302,7 @@ impl Health {
 
     /// Something failed that nobody waits for: whoever comes next is told.
     pub(crate) fn fail_unseen(&self, error: DeviceError) {
-        tracing::error!(%error, "failed behind the log");
+        event!(ERROR, clone(error), %error, "failed behind the log");
         self.fail(error);
     }
 

@@ -23,6 +23,7 @@ use core::ops::Range;
 
 use ring_alloc::{BLOCK, Buffer, Frozen, round_down};
 
+use crate::event;
 use crate::mark::{Ending, LogId};
 use crate::seam::Request;
 
@@ -147,7 +148,8 @@ impl Space {
         }
         self.id = Some(id);
         id.mark(&mut buffer[..len as usize], start);
-        tracing::trace!(start, len, reach = self.reach, "preparing");
+        let reach = self.reach;
+        event!(TRACE, start, len, reach, "preparing");
         self.end = start + len;
         self.tried = self.tried.max(self.end);
         self.chunk = Chunk::InFlight(start..self.end);
@@ -162,7 +164,8 @@ impl Space {
     }
 
     fn stop(&mut self) -> Option<Request> {
-        tracing::debug!(end = self.end, "no more space can be prepared");
+        let end = self.end;
+        event!(DEBUG, end, "no more space can be prepared");
         self.stopped = true;
         None
     }

@@ -37,7 +37,7 @@ use self::slots::Slots;
 use crate::file::LogFile;
 use crate::retry::{MAX_STALLS, pause};
 use crate::seam::{Attempt, Backend, Completion, Job, Request};
-use crate::{Registered, Wait};
+use crate::{Registered, Wait, event};
 
 /// What the operation is called that does nothing but end a wait.
 const INTERRUPT: u64 = u64::MAX;
@@ -107,7 +107,7 @@ impl Uring {
             queues.broken.is_none() && self.push(queues)
         };
         if to_submit && let Err(error) = self.ring.submit() {
-            tracing::debug!(%error, "io_uring_enter did not take the entry: it is offered again when reaping");
+            event!(DEBUG, %error, "io_uring_enter did not take the entry: it is offered again when reaping");
         }
     }
 
@@ -171,7 +171,7 @@ impl Uring {
 
     /// Answers for everything in flight, because the kernel no longer does; what it may still be reading is never unmapped.
     fn give_up(&self, errno: Errno, completed: &mut Vec<Completion>) {
-        tracing::error!(%errno, "io_uring_enter fails for good: everything in flight fails with it");
+        event!(ERROR, %errno, "io_uring_enter fails for good: everything in flight fails with it");
         let mut queues = self.queues.lock();
         queues.broken = Some(errno);
         for job in queues.slots.take_all() {

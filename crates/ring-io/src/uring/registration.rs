@@ -6,7 +6,7 @@ use std::sync::Arc;
 use io_uring::Submitter;
 use ring_alloc::{Arena, Frozen};
 
-use crate::Registered;
+use crate::{Registered, event};
 
 /// What is registered with a ring, until [`revoke`](Self::revoke).
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Registration {
             .collect();
         let reason = (!refusals.is_empty()).then(|| refusals.join("; "));
         if let Some(reason) = &reason {
-            tracing::debug!(reason, "not everything could be registered: going on without");
+            event!(DEBUG, clone(reason), reason, "not everything could be registered: going on without");
         }
         let registration = Self { arena: buffers.is_ok().then(|| Arc::clone(arena)), file: file.is_ok() };
         (registration, Registered { buffers: buffers.is_ok(), file: file.is_ok(), reason })
@@ -53,12 +53,12 @@ impl Registration {
         if self.file
             && let Err(error) = submitter.unregister_files()
         {
-            tracing::warn!(%error, "the file could not be unregistered");
+            event!(WARN, %error, "the file could not be unregistered");
         }
         if let Some(arena) = self.arena
             && let Err(error) = submitter.unregister_buffers()
         {
-            tracing::warn!(%error, "the buffers could not be unregistered: their memory is never freed");
+            event!(WARN, %error, "the buffers could not be unregistered: their memory is never freed");
             core::mem::forget(arena);
         }
     }
