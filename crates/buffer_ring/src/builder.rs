@@ -70,6 +70,6 @@ impl BufferRingBuilder {
         debug_assert!(is_aligned(start));
         let mut shared = Shared::new(&arena, auto_flush, auto_rotate, policy, start, queue);
         shared.latency = Recorder::new(measure_latency);
-        Ok(BufferRing { shared: Arc::new(shared) })
+        Ok(BufferRing::new(shared))
     }
 }

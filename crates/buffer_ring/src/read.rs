@@ -1,5 +1,7 @@
 //! Reading back: from memory while the buffer is there, else from the file.
 
+use ring_io::events;
+
 use crate::rotation::Life;
 use crate::shared::Shared;
 use crate::slot::{Copied, Slot};
@@ -127,6 +129,7 @@ impl Shared {
     }
 
     fn read_file(&self, at: u64, target: &mut [u8]) -> Result<(), ReadError> {
+        let _held = events::hold();
         let read = self.device.with(|queue| queue.io().read_at(at, target)).ok_or(ReadError::Gone(at))??;
         if read < target.len() { Err(ReadError::Truncated(at + read as u64)) } else { Ok(()) }
     }

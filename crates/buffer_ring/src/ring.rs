@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 use std::io::IoSlice;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::append::{Patience, gather, total_len};
@@ -26,6 +26,14 @@ pub struct BufferRing {
 }
 
 impl BufferRing {
+    pub(crate) fn new(mut shared: Shared) -> Self {
+        let shared = Arc::new_cyclic(|this| {
+            shared.this = Weak::clone(this);
+            shared
+        });
+        Self { shared }
+    }
+
     /// A ring with these parts.
     ///
     /// # Panics
@@ -315,7 +323,6 @@ impl BufferRing {
     /// In each case all I/O in flight has ended.
     pub fn close(self) -> Result<u64, RingError> {
         // A helper may be inside a buffer, which is no leak.
-        #[cfg(all(feature = "async", not(any(loom, shuttle))))]
         self.shared.pause_helpers();
         self.shared.flush_everything();
         if let Some(address) = self.shared.leaked() {
@@ -331,7 +338,6 @@ impl BufferRing {
 
 impl Drop for BufferRing {
     fn drop(&mut self) {
-        #[cfg(all(feature = "async", not(any(loom, shuttle))))]
         self.shared.end_helpers();
         self.shared.flush_everything();
         self.shared.drain();

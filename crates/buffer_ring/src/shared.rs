@@ -1,13 +1,15 @@
 //! What the ring, its tickets and its handles share: its parts, its first error, its tail.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use ring_alloc::Arena;
+use ring_io::{event, events};
 
 use crate::bells::Bells;
 use crate::device::{Device, WriteQueue};
 use crate::durability::Durability;
 use crate::flights::Flights;
+use crate::helpers::Helpers;
 use crate::latency::Recorder;
 use crate::parking::Parking;
 use crate::role::Role;
@@ -15,7 +17,7 @@ use crate::rotation::Rotation;
 use crate::slot::Slot;
 use crate::stats::Counters;
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, spin_loop};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, spin_loop};
 use crate::waiters::Waiters;
 use crate::writer::Registry;
 use crate::{AppendError, CommitPolicy, RingError};
@@ -23,6 +25,8 @@ use crate::{AppendError, CommitPolicy, RingError};
 /// What the ring, its tickets and its handles share.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// This, for threads of its own.
+    pub(crate) this: Weak<Self>,
     pub(crate) slots: Box<[Slot]>,
     pub(crate) rotation: Rotation,
     pub(crate) buffer_size: usize,
@@ -42,8 +46,9 @@ pub(crate) struct Shared {
     pub(crate) parking: Parking,
     pub(crate) flights: Flights,
     pub(crate) bells: Bells,
-    #[cfg(all(feature = "async", not(any(loom, shuttle))))]
-    pub(crate) helpers: crate::futures::Helpers,
+    pub(crate) helpers: Helpers,
+    /// The highest address that a caller has waited for in vain until its deadline.
+    pub(crate) abandoned: AtomicU64,
     pub(crate) device: Device,
     /// Whoever has it takes finished writes from the device.
     pub(crate) driver: Role,
@@ -60,6 +65,7 @@ impl Shared {
         queue: Option<WriteQueue>,
     ) -> Self {
         let shared = Self {
+            this: Weak::new(),
             slots: (0..arena.count()).map(|index| Slot::new(arena, index)).collect(),
             rotation: Rotation::new(start),
             buffer_size: arena.buffer_size(),
@@ -75,9 +81,9 @@ impl Shared {
             waiters: Waiters::new(),
             parking: Parking::new(),
             flights: Flights::new(policy),
-            bells: Bells::default(),
-            #[cfg(all(feature = "async", not(any(loom, shuttle))))]
-            helpers: crate::futures::Helpers::default(),
+            bells: Bells::new(),
+            helpers: Helpers::new(),
+            abandoned: AtomicU64::new(start),
             device: Device::new(queue),
             driver: Role::new(),
         };
@@ -89,6 +95,7 @@ impl Shared {
     /// in another thread.
     #[cold]
     pub(crate) fn poison(&self, error: RingError) {
+        let _held = events::hold();
         let is_first = {
             let mut failure = self.failure.lock();
             let is_first = failure.is_none();
@@ -97,7 +104,7 @@ impl Shared {
             is_first
         };
         if is_first {
-            tracing::error!(%error, "the ring is poisoned");
+            event!(ERROR, %error, "the ring is poisoned");
         }
         // Sessions look at nothing but their leases. Who knows of the failure must find that they have none.
         self.slots.iter().for_each(|slot| self.revoke_leases(slot));

@@ -9,6 +9,7 @@ mod model;
 mod commit;
 mod durability;
 mod gate;
+mod helpers;
 mod hold;
 mod lease;
 mod parking;
@@ -17,6 +18,7 @@ mod rotation;
 mod shared;
 mod slot;
 mod waiting;
+mod watch;
 
 use core::sync::atomic::AtomicUsize as Count;
 use core::sync::atomic::Ordering::Relaxed;

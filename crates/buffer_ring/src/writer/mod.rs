@@ -16,6 +16,8 @@ use core::marker::PhantomData;
 use core::time::Duration;
 use std::io::IoSlice;
 
+use ring_io::events;
+
 use crate::append::{Patience, gather, total_len};
 use crate::ring::deadline;
 use crate::shared::Shared;
@@ -207,6 +209,8 @@ impl<'a> Writer<'a> {
         fill: &mut dyn FnMut(&mut [u8]),
     ) -> Result<Extent, AppendError> {
         self.shared.check_len(len)?;
+        // As with the ring's own appends.
+        let _held = events::hold();
         self.end_lease(Why::NoRoom);
         while let Some(size) = self.appetite.lease(len, self.shared.room()) {
             let lasts = self.begin_lease(size, patience)?;
@@ -280,6 +284,7 @@ impl Shared {
     }
 
     fn revoke(&self, slot: &Slot, sealed: bool) {
+        let _held = events::hold();
         let leased = self.registry.leased(slot, sealed);
         let revoked: Vec<_> = leased.filter_map(|cell| Some((cell, cell.revoke(slot)?))).collect();
         // If there is no barrier, all are left to their owners.
