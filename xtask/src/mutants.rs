@@ -1,11 +1,12 @@
 //! Breaks the protocol on purpose, one place at a time, and shows that a model notices.
 //!
 //! A mutant is one piece of code, what it is replaced with, and the model that has to fail then: see [`state`], [`parts`], [`ring`],
-//! [`commit`] and [`writer`]. The checkout stays as it is; a [copy](crate::workbench) of it is changed, built with loom, and changed
+//! [`commit`], [`foreign`] and [`writer`]. The checkout stays as it is; a [copy](crate::workbench) of it is changed, built with loom, and changed
 //! back. A mutant that does not compile is an error of the list, and so is code that does not stand there exactly once, or a model
 //! that fails without any change.
 
 mod commit;
+mod foreign;
 mod parts;
 mod ring;
 mod state;
@@ -34,7 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 type Group = (&'static str, &'static [[&'static str; 4]]);
 
 /// All of them.
-const GROUPS: &[&[Group]] = &[state::GROUPS, parts::GROUPS, ring::GROUPS, commit::GROUPS, writer::GROUPS];
+const GROUPS: &[&[Group]] =
+    &[state::GROUPS, parts::GROUPS, ring::GROUPS, commit::GROUPS, foreign::GROUPS, writer::GROUPS];
 
 struct Mutant {
     what: &'static str,

@@ -3,6 +3,7 @@
 use std::io::IoSlice;
 use std::time::Instant;
 
+use ring_io::events::{self, Hold};
 use ring_state::Duty;
 
 use crate::error::TimedOut;
@@ -88,6 +89,8 @@ impl Shared {
         patience: Patience,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<Extent, AppendError> {
+        // A subscriber that appends may fill the buffer that this thread is about to try.
+        let _held = events::hold();
         let grant = self.seize_after(missed, len, patience)?;
         Ok(self.fill(grant, len, fill))
     }
@@ -131,6 +134,9 @@ impl Shared {
         let Missed::Seized(mut seized, mut seen) = missed else { return Err(self.refusal(len)) };
         // A child that was not made by the C library's `fork` comes here first.
         self.check_process().map_err(|_| AppendError::Forked)?;
+        // The events of the first buffer come at once. Those of others, which a subscriber has filled meanwhile, come later: else that
+        // would go on without end, and at last this thread has a range.
+        let mut kept = None;
         loop {
             match seized {
                 Seized::Granted(grant) => {
@@ -138,11 +144,13 @@ impl Shared {
                     if grant.slot().generation() != seen.generation() {
                         self.rotation.publish(Life::new(grant.slot().generation(), seen.slot()));
                     }
+                    kept.into_iter().for_each(Hold::keep);
                     return Ok(grant);
                 }
                 Seized::Sealed(inside) => self.after_seal(inside, patience, seen)?,
                 Seized::Late(duty) => self.after_late(duty, patience, seen)?,
             }
+            kept.get_or_insert_with(events::hold);
             if self.has_ended() {
                 return Err(self.end_error());
             }
@@ -185,6 +193,7 @@ impl Shared {
 
     #[cold]
     fn pay_flush(&self, slot: &Slot, duty: Duty) {
+        let _held = events::hold();
         if let Some(flush) = slot.settle(duty) {
             self.dispatch(Some(flush));
         }
@@ -192,7 +201,10 @@ impl Shared {
 
     #[cold]
     fn after_seal(&self, inside: Inside<'_>, patience: Patience, seen: Life) -> Result<(), AppendError> {
-        self.dispatch(self.finish_seal(inside));
+        {
+            let _held = events::hold();
+            self.dispatch(self.finish_seal(inside));
+        }
         // Even if the buffer has opened again in place: whether a full buffer is told must not depend on the device's speed.
         if !self.auto_rotate {
             return Err(AppendError::Sealed);

@@ -91,6 +91,6 @@ impl BufferRingBuilder {
         let mut shared = Shared::new(&arena, auto_flush, auto_rotate, policy, start, queue);
         shared.latency = Recorder::new(measure_latency);
         shared.gap = content..start;
-        Ok(BufferRing::new(Arc::new(shared)))
+        Ok(BufferRing::new(shared))
     }
 }

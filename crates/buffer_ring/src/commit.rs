@@ -10,9 +10,10 @@
 
 use std::time::Instant;
 
-use ring_io::Wait;
+use ring_io::{Wait, events};
 
 use crate::append::Patience;
+use crate::drive::SUSPICIOUS;
 use crate::error::TimedOut;
 use crate::flights::Flight;
 use crate::flush::Sealing;
@@ -44,6 +45,14 @@ impl Errand<'_> {
     }
 }
 
+/// How a batch was led.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Led {
+    ToItsEnd,
+    /// It is sealed, and goes out when a reservation ends that has been held for suspiciously long.
+    BehindReservation,
+}
+
 impl Shared {
     /// Appends, and returns when the bytes are durable.
     pub(crate) fn append_durable(&self, payload: &[u8], deadline: Option<Instant>) -> Result<Extent, AppendError> {
@@ -61,6 +70,7 @@ impl Shared {
         self.check_device()?;
         let patience = deadline.map_or(Patience::ForRoom, |deadline| Patience::Until(Some(deadline)));
         let start = self.latency.start();
+        let held = events::hold();
         let mut grant = self.seize(len, patience)?;
         fill(grant.bytes_mut());
         let (slot, extent) = (grant.slot(), grant.extent());
@@ -71,6 +81,7 @@ impl Shared {
             Some(flush) if deadline.is_none() => self.write_now(flush, None),
             flush => self.dispatch(flush),
         }
+        drop(held);
         let outcome = self.wait(Errand { address: extent.end(), deadline, recalled: None });
         self.latency.stop(Measure::Commit, start);
         outcome.map(|()| extent).map_err(|error| AppendError::after(extent, error))
@@ -119,9 +130,13 @@ impl Shared {
         let mut called = false;
         let outcome = self.await_durable(errand, &mut called);
         drop(waiting);
-        if called || outcome == Err(RingError::TimedOut) {
+        let gave_up = outcome == Err(RingError::TimedOut);
+        if called || gave_up {
             // What this thread was to do is somebody else's now.
             self.tell_parked();
+        }
+        if gave_up && errand.recalled.is_none() {
+            self.abandon(errand.address);
         }
         outcome
     }
@@ -160,7 +175,13 @@ impl Shared {
         if self.has_open_bytes(address)
             && let Some(flight) = self.flights.start(self.is_syncing(), || self.open_bytes())
         {
-            self.lead(flight, errand)?;
+            let led = {
+                let _held = events::hold();
+                self.lead(flight, errand)?
+            };
+            if led == Led::BehindReservation {
+                self.warn_of_stall();
+            }
             return Ok(true);
         }
         if self.durability.written() >= address
@@ -191,7 +212,8 @@ impl Shared {
     }
 
     /// Seals a batch and has it written. The flight ends when it has been, so that others gather until then.
-    fn lead(&self, flight: Flight<'_>, errand: Errand<'_>) -> Result<(), RingError> {
+    fn lead(&self, flight: Flight<'_>, errand: Errand<'_>) -> Result<Led, RingError> {
+        let mut led = Led::ToItsEnd;
         if self.await_departure(errand)? {
             let commits = flight.depart(|| self.counters.now());
             self.latency.count(Measure::BatchSize, commits as u64);
@@ -199,7 +221,7 @@ impl Shared {
             match self.try_seal(current) {
                 Sealing::Sealed(Some(flush)) if errand.deadline.is_none() => {
                     self.write_now(flush, Some(flight));
-                    return Ok(());
+                    return Ok(led);
                 }
                 // With a deadline this thread must not be at the device; without the flush somebody is still inside, who will send it.
                 Sealing::Sealed(flush) => {
@@ -207,7 +229,7 @@ impl Shared {
                     self.dispatch(flush);
                     // Without `auto_flush` it is held now, and nobody else may ask for it.
                     self.flush_held_below(errand.address);
-                    self.await_straggler(current, errand)?;
+                    led = self.await_straggler(current, errand)?;
                     self.latency.stop(Measure::Stragglers, start);
                 }
                 Sealing::Already | Sealing::Empty => {}
@@ -215,13 +237,20 @@ impl Shared {
         }
         drop(flight);
         self.tell_parked();
-        Ok(())
+        Ok(led)
     }
 
-    /// Waits until `life` has been written, which somebody may still be inside of.
-    fn await_straggler(&self, life: Life, errand: Errand<'_>) -> Result<(), RingError> {
+    /// Waits until `life` has been written, which a writer may still be inside of. Not for long: a flight that a held reservation keeps
+    /// from departing must not keep others from theirs, nor its leader's events from their subscriber.
+    fn await_straggler(&self, life: Life, errand: Errand<'_>) -> Result<Led, RingError> {
         let recalled = || errand.is_recalled().then_some(Err(RingError::TimedOut));
-        self.wait_patiently(errand.deadline, || self.outcome(|| self.has_completed(life)).or_else(recalled))?
+        let suspicious = Instant::now() + SUSPICIOUS;
+        let until = errand.deadline.map_or(suspicious, |deadline| deadline.min(suspicious));
+        match self.wait_until(Some(until), || self.outcome(|| self.has_completed(life)).or_else(recalled)) {
+            Ok(outcome) => outcome.map(|()| Led::ToItsEnd),
+            Err(TimedOut) if until < suspicious => Err(RingError::TimedOut),
+            Err(TimedOut) => Ok(Led::BehindReservation),
+        }
     }
 
     /// Waits until the policy lets the batch be sealed; `false` if there is no need any more.

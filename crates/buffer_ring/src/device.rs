@@ -1,7 +1,7 @@
 //! The way to the file, for as long as there is a ring.
 
 use ring_io::fork::Process;
-use ring_io::{DeviceError, WriteMode};
+use ring_io::{DeviceError, WriteMode, events};
 
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use imp::{WriteQueue, attach};
@@ -79,6 +79,7 @@ impl Device {
 
     /// Takes the queue away, which waits for what is in flight.
     pub(crate) fn close(&self) {
+        let _held = events::hold();
         drop(self.queue.write().take());
     }
 }

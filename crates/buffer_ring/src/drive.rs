@@ -3,13 +3,16 @@
 use core::time::Duration;
 use std::time::Instant;
 
-use ring_io::Wait;
+use ring_io::{Wait, events};
 
 use crate::RingError;
 use crate::error::TimedOut;
 use crate::role::Holder;
 use crate::shared::Shared;
 use crate::sync::yield_now;
+
+/// A wait for a writer that is inside a buffer takes this long only if a reservation is held.
+pub(crate) const SUSPICIOUS: Duration = Duration::from_secs(1);
 
 impl Shared {
     /// Takes finished writes from the device, if there are any, and nobody else is at it.
@@ -26,6 +29,7 @@ impl Shared {
 
     /// Takes from the device what has ended there, and says how much.
     pub(crate) fn drive(&self, driver: Holder<'_>, wait: Wait) -> usize {
+        let _held = events::hold();
         let mut finished = Vec::new();
         let synced = self.device.with(|queue| queue.reap(wait, &mut finished)).flatten();
         let count = finished.len() + usize::from(synced.is_some());
@@ -101,7 +105,7 @@ impl Shared {
         deadline: Option<Instant>,
         mut ready: impl FnMut() -> Option<T>,
     ) -> Result<T, TimedOut> {
-        let suspicious = Instant::now() + Duration::from_secs(1);
+        let suspicious = Instant::now() + SUSPICIOUS;
         let outcome =
             self.wait_until(Some(deadline.map_or(suspicious, |deadline| deadline.min(suspicious))), &mut ready);
         if outcome.is_ok() || deadline.is_some_and(|deadline| deadline <= suspicious) {

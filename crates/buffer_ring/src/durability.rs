@@ -13,7 +13,7 @@
 
 use std::time::Instant;
 
-use ring_io::DeviceError;
+use ring_io::{DeviceError, event, events};
 
 use crate::RingError;
 use crate::latency::Measure;
@@ -108,6 +108,7 @@ impl Shared {
     /// Makes durable what is written now, on behalf of all who wait for that; `false` if it all is. Waits for the device only if
     /// `to_its_end`.
     pub(crate) fn sync_device(&self, syncer: Holder<'_>, to_its_end: bool) -> bool {
+        let _held = events::hold();
         // In a statement of its own: the lock must not last as long as the sync.
         let needed = self.durability.ledger.lock().begin_sync();
         if needed && !to_its_end {
@@ -138,7 +139,8 @@ impl Shared {
             Ok(()) => {
                 self.update(Ledger::end_sync);
                 self.counters.synced();
-                tracing::debug!(durable = self.durability.durable(), "synced");
+                let durable = self.durability.durable();
+                event!(DEBUG, durable, "synced");
             }
             Err(error) => self.poison(RingError::Device(error)),
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ring_alloc::Frozen;
-use ring_io::Finished;
+use ring_io::{Finished, event, events};
 use ring_state::Seal;
 
 use crate::RingError;
@@ -150,7 +150,7 @@ impl Shared {
         let slot = inside.slot();
         let (generation, base, len) = (slot.generation(), slot.base(), slot.sealed_len());
         inside.note_time(self.counters.now());
-        tracing::trace!(generation, base, len, "sealed");
+        event!(TRACE, generation, base, len, "sealed");
         let next_base = base + ring_alloc::round_up(u64::from(len));
         self.rotation.hand_over(Life::new(generation, slot.index()), next_base);
         self.advance();
@@ -165,6 +165,8 @@ impl Shared {
     }
 
     /// Seals `life` if it is open and has bytes.
+    ///
+    /// The caller holds events back until it has dealt with the flush.
     pub(crate) fn try_seal(&self, life: Life) -> Sealing<'_> {
         let slot = &self.slots[life.slot()];
         // If it cannot be entered, its flush has begun.
@@ -182,6 +184,7 @@ impl Shared {
 
     /// Seals `life` if it is open and has bytes. `false` if it is open and has none.
     pub(crate) fn seal(&self, life: Life) -> bool {
+        let _held = events::hold();
         match self.try_seal(life) {
             Sealing::Sealed(flush) => {
                 self.dispatch(flush);
@@ -236,6 +239,7 @@ impl Shared {
     /// Sends the bytes on their way, if there is a flush. By the one thread that took it.
     #[cold]
     pub(crate) fn dispatch(&self, flush: Option<Flush<'_>>) {
+        let _held = events::hold();
         if let Some(write) = flush.and_then(|flush| self.prepare(flush)) {
             self.submit(write);
         }
@@ -261,6 +265,7 @@ impl Shared {
     /// could not be a durable write, this thread finds next that a sync is needed.
     #[cold]
     pub(crate) fn write_now(&self, flush: Flush<'_>, flight: Option<Flight<'_>>) {
+        let _held = events::hold();
         match self.prepare(flush) {
             // A serialized file takes it when its turn comes.
             Some(write) if self.device.is_serialized() && self.durability.written() < write.base => self.submit(write),
@@ -301,7 +306,7 @@ impl Shared {
         let (generation, base, len) = (slot.generation(), slot.base(), flush.len());
         let bytes = flush.freeze();
         self.counters.dispatched(bytes.len() as u64 - u64::from(len));
-        tracing::trace!(generation, base, len, "flushing");
+        event!(TRACE, generation, base, len, "flushing");
         if !self.device.exists() {
             // As good as written, and never durable.
             self.complete(bytes, false);

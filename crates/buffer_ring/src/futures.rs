@@ -1,30 +1,22 @@
-//! The futures of the feature `async`, and the two threads that do the work while they are pending.
+//! The futures of the feature `async`.
 //!
 //! A future must not block, so it cannot lead a batch, sync, or drive the device as a thread that waits does. While futures are
-//! pending, one thread waits in their stead for the lowest address that they wait for, and another for room. Each is started when
-//! it is needed for the first time, sleeps while nothing is pending, and ends with the ring.
-//!
-//! The lowest, because nothing is durable before what lies below it; what came meanwhile goes out in the same batch, unless that was
-//! sealed already. A future that comes later and needs less recalls the thread from what it is at, which may be a wait for bytes behind
-//! a reservation that is held.
+//! pending, [threads of the ring](crate::helpers) do that in their stead.
 //!
 //! A future knows no runtime: it leaves its waker where it will be woken, and dropping it takes the waker away again.
 
 use core::future::Future;
 use core::pin::Pin;
-use core::sync::atomic::AtomicBool;
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::task::{Context, Poll, Waker};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
-use parking_lot::{Condvar, Mutex};
+use ring_io::event;
 
 use crate::append::Patience;
-use crate::commit::Errand;
 use crate::flights::Waiting;
-use crate::parking::Place;
+use crate::helpers::{Helpers, Ticket, run_again_after_panic, wake_all};
 use crate::rotation::Life;
 use crate::shared::Shared;
 use crate::{AppendError, BufferRing, Extent, RingError};
@@ -57,14 +49,16 @@ impl BufferRing {
 
     /// [`wait_durable`](Self::wait_durable) as a future. Dropping it takes nothing from others who wait.
     ///
-    /// It waits for reservations in the buffers concerned, too: one that the task holds itself keeps it pending for ever. A waker may be
-    /// called by a thread that is at the device: it must not drop the ring itself.
+    /// It waits for reservations in the buffers concerned, too: one that the task holds itself keeps it pending for ever.
+    ///
+    /// A waker is called by a thread of the ring, which holds nothing then: it may use the ring, and drop it. If it panics, the panic
+    /// goes to the panic hook and to `tracing`, and to no other task or thread. While it blocks, other tasks of the ring are not woken.
     ///
     /// # Errors
     ///
     /// Those of [`wait_durable`](Self::wait_durable).
     pub fn wait_durable_async(&self, address: u64) -> DurableFuture<'_> {
-        DurableFuture { shared: &self.shared, address, waiting: None, place: None }
+        DurableFuture { shared: &self.shared, address, waiting: None, ticket: None }
     }
 }
 
@@ -76,7 +70,7 @@ pub struct DurableFuture<'a> {
     address: u64,
     /// Since the first poll, so that what goes out meanwhile is durable.
     waiting: Option<Waiting<'a>>,
-    place: Option<Place>,
+    ticket: Option<Ticket>,
 }
 
 impl Future for DurableFuture<'_> {
@@ -89,7 +83,7 @@ impl Future for DurableFuture<'_> {
             return Poll::Ready(Err(forked));
         }
         // The waker may be another one each time.
-        this.forget();
+        this.forget(false);
         if !shared.device.exists() {
             return Poll::Ready(Err(RingError::NoDevice));
         }
@@ -101,33 +95,36 @@ impl Future for DurableFuture<'_> {
         if let Err(error) = shared.check_appended(address) {
             return Poll::Ready(Err(error));
         }
+        // Foreign code, which may panic: before anything is begun.
+        let waker = context.waker().clone();
         this.waiting.get_or_insert_with(|| shared.flights.arrive(!shared.is_sealed(address)));
-        this.place = Some(shared.parking.follow(address, context.waker().clone()));
-        if let Some(outcome) = shared.durable_outcome(address) {
-            this.forget();
-            return Poll::Ready(outcome);
-        }
-        if !shared.helpers.commit(shared, address) {
+        match shared.helpers.await_commit(shared, address, waker) {
+            Ok(ticket) => {
+                this.ticket = Some(ticket);
+                Poll::Pending
+            }
             // Without a thread it cannot be had without waiting.
-            return Poll::Ready(shared.wait_durable(address, None));
+            Err(error) => {
+                warn_of_blocking(error);
+                Poll::Ready(shared.wait_durable(address, None))
+            }
         }
-        Poll::Pending
     }
 }
 
 impl DurableFuture<'_> {
-    fn forget(&mut self) {
-        if let Some(place) = self.place.take()
+    fn forget(&mut self, abandoned: bool) {
+        if let Some(ticket) = self.ticket.take()
             && !self.shared.is_inherited()
         {
-            self.shared.parking.unfollow(place);
+            self.shared.helpers.forget_commit(ticket, abandoned);
         }
     }
 }
 
 impl Drop for DurableFuture<'_> {
     fn drop(&mut self) {
-        self.forget();
+        self.forget(true);
     }
 }
 
@@ -153,13 +150,18 @@ impl Future for AppendFuture<'_> {
             Err(AppendError::RingFull) if !shared.next_is_held(seen) => {}
             outcome => return Poll::Ready(outcome),
         }
-        match shared.helpers.await_room(shared, seen, context.waker()) {
-            Some(place) => {
+        // Foreign code, which may panic: before anything is begun.
+        let waker = context.waker().clone();
+        match shared.helpers.await_room(shared, seen, waker) {
+            Ok(place) => {
                 this.place = Some(place);
                 Poll::Pending
             }
             // Without a thread it cannot be had without waiting.
-            None => Poll::Ready(shared.append(this.payload, Patience::ForRoom)),
+            Err(error) => {
+                warn_of_blocking(error);
+                Poll::Ready(shared.append(this.payload, Patience::ForRoom))
+            }
         }
     }
 }
@@ -169,8 +171,7 @@ impl AppendFuture<'_> {
         if let Some(place) = self.place.take()
             && !self.shared.is_inherited()
         {
-            // Not dropped within the lock: with the waker a task may go, and with it others who wait for room.
-            drop(self.shared.helpers.room.with(|room| room.wakers.remove(&place)));
+            self.shared.helpers.forget_room(place);
         }
     }
 }
@@ -181,163 +182,60 @@ impl Drop for AppendFuture<'_> {
     }
 }
 
-/// The threads that wait in the stead of futures.
-#[derive(Debug, Default)]
-pub(crate) struct Helpers {
-    commit: Helper<Commits>,
-    room: Helper<Room>,
-    /// Whether the ring is going.
-    ending: AtomicBool,
-    /// Whether the thread that waits for durability is to look at once what it is wanted for. Changed within its lock.
-    recalled: AtomicBool,
+fn warn_of_blocking(error: io::Error) {
+    event!(WARN, %error, "cannot start a thread for futures: they block");
 }
 
-/// What futures wait for to be durable.
+/// The tasks that wait for room.
 #[derive(Debug, Default)]
-struct Commits {
-    /// Where it ends. Some of those who wait for it may have been dropped.
-    wanted: BTreeSet<u64>,
-    /// The one that the thread is at.
-    current: Option<u64>,
-}
-
-/// Those who wait for room.
-#[derive(Debug, Default)]
-struct Room {
+pub(crate) struct Room {
     wakers: BTreeMap<u64, Waker>,
     arrivals: u64,
     /// The oldest life that one of them has found to be full.
     seen: Option<Life>,
 }
 
+impl Room {
+    /// Adds a task that has found life `seen` to be full. The answer is its number.
+    fn add(&mut self, seen: Life, waker: Waker) -> u64 {
+        self.arrivals += 1;
+        self.wakers.insert(self.arrivals, waker);
+        self.seen = Some(self.seen.map_or(seen, |oldest| oldest.min(seen)));
+        self.arrivals
+    }
+
+    /// Takes them all out.
+    pub(crate) fn take(&mut self) -> Vec<Waker> {
+        self.seen = None;
+        core::mem::take(&mut self.wakers).into_values().collect()
+    }
+}
+
 impl Helpers {
-    /// Has somebody wait until `address` is durable. `false` if there is no thread to be had.
-    fn commit(&self, shared: &Arc<Shared>, address: u64) -> bool {
-        let mut interrupted = None;
-        let add = |commits: &mut Commits| {
-            commits.wanted.insert(address);
-            interrupted = commits.current.filter(|&current| address < current);
-            if interrupted.is_some() {
-                self.recalled.store(true, Relaxed);
-            }
-        };
-        let waits = self.commit.want(shared, "ring-commit", Shared::commit_for_futures, add);
-        if let Some(current) = interrupted {
-            shared.wake_helper_at(current);
-        }
-        waits
+    /// Has `waker` woken when another life than `seen` is current. The error says why there is no thread to do it.
+    pub(crate) fn await_room(&self, shared: &Shared, seen: Life, waker: Waker) -> io::Result<u64> {
+        let place = self.room.with(|room| room.add(seen, waker));
+        let started = self.room.start(shared, "ring-room", Shared::await_room_for_futures);
+        started.map(|()| place).inspect_err(|_| self.forget_room(place))
     }
 
-    /// Leaves `waker` with somebody who waits until another life than `seen` is current. `None` if there is no thread to be had.
-    fn await_room(&self, shared: &Arc<Shared>, seen: Life, waker: &Waker) -> Option<u64> {
-        let mut place = 0;
-        let add = |room: &mut Room| {
-            room.arrivals += 1;
-            place = room.arrivals;
-            room.wakers.insert(place, waker.clone());
-            room.seen = Some(room.seen.map_or(seen, |oldest| oldest.min(seen)));
-        };
-        let waits = self.room.want(shared, "ring-room", Shared::await_room_for_futures, add);
-        if !waits {
-            drop(self.room.with(|room| room.wakers.remove(&place)));
-        }
-        waits.then_some(place)
-    }
-
-    pub(crate) fn is_ending(&self) -> bool {
-        self.ending.load(Acquire)
-    }
-}
-
-/// A thread that is started when it is wanted, and what it is wanted for.
-#[derive(Debug, Default)]
-struct Helper<W> {
-    wanted: Mutex<W>,
-    changed: Condvar,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl<W> Helper<W> {
-    fn with<R>(&self, f: impl FnOnce(&mut W) -> R) -> R {
-        f(&mut self.wanted.lock())
-    }
-
-    /// Adds to what is wanted, and sees to it that there is a thread.
-    fn want(&self, shared: &Arc<Shared>, name: &str, run: fn(&Shared), add: impl FnOnce(&mut W)) -> bool {
-        self.with(add);
-        self.changed.notify_one();
-        let mut thread = self.thread.lock();
-        if thread.is_none() {
-            let shared = Arc::clone(shared);
-            match ring_io::spawn(name, move || run(&shared)) {
-                Ok(started) => *thread = Some(started),
-                Err(error) => tracing::warn!(%error, name, "cannot start a thread for futures: they block"),
-            }
-        }
-        thread.is_some()
-    }
-
-    /// What is wanted, taken by `take` when there is something; `None` when the ring is going.
-    fn next<R>(&self, ending: impl Fn() -> bool, take: impl Fn(&mut W) -> Option<R>) -> Option<R> {
-        let mut wanted = self.wanted.lock();
-        loop {
-            if ending() {
-                return None;
-            }
-            if let Some(next) = take(&mut wanted) {
-                return Some(next);
-            }
-            self.changed.wait(&mut wanted);
-        }
-    }
-
-    /// Waits until the thread has ended, which has been told to.
-    fn end(&self) {
-        // So that it is either before its look at whether the ring is going, or asleep.
-        drop(self.wanted.lock());
-        self.changed.notify_one();
-        if let Some(thread) = self.thread.lock().take()
-            // A waker that drops the ring is called by that thread.
-            && thread.thread().id() != thread::current().id()
-        {
-            let ended = thread.join();
-            debug_assert!(ended.is_ok(), "a helper panicked");
-        }
+    fn forget_room(&self, place: u64) {
+        let waker = self.room.with(|room| room.wakers.remove(&place));
+        // Not dropped within the lock: with the waker a task may go, and with it others that wait for room.
+        drop(waker);
     }
 }
 
 impl Shared {
-    fn commit_for_futures(&self) {
-        let helpers = &self.helpers;
-        let ending = || helpers.is_ending();
-        let first = |commits: &mut Commits| {
-            commits.current = commits.wanted.first().copied();
-            helpers.recalled.store(false, Relaxed);
-            commits.current
-        };
-        while let Some(address) = helpers.commit.next(ending, first) {
-            let errand = Errand { address, deadline: None, recalled: Some(&helpers.recalled) };
-            if self.run(errand) == Err(RingError::TimedOut) {
-                continue;
-            }
-            let done = address.max(self.durability.durable());
-            helpers.commit.with(|commits| commits.wanted.retain(|&wanted| wanted > done));
-            // Most have been woken by whoever brought the outcome. Not if one of them waits for what nobody has appended: its look at the
-            // tail was deceived by a thread whose bytes did not fit. All of them look again, each for itself.
-            self.parking.wake_up_to(done);
-        }
-    }
-
-    /// The thread that waits until `address` is durable looks again, wherever it sleeps.
-    fn wake_helper_at(&self, address: u64) {
-        self.waiters.wake();
-        self.parking.call_at(address);
-        self.device.interrupt();
-    }
-
+    /// The life of the thread that waits for room.
     fn await_room_for_futures(&self) {
+        let room = &self.helpers.room;
+        run_again_after_panic(|| self.await_room_until_the_end(), || wake_all(room.with(Room::take)));
+    }
+
+    fn await_room_until_the_end(&self) {
         let ending = || self.helpers.is_ending();
-        // Those who wait stay in the list, so that they can take themselves away.
+        // Those that wait stay in the list, so that they can take themselves away.
         while let Some(seen) = self.helpers.room.next(ending, |room| room.seen.filter(|_| !room.wakers.is_empty())) {
             let news = || {
                 self.rotation.current() != seen
@@ -346,33 +244,18 @@ impl Shared {
                     || self.next_is_held(seen)
                     || ending()
             };
-            // It may be at the device when there is room. Without a deadline the wait ends only with news.
-            let _wanted = self.waiters.ask_for_room();
-            let _ = self.wait_until(None, || news().then_some(()));
-            let woken = self.helpers.room.with(|room| {
-                room.seen = None;
-                core::mem::take(&mut room.wakers)
-            });
-            woken.into_values().for_each(Waker::wake);
+            {
+                // It may be at the device when there is room.
+                let _wanted = self.waiters.ask_for_room();
+                // Without a deadline the wait ends only with news.
+                let _ = self.wait_until(None, || news().then_some(()));
+            }
+            wake_all(self.helpers.room.with(Room::take));
         }
-    }
-
-    /// Ends the threads; whatever they wait for, no future is pending any more.
-    pub(crate) fn end_helpers(&self) {
-        let helpers = &self.helpers;
-        helpers.commit.with(|_| {
-            helpers.ending.store(true, Release);
-            helpers.recalled.store(true, Relaxed);
-        });
-        self.waiters.wake();
-        self.parking.wake_up_to(u64::MAX);
-        self.device.interrupt();
-        helpers.commit.end();
-        helpers.room.end();
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use core::pin::pin;
     use core::time::Duration;
@@ -411,8 +294,7 @@ mod tests {
         };
         // Not by a future, which would find out at once.
         let (deceived, deceived_is_woken) = channel();
-        ring.shared.parking.follow(1 << 40, deceived);
-        assert!(ring.shared.helpers.commit(&ring.shared, 1 << 40));
+        assert!(ring.shared.helpers.await_commit(&ring.shared, 1 << 40, deceived).is_ok());
         let (waker, is_woken) = channel();
         let mut durable = pin!(ring.wait_durable_async(extent.end()));
         while durable.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
@@ -420,5 +302,19 @@ mod tests {
         }
         assert!(ring.durable_watermark() >= extent.end());
         deceived_is_woken();
+    }
+
+    /// What a task found full before others came may have been left behind: it has to look again, though the latest life is full, too.
+    #[test]
+    fn the_oldest_life_that_a_task_found_full_decides_when_all_look_again() {
+        let [first, second, third] = [1, 2, 3].map(|generation| Life::new(generation, 0));
+        let mut room = Room::default();
+        for (seen, oldest) in [(second, second), (third, second), (first, first), (third, first)] {
+            room.add(seen, Waker::noop().clone());
+            assert_eq!(room.seen, Some(oldest));
+        }
+        assert_eq!((room.take().len(), room.seen), (4, None));
+        room.add(third, Waker::noop().clone());
+        assert_eq!(room.seen, Some(third));
     }
 }

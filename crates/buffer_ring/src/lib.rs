@@ -23,6 +23,12 @@
 //!
 //! There is no background thread. Threads that wait do what there is to do: one of them writes the batch for all, or drives the
 //! device, the others sleep. With nobody waiting, finished writes are taken along by the next flush.
+//!
+//! # Wakers and subscribers
+//!
+//! The wakers of futures and the subscribers of `tracing` are code that the ring does not know. It calls them when its own state is
+//! complete, with nothing locked: they may use the ring. Their panics end in the ring, after the panic hook has reported them, and
+//! harm no other task or thread. Events that a subscriber causes itself, by using the ring, are not emitted.
 
 mod append;
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -40,9 +46,10 @@ mod flights;
 mod flush;
 #[cfg(doctest)]
 mod forbidden;
-#[cfg(all(feature = "async", not(any(loom, shuttle))))]
+#[cfg(any(feature = "async", test))]
 mod futures;
 mod gate;
+mod helpers;
 mod hold;
 mod latency;
 mod ledger;
@@ -71,7 +78,7 @@ pub use error::{AppendError, OptionsError, ReadError, RingError, RotateError};
 pub use extent::Extent;
 pub use flights::CommitPolicy;
 pub use flush::{BufferHandle, FlushTicket};
-#[cfg(all(feature = "async", not(any(loom, shuttle))))]
+#[cfg(feature = "async")]
 pub use futures::{AppendFuture, DurableFuture};
 pub use hdrhistogram;
 pub use latency::Latencies;

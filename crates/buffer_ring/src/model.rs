@@ -8,7 +8,7 @@ use ring_io::{AttachError, DeviceError, Finished, QuikIO, Wait, WriteMode};
 use crate::shared::Shared;
 use crate::sync::Ordering::{AcqRel, Acquire};
 use crate::sync::{AtomicUsize, Condvar, Mutex};
-use crate::{BufferRing, CommitPolicy};
+use crate::{BufferRing, CommitPolicy, DurableWatch};
 
 /// A device and its remote control.
 #[derive(Clone, Debug)]
@@ -102,7 +102,7 @@ impl ModelDevice {
     pub fn ring_with(&self, capacity: usize, auto_flush: bool, auto_rotate: bool, policy: CommitPolicy) -> BufferRing {
         let arena = Arc::new(Arena::new(capacity, 4096).expect("a valid arena"));
         let queue = WriteQueue(self.clone());
-        BufferRing::new(Arc::new(Shared::new(&arena, auto_flush, auto_rotate, policy, 0, Some(queue))))
+        BufferRing::new(Shared::new(&arena, auto_flush, auto_rotate, policy, 0, Some(queue)))
     }
 
     /// Completes the `n`-th write or sync in flight; `false` if there is none.
@@ -166,6 +166,14 @@ impl ModelDevice {
         let mut writes: Vec<_> = durable.map(|write| (write.offset, write.bytes.len())).collect();
         writes.sort_unstable();
         writes.into_iter().fold(0, |end, (at, len)| if at == end { end + len as u64 } else { end })
+    }
+}
+
+impl DurableWatch {
+    /// What its event counts, which is taken away. The first call makes the event.
+    #[must_use]
+    pub fn take_event(&self) -> usize {
+        self.bell().expect("a model of one").take()
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Parking {
 #[derive(Debug, Default)]
 struct Lot {
     places: BTreeMap<Place, Parked>,
-    /// Of those who can do nothing but wait: they are never called.
+    /// Of those that do nothing but wait: they are never called.
     followers: BTreeMap<Place, Waker>,
     arrivals: u64,
 }
@@ -73,8 +73,6 @@ impl Parking {
         if waker.is_some() {
             self.count.fetch_sub(1, AcqRel);
         }
-        // Only now, when nothing is locked: with the waker a task may go, and with it others who follow.
-        drop(waker);
     }
 
     /// Gives the place up, if it is still there. Answers whether its owner was called, and so owes to look what there is to do.
@@ -107,8 +105,18 @@ impl Parking {
         covered.into_iter().for_each(Waker::wake);
     }
 
+    /// Wakes all that do nothing but wait. They have no place any more.
+    pub(crate) fn wake_followers(&self) {
+        let followers = {
+            let mut lot = self.lot.lock();
+            let followers = core::mem::take(&mut lot.followers);
+            self.count.fetch_sub(followers.len(), AcqRel);
+            followers
+        };
+        followers.into_values().for_each(Waker::wake);
+    }
+
     /// Calls all who wait for `address` itself.
-    #[cfg(all(feature = "async", not(any(loom, shuttle))))]
     pub(crate) fn call_at(&self, address: u64) {
         let mut lot = self.lot.lock();
         let all = Place { address, arrival: 0 }..=Place { address, arrival: u64::MAX };
@@ -216,7 +224,6 @@ mod tests {
         assert!(parking.is_empty());
     }
 
-    #[cfg(feature = "async")]
     #[test]
     fn a_call_to_an_address_goes_to_all_who_wait_for_it() {
         let (parking, places, woken) = parked(&[100, 200, 200, 300]);

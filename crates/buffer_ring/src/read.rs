@@ -1,5 +1,7 @@
 //! Reading back: from memory while the buffer is there, else from the file.
 
+use ring_io::events;
+
 use crate::rotation::Life;
 use crate::shared::Shared;
 use crate::slot::{Copied, Slot};
@@ -140,6 +142,7 @@ impl Shared {
     }
 
     fn read_file(&self, at: u64, target: &mut [u8]) -> Result<(), ReadError> {
+        let _held = events::hold();
         let gone = if self.device.exists() { ReadError::Closed } else { ReadError::Gone(at) };
         let read = self.device.with(|queue| queue.io().read_at(at, target)).ok_or(gone)??;
         let (missing, rest) = (at + read as u64, &mut target[read..]);

@@ -46,7 +46,11 @@ pub struct BufferRing {
 }
 
 impl BufferRing {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(mut shared: Shared) -> Self {
+        let shared = Arc::new_cyclic(|this| {
+            shared.this = Weak::clone(this);
+            shared
+        });
         let heir: Weak<Shared> = Arc::downgrade(&shared);
         Self { shared, _adopted: fork::adopt(heir) }
     }
@@ -429,7 +433,6 @@ impl Drop for BufferRing {
             // Never dropped, as it is where the C library's `fork` made the child.
             return mem::forget(Arc::clone(&self.shared));
         }
-        #[cfg(all(feature = "async", not(any(loom, shuttle))))]
         self.shared.end_helpers();
         self.shared.flush_everything();
         // Without a deadline the wait ends only when it is done.

@@ -14,6 +14,7 @@
 
 use crossbeam_utils::CachePadded;
 use ring_alloc::BLOCK;
+use ring_io::{event, events};
 
 use crate::RotateError;
 use crate::shared::Shared;
@@ -234,6 +235,7 @@ impl Rotation {
 impl Shared {
     /// Opens the next life if that is due and possible; to be called by whoever has removed an obstacle.
     pub(crate) fn advance(&self) {
+        let _held = events::hold();
         // One of those who wait for room may be at the device, where the next completion can be far.
         if self.advance_to(self.target()) && self.waiters.want_room() {
             self.device.interrupt();
@@ -246,9 +248,10 @@ impl Shared {
     }
 
     fn advance_to(&self, target: Target) -> bool {
+        let _held = events::hold();
         match self.rotation.advance(&self.slots, target) {
             Rotated::Opened(life) => {
-                tracing::trace!(generation = life.generation(), slot = life.slot(), "opened");
+                event!(TRACE, generation = life.generation(), slot = life.slot(), "opened");
                 self.waiters.wake();
                 true
             }

@@ -1,15 +1,17 @@
 //! What the ring, its tickets and its handles share: its parts, its first error.
 
 use core::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use ring_alloc::Arena;
 use ring_io::fork::{Inherited, Process};
+use ring_io::{event, events};
 
 use crate::bells::Bells;
 use crate::device::{Device, WriteQueue};
 use crate::durability::Durability;
 use crate::flights::Flights;
+use crate::helpers::Helpers;
 use crate::latency::Recorder;
 use crate::parking::Parking;
 use crate::role::Role;
@@ -17,7 +19,7 @@ use crate::rotation::Rotation;
 use crate::slot::Slot;
 use crate::stats::Counters;
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicBool, AtomicUsize, Mutex};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex};
 use crate::waiters::Waiters;
 use crate::writer::Registry;
 use crate::{AppendError, CommitPolicy, RingError};
@@ -25,6 +27,8 @@ use crate::{AppendError, CommitPolicy, RingError};
 /// What the ring, its tickets and its handles share.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// This, for threads of its own.
+    pub(crate) this: Weak<Self>,
     pub(crate) slots: Box<[Slot]>,
     pub(crate) rotation: Rotation,
     pub(crate) buffer_size: usize,
@@ -47,8 +51,9 @@ pub(crate) struct Shared {
     pub(crate) parking: Parking,
     pub(crate) flights: Flights,
     pub(crate) bells: Bells,
-    #[cfg(all(feature = "async", not(any(loom, shuttle))))]
-    pub(crate) helpers: crate::futures::Helpers,
+    pub(crate) helpers: Helpers,
+    /// The highest address that a caller has waited for in vain until its deadline.
+    pub(crate) abandoned: AtomicU64,
     /// From the end of what the file held before to the start of the log: nothing is ever written there.
     pub(crate) gap: Range<u64>,
     pub(crate) device: Device,
@@ -76,6 +81,7 @@ impl Shared {
         queue: Option<WriteQueue>,
     ) -> Self {
         let shared = Self {
+            this: Weak::new(),
             slots: (0..arena.count()).map(|index| Slot::new(arena, index)).collect(),
             rotation: Rotation::new(start),
             buffer_size: arena.buffer_size(),
@@ -92,9 +98,9 @@ impl Shared {
             waiters: Waiters::new(),
             parking: Parking::new(),
             flights: Flights::new(policy),
-            bells: Bells::default(),
-            #[cfg(all(feature = "async", not(any(loom, shuttle))))]
-            helpers: crate::futures::Helpers::default(),
+            bells: Bells::new(),
+            helpers: Helpers::new(),
+            abandoned: AtomicU64::new(start),
             gap: start..start,
             device: Device::new(queue),
             driver: Role::new(),
@@ -108,6 +114,7 @@ impl Shared {
     /// in another thread.
     #[cold]
     pub(crate) fn poison(&self, error: RingError) {
+        let _held = events::hold();
         let is_first = {
             let mut failure = self.failure.lock();
             let is_first = failure.is_none();
@@ -116,7 +123,7 @@ impl Shared {
             is_first
         };
         if is_first {
-            tracing::error!(%error, "the ring is poisoned");
+            event!(ERROR, %error, "the ring is poisoned");
         }
         // Sessions look at nothing but their leases. Who knows of the failure must find that they have none.
         self.slots.iter().for_each(|slot| self.revoke_leases(slot));

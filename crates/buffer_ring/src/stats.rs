@@ -10,7 +10,7 @@ use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crossbeam_utils::CachePadded;
-use ring_io::Engine;
+use ring_io::{Engine, event, events};
 
 use crate::latency::Latencies;
 use crate::shared::Shared;
@@ -241,10 +241,13 @@ impl Shared {
         busy.min_by_key(|oldest| oldest.buffer_start)
     }
 
-    /// Somebody has waited for long: says so, if it is for a reservation that has not ended.
+    /// Somebody has waited for long: says so, if it is for a reservation that has not ended. At once, since it may last; by a thread
+    /// that owes nothing to others.
     pub(crate) fn warn_of_stall(&self) {
         if let Some(OldestReservation { buffer_start, count, waiting: Some(waiting) }) = self.oldest_reservation() {
-            tracing::warn!(buffer_start, count, ?waiting, "reservations that have not ended hold the log back");
+            events::at_once(|| {
+                event!(WARN, buffer_start, count, ?waiting, "reservations that have not ended hold the log back");
+            });
         }
     }
 }

@@ -6,10 +6,11 @@ mod imp {
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
     pub(crate) use std::sync::OnceLock;
-    pub(crate) use std::thread::yield_now;
+    pub(crate) use std::thread::{JoinHandle, yield_now};
 
     use core::task::Waker;
     use core::time::Duration;
+    use std::io;
     use std::sync::Arc;
     use std::task::Wake;
     use std::thread;
@@ -44,6 +45,15 @@ mod imp {
             thread::sleep(self.nap);
             self.nap = (2 * self.nap).min(LONGEST_NAP);
         }
+    }
+
+    /// Starts a thread of the ring's own.
+    pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+        ring_io::spawn(name, run)
+    }
+
+    pub(crate) fn is_this_thread(thread: &JoinHandle<()>) -> bool {
+        thread.thread().id() == thread::current().id()
     }
 
     /// Lets its thread sleep until the waker is used, be it before or after.
@@ -84,6 +94,7 @@ mod imp {
 mod imp {
     use core::ops::{Deref, DerefMut};
     use core::task::Waker;
+    use std::io;
     use std::sync::Arc;
     use std::task::Wake;
     use std::time::Instant;
@@ -95,9 +106,18 @@ mod imp {
 
     pub(crate) use checker::hint::spin_loop;
     pub(crate) use checker::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-    pub(crate) use checker::thread::yield_now;
+    pub(crate) use checker::thread::{JoinHandle, yield_now};
     #[cfg(loom)]
     pub(crate) use loom::sync::atomic::fence;
+
+    /// A checker always has a thread left.
+    pub(crate) fn spawn(_: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+        Ok(checker::thread::spawn(run))
+    }
+
+    pub(crate) fn is_this_thread(thread: &JoinHandle<()>) -> bool {
+        thread.thread().id() == checker::thread::current().id()
+    }
 
     /// Shuttle's threads see everything at once.
     #[cfg(shuttle)]

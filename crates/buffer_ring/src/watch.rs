@@ -3,21 +3,28 @@
 use core::fmt;
 use core::time::Duration;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+#[cfg(not(any(loom, shuttle)))]
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::RingError;
-use crate::bells::Bells;
+use crate::bells::{self, Bell};
+use crate::commit::Errand;
 use crate::ring::deadline;
 use crate::shared::Shared;
-use crate::sync::Parker;
+use crate::sync::{Mutex, OnceLock, Parker, yield_now};
 
 /// The durable watermark of a ring, to follow it: for replicating what is on stable storage, for answering clients in the order of the
 /// log, for an event loop. It may outlive the ring. Made by [`BufferRing::durable_watch`](crate::BufferRing::durable_watch).
 ///
-/// It asks for nothing: the watermark moves when somebody [waits for durability](crate::BufferRing::wait_durable) or
+/// It asks for nothing: the watermark moves when a thread or a future [waits for durability](crate::BufferRing::wait_durable) or
 /// [syncs](crate::BufferRing::sync). So an address may be waited for long before it is given out.
+///
+/// What was asked for is seen also if its caller gave up. A commit whose time is over
+/// ([`NotDurableYet`](crate::AppendError::NotDurableYet), [`TimedOut`](RingError::TimedOut)), or whose future was dropped, is brought to
+/// its end while the watermark is followed: by a thread that waits here, or, for those that have nothing but an
+/// [`eventfd`](Self::eventfd), by a thread that the ring starts for that.
 ///
 /// ```
 /// # use buffer_ring::{BufferRing, BufferRingOptions};
@@ -33,13 +40,29 @@ use crate::sync::Parker;
 #[derive(Clone)]
 pub struct DurableWatch {
     shared: Arc<Shared>,
-    /// Made when it is asked for. The ring has it weakly, so that it is closed with the last watch.
-    event: Arc<OnceLock<Arc<OwnedFd>>>,
+    /// Of this watch and its clones.
+    event: Arc<Event>,
+}
+
+/// The event of a watch, made when it is asked for. The ring forgets it when the last clone of the watch is dropped.
+struct Event {
+    shared: Arc<Shared>,
+    bell: OnceLock<(u64, Arc<Bell>)>,
+    making: Mutex<()>,
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        if let Some((number, _)) = self.bell.get() {
+            self.shared.bells.remove(*number);
+        }
+    }
 }
 
 impl DurableWatch {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
-        Self { shared: Arc::clone(shared), event: Arc::default() }
+        let event = Event { shared: Arc::clone(shared), bell: OnceLock::new(), making: Mutex::new(()) };
+        Self { shared: Arc::clone(shared), event: Arc::new(event) }
     }
 
     /// The watermark: every byte of the log below is on stable storage. Only grows.
@@ -68,27 +91,44 @@ impl DurableWatch {
     }
 
     /// An `eventfd(2)` for an event loop (`poll`, `epoll`, io_uring, tokio's `AsyncFd`): readable after each move of the watermark, after
-    /// the ring was poisoned, and after it has gone. One for this watch and its clones.
+    /// the ring was poisoned, and after it has gone; at once, if one of the latter two came first. One for this watch and its clones.
     ///
-    /// After the first call look at [`get`](Self::get) once: moves before it are not told. Then, each time it is readable, read its 8
+    /// After the first call look at [`get`](Self::get) once: moves before it do not count. Then, each time it is readable, read its 8
     /// bytes, which makes it unreadable until the next move, and after that look. It is non-blocking, and closed with the last clone
-    /// of this watch; [`try_clone_to_owned`](BorrowedFd::try_clone_to_owned) gives one of your own. Nobody is told why
-    /// it is readable: [`wait_ge_timeout`](Self::wait_ge_timeout) with a timeout of zero tells of a failure.
+    /// of this watch; [`try_clone_to_owned`](BorrowedFd::try_clone_to_owned) gives one of your own, which is never readable again
+    /// when the last clone has gone. It does not say why it is readable: [`wait_ge_timeout`](Self::wait_ge_timeout) with a timeout
+    /// of zero returns the failure.
+    ///
+    /// A commit whose caller gives up later is finished by a thread that is started then. At a task limit there is none: a warning of
+    /// `tracing` says so, and the event comes with the next commit, or with the next call that takes finished writes from the device.
     ///
     /// # Errors
     ///
-    /// If the process has no descriptor left.
+    /// If the process has no descriptor left; or no thread, while a commit is unfinished whose caller has given up.
+    #[cfg(not(any(loom, shuttle)))]
     pub fn eventfd(&self) -> io::Result<BorrowedFd<'_>> {
         self.shared.check_process().map_err(io::Error::other)?;
-        if let Some(event) = self.event.get() {
-            return Ok(event.as_fd());
+        self.bell().map(|bell| bell.as_fd())
+    }
+
+    pub(crate) fn bell(&self) -> io::Result<&Bell> {
+        if let Some((_, bell)) = self.event.bell.get() {
+            return Ok(bell);
         }
-        let event = Arc::new(Bells::make()?);
-        // Another clone may have been faster; then this one is closed here.
-        if self.event.set(Arc::clone(&event)).is_ok() {
-            self.shared.bells.add(&event);
+        // No clone may have it before it rings.
+        let _making = self.event.making.lock();
+        if self.event.bell.get().is_none() {
+            self.shared.adopt_abandoned()?;
+            let bell = bells::make()?;
+            let number = self.shared.bells.add(&bell);
+            // What came before, and nothing comes after: it will not be rung for that.
+            if self.shared.poisoned().is_some() || self.shared.durability.is_closed() {
+                bell.ring();
+            }
+            self.event.bell.get_or_init(|| (number, bell));
+            let _ = self.shared.adopt_abandoned();
         }
-        Ok(self.event.get().expect("set above").as_fd())
+        Ok(&self.event.bell.get().expect("set above").1)
     }
 }
 
@@ -99,7 +139,7 @@ impl fmt::Debug for DurableWatch {
 }
 
 impl Shared {
-    /// Waits until the watermark has reached `address`, and does nothing for it.
+    /// Waits until the watermark has reached `address`. Does nothing for it but finish what another caller has begun and given up.
     fn watch(&self, address: u64, deadline: Option<Instant>) -> Result<u64, RingError> {
         if !self.device.exists() {
             return Err(RingError::NoDevice);
@@ -113,9 +153,17 @@ impl Shared {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(RingError::TimedOut);
             }
+            if let Some(unfinished) = self.unfinished() {
+                let errand = Errand { address: unfinished.min(address), deadline, recalled: None };
+                if self.run(errand).is_err() {
+                    // The outcome is looked for above: of a failure, too, which another thread is just making known.
+                    yield_now();
+                }
+                continue;
+            }
             let parker = Parker::new();
             let place = self.parking.follow(address, parker.waker());
-            if self.watched(address).is_none() {
+            if self.watched(address).is_none() && self.unfinished().is_none() {
                 parker.park(deadline);
             }
             self.parking.unfollow(place);
@@ -128,5 +176,30 @@ impl Shared {
         let outcome = self.outcome(|| self.durability.durable() >= address);
         let outcome = outcome.or(closed.then_some(Err(RingError::Closed)))?;
         Some(outcome.map(|()| self.durability.durable()))
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use crate::{BufferRing, BufferRingOptions};
+
+    #[test]
+    fn a_watch_that_is_gone_leaves_no_event_behind() {
+        let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+        let kept = ring.durable_watch();
+        let number = kept.eventfd().expect("a descriptor").as_raw_fd();
+        for _ in 0..10_000 {
+            let (watch, silent) = (ring.durable_watch(), ring.durable_watch());
+            let clone = watch.clone();
+            assert_ne!(watch.eventfd().expect("a descriptor").as_raw_fd(), number);
+            drop((watch, silent));
+            assert_eq!(ring.shared.bells.len(), 2, "its clone has it");
+            drop(clone);
+            assert_eq!(ring.shared.bells.len(), 1);
+        }
+        drop(kept);
+        assert!(!ring.shared.bells.is_any() && ring.shared.bells.len() == 0);
     }
 }

@@ -339,3 +339,27 @@ fn latencies_are_told_if_they_are_asked_for() {
         assert_eq!(latencies.room.len(), ring.stats().full_waits);
     });
 }
+
+/// A leader that gives up before its batch may depart leaves that to a thread that has parked meanwhile.
+#[test]
+fn a_leader_whose_time_is_over_leaves_the_batch_to_another_thread() {
+    within(LIMIT, || {
+        let (io, _device) = QuikIO::in_memory();
+        let options = BufferRingOptions { io_instance: Some(Arc::new(io)), ..options(4, 4096) };
+        let policy = CommitPolicy::MinInterval(Duration::from_millis(500));
+        let ring = BufferRing::builder(options).commit_policy(policy).build().expect("valid options");
+        for _ in 0..3 {
+            ring.append_durable(&pattern(1, 100)).expect("a working device");
+            thread::scope(|scope| {
+                let impatient =
+                    scope.spawn(|| ring.append_durable_timeout(&pattern(2, 100), Duration::from_millis(200)));
+                thread::sleep(Duration::from_millis(50));
+                assert!(ring.append_durable(&pattern(3, 100)).is_ok());
+                assert!(matches!(
+                    impatient.join().expect("no panic"),
+                    Err(AppendError::NotDurableYet(_) | AppendError::TimedOut) | Ok(_)
+                ));
+            });
+        }
+    });
+}

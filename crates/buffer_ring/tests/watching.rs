@@ -130,6 +130,218 @@ fn many_followers_see_what_is_durable_and_in_their_order() {
     });
 }
 
+/// Waits until the event is readable, and takes that away.
+fn await_event(watch: &DurableWatch) {
+    eventually("the event is readable", || read(watch).is_some());
+}
+
+#[test]
+fn an_event_made_after_the_end_or_the_failure_is_readable_at_once() {
+    within(LIMIT, || {
+        let (ring, _device) = in_memory(options(2, 4096));
+        let watch = ring.durable_watch();
+        drop(ring);
+        assert_eq!(read(&watch), Some(1));
+        assert_eq!(read(&watch), None);
+
+        let (ring, device) = in_memory(options(2, 4096));
+        let (before, after) = (ring.durable_watch(), ring.durable_watch());
+        assert_eq!(read(&before), None);
+        device.fail_sync(EIO);
+        ring.append(&pattern(1, 4096)).expect("room");
+        ring.flush(&current(&ring)).wait().expect("written");
+        ring.sync().expect_err("a failing device");
+        assert_eq!((read(&before), read(&after)), (Some(1), Some(1)));
+        let later = ring.durable_watch();
+        assert_eq!(read(&later), Some(1));
+        drop(ring);
+        assert_eq!((read(&before), read(&later), read(&after.clone())), (Some(1), Some(1), Some(1)), "its end, too");
+    });
+}
+
+/// An event that is being made while the ring ends or fails is readable, in whatever order that happens.
+#[test]
+fn an_event_that_is_made_while_the_ring_ends_or_fails_is_readable() {
+    within(LIMIT, || {
+        for round in 0..400 {
+            let (ring, device) = in_memory(options(2, 4096));
+            let watch = ring.durable_watch();
+            if round % 2 == 0 {
+                device.fail_write(0, EIO);
+            }
+            let clones = [watch.clone(), watch.clone()];
+            thread::scope(|scope| {
+                scope.spawn(move || {
+                    if round % 2 == 0 {
+                        ring.append_durable(&pattern(1, 100)).expect_err("a failing device");
+                        // Its end would make the event readable, too.
+                        core::mem::forget(ring);
+                    }
+                });
+                for watch in clones {
+                    scope.spawn(move || watch.eventfd().expect("a descriptor").try_clone_to_owned().expect("another"));
+                }
+            });
+            assert!(read(&watch).is_some(), "round {round}");
+        }
+    });
+}
+
+/// The ways to give up, each with the address that was to be durable.
+fn given_up(ring: &BufferRing, way: usize) -> u64 {
+    match way {
+        0 => match ring.append_durable_timeout(&pattern(1, 100), MOMENT) {
+            Err(AppendError::NotDurableYet(extent)) => extent.end(),
+            other => panic!("nothing can be durable: {other:?}"),
+        },
+        1 => {
+            let extent = ring.append(&pattern(1, 5000)).expect("room");
+            assert_eq!(ring.wait_durable_timeout(extent.end(), MOMENT), Err(RingError::TimedOut));
+            extent.end()
+        }
+        2 => {
+            // Written plainly before: what is missing is a sync.
+            let extent = ring.append(&pattern(1, 8192)).expect("room");
+            ring.append(&pattern(2, 100)).expect("room");
+            assert_eq!(ring.sync_timeout(MOMENT), Err(RingError::TimedOut));
+            extent.end() + 100
+        }
+        _ => {
+            // Even without time, and whatever the others have begun.
+            let end = ring.append(&pattern(1, 100)).expect("room").end();
+            for _ in 0..2 {
+                assert!(ring.append_durable_timeout(&pattern(2, 100), MOMENT).is_err());
+            }
+            assert_eq!(ring.wait_durable_timeout(end, core::time::Duration::ZERO), Err(RingError::TimedOut));
+            end + 200
+        }
+    }
+}
+
+#[test]
+fn a_thread_that_follows_finishes_a_commit_whose_caller_gave_up() {
+    within(LIMIT, || {
+        for (way, before) in (0..4).flat_map(|way| [(way, false), (way, true)]) {
+            let (ring, device) = in_memory(options(4, 8192));
+            let holding = Holding::new(&device);
+            let watch = ring.durable_watch();
+            let follow = |address| {
+                let watch = watch.clone();
+                thread::spawn(move || watch.wait_ge(address))
+            };
+            // The first wants less than what was given up, the second more, and gets that later.
+            let followers: Vec<_> = if before { [50, 8193].map(follow).into() } else { Vec::new() };
+            if before {
+                thread::sleep(MOMENT);
+            }
+            let address = given_up(&ring, way);
+            let followers: Vec<_> = if before { followers } else { [50, 8193].map(follow).into() };
+            thread::sleep(core::time::Duration::from_millis(5));
+            drop(holding);
+            assert!(watch.wait_ge(address).is_ok_and(|durable| durable >= address), "way {way}, {before}");
+            ring.append_durable(&pattern(9, 8192)).expect("a working device");
+            for follower in followers {
+                assert!(follower.join().expect("no panic").is_ok());
+            }
+            assert_eq!(device.synced(), device.contents());
+        }
+    });
+}
+
+#[test]
+fn an_event_comes_for_a_commit_whose_caller_gave_up() {
+    within(LIMIT, || {
+        for (way, before) in (0..4).flat_map(|way| [(way, false), (way, true)]) {
+            let (ring, device) = in_memory(options(4, 8192));
+            let holding = Holding::new(&device);
+            let watch = ring.durable_watch();
+            if before {
+                assert_eq!(read(&watch), None);
+            }
+            let address = given_up(&ring, way);
+            // Nothing but the event looks at the ring from here on.
+            assert_eq!(read(&watch), None, "way {way}, {before}");
+            drop(holding);
+            while watch.get() < address {
+                await_event(&watch);
+            }
+            assert!(device.synced().len() as u64 >= address);
+        }
+    });
+}
+
+#[cfg(feature = "async")]
+#[test]
+fn a_future_that_is_dropped_leaves_its_commit_to_the_ring() {
+    use core::future::Future;
+    use core::pin::pin;
+    use core::task::{Context, Waker};
+
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(4, 8192));
+        let holding = Holding::new(&device);
+        let watch = ring.durable_watch();
+        assert_eq!(read(&watch), None);
+        {
+            let mut future = pin!(ring.append_durable_async(b"record"));
+            assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        drop(holding);
+        while watch.get() < 6 {
+            await_event(&watch);
+        }
+        assert!(device.synced().starts_with(b"record"));
+    });
+}
+
+#[test]
+fn followers_that_give_up_themselves_leave_the_commit_to_others() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(4, 8192));
+        let holding = Holding::new(&device);
+        let watch = ring.durable_watch();
+        let address = given_up(&ring, 0);
+        let patient = {
+            let watch = watch.clone();
+            thread::spawn(move || watch.wait_ge(address))
+        };
+        for _ in 0..3 {
+            assert_eq!(watch.wait_ge_timeout(address, MOMENT), Err(RingError::TimedOut));
+        }
+        drop(holding);
+        assert!(patient.join().expect("no panic").is_ok());
+    });
+}
+
+#[test]
+fn a_commit_that_fails_after_its_caller_gave_up_reaches_those_who_follow() {
+    within(LIMIT, || {
+        for by_event in [false, true] {
+            let (ring, device) = in_memory(options(4, 8192));
+            let holding = Holding::new(&device);
+            let watch = ring.durable_watch();
+            if by_event {
+                assert_eq!(read(&watch), None);
+            }
+            device.fail_write(0, EIO);
+            let address = given_up(&ring, 0);
+            let follower = (!by_event).then(|| {
+                let watch = watch.clone();
+                thread::spawn(move || watch.wait_ge(address))
+            });
+            thread::sleep(core::time::Duration::from_millis(5));
+            drop(holding);
+            match follower {
+                Some(follower) => assert!(matches!(follower.join().expect("no panic"), Err(RingError::Device(_)))),
+                None => await_event(&watch),
+            }
+            let failure = watch.wait_ge_timeout(address, core::time::Duration::ZERO);
+            assert!(matches!(failure, Err(RingError::Device(_))), "{failure:?}");
+            assert_eq!(watch.get(), 0);
+        }
+    });
+}
+
 // Durable appends with a time limit.
 
 #[test]

@@ -10,7 +10,7 @@ use crate::file::LogFile;
 use crate::open::Opened;
 use crate::seam::Storage;
 use crate::uring::Submitter;
-use crate::{Engine, EngineKind, FileError, MemoryDevice, OpenError, QuikIO, WriteMode, engine, open};
+use crate::{Engine, EngineKind, FileError, MemoryDevice, OpenError, QuikIO, WriteMode, engine, event, open};
 
 /// How a [`QuikIO`] is made: its engine, its write mode, where its log starts, how much it prepares. See [`QuikIO::options`].
 ///
@@ -95,7 +95,8 @@ impl QuikIOOptions {
             }
         });
         let io = io.map_err(refused)?.opened(lock, cached);
-        tracing::debug!(path = %path.display(), engine = %io.engine(), direct = io.is_direct(), "opened");
+        let (path, engine, direct) = (path.to_path_buf(), io.engine(), io.is_direct());
+        event!(DEBUG, clone(engine), path = %path.display(), %engine, direct, "opened");
         Ok(io)
     }
 

@@ -5,11 +5,11 @@ use std::env;
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use crate::FileError;
 use crate::file::LogFile;
 use crate::positioned::Positioned;
 use crate::seam::Backend;
 use crate::uring::{Submitter, Uring};
+use crate::{FileError, event};
 
 /// The environment variable that chooses the engine where the builder does not.
 const ENGINE_VARIABLE: &str = "BUFFER_RING_ENGINE";
@@ -78,7 +78,7 @@ pub(crate) fn best(file: &Arc<LogFile>, submitter: Submitter) -> (Box<dyn Backen
     let (preferred, unknown) = match preferred() {
         Ok(preferred) => (preferred, None),
         Err(error) => {
-            tracing::warn!(%error, "the environment's choice of an engine is ignored");
+            event!(WARN, clone(error), %error, "the environment's choice of an engine is ignored");
             (None, Some(format!("ignored: {error}")))
         }
     };
@@ -90,7 +90,7 @@ pub(crate) fn best(file: &Arc<LogFile>, submitter: Submitter) -> (Box<dyn Backen
         match Uring::new(Arc::clone(file), submitter) {
             Ok(uring) => return (Box::new(uring), Engine::new(EngineKind::IoUring, unknown)),
             Err(reason) => {
-                tracing::warn!(%reason, "no io_uring: falling back to positioned writes");
+                event!(WARN, clone(reason), %reason, "no io_uring: falling back to positioned writes");
                 unknown.map_or(reason.clone(), |unknown| format!("{reason}; {unknown}"))
             }
         }

@@ -81,6 +81,8 @@ mod builder;
 mod chunk;
 mod engine;
 mod error;
+#[doc(hidden)]
+pub mod events;
 mod file;
 pub mod fork;
 mod lock;

@@ -21,8 +21,8 @@ use std::thread;
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::FileError;
 use crate::fork::{Mutex, Process};
+use crate::{FileError, event};
 
 /// Pauses between attempts: 1, 2, 4, … ms, a second in all.
 const ATTEMPTS: u32 = 10;
@@ -126,7 +126,7 @@ fn claim(file: &File) -> Result<Option<OwnedFd>, FileError> {
         Ok(claim) => Ok(Some(claim)),
         Err(Errno::BUSY) => Err(FileError::InUse),
         Err(errno) => {
-            tracing::warn!(%errno, "the block device cannot be claimed: other nodes of it are not kept from writing");
+            event!(WARN, %errno, "the block device cannot be claimed: other nodes of it are not kept from writing");
             Ok(None)
         }
     }
@@ -141,7 +141,7 @@ impl FileLock {
             if outcome != Err(Errno::WOULDBLOCK) {
                 break;
             }
-            tracing::debug!(?pause, "another process has the file locked: trying again");
+            event!(DEBUG, ?pause, "another process has the file locked: trying again");
             thread::sleep(pause);
             outcome = attempt();
         }
@@ -149,7 +149,7 @@ impl FileLock {
             Ok(()) => Ok(Some(Self { file: Arc::clone(file), process: Process::here() })),
             Err(Errno::WOULDBLOCK) => Err(FileError::Locked),
             Err(errno @ (Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL)) => {
-                tracing::warn!(%errno, "the file system has no locks: nothing keeps other processes from writing");
+                event!(WARN, %errno, "the file system has no locks: nothing keeps other processes from writing");
                 Ok(None)
             }
             Err(errno) => Err(errno.into()),
@@ -163,7 +163,7 @@ impl Drop for FileLock {
         if self.process.is_here()
             && let Err(errno) = rustix::fs::flock(&self.file, FlockOperation::Unlock)
         {
-            tracing::warn!(%errno, "the file stays locked until it is closed");
+            event!(WARN, %errno, "the file stays locked until it is closed");
         }
     }
 }

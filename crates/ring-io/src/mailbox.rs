@@ -64,10 +64,10 @@ mod tests {
     use core::time::Duration;
     use std::sync::mpsc;
     use std::thread;
-    use std::time::Instant;
 
     use super::*;
-    use crate::seam::Job;
+    use crate::seam::{Flush, Job};
+    use crate::settle::Scope;
 
     #[test]
     fn with_nothing_in_flight_nothing_is_waited_for() {
@@ -77,7 +77,7 @@ mod tests {
             mailbox.reap(Wait::Until(None), &mut completed);
             assert!(completed.is_empty(), "nothing was ever announced");
             mailbox.announce();
-            mailbox.deliver((Job::Sync(Instant::now()), Ok(0)));
+            mailbox.deliver((Job::Sync(Flush::new(Scope::Data)), Ok(0)));
             mailbox.reap(Wait::Until(None), &mut completed);
             assert_eq!(completed.len(), 1);
             // What was reaped is no longer in flight.

@@ -24,8 +24,8 @@ use ring_alloc::{BLOCK, is_aligned, round_up};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::rand::GetRandomFlags;
 
-use crate::FileError;
 use crate::seam::Storage;
+use crate::{FileError, event};
 
 const MAGIC: [u8; 16] = *b"ring-io free\0\0\0\0";
 
@@ -143,11 +143,11 @@ impl Ending {
             Ok(Some(key)) if is_aligned(file) => {
                 ending.log = walk_back(storage, file, key);
                 if ending.is_prepared() {
-                    tracing::debug!(log = ending.log, file, "the file ends with prepared space");
+                    event!(DEBUG, log = ending.log, file, "the file ends with prepared space");
                 }
             }
             Ok(Some(_)) => {}
-            Err(errno) => tracing::warn!(%errno, "the key of prepared space cannot be read: all of the file is log"),
+            Err(errno) => event!(WARN, %errno, "the key of prepared space cannot be read: all of the file is log"),
         }
         Ok(ending)
     }
@@ -161,7 +161,7 @@ fn walk_back(storage: &dyn Storage, mut end: u64, key: Key) -> u64 {
         let start = end.saturating_sub(bytes.len() as u64);
         let piece = &mut bytes[..(end - start) as usize];
         if let Err(errno) = read(storage, start, piece) {
-            tracing::warn!(%errno, start, end, "the file cannot be read: it is taken for data");
+            event!(WARN, %errno, start, end, "the file cannot be read: it is taken for data");
             return end;
         }
         for block in piece.chunks_exact(BLOCK).rev() {

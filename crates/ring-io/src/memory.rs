@@ -2,7 +2,9 @@
 
 use core::mem;
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 
 use parking_lot::Mutex;
 use ring_alloc::Arena;
@@ -102,14 +104,14 @@ impl MemoryDevice {
     /// What is in the file: the bytes of completed writes, with zeros between them.
     #[must_use]
     pub fn contents(&self) -> Vec<u8> {
-        self.shared.state.lock().contents.clone()
+        self.control(|state| state.contents.clone())
     }
 
     /// What is on stable storage: [`contents`](Self::contents) as they were at the last successful sync, and the bytes of completed
     /// durable writes since.
     #[must_use]
     pub fn synced(&self) -> Vec<u8> {
-        self.shared.state.lock().synced.clone()
+        self.control(|state| state.synced.clone())
     }
 
     /// The key of the marks in [prepared space](QuikIOBuilder::prepare): an attribute of the file, where there is one.
@@ -145,13 +147,13 @@ impl MemoryDevice {
     /// Keeps every write that arrives from now on in flight, and every sync that is [submitted](crate::WriteQueue::submit_sync), until it
     /// is released. A [`WriteQueue`](crate::WriteQueue) that is dropped waits for that.
     pub fn hold(&self) {
-        self.shared.state.lock().holding = true;
+        self.control(|state| state.holding = true);
     }
 
     /// How many writes and syncs are held.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.shared.state.lock().held.len()
+        self.control(|state| state.held.len())
     }
 
     /// Completes the held write or sync number `n`, counted from the oldest, which is 0. Only now are a write's bytes looked at.
@@ -160,36 +162,44 @@ impl MemoryDevice {
     ///
     /// If fewer are held.
     pub fn release(&self, n: usize) {
-        let mut state = self.shared.state.lock();
-        let held = state.held.remove(n);
-        state.complete(held);
+        self.control(|state| {
+            let held = state.held.remove(n);
+            state.complete(held);
+        });
     }
 
     /// Completes everything that is held, oldest first, and stops holding.
     pub fn release_all(&self) {
-        let mut state = self.shared.state.lock();
-        state.holding = false;
-        state.chance = None;
-        for held in mem::take(&mut state.held) {
-            state.complete(held);
-        }
+        self.control(|state| {
+            state.holding = false;
+            state.chance = None;
+            for held in mem::take(&mut state.held) {
+                state.complete(held);
+            }
+        });
     }
 
     /// [Holds](Self::hold) from now on, and completes what is held in an order and at moments that `seed` decides: some, or none,
     /// whenever something arrives, and whenever somebody looks for completions or syncs; at least one when somebody waits. So nothing ever has to be released, and a
     /// program of one thread does the same each time.
     pub fn shuffle(&self, seed: u64) {
-        let mut state = self.shared.state.lock();
-        state.holding = true;
-        state.chance = Some(Chance(seed));
+        self.control(|state| {
+            state.holding = true;
+            state.chance = Some(Chance(seed));
+        });
     }
 
     /// Calls `watch` at everything that happens from now on, in that order.
     ///
     /// The device is locked meanwhile, and must not be used; except at [`DeviceEvent::SyncBegan`], where `watch` may
     /// do what other threads might do while a sync is running.
+    ///
+    /// If `watch` panics, the device goes on. The first panic is resumed in the thread that uses this remote control next, or does so
+    /// already.
     pub fn watch(&self, watch: impl Fn(DeviceEvent<'_>) + Send + Sync + 'static) {
-        self.shared.state.lock().watcher = Watcher::new(watch);
+        let before = self.control(|state| mem::replace(&mut state.watcher, Watcher::new(watch)));
+        // Not dropped within the lock: it is foreign.
+        drop(before);
     }
 
     /// Lets the `nth` write from now (0 is the next) fail with `errno`, once, without writing anything.
@@ -212,25 +222,25 @@ impl MemoryDevice {
     ///
     /// If `errno` is not one (1 to 4095).
     pub fn fail_sync(&self, errno: i32) {
-        self.shared.state.lock().sync_fault = Some(Errno::from_raw_os_error(errno));
+        self.control(|state| state.sync_fault = Some(Errno::from_raw_os_error(errno)));
     }
 
     /// All writes so far, in order of arrival: offset in the file and length, in bytes.
     #[must_use]
     pub fn writes(&self) -> Vec<(u64, usize)> {
-        self.shared.state.lock().writes.clone()
+        self.control(|state| state.writes.clone())
     }
 
     /// Those of [`writes`](Self::writes) that were to be durable. Each is a flush of the device's cache, as a sync is.
     #[must_use]
     pub fn durable_writes(&self) -> Vec<(u64, usize)> {
-        self.shared.state.lock().durable_writes.clone()
+        self.control(|state| state.durable_writes.clone())
     }
 
     /// How many syncs there were, failed ones included; durable writes are none.
     #[must_use]
     pub fn syncs(&self) -> usize {
-        self.shared.state.lock().syncs
+        self.control(|state| state.syncs)
     }
 
     fn is_shuffled(&self) -> bool {
@@ -238,9 +248,23 @@ impl MemoryDevice {
     }
 
     fn plan(&self, nth: usize, fault: Fault) {
+        self.control(|state| {
+            let arrival = state.writes.len() + nth;
+            state.faults.insert(arrival, fault);
+        });
+    }
+
+    /// Does what a call of the remote control asks for, then resumes a panic of the watcher.
+    fn control<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.shared.state.lock();
-        let arrival = state.writes.len() + nth;
-        state.faults.insert(arrival, fault);
+        let watcher = state.watcher.clone();
+        let result = f(&mut state);
+        drop(state);
+        let panic = watcher.take_panic();
+        match panic {
+            Some(payload) if !thread::panicking() => resume_unwind(payload),
+            _ => result,
+        }
     }
 
     /// A write arrives, whose outcome goes to `mailbox`.

@@ -17,10 +17,10 @@ use ring_alloc::BLOCK;
 use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 
-use crate::OpenError;
 use crate::file::LogFile;
 use crate::lock::WriterLock;
 use crate::seam::Storage;
+use crate::{OpenError, event};
 
 /// Links from one to the next, as many as the kernel follows.
 const MAX_LINKS: usize = 40;
@@ -44,7 +44,8 @@ pub(crate) fn open(path: &Path) -> Result<Opened, OpenError> {
         let prepared = file.check().and_then(|()| file.lock());
         let lock = prepared.map_err(|error| OpenError::file(path, error))?;
         if file.has_no_name() {
-            tracing::debug!(path = %path.display(), "removed while it was opened: once more");
+            let path = path.to_path_buf();
+            event!(DEBUG, path = %path.display(), "removed while it was opened: once more");
             continue;
         }
         // Only what is there to be written from its beginning; a block device has no length.
@@ -80,7 +81,8 @@ fn open_or_create(path: &Path) -> io::Result<(LogFile, bool, Option<String>)> {
         Ok((file, cached)) => Ok((file, created, cached)),
         Err(error) => {
             let cached = format!("cannot open it once more with O_DIRECT: {error}");
-            tracing::warn!(path = %path.display(), reason = cached, "writes go through the kernel's cache");
+            let path = path.to_path_buf();
+            event!(WARN, clone(cached), path = %path.display(), reason = cached, "writes go through the kernel's cache");
             Ok((LogFile::new(Arc::new(plain)), created, Some(cached)))
         }
     }
@@ -107,7 +109,8 @@ fn open_existing(path: &Path) -> io::Result<(LogFile, Option<String>)> {
         }
     };
     let file = with(OFlags::empty())?;
-    tracing::warn!(path = %path.display(), reason, "writes go through the kernel's cache");
+    let path = path.to_path_buf();
+    event!(WARN, clone(reason), path = %path.display(), reason, "writes go through the kernel's cache");
     Ok((file, Some(reason)))
 }
 
@@ -121,7 +124,8 @@ fn keep_after_a_crash(path: &Path, file: &LogFile) -> Result<(), OpenError> {
     let opened = match File::open(directory) {
         Ok(opened) => opened,
         Err(error) => {
-            tracing::debug!(directory = %directory.display(), %error, "cannot be opened: its file system is synced");
+            let shown = directory.to_path_buf();
+            event!(DEBUG, directory = %shown.display(), %error, "cannot be opened: its file system is synced");
             return sync_file_system(path, directory, file);
         }
     };
@@ -134,7 +138,8 @@ fn keep_after_a_crash(path: &Path, file: &LogFile) -> Result<(), OpenError> {
         Ok(()) => Ok(()),
         // Some network file systems know no such thing.
         Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
-            tracing::debug!(directory = %directory.display(), %error, "cannot be synced: its file system is");
+            let shown = directory.to_path_buf();
+            event!(DEBUG, directory = %shown.display(), %error, "cannot be synced: its file system is");
             sync_file_system(path, directory, file)
         }
         Err(error) => Err(OpenError::directory(path, directory, "sync its directory", &error)),

@@ -4,7 +4,7 @@ use core::ops::Range;
 use std::collections::BTreeMap;
 
 use crate::seam::Request;
-use crate::{DeviceError, Finished};
+use crate::{DeviceError, Finished, event};
 
 /// In which order the parts of a log reach the file.
 ///
@@ -115,6 +115,7 @@ impl Order {
 
 fn untried(request: Request, failure: &DeviceError) -> Finished {
     let error = DeviceError::untried(request.range(), failure);
-    tracing::debug!(token = request.token, %error, "write given back");
+    let token = request.token;
+    event!(DEBUG, clone(error), token, %error, "write given back");
     Finished { token: request.token, bytes: request.bytes, durable: false, result: Err(error) }
 }

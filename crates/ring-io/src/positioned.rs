@@ -11,7 +11,7 @@ use crate::file::LogFile;
 use crate::mailbox::Mailbox;
 use crate::quiet;
 use crate::seam::{Attempt, Backend, Completion, Job, Request};
-use crate::{Registered, Wait};
+use crate::{Registered, Wait, event};
 
 /// Writes that can be at the device at once. A log is one stream: more threads only wait for each other.
 const MAX_THREADS: usize = 4;
@@ -51,7 +51,10 @@ impl Positioned {
             let shared = Arc::clone(&self.shared);
             match quiet::spawn("ring-io", move || shared.run()) {
                 Ok(thread) => threads.push(thread),
-                Err(error) => tracing::warn!(%error, running = threads.len(), "cannot start a thread to write"),
+                Err(error) => {
+                    let running = threads.len();
+                    event!(WARN, %error, running, "cannot start a thread to write");
+                }
             }
         }
         !threads.is_empty()
@@ -136,6 +139,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use core::time::Duration;
+    use std::thread;
 
     use ring_alloc::{BLOCK, Buffer};
 

@@ -18,7 +18,7 @@ use crate::retry::{self, Verdict};
 use crate::seam::{Completion, Flush, Job, Request};
 use crate::settle::Scope;
 use crate::space::{Prepared, Space};
-use crate::{DeviceError, Operation, QuikIO};
+use crate::{DeviceError, Operation, QuikIO, event, events};
 
 /// How long [`WriteQueue::reap`] may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,8 +127,8 @@ impl WriteQueue {
         let (in_flight, syncing) = (AtomicUsize::new(0), AtomicBool::new(false));
         let (reaper, granule) = (Mutex::default(), io.storage().granule());
         let (order, space) = (order.map(Mutex::new), space.map(Mutex::new));
-        tracing::debug!(engine = %io.engine(), mode = ?io.write_mode(), ?registered, "attached");
-        let untried = Mutex::default();
+        let (engine, mode, untried) = (io.engine(), io.write_mode(), Mutex::default());
+        event!(DEBUG, clone(engine, registered), %engine, ?mode, ?registered, "attached");
         Self { io, registered, in_flight, syncing, reaper, order, space, granule, untried, lock }
     }
 
@@ -146,6 +146,7 @@ impl WriteQueue {
     ///
     /// If length or offset is not a multiple of 4096.
     pub fn submit(&self, token: u64, bytes: Frozen, offset: u64) {
+        let _held = events::hold();
         self.arrive(self.request(token, bytes, offset, false));
     }
 
@@ -157,6 +158,7 @@ impl WriteQueue {
     ///
     /// As [`submit`](Self::submit).
     pub fn submit_durable(&self, token: u64, bytes: Frozen, offset: u64) {
+        let _held = events::hold();
         self.arrive(self.request(token, bytes, offset, true));
     }
 
@@ -171,6 +173,7 @@ impl WriteQueue {
     ///
     /// If the outcome of the one before has not been handed out: beside it, success would tell nothing.
     pub fn submit_sync(&self) -> Result<(), DeviceError> {
+        let _held = events::hold();
         self.io.check_sync()?;
         let others = self.syncing.swap(true, Ordering::Relaxed);
         assert!(!others, "a submitted sync is under way");
@@ -182,7 +185,8 @@ impl WriteQueue {
     fn request(&self, token: u64, bytes: Frozen, offset: u64, durable: bool) -> Request {
         assert!(is_aligned(offset) && is_aligned(bytes.len() as u64), "{} bytes at {offset}", bytes.len());
         let durable = durable || self.io.synced;
-        tracing::trace!(token, offset, len = bytes.len(), durable, "write begins");
+        let len = bytes.len();
+        event!(TRACE, token, offset, len, durable, "write begins");
         let request = Request::new(token, bytes, offset, durable);
         self.io.reach(request.range().end);
         request
@@ -230,7 +234,12 @@ impl WriteQueue {
         }
         let (outcome, range) = (space.lock().give_up_key(&self.io), request.range());
         match outcome {
-            Ok(()) => tracing::warn!(?range, "appended bytes are a mark of prepared space: no more of it is prepared"),
+            Ok(()) => event!(
+                WARN,
+                clone(range),
+                ?range,
+                "appended bytes are a mark of prepared space: no more of it is prepared"
+            ),
             // Then nothing is acknowledged any more.
             Err(errno) => self.io.health().fail_unseen(DeviceError::new(Operation::Write, errno, range)),
         }
@@ -253,6 +262,7 @@ impl WriteQueue {
     /// `offset` must have come back written.
     #[must_use]
     pub fn write_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
+        let _held = events::hold();
         self.write_here(self.request(token, bytes, offset, false))
     }
 
@@ -264,6 +274,7 @@ impl WriteQueue {
     /// As [`write_now`](Self::write_now).
     #[must_use]
     pub fn write_durable_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
+        let _held = events::hold();
         self.write_here(self.request(token, bytes, offset, true))
     }
 
@@ -368,6 +379,7 @@ impl WriteQueue {
             finished.append(&mut self.untried.lock());
             return None;
         }
+        let _held = events::hold();
         // Nobody is to wait for a preparing write alone.
         let wait = if self.in_flight() == 0 { Wait::No } else { wait };
         let mut reaper = self.become_reaper(wait)?;
@@ -449,7 +461,7 @@ impl WriteQueue {
         let surplus = space.lock().surplus(len);
         if let Some(end) = surplus {
             match storage.cut(end).and_then(|()| storage.sync(self.io.scope())) {
-                Ok(()) => tracing::debug!(end, "what was prepared behind the log is cut off"),
+                Ok(()) => event!(DEBUG, end, "what was prepared behind the log is cut off"),
                 // Not lost, only longer. But what the sync had to tell it will not tell again.
                 Err(errno) => return health.fail_unseen(DeviceError::new(Operation::Sync, errno, 0..u64::MAX)),
             }
@@ -459,7 +471,7 @@ impl WriteQueue {
         // it.
         let is_idle = space.lock().has_idle_key(len);
         if is_idle && let Err(errno) = self.io.set_key(None) {
-            tracing::debug!(%errno, "the file keeps the key of its prepared space");
+            event!(DEBUG, %errno, "the file keeps the key of its prepared space");
         }
     }
 
@@ -533,6 +545,7 @@ impl Drop for WriteQueue {
             mem::forget((self.order.take(), self.space.take(), mem::take(&mut self.reaper)));
             return;
         }
+        let _held = events::hold();
         let mut finished = Vec::new();
         while self.in_flight() > 0 {
             self.reap(Wait::Until(None), &mut finished);

@@ -24,7 +24,7 @@ use crate::space::{DEFAULT_LIMIT, Space};
 use crate::uring::Submitter;
 use crate::{
     AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, QuikIOOptions,
-    WriteMode, WriteQueue, engine,
+    WriteMode, WriteQueue, engine, event, events,
 };
 
 /// A file for a log, together with the engine that writes to it.
@@ -230,7 +230,7 @@ impl QuikIO {
         }
         self.storage.read_at(offset, buf).map_err(|errno| {
             let error = DeviceError::new(Operation::Read, errno, range);
-            tracing::error!(%error, "read failed");
+            event!(ERROR, clone(error), %error, "read failed");
             error
         })
     }
@@ -247,6 +247,7 @@ impl QuikIO {
     /// The kernel tells an error to one of the calls that it concerns. So if several syncs and durable writes are under way at once, the
     /// success of one counts only when all those have succeeded that overlapped it. A ring has one under way at a time.
     pub fn sync(&self) -> Result<(), DeviceError> {
+        let _held = events::hold();
         self.check_sync()?;
         let flush = Flush::new(self.scope());
         let outcome = self.storage.sync(flush.scope);
@@ -267,7 +268,7 @@ impl QuikIO {
         let elapsed = flush.submitted.elapsed();
         match outcome {
             Ok(()) => {
-                tracing::trace!(?elapsed, "synced");
+                event!(TRACE, ?elapsed, "synced");
                 // Another call may have been told what was about this one.
                 self.health.verdict()?;
                 self.flushed(flush.scope);
@@ -275,7 +276,7 @@ impl QuikIO {
             }
             Err(errno) => {
                 let error = DeviceError::new(Operation::Sync, errno, 0..u64::MAX);
-                tracing::error!(%error, errno = error.errno(), ?elapsed, "sync failed");
+                event!(ERROR, clone(error), %error, errno = error.errno(), ?elapsed, "sync failed");
                 self.health.fail(error.clone());
                 Err(error)
             }
@@ -342,7 +343,7 @@ impl QuikIO {
         let failed = |error: DeviceError| FileError::Cut(error.errno().unwrap_or_default());
         self.sync().map_err(failed)?;
         self.reached.fetch_min(round_up(at), Ordering::Relaxed);
-        tracing::debug!(at, end, "the log is cut");
+        event!(DEBUG, at, end, "the log is cut");
         Ok(())
     }
 
@@ -353,6 +354,7 @@ impl QuikIO {
     /// [`AttachError::Busy`] while another queue lives; [`AttachError::File`] if the file cannot hold a log, or somebody else writes to it
     /// already (what another process has locked is tried for about a second).
     pub fn attach(self: &Arc<Self>, arena: &Arc<Arena>) -> Result<WriteQueue, AttachError> {
+        let _held = events::hold();
         self.check_process()?;
         self.storage.check()?;
         if self.attached.swap(true, Ordering::Acquire) {
@@ -471,7 +473,7 @@ impl Health {
         let full = [Errno::NOSPC, Errno::DQUOT, Errno::FBIG];
         let is_full = |errno| full.contains(&errno) || is_transient(errno);
         if error.errno().is_none_or(|errno| is_full(Errno::from_raw_os_error(errno))) {
-            tracing::warn!(%error, "no more space is prepared: durable writes become slower");
+            event!(WARN, clone(error), %error, "no more space is prepared: durable writes become slower");
             *self.stopped.lock() = Some(error);
         } else {
             self.fail_unseen(error);
@@ -480,7 +482,7 @@ impl Health {
 
     /// Something failed that nobody waits for: whoever comes next is told.
     pub(crate) fn fail_unseen(&self, error: DeviceError) {
-        tracing::error!(%error, "failed behind the log");
+        event!(ERROR, clone(error), %error, "failed behind the log");
         self.fail(error);
     }
 

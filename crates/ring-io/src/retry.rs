@@ -7,7 +7,7 @@ use ring_alloc::round_down;
 use rustix::io::Errno;
 
 use crate::seam::{Attempt, Request};
-use crate::{DeviceError, Finished, Operation};
+use crate::{DeviceError, Finished, Operation, event};
 
 /// Attempts in a row that may bring no block to its end.
 pub(crate) const MAX_STALLS: u32 = 64;
@@ -65,20 +65,14 @@ pub(crate) fn judge((mut request, result): Attempt, granule: usize) -> Verdict {
     let error = match result {
         Ok(written) if request.done + written >= request.bytes.len() => {
             let elapsed = request.submitted.elapsed();
-            tracing::trace!(token, offset, len = request.bytes.len(), ?elapsed, "write completed");
+            let len = request.bytes.len();
+            event!(TRACE, token, offset, len, ?elapsed, "write completed");
             return finished(request, Ok(()));
         }
         Ok(written) if written > 0 && request.stalls < MAX_STALLS => {
             resume(&mut request, written, granule);
-            let resumes_at = request.position();
-            tracing::debug!(
-                token,
-                position,
-                written,
-                resumes_at,
-                stalls = request.stalls,
-                "short write: the rest goes out"
-            );
+            let (resumes_at, stalls) = (request.position(), request.stalls);
+            event!(DEBUG, token, position, written, resumes_at, stalls, "short write: the rest goes out");
             return Verdict::Again(request);
         }
         Ok(_) => DeviceError::no_progress(Operation::Write, range),
@@ -89,7 +83,7 @@ pub(crate) fn judge((mut request, result): Attempt, granule: usize) -> Verdict {
         Err(errno) if is_transient(errno) && request.stalls < MAX_STALLS => {
             request.stalls += 1;
             let (errno, stalls) = (errno.raw_os_error(), request.stalls);
-            tracing::debug!(token, position, errno, stalls, "write put off: it goes out again");
+            event!(DEBUG, token, position, errno, stalls, "write put off: it goes out again");
             return Verdict::Again(request);
         }
         Err(errno) => DeviceError::new(Operation::Write, errno, range),
@@ -97,7 +91,7 @@ pub(crate) fn judge((mut request, result): Attempt, granule: usize) -> Verdict {
     // That is for the queue to tell, for whom it may be a matter of course.
     if !request.preparing {
         let elapsed = request.submitted.elapsed();
-        tracing::error!(token, offset, position, %error, errno = error.errno(), ?elapsed, "write failed");
+        event!(ERROR, clone(error), token, offset, position, %error, errno = error.errno(), ?elapsed, "write failed");
     }
     finished(request, Err(error))
 }

@@ -32,10 +32,9 @@ use core::ops::Range;
 use ring_alloc::{BLOCK, Frozen, round_down};
 use rustix::io::Errno;
 
-use crate::QuikIO;
-use crate::chunk;
 use crate::mark::{Ending, Key};
 use crate::seam::Request;
+use crate::{QuikIO, chunk, event};
 
 /// What is prepared ahead at most, if nothing else is said. Measured: more gains nothing, and this is one more megabyte than is used
 /// up during the slowest preparing write that was seen.
@@ -141,7 +140,7 @@ impl Space {
         match key.and_then(|key| io.set_key(Some(key)).map(|()| key)) {
             Ok(key) => (self.key, self.is_own) = (Ok(Some(key)), true),
             Err(errno) => {
-                tracing::debug!(%errno, "the file cannot have a key: no space is prepared");
+                event!(DEBUG, %errno, "the file cannot have a key: no space is prepared");
                 self.stopped = true;
             }
         }
@@ -195,7 +194,8 @@ impl Space {
         }
         let Some(mut buffer) = chunk::borrow(len as usize) else { return self.stop() };
         key.mark(&mut buffer[..len as usize], start);
-        tracing::trace!(start, len, reach = self.reach, "preparing");
+        let reach = self.reach;
+        event!(TRACE, start, len, reach, "preparing");
         self.end = start + len;
         self.tried = self.tried.max(self.end);
         self.in_flight = Some(start..self.end);
@@ -203,7 +203,8 @@ impl Space {
     }
 
     fn stop(&mut self) -> Option<Request> {
-        tracing::debug!(end = self.end, "no more space can be prepared");
+        let end = self.end;
+        event!(DEBUG, end, "no more space can be prepared");
         self.stopped = true;
         None
     }

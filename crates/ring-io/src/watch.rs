@@ -1,7 +1,12 @@
 //! What a device in memory tells whoever watches it, in the order in which it happens.
 
+use core::any::Any;
 use core::fmt;
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// Something that happened at a [`MemoryDevice`](crate::MemoryDevice). Writes and syncs are numbered from 0, in order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,24 +67,37 @@ pub enum DeviceEvent<'a> {
 
 type Watch = dyn Fn(DeviceEvent<'_>) + Send + Sync;
 
+/// What a panic carries.
+type Payload = Box<dyn Any + Send>;
+
 #[derive(Clone, Default)]
-pub(crate) struct Watcher(Option<Arc<Watch>>);
+pub(crate) struct Watcher {
+    watch: Option<Arc<Watch>>,
+    /// The first panic of `watch`, for the remote control: the thread that caused the event may be in the middle of a completion.
+    panic: Arc<Mutex<Option<Payload>>>,
+}
 
 impl Watcher {
     pub(crate) fn new(watch: impl Fn(DeviceEvent<'_>) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(watch)))
+        Self { watch: Some(Arc::new(watch)), panic: Arc::default() }
     }
 
     pub(crate) fn tell(&self, event: DeviceEvent<'_>) {
-        if let Some(watch) = &self.0 {
-            watch(event);
+        if let Some(watch) = &self.watch
+            && let Err(payload) = catch_unwind(AssertUnwindSafe(|| watch(event)))
+        {
+            self.panic.lock().get_or_insert(payload);
         }
+    }
+
+    pub(crate) fn take_panic(&self) -> Option<Payload> {
+        self.panic.lock().take()
     }
 }
 
 impl fmt::Debug for Watcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "watching" } else { "nobody" })
+        f.write_str(if self.watch.is_some() { "watching" } else { "nobody" })
     }
 }
 

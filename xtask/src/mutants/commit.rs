@@ -186,8 +186,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a leader leaves held what it has sealed",
-                "                    self.flush_held_below(errand.address);\n                    self.await_straggler",
-                "                    self.await_straggler",
+                "                    self.flush_held_below(errand.address);\n                    led = self.await_straggler",
+                "                    led = self.await_straggler",
                 "a_waiter_asks_for_the_flush_of_an_append_that_comes_late",
             ],
             [

@@ -10,6 +10,7 @@ mod closing;
 mod commit;
 mod durability;
 mod gate;
+mod helpers;
 mod hold;
 mod lease;
 mod parking;
@@ -18,6 +19,7 @@ mod rotation;
 mod shared;
 mod slot;
 mod waiting;
+mod watch;
 
 use core::sync::atomic::AtomicUsize as Count;
 use core::sync::atomic::Ordering::Relaxed;

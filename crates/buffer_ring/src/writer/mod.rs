@@ -18,6 +18,8 @@ use core::mem;
 use core::time::Duration;
 use std::io::IoSlice;
 
+use ring_io::events;
+
 use crate::append::{Patience, gather, total_len};
 use crate::ring::deadline;
 use crate::shared::Shared;
@@ -279,6 +281,8 @@ impl<'a> Writer<'a> {
     ) -> Result<Extent, AppendError> {
         self.shared().check_len(len)?;
         self.shared().check_process().map_err(|_| AppendError::Forked)?;
+        // As with the ring's own appends.
+        let _held = events::hold();
         self.end_lease(Why::NoRoom);
         while let Some(size) = self.appetite.lease(len, self.shared().room()) {
             let lasts = self.begin_lease(size, patience)?;
@@ -365,6 +369,7 @@ impl Shared {
     }
 
     fn revoke(&self, slot: &Slot, sealed: bool) {
+        let _held = events::hold();
         let leased = self.registry.leased(slot, sealed);
         let revoked: Vec<_> = leased.filter_map(|cell| Some((cell, cell.revoke(slot)?))).collect();
         // If there is no barrier, all are left to their owners.

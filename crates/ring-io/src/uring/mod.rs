@@ -44,7 +44,7 @@ use crate::fork::Process;
 use crate::retry::{MAX_STALLS, pause};
 use crate::seam::{Attempt, Backend, Completion, Job, Request};
 use crate::settle::Scope;
-use crate::{Registered, Wait};
+use crate::{Registered, Wait, event};
 
 /// What the operation is called that does nothing but end a wait.
 const INTERRUPT: u64 = u64::MAX;
@@ -144,7 +144,7 @@ impl Uring {
             queues.broken.is_none() && self.push(queues)
         };
         if to_submit && let Err(error) = self.ring.submit() {
-            tracing::debug!(%error, "io_uring_enter did not take the entry: it is offered again when reaping");
+            event!(DEBUG, %error, "io_uring_enter did not take the entry: it is offered again when reaping");
         }
     }
 
@@ -222,7 +222,7 @@ impl Uring {
             if let Err(errno) = *result
                 && self.is_ours(job, errno)
             {
-                tracing::debug!(%errno, "no worker to be had: done in this thread");
+                event!(DEBUG, %errno, "no worker to be had: done in this thread");
                 *result = self.file.carry_out(job);
             }
         }
@@ -249,7 +249,7 @@ impl Uring {
     /// Answers for everything in flight, because the kernel no longer does; what it may still be reading is never unmapped.
     /// It may also still carry out the writes, even those that it has not fetched, for another thread may be entering the kernel.
     fn give_up(&self, errno: Errno, completed: &mut Vec<Completion>) {
-        tracing::error!(%errno, "io_uring_enter fails for good: everything in flight fails with it");
+        event!(ERROR, %errno, "io_uring_enter fails for good: everything in flight fails with it");
         let mut queues = self.queues.lock();
         queues.broken = Some(errno);
         for job in queues.slots.take_all() {

@@ -11,8 +11,8 @@ use io_uring::Submitter;
 use ring_alloc::{Arena, Frozen};
 use rustix::io::Errno;
 
-use crate::Registered;
 use crate::retry::patiently;
+use crate::{Registered, event};
 
 /// What is registered with a ring, until [`revoke`](Self::revoke).
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Registration {
             .collect();
         let reason = (!refusals.is_empty()).then(|| refusals.join("; "));
         if let Some(reason) = &reason {
-            tracing::debug!(reason, "not everything could be registered: going on without");
+            event!(DEBUG, clone(reason), reason, "not everything could be registered: going on without");
         }
         let registered = Registered { buffers: pinned.is_ok(), file: file.is_ok(), reason };
         let arena = pinned.is_ok().then(|| Arc::clone(arena));
@@ -67,7 +67,10 @@ impl Registration {
     pub(super) fn note(&mut self, index: usize, outcome: &io::Result<()>) {
         match outcome {
             Ok(()) => self.buffers[index] = Pinned::Yes,
-            Err(error) => tracing::debug!(%error, index, "the buffer could not be registered: going on without"),
+            Err(error) => {
+                let error = error.to_string();
+                event!(DEBUG, %error, index, "the buffer could not be registered: going on without");
+            }
         }
     }
 
@@ -86,12 +89,12 @@ impl Registration {
         if self.file
             && let Err(error) = submitter.unregister_files()
         {
-            tracing::warn!(%error, "the file could not be unregistered");
+            event!(WARN, %error, "the file could not be unregistered");
         }
         if let Some(arena) = self.arena
             && let Err(error) = submitter.unregister_buffers()
         {
-            tracing::warn!(%error, "the buffers could not be unregistered: their memory is never freed");
+            event!(WARN, %error, "the buffers could not be unregistered: their memory is never freed");
             core::mem::forget(arena);
         }
     }

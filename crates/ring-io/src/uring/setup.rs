@@ -5,6 +5,7 @@ use std::{fs, io};
 use io_uring::{IoUring, Probe, opcode};
 use rustix::io::Errno;
 
+use crate::event;
 use crate::retry::{is_transient, patiently};
 
 /// Jobs in flight at once; more wait their turn in user space.
@@ -54,7 +55,7 @@ pub(super) fn ring(submitter: Submitter) -> Result<IoUring, String> {
     }
     // The kernel applies it to each thread that submits, from its first time on.
     if let Err(error) = ring.submitter().register_iowq_max_workers(&mut [workers, 0]) {
-        tracing::debug!(%error, "the kernel is older than 5.15, and bounds its workers by itself");
+        event!(DEBUG, %error, "the kernel is older than 5.15, and bounds its workers by itself");
     }
     // A filter may allow the other two calls and not this one.
     match ring.submit() {

@@ -1,0 +1,199 @@
+//! Those that follow the durable watermark: a thread that waits, and an event. The end, a failure, and what a caller has given up reach them.
+
+use super::*;
+use crate::append::Patience;
+use crate::bells::{Bells, make};
+use crate::model::ModelDevice;
+use crate::sync::{AtomicBool, Ordering};
+use crate::watch::DurableWatch;
+use crate::{BufferRing, RingError};
+
+fn append(ring: &BufferRing, len: usize) -> u64 {
+    ring.shared.append(&vec![1; len], Patience::ForRoom).expect("there is room").end()
+}
+
+/// A thread that waits for `address` as a follower does, with no deadline.
+fn follow(watch: &DurableWatch, address: u64) -> thread::JoinHandle<Result<u64, RingError>> {
+    let watch = watch.clone();
+    thread::spawn(move || watch.wait_ge(address))
+}
+
+#[test]
+fn a_bell_rings_or_its_owner_sees_the_change() {
+    static SEEN: Count = Count::new(0);
+    static RUNG: Count = Count::new(0);
+    model("a_bell_rings_or_its_owner_sees_the_change", Bound::None, || {
+        let parts = Arc::new((Bells::new(), AtomicBool::new(false)));
+        let owner = {
+            let parts = Arc::clone(&parts);
+            thread::spawn(move || {
+                let (bells, change) = &*parts;
+                let bell = make().expect("a model of one");
+                let number = bells.add(&bell);
+                let seen = change.load(Ordering::Relaxed);
+                (bell, number, seen)
+            })
+        };
+        let (bells, change) = &*parts;
+        change.store(true, Ordering::Relaxed);
+        bells.ring();
+        let (bell, number, seen) = owner.join().unwrap();
+        let rung = bell.take() > 0;
+        assert!(rung || seen, "the change is never noticed");
+        hit(if seen { &SEEN } else { &RUNG });
+        bells.remove(number);
+        bells.ring();
+        assert!(bell.take() == 0 && !bells.is_any());
+    });
+    assert!(SEEN.load(Relaxed) > 0 && RUNG.load(Relaxed) > 0);
+}
+
+/// One bell comes and goes while another one is rung.
+#[test]
+fn a_bell_that_goes_silences_no_other() {
+    static BOTH: Count = Count::new(0);
+    model("a_bell_that_goes_silences_no_other", Bound::None, || {
+        let bells = Arc::new(Bells::new());
+        let stays = make().expect("a model of one");
+        bells.add(&stays);
+        let other = {
+            let bells = Arc::clone(&bells);
+            thread::spawn(move || {
+                let goes = make().expect("a model of one");
+                let number = bells.add(&goes);
+                bells.remove(number);
+                goes.take()
+            })
+        };
+        bells.ring();
+        assert_eq!(stays.take(), 1);
+        if other.join().unwrap() == 1 {
+            hit(&BOTH);
+        }
+    });
+    assert!(BOTH.load(Relaxed) > 0);
+}
+
+#[test]
+fn a_follower_learns_that_the_ring_has_gone() {
+    static BEFORE: Count = Count::new(0);
+    static AFTER: Count = Count::new(0);
+    model("a_follower_learns_that_the_ring_has_gone", Bound::None, || {
+        let ring = ModelDevice::instant().ring(1, true, true);
+        let watch = ring.durable_watch();
+        let shared = Arc::clone(&ring.shared);
+        let follower = follow(&watch, 1);
+        hit(if shared.parking.is_empty() { &BEFORE } else { &AFTER });
+        drop(ring);
+        assert_eq!(follower.join().unwrap(), Err(RingError::Closed));
+    });
+    assert!(BEFORE.load(Relaxed) > 0 && AFTER.load(Relaxed) > 0);
+}
+
+/// Whatever was durable when the ring went is never answered with its end.
+#[test]
+fn what_was_durable_at_the_end_stays_durable_for_a_follower() {
+    static BEFORE: Count = Count::new(0);
+    static AFTER: Count = Count::new(0);
+    model("what_was_durable_at_the_end_stays_durable_for_a_follower", Bound::Preemptions(3), || {
+        let ring = ModelDevice::instant().ring(1, true, true);
+        let address = append(&ring, 512);
+        let watch = ring.durable_watch();
+        let follower = {
+            let watch = watch.clone();
+            thread::spawn(move || {
+                hit(if watch.get() == 0 { &BEFORE } else { &AFTER });
+                watch.wait_ge(address)
+            })
+        };
+        assert_eq!(ring.wait_durable(address), Ok(()));
+        drop(ring);
+        assert_eq!(follower.join().unwrap(), Ok(4096));
+    });
+    assert!(BEFORE.load(Relaxed) > 0 && AFTER.load(Relaxed) > 0);
+}
+
+#[test]
+fn an_event_that_is_made_while_the_ring_goes_is_readable() {
+    static RUNG_TWICE: Count = Count::new(0);
+    model("an_event_that_is_made_while_the_ring_goes_is_readable", Bound::None, || {
+        let ring = ModelDevice::instant().ring(1, true, true);
+        let watch = ring.durable_watch();
+        let maker = {
+            let watch = watch.clone();
+            thread::spawn(move || _ = watch.bell().expect("a model of one"))
+        };
+        drop(ring);
+        maker.join().unwrap();
+        let count = watch.take_event();
+        assert!(count > 0, "it is never readable");
+        if count > 1 {
+            hit(&RUNG_TWICE);
+        }
+    });
+    assert!(RUNG_TWICE.load(Relaxed) > 0);
+}
+
+#[test]
+fn an_event_that_is_made_while_the_ring_fails_is_readable() {
+    model("an_event_that_is_made_while_the_ring_fails_is_readable", Bound::None, || {
+        let device = ModelDevice::instant();
+        device.break_down();
+        let ring = device.ring(1, true, true);
+        let watch = ring.durable_watch();
+        let maker = {
+            let watch = watch.clone();
+            thread::spawn(move || _ = watch.bell().expect("a model of one"))
+        };
+        append(&ring, 512);
+        ring.shared.seal(Life::new(1, 0));
+        ring.shared.poll();
+        assert!(ring.poisoned().is_some());
+        maker.join().unwrap();
+        assert!(watch.take_event() > 0, "it is never readable");
+    });
+}
+
+/// A caller has sealed the batch, and gives up while it is in flight.
+#[test]
+fn a_follower_finishes_what_a_caller_gave_up() {
+    static PARKED: Count = Count::new(0);
+    static LATER: Count = Count::new(0);
+    model("a_follower_finishes_what_a_caller_gave_up", Bound::None, || {
+        let device = ModelDevice::instant();
+        let ring = device.ring(2, true, true);
+        let address = append(&ring, 512);
+        let watch = ring.durable_watch();
+        let follower = follow(&watch, address);
+        hit(if ring.shared.parking.is_empty() { &LATER } else { &PARKED });
+        ring.shared.abandon(address);
+        assert_eq!(follower.join().unwrap(), Ok(4096));
+    });
+    assert!(PARKED.load(Relaxed) > 0 && LATER.load(Relaxed) > 0);
+}
+
+/// The same for an event: a thread of the ring does it.
+#[test]
+fn an_event_comes_for_what_a_caller_gave_up() {
+    static BEFORE: Count = Count::new(0);
+    static AFTER: Count = Count::new(0);
+    model("an_event_comes_for_what_a_caller_gave_up", Bound::Preemptions(3), || {
+        let ring = ModelDevice::instant().ring(1, true, true);
+        let address = append(&ring, 512);
+        let watch = ring.durable_watch();
+        let maker = {
+            let watch = watch.clone();
+            thread::spawn(move || _ = watch.bell().expect("a model of one"))
+        };
+        hit(if ring.shared.bells.is_any() { &BEFORE } else { &AFTER });
+        ring.shared.abandon(address);
+        maker.join().unwrap();
+        // By an event, or before there was one.
+        while watch.take_event() == 0 && watch.get() < address {
+            thread::yield_now();
+        }
+        drop(ring);
+        assert_eq!(watch.get(), 4096);
+    });
+    assert!(BEFORE.load(Relaxed) > 0 && AFTER.load(Relaxed) > 0);
+}

@@ -1,0 +1,123 @@
+//! Events for the subscribers of `tracing`, and a shield against the panics of foreign code. Shared with the ring above.
+//!
+//! A subscriber is foreign code: it may panic, block, or use the very ring that an event is about. So a thread that owes something to
+//! others, because it holds a lock or a role, or is inside a buffer, first [holds back](hold) what it has to say, and emits it when
+//! nothing is owed any more. Held back are the values, in the order of the events.
+//!
+//! What a subscriber itself causes, by using the ring during an event, emits nothing: it would call itself without end.
+
+use core::cell::{Cell, RefCell};
+use core::marker::PhantomData;
+use core::mem;
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+
+use tracing::Level;
+use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
+
+thread_local! {
+    // Without a destructor, so that a look costs one load, also while the thread ends.
+    static HOLDS: Cell<usize> = const { Cell::new(0) };
+    static HAS_HELD: Cell<bool> = const { Cell::new(false) };
+    static EMITTING: Cell<bool> = const { Cell::new(false) };
+    static HELD: RefCell<Vec<Box<dyn FnOnce()>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// As long as it lives, the events of its thread wait. The outermost one emits them when it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Hold(PhantomData<*const ()>);
+
+/// Holds back the events of this thread until the answer is dropped.
+#[inline]
+pub fn hold() -> Hold {
+    HOLDS.set(HOLDS.get() + 1);
+    Hold(PhantomData)
+}
+
+impl Hold {
+    /// Ends it, and leaves what is held back to the next one of this thread.
+    pub fn keep(self) {
+        HOLDS.set(HOLDS.get() - 1);
+        mem::forget(self);
+    }
+}
+
+/// Emits the events of `body` at once, before those that are held back.
+pub fn at_once(body: impl FnOnce()) {
+    let holds = HOLDS.replace(0);
+    body();
+    HOLDS.set(holds);
+}
+
+impl Drop for Hold {
+    #[inline]
+    fn drop(&mut self) {
+        let left = HOLDS.get() - 1;
+        HOLDS.set(left);
+        if left == 0 && HAS_HELD.get() {
+            emit_held();
+        }
+    }
+}
+
+#[cold]
+fn emit_held() {
+    HAS_HELD.set(false);
+    let held = HELD.try_with(RefCell::take).unwrap_or_default();
+    held.into_iter().for_each(emit_now);
+}
+
+/// Whether there may be a subscriber for events of this `level`. One comparison while there is none.
+#[inline]
+#[must_use]
+pub fn is_wanted(level: Level) -> bool {
+    level <= STATIC_MAX_LEVEL && level <= LevelFilter::current() && !EMITTING.get()
+}
+
+/// Calls `event`, which emits one, now or when nothing is held back any more.
+pub fn emit(event: impl FnOnce() + 'static) {
+    if HOLDS.get() == 0 {
+        return emit_now(event);
+    }
+    let event: Box<dyn FnOnce()> = Box::new(event);
+    // A thread that is ending has nowhere to keep it.
+    if HELD.try_with(|held| held.borrow_mut().push(event)).is_ok() {
+        HAS_HELD.set(true);
+    }
+}
+
+fn emit_now(event: impl FnOnce()) {
+    if !EMITTING.replace(true) {
+        // Its panic has been reported by the panic hook; another event about it would go to the same subscriber.
+        let _panicked = shield(event);
+        EMITTING.set(false);
+    }
+}
+
+/// Calls foreign code, and keeps its panic from the caller. Answers whether there was one.
+pub fn shield(foreign: impl FnOnce()) -> bool {
+    let Err(payload) = catch_unwind(AssertUnwindSafe(foreign)) else { return false };
+    // The payload is foreign, too.
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        mem::forget(payload);
+    }
+    true
+}
+
+/// Emits an event of `tracing` when nothing is held back. Its values must own what they show: `clone(name)` makes those of references.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! event {
+    ($level:ident, clone($($value:ident),+), $($fields:tt)+) => {
+        if $crate::events::is_wanted(tracing::Level::$level) {
+            $(let $value = $value.clone();)+
+            $crate::events::emit(move || tracing::event!(tracing::Level::$level, $($fields)+));
+        }
+    };
+    ($level:ident, $($fields:tt)+) => {
+        if $crate::events::is_wanted(tracing::Level::$level) {
+            $crate::events::emit(move || tracing::event!(tracing::Level::$level, $($fields)+));
+        }
+    };
+}
