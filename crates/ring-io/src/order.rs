@@ -72,9 +72,9 @@ impl Order {
     /// # Panics
     ///
     /// If it is not its turn.
-    pub(crate) fn claim(&mut self, request: Request) -> Result<Request, Finished> {
+    pub(crate) fn claim(&mut self, request: Request) -> Result<Request, Box<Finished>> {
         if let Some(failure) = &self.failure {
-            return Err(untried(request, failure));
+            return Err(Box::new(untried(request, failure)));
         }
         let its_turn = request.offset <= self.next;
         assert!(its_turn, "a serialized write of bytes {:?} with {} missing", request.range(), self.next);

@@ -285,7 +285,7 @@ impl WriteQueue {
         if let Some(order) = &self.order {
             match order.lock().claim(request) {
                 Ok(its_turn) => request = its_turn,
-                Err(untried) => return untried,
+                Err(untried) => return *untried,
             }
         }
         self.make_way(&request);

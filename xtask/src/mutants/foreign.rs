@@ -26,14 +26,14 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "the ring is closed after its followers were woken",
-                "        self.shared.durability.close();\n        self.shared.waiters.wake();\n        self.shared.parking.wake_up_to(u64::MAX);",
-                "        self.shared.waiters.wake();\n        self.shared.parking.wake_up_to(u64::MAX);\n        self.shared.durability.close();",
+                "        self.shared.durability.close();\n        self.shared.wake_all();",
+                "        self.shared.wake_all();\n        self.shared.durability.close();",
                 "a_follower_learns_that_the_ring_has_gone",
             ],
             [
                 "the end of the ring rings no bell",
-                "        self.shared.bells.ring();\n",
-                "",
+                "        self.shared.wake_all();\n",
+                "        self.shared.waiters.wake();\n        self.shared.parking.wake_up_to(u64::MAX);\n",
                 "an_event_that_is_made_while_the_ring_goes_is_readable",
             ],
         ],

@@ -215,8 +215,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "the thread that keeps the token acquires nothing",
-                "// ordering: acquire half of R2.\n        self.pending.swap(false, AcqRel)",
-                "self.pending.swap(false, Relaxed)",
+                "fn take_token_for_good(&self) -> bool {\n        self.pending.swap(false, AcqRel)",
+                "fn take_token_for_good(&self) -> bool {\n        self.pending.swap(false, Relaxed)",
                 "all_who_see_the_rotation_frozen_know_where_the_log_ends",
             ],
         ],
@@ -241,8 +241,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a failure does not interrupt the driver",
-                "nothing will happen any more.\n        self.device.interrupt();",
-                "nothing will happen any more.",
+                "self.wake_all();\n        self.device.interrupt();",
+                "self.wake_all();",
                 "a_failure_fetches_the_driver_from_the_device",
             ],
             [
@@ -253,14 +253,14 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "closing wakes none of those that wait for room",
-                "        self.waiters.wake();\n        // A thread that waits",
-                "        // A thread that waits",
+                "self.waiters.wake();\n        self.device.interrupt();",
+                "self.device.interrupt();",
                 "close_fetches_an_append_that_waits_for_room",
             ],
             [
                 "closing does not fetch the driver that waits for room",
-                "may be at the device.\n        self.device.interrupt();",
-                "may be at the device.",
+                "self.waiters.wake();\n        self.device.interrupt();",
+                "self.waiters.wake();",
                 "close_fetches_an_append_that_waits_for_room",
             ],
         ],
