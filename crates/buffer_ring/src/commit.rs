@@ -94,6 +94,7 @@ impl Shared {
 
     /// Makes durable what has been appended by now, and gives the durable watermark.
     pub(crate) fn sync(&self, deadline: Option<Instant>) -> Result<u64, RingError> {
+        self.check_process()?;
         if self.durability.is_closed() {
             return Err(RingError::Closed);
         }
@@ -102,6 +103,7 @@ impl Shared {
     }
 
     pub(crate) fn wait_durable(&self, address: u64, deadline: Option<Instant>) -> Result<(), RingError> {
+        self.check_process()?;
         if !self.device.exists() {
             return Err(RingError::NoDevice);
         }

@@ -141,6 +141,7 @@ impl fmt::Debug for DurableWatch {
 impl Shared {
     /// Waits until the watermark has reached `address`. Does nothing for it but finish what another caller has begun and given up.
     fn watch(&self, address: u64, deadline: Option<Instant>) -> Result<u64, RingError> {
+        self.check_process()?;
         if !self.device.exists() {
             return Err(RingError::NoDevice);
         }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use buffer_ring::{AppendError, BufferRing, BufferRingOptions, EngineKind, OptionsError, QuikIO, WriteMode};
+use buffer_ring::{BufferRing, BufferRingOptions, EngineKind, OptionsError, QuikIO, WriteMode};
 use common::{EIO, LIMIT, buffered_file, direct_file, disk, options, pattern, read, ring_on, within};
 
 fn content(path: &Path) -> Vec<u8> {
@@ -116,16 +116,15 @@ fn a_start_beyond_the_end_leaves_a_hole_of_zeros() {
 }
 
 #[test]
-fn a_log_that_has_no_addresses_left_says_so_and_does_not_hang() {
+fn a_log_that_has_no_room_below_the_last_address_is_refused() {
     let dir = disk();
     within(LIMIT, move || {
         for start in [1 << 60, u64::MAX - 4095] {
             let path = dir.path().join("log");
             let io = QuikIO::builder(buffered_file(&path)).start_at(start).build().expect("a multiple of 4096");
-            let ring = ring_on(io, options(2, 4096));
-            assert_eq!(ring.append(b"x"), Err(AppendError::AddressesExhausted));
-            assert_eq!(ring.poisoned(), None);
-            assert_eq!(ring.close(), Ok(start));
+            let options = BufferRingOptions { io_instance: Some(Arc::new(io)), ..options(2, 4096) };
+            let refused = BufferRing::try_with_options(options).map(drop);
+            assert_eq!(refused, Err(OptionsError::Start { start }));
             assert_eq!(content(&path).len(), 0);
         }
     });

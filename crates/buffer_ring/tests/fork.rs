@@ -255,7 +255,7 @@ fn a_child_of_the_bare_system_call_is_refused_when_it_waits_or_a_buffer_is_full(
 /// Its first address is what the child sees, not a search for a thread that is sealing.
 #[test]
 fn a_forked_child_never_waits_for_the_parents_appenders() {
-    let ring = BufferRing::with_options(options(4, 4096));
+    let (ring, _device) = in_memory(options(4, 4096));
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..3 {
