@@ -66,7 +66,6 @@ impl Shared {
         deadline: Option<Instant>,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<Extent, AppendError> {
-        self.check_process().map_err(|_| AppendError::Forked)?;
         self.check_device()?;
         let patience = deadline.map_or(Patience::ForRoom, |deadline| Patience::Until(Some(deadline)));
         let start = self.latency.start();
@@ -89,6 +88,7 @@ impl Shared {
 
     /// Whether anything can become durable.
     pub(crate) fn check_device(&self) -> Result<(), AppendError> {
+        self.check_process().map_err(|_| AppendError::Forked)?;
         if self.device.exists() { Ok(()) } else { Err(AppendError::NoDevice) }
     }
 
