@@ -64,8 +64,8 @@ impl RecordType {
     #[must_use]
     pub const fn prefix_len(self) -> usize {
         match self {
-            Self::Record | Self::NoOp => 0,
-            Self::Group | Self::Middle | Self::Last | Self::Cursor | Self::Truncation => 8,
+            Self::Record | Self::Group | Self::NoOp => 0,
+            Self::Middle | Self::Last | Self::Cursor | Self::Truncation => 8,
             Self::First | Self::Snapshot => 16,
             Self::Metadata => 4,
         }

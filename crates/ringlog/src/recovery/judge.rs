@@ -11,7 +11,7 @@ use super::scan::{Scan, has_table};
 use crate::Lsn;
 use crate::directory::Directory;
 use crate::error::OpenError;
-use crate::format::{BLOCK, BatchHeader, Gap, Manifest, NO_ADDRESS, SEGMENT_HEADER_LEN, SegmentHeader, SegmentRefusal, is_zero};
+use crate::format::{BLOCK, BatchHeader, Gap, MAX_GAPS, Manifest, NO_ADDRESS, SEGMENT_HEADER_LEN, SegmentHeader, SegmentRefusal, is_zero};
 use crate::manifest::ManifestFile;
 use crate::segment::{parse_name, read_header};
 
@@ -108,6 +108,9 @@ pub(super) fn judge<D: Directory>(
         let (verdict, promised) = judging.verdict(&chain)?;
         let gap = if skip && matches!(verdict, Verdict::Damaged(_)) { judging.gap(&chain, promised)? } else { None };
         let Some(gap) = gap else { break (chain, verdict, promised) };
+        if gaps.len() == MAX_GAPS {
+            return Err(OpenError::TooManyGaps);
+        }
         damage = damage.or(Some(verdict.clone()));
         gaps.push(gap);
         gaps.sort_by_key(|gap| gap.start);

@@ -19,11 +19,11 @@ use crate::Lsn;
 use crate::directory::Directory;
 use crate::error::OpenError;
 use crate::format::{
-    Epoch, FirstBatch, Framing, HeaderKey, MAX_COOKIE, MAX_GAPS, Manifest, NO_ADDRESS, SegmentHeader, is_segment_size, u64_at,
+    Epoch, FirstBatch, Framing, HeaderKey, MAX_COOKIE, Manifest, NO_ADDRESS, SegmentHeader, is_segment_size, u64_at,
 };
 use crate::manifest::ManifestFile;
 use crate::random::Random;
-use crate::segment::{below, ensure, file_name, parse_name, remove};
+use crate::segment::{below, ensure, parse_name, remove};
 
 /// The name of the file that is locked.
 const LOCK: &str = "LOCK";
@@ -201,9 +201,6 @@ impl Recover {
         };
         let Judged { mut manifest, report, skipped, cookie } = judged;
         let (old, end) = (manifest.content().clone(), report.end.get());
-        if skipped.len() > MAX_GAPS {
-            return Err(OpenError::TooManyGaps);
-        }
         let mut next = Manifest { gaps: if skipped.is_empty() { old.gaps.clone() } else { skipped }, ..old.clone() };
         next = next.reopened(end, self.entropy.number()?)?;
         let header = |number| SegmentHeader {
@@ -304,16 +301,11 @@ fn sync_what_was_found<D: Directory>(directory: &D, manifest: &ManifestFile<D::F
     directory.sync_dir().map_err(OpenError::io("sync", DIRECTORY))?;
     manifest.sync(directory)?;
     let content = manifest.content();
-    let from = content.first_segment().max(content.segment_of(content.known_durable)).min(content.segment_of(end));
-    for segment in from..=content.segment_of(end) {
-        let name = file_name(segment * content.segment_size);
-        match directory.open(&name, true) {
-            // Missing: that is the damage, or a gap.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            opened => {
-                let file = opened.map_err(OpenError::io("open", &name))?;
-                directory.sync_file(&file).map_err(OpenError::io("sync", &name))?;
-            }
+    let from = content.known_durable.min(end) / content.segment_size * content.segment_size;
+    for name in directory.list().map_err(OpenError::io("list", DIRECTORY))? {
+        if parse_name(&name).is_some_and(|base| (from..=end).contains(&base)) {
+            let file = directory.open(&name, true).map_err(OpenError::io("open", &name))?;
+            directory.sync_file(&file).map_err(OpenError::io("sync", &name))?;
         }
     }
     Ok(())

@@ -41,7 +41,7 @@ impl BatchBuilder {
 
     /// Places a record, and returns its address; `None` if it does not fit.
     pub fn push(&mut self, record_type: RecordType, kind: u8, payload: &[u8]) -> Option<u64> {
-        if payload.len() > self.room() {
+        if self.bytes.len() + RECORD_HEADER_LEN + payload.len() > self.end {
             return None;
         }
         let at = self.bytes.len();
@@ -81,5 +81,54 @@ impl BatchBuilder {
             self.push(RecordType::NoOp, 0, &[]);
         }
         self.bytes
+    }
+}
+
+/// A record longer than a buffer, placed part by part, one batch after the other.
+#[derive(Clone, Debug)]
+pub struct LongRecord {
+    kind: u8,
+    payload: Vec<u8>,
+    placed: usize,
+    first: Option<u64>,
+}
+
+impl LongRecord {
+    /// A record with this payload, of at least two bytes.
+    ///
+    /// # Panics
+    ///
+    /// If the payload is shorter.
+    #[must_use]
+    pub fn new(kind: u8, payload: Vec<u8>) -> Self {
+        assert!(payload.len() > 1, "a long record has two parts");
+        Self { kind, payload, placed: 0, first: None }
+    }
+
+    /// Places the next part, of at most `most` bytes; its address, if it was the last one, is that of the whole.
+    ///
+    /// Places nothing if the batch has no room.
+    pub fn place(&mut self, batch: &mut BatchBuilder, most: usize) -> Option<u64> {
+        let prefix = match self.first {
+            None => [(self.payload.len() as u64).to_le_bytes(), [RecordType::Record as u8, 0, 0, 0, 0, 0, 0, 0]].concat(),
+            Some(first) => first.to_le_bytes().to_vec(),
+        };
+        let rest = &self.payload[self.placed..];
+        // The first part is never the last one too.
+        let left = if self.first.is_none() { rest.len() - 1 } else { rest.len() };
+        let len = batch.room().checked_sub(prefix.len()).map_or(0, |room| room.min(most).min(left));
+        if len == 0 {
+            return None;
+        }
+        let is_last = len == rest.len();
+        let record_type = match self.first {
+            None => RecordType::First,
+            Some(_) if is_last => RecordType::Last,
+            Some(_) => RecordType::Middle,
+        };
+        let at = batch.push(record_type, self.kind, &[&prefix, &rest[..len]].concat());
+        self.placed += len;
+        self.first = self.first.or(at);
+        self.first.filter(|_| is_last)
     }
 }

@@ -7,5 +7,5 @@ mod builder;
 mod writer;
 
 pub use crate::random::Random;
-pub use builder::{BatchBuilder, Payload};
+pub use builder::{BatchBuilder, LongRecord, Payload};
 pub use writer::{Flight, Submitted, Writer};

@@ -6,7 +6,7 @@ use std::io;
 use super::builder::BatchBuilder;
 use crate::directory::{Directory, MemoryDirectory};
 use crate::error::OpenError;
-use crate::format::{BatchHeader, BatchInfo, FirstBatch, Framing, HEADER_LEN, RecordType, SEGMENT_HEADER_LEN, trailer_len};
+use crate::format::{BatchHeader, BatchInfo, FirstBatch, Framing, HEADER_LEN, SEGMENT_HEADER_LEN, trailer_len};
 use crate::recovery::{Opened, Recover};
 use crate::segment::{ensure, file_name, recycle, remove};
 
@@ -203,39 +203,6 @@ impl Writer {
         self.submit(BatchBuilder::new(self.next, 4096), roll, false)
     }
 
-    /// Submits a record in parts, one batch each, of at most `part` bytes. Returns its address too.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError::Io`].
-    pub fn submit_long(&mut self, kind: u8, payload: &[u8], part: usize) -> Result<(u64, Vec<Submitted>), OpenError> {
-        let (mut rest, mut first, mut submitted) = (payload, None, Vec::new());
-        while !rest.is_empty() {
-            if self.is_tight() {
-                submitted.push(self.submit_empty(false)?);
-            }
-            let mut batch = self.batch();
-            let prefix = match first {
-                None => [(payload.len() as u64).to_le_bytes(), [RecordType::Record as u8, 0, 0, 0, 0, 0, 0, 0]].concat(),
-                Some(first) => u64::to_le_bytes(first).to_vec(),
-            };
-            // The first part is never the last one too.
-            let most = if first.is_none() { rest.len() - 1 } else { rest.len() };
-            let len = part.min(batch.room() - prefix.len()).min(most);
-            let (now, later) = rest.split_at(len);
-            let record_type = match first {
-                None => RecordType::First,
-                Some(_) if later.is_empty() => RecordType::Last,
-                Some(_) => RecordType::Middle,
-            };
-            let at = batch.push(record_type, kind, &[&prefix, now].concat());
-            first = first.or(at);
-            rest = later;
-            submitted.push(self.submit(batch, false, false)?);
-        }
-        Ok((first.unwrap_or(self.next), submitted))
-    }
-
     /// A write comes back: the one at this position among those that are not durable.
     pub fn complete(&mut self, position: usize) {
         let flight = &mut self.flights[position];
@@ -335,17 +302,13 @@ impl Writer {
 
     /// Makes everything durable and records a clean close.
     ///
+    /// An empty batch before it ends the window in which damage to the newest batch cannot be proved.
+    ///
     /// # Errors
     ///
     /// [`OpenError::Io`].
     pub fn close(&mut self) -> Result<(), OpenError> {
-        let mut settled = self.settle();
-        // What closes the window in which damage to the newest batch cannot be proved.
-        if settled.is_ok() && self.generation > 0 && !self.is_tight() {
-            self.submit_empty(false)?;
-            settled = self.settle();
-        }
-        settled.map_err(OpenError::io("sync", "the segments"))?;
+        self.settle().map_err(OpenError::io("sync", "the segments"))?;
         self.opened.close(&self.directory, self.next)
     }
 }
