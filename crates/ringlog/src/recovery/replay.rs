@@ -299,12 +299,12 @@ impl<D: Directory, F> Replaying<'_, D, F> {
         F: FnMut(Item<'_>) -> Result<(), E>,
     {
         let lsn = Lsn::new(address);
-        let voids = &self.report.void;
-        let behind = voids.partition_point(|range| range.end <= lsn);
-        if lsn < self.report.first || voids.get(behind).is_some_and(|range| range.contains(&lsn)) {
-            return Ok(());
-        }
+        let Report { first, void, .. } = self.report;
         let mut show = |record: Record<'_>| {
+            let behind = void.partition_point(|range| range.end <= record.lsn);
+            if record.lsn < *first || void.get(behind).is_some_and(|range| range.contains(&record.lsn)) {
+                return Ok(());
+            }
             (self.each)(Item::Record(record)).map_err(|error| ReplayError::Stopped(record.lsn, error))
         };
         if of == RecordType::Record {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use ringlog::directory::{Directory, MemoryDirectory};
-use ringlog::format::{Metadata, RecordType, Snapshot, SnapshotEntry};
+use ringlog::format::{Manifest, Metadata, RecordType, Snapshot, SnapshotEntry};
 use ringlog::manifest::ManifestFile;
 use ringlog::recovery::{Item, OnDamage, Recover, Replay, Report, Verdict, Verify, replay, verify};
 use ringlog::testing::{BatchBuilder, LongRecord, Payload, Random, Submitted, Writer};
@@ -251,7 +251,12 @@ impl World {
         let stands = |batch: &Batch, len: usize| {
             let file = files.get(&format!("{:020}.seg", batch.base / self.size * self.size));
             let at = 4096 + (batch.base % self.size) as usize;
-            file.and_then(|file| file.get(at..at + len)) == Some(&batch.bytes[..len])
+            // What a short file lacks reads as zeros.
+            file.is_some_and(|file| {
+                let there = file.get(at.min(file.len())..(at + len).min(file.len())).unwrap_or_default();
+                let (same, rest) = batch.bytes[..len].split_at(there.len());
+                there == same && rest.iter().all(|&byte| byte == 0)
+            })
         };
         let low = report.first.get() / self.size * self.size;
         let batches: Vec<_> = self.chain.iter().filter(|batch| batch.base >= low).collect();
@@ -303,8 +308,10 @@ impl World {
         let is_damaged = matches!(said, Answer::Damaged { .. } | Answer::Refused);
         self.figures.judged_damaged += u64::from(is_damaged);
         self.figures.refused += u64::from(said == Answer::Refused);
-        let slot = |files: &Files, n: usize| files.get("MANIFEST").and_then(|file| file.get(n * 4096..(n + 1) * 4096)).map(<[u8]>::to_vec);
-        let sequence = |files: &Files| (0..2).filter_map(|n| slot(files, n)).map(|slot| slot[8..16].to_vec()).max();
+        let sequence = |files: &Files| {
+            let slots = files.get("MANIFEST").map_or(&[][..], |file| file.as_chunks::<4096>().0);
+            slots.iter().filter_map(|slot| Manifest::decode(slot).ok()).map(|slot| slot.sequence).max()
+        };
         let is_newest = sequence(before) == sequence(&after);
         if !self.is_touched(before, &after, report) && !foreign {
             let same = judged.as_ref().is_ok_and(|now| (now.end, &now.verdict) == (report.end, &report.verdict));
@@ -377,7 +384,7 @@ impl World {
                     let still = matches!(now.verdict, Verdict::Damaged(_)) && now.end == found.end;
                     let done = match what {
                         OnDamage::SetAside => now.end == found.end,
-                        _ => !now.gaps.is_empty() && now.end >= found.end,
+                        _ => now.end >= found.end && !matches!(now.verdict, Verdict::Damaged(_)),
                     };
                     if !still && !done {
                         return Err(format!("{what:?} was interrupted: {found:?} became {now:?}"));
@@ -594,12 +601,9 @@ impl World {
     pub(crate) fn recover(&mut self, interrupted: bool) -> Check {
         loop {
             let image = self.directory.clone();
-            if let Some(report) = self.check_legal(&image)? {
-                self.chain.retain(|batch| batch.base < report.end.get());
-                self.trims = vec![report.first.get()];
-            } else {
-                self.chain.clear();
-                self.trims = vec![0];
+            match self.check_legal(&image)? {
+                Some(report) => self.chain.retain(|batch| batch.base < report.end.get()),
+                None => self.chain.clear(),
             }
             if interrupted && self.random.chance(50) {
                 self.directory.stop_after(self.random.below(20) as u64);
@@ -609,6 +613,8 @@ impl World {
             let how = recover(self.size, seed).verify(how().fast(fast));
             match Writer::open(&self.directory, how, self.buffer) {
                 Ok(writer) => {
+                    // Until then, what a kill left may still vanish.
+                    self.trims = vec![writer.opened().manifest().trim];
                     self.writer = Some(writer);
                     if self.directory.is_stopped() {
                         self.stop(true);
