@@ -31,7 +31,9 @@ pub enum OpenError {
     #[error("there is no log here; mount the right directory, or allow the log to be created")]
     Missing,
     /// There is data of a log, but no `MANIFEST`.
-    #[error("MANIFEST is missing, but {file} is not empty; restore MANIFEST, or move the file away if it is no part of this log")]
+    #[error(
+        "MANIFEST is missing, but {file} is not empty; restore MANIFEST, or move the file away if it is no part of this log"
+    )]
     NoManifest {
         /// A file that is not empty.
         file: String,
@@ -59,7 +61,9 @@ pub enum OpenError {
         version: u8,
     },
     /// A file of another log.
-    #[error("{file} belongs to log {found:016x}, not to {expected:016x}; put the right file back, or move this one away")]
+    #[error(
+        "{file} belongs to log {found:016x}, not to {expected:016x}; put the right file back, or move this one away"
+    )]
     Foreign {
         /// The file.
         file: String,
@@ -69,7 +73,9 @@ pub enum OpenError {
         expected: u64,
     },
     /// The log holds batches of an epoch that `MANIFEST` does not know.
-    #[error("{file} has a batch of epoch {epoch} at address {address}, but MANIFEST knows only up to {newest}; restore the newest MANIFEST")]
+    #[error(
+        "{file} has a batch of epoch {epoch} at address {address}, but MANIFEST knows only up to {newest}; restore the newest MANIFEST"
+    )]
     OldManifest {
         /// The segment.
         file: String,
@@ -81,7 +87,9 @@ pub enum OpenError {
         newest: u32,
     },
     /// Batches of two copies of the log that both went on.
-    #[error("{file} has a batch at address {address} of another copy's epoch {epoch}; two copies of the log are mixed, restore one of them")]
+    #[error(
+        "{file} has a batch at address {address} of another copy's epoch {epoch}; two copies of the log are mixed, restore one of them"
+    )]
     Mixed {
         /// The segment.
         file: String,
@@ -117,7 +125,10 @@ pub enum OpenError {
     #[error("{}", .0.verdict)]
     Damaged(Box<Report>),
     /// `MANIFEST` cannot hold another accepted gap.
-    #[error("MANIFEST holds {0} gaps already; trim the log above the oldest, or set the damage aside", crate::format::MAX_GAPS)]
+    #[error(
+        "MANIFEST holds {0} gaps already; trim the log above the oldest, or set the damage aside",
+        crate::format::MAX_GAPS
+    )]
     TooManyGaps,
     /// The log holds more disjoint truncations than a reader keeps in memory.
     #[error("more than {max} disjoint ranges of records are void; trim the log")]
@@ -126,7 +137,9 @@ pub enum OpenError {
         max: usize,
     },
     /// A record that is longer than the reader allows.
-    #[error("the record at address {address} is {len} bytes long, more than the {max} that the reader allows; raise max_record")]
+    #[error(
+        "the record at address {address} is {len} bytes long, more than the {max} that the reader allows; raise max_record"
+    )]
     RecordTooLong {
         /// Where it begins.
         address: u64,

@@ -50,8 +50,8 @@ pub mod directory;
 mod error;
 pub mod format;
 mod lsn;
-mod random;
 pub mod manifest;
+mod random;
 pub mod recovery;
 pub mod segment;
 #[cfg(feature = "testing")]

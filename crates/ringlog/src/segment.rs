@@ -112,7 +112,9 @@ mod tests {
     fn a_name_is_20_digits_and_nothing_else_is_one() {
         assert_eq!(file_name(67_108_864), "00000000000067108864.seg");
         assert_eq!(parse_name("00000000000067108864.seg"), Some(67_108_864));
-        for name in ["67108864.seg", "00000000000067108864.seg.bak", "0000000000006710886x.seg", "+0000000000067108864.seg"] {
+        for name in
+            ["67108864.seg", "00000000000067108864.seg.bak", "0000000000006710886x.seg", "+0000000000067108864.seg"]
+        {
             assert_eq!(parse_name(name), None, "{name}");
         }
         assert_eq!(parse_name("99999999999999999999.seg"), None);

@@ -26,7 +26,15 @@ fn append(directory: &DiskDirectory, payload: &[u8]) -> u64 {
     bytes[HEADER_LEN..HEADER_LEN + 8].copy_from_slice(&record.encode());
     bytes[HEADER_LEN + 8..][..payload.len()].copy_from_slice(payload);
     let next_base = base + bytes.len() as u64;
-    let info = BatchInfo { base, generation: 0, previous: report.previous, next_base, last: false, payload_len, durable: base };
+    let info = BatchInfo {
+        base,
+        generation: 0,
+        previous: report.previous,
+        next_base,
+        last: false,
+        payload_len,
+        durable: base,
+    };
     opened.framing().seal(&mut bytes, info);
     let file = directory.open(&file_name(base / SIZE * SIZE), true).unwrap();
     directory.write_at(&file, &bytes, 4096 + base % SIZE).unwrap();
@@ -53,7 +61,7 @@ fn a_log_on_disk_is_made_written_closed_and_read() {
         if let Item::Record(record) = item {
             found.push(record.payload[0]);
         }
-        Ok::<_, std::convert::Infallible>(())
+        Ok::<_, core::convert::Infallible>(())
     };
     replay(&directory, &report, &Replay::new(), each).unwrap();
     assert_eq!(found, (0..10).collect::<Vec<_>>());

@@ -4,18 +4,18 @@
 
 mod common;
 
+use core::convert::Infallible;
+use core::mem::discriminant;
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::fs;
-use std::mem::discriminant;
 use std::path::Path;
 
 use common::world::{how, recover};
 use ringlog::OpenError;
 use ringlog::directory::MemoryDirectory;
 use ringlog::format::{
-    BLOCK, BatchHeader, BatchInfo, Framing, HEADER_LEN, Layout, Manifest, Metadata, NO_ADDRESS, RecordRefusal, RecordType, Snapshot,
-    SnapshotEntry, crc64, payload_capacity, trailer_len,
+    BLOCK, BatchHeader, BatchInfo, Framing, HEADER_LEN, Layout, Manifest, Metadata, NO_ADDRESS, RecordRefusal,
+    RecordType, Snapshot, SnapshotEntry, crc64, payload_capacity, trailer_len,
 };
 use ringlog::manifest;
 use ringlog::recovery::{OnDamage, Replay, replay, verify};
@@ -72,7 +72,9 @@ fn mutate(random: &mut Random, bytes: &mut [u8], at: usize, len: usize) {
         let at = at + random.below(len);
         let value = match random.below(4) {
             0 => vec![1 << random.below(8) ^ bytes[at]],
-            1 => random.pick(&[0, 1, 8, 0x7FFF_FFFF, u64::MAX, 4096, 1 << 40]).to_le_bytes()[..random.pick(&[1, 2, 4, 8])].to_vec(),
+            1 => random.pick(&[0, 1, 8, 0x7FFF_FFFF, u64::MAX, 4096, 1 << 40]).to_le_bytes()
+                [..random.pick(&[1, 2, 4, 8])]
+                .to_vec(),
             2 => vec![0; random.pick(&[1, 8, 64])],
             _ => vec![random.next() as u8],
         };
@@ -85,7 +87,8 @@ fn mutate(random: &mut Random, bytes: &mut [u8], at: usize, len: usize) {
 fn mutate_batch(random: &mut Random, directory: &MemoryDirectory, manifest: &Manifest, base: u64) {
     let (name, at) = (file_name(base / SIZE * SIZE), 4096 + (base % SIZE) as usize);
     let mut bytes = directory.contents()[&name][at..at + 4096].to_vec();
-    let head = BatchHeader::decode_at(bytes[..HEADER_LEN].as_array().unwrap(), &manifest.key, manifest.log_id, base).unwrap();
+    let head =
+        BatchHeader::decode_at(bytes[..HEADER_LEN].as_array().unwrap(), &manifest.key, manifest.log_id, base).unwrap();
     let records = head.payload_len as usize;
     match random.below(8) {
         0 => {
@@ -195,7 +198,11 @@ fn no_mutated_log_makes_recovery_panic_and_most_reach_the_records() {
             errors.push(discriminant(&error));
         }
     }
-    println!("{inputs} inputs, {reached} reached the records; {} refusals of records, {} of logs", refusals.len(), errors.len());
+    println!(
+        "{inputs} inputs, {reached} reached the records; {} refusals of records, {} of logs",
+        refusals.len(),
+        errors.len()
+    );
     assert!(reached * 2 >= inputs, "{reached} of {inputs}");
     let all = [
         RecordRefusal::Type(0),
@@ -215,7 +222,8 @@ fn files_of_random_bytes_and_lengths_are_refused_or_fresh() {
         let mut random = Random::new(seed);
         let directory = MemoryDirectory::new();
         let real = log(seed % 3);
-        let names = [manifest::NAME, manifest::TEMPORARY, "LOCK", &file_name(0), &file_name(SIZE), &file_name(7), "other"];
+        let names =
+            [manifest::NAME, manifest::TEMPORARY, "LOCK", &file_name(0), &file_name(SIZE), &file_name(7), "other"];
         for name in names {
             let len = random.pick(&[0, 1, 511, 4095, 4096, 8192, 20_000, 40_000]);
             let byte = random.pick(&[0, 0xFF, 7]);
@@ -241,7 +249,8 @@ fn sealed(records: &[u8]) -> Result<u64, OpenError> {
     let mut bytes = [&[0; HEADER_LEN], records].concat();
     bytes.resize(HEADER_LEN + payload_len as usize + trailer_len(payload_len), 0);
     let next_base = bytes.len() as u64;
-    let info = BatchInfo { base: 0, generation: 0, previous: NO_ADDRESS, next_base, last: false, payload_len, durable: 0 };
+    let info =
+        BatchInfo { base: 0, generation: 0, previous: NO_ADDRESS, next_base, last: false, payload_len, durable: 0 };
     opened.framing().seal(&mut bytes, info);
     assert_eq!(next_base, Layout::of(payload_len).len as u64);
     drop(opened);

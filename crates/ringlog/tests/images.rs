@@ -3,9 +3,9 @@
 
 mod common;
 
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::env;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 
 use common::world::{Figures, World};
@@ -95,7 +95,10 @@ fn every_crash_image_is_judged_right_and_with_every_kind_of_damage() {
                     let (figures, failure) = &mut *total.lock().unwrap();
                     match ran {
                         Ok(more) => figures.add(&more),
-                        Err(what) => _ = failure.get_or_insert(format!("seed {seed}: {what}\n  RINGLOG_SEED={seed} RINGLOG_IMAGES=1")),
+                        Err(what) => {
+                            _ = failure
+                                .get_or_insert(format!("seed {seed}: {what}\n  RINGLOG_SEED={seed} RINGLOG_IMAGES=1"))
+                        }
                     }
                     if failure.is_some() || figures.images + figures.damaged_images >= wanted {
                         break;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::convert::Infallible;
+use core::convert::Infallible;
 
 use common::oracle;
 use common::world::{Shown, answer, how, recover};
@@ -555,7 +555,15 @@ fn more_epochs_than_manifest_keeps_are_still_accepted_in_order() {
         let ringlog::format::BatchHeader { previous, payload_len, durable, .. } = head;
         let last = head.flags.last;
         let next_base = if last { (address / SIZE + 1) * SIZE } else { address + 4096 };
-        let info = ringlog::format::BatchInfo { base: address, generation: 0, previous, next_base, last, payload_len, durable };
+        let info = ringlog::format::BatchInfo {
+            base: address,
+            generation: 0,
+            previous,
+            next_base,
+            last,
+            payload_len,
+            durable,
+        };
         framing.seal(&mut bytes, info);
         damage(&bad, address, &bytes);
         bad
@@ -725,7 +733,8 @@ fn skipping_damage_keeps_what_is_intact_behind_it() {
     write(&mut writer, 1);
     drop(writer);
     assert_eq!(ends(&directory), (21 * 4096, Verdict::Unclosed));
-    let mut expected: Vec<_> = all.into_iter().filter(|record| ![4096 + 72, 9 * 4096 + 72].contains(&record.0)).collect();
+    let mut expected: Vec<_> =
+        all.into_iter().filter(|record| ![4096 + 72, 9 * 4096 + 72].contains(&record.0)).collect();
     expected.push((20 * 4096 + 72, 1, b"record 0".to_vec()));
     assert_eq!(records(&directory), expected);
     // A reader meets the gaps in their places.
@@ -790,7 +799,9 @@ fn what_a_newer_release_wrote_is_refused() {
         damage(&newer, 8192, &bytes);
         newer
     };
-    for edit in [(&|bytes: &mut [u8]| bytes[4] = 2) as &dyn Fn(&mut [u8]), &|bytes| bytes[5] = 0x10, &|bytes| bytes[7] = 1] {
+    for edit in
+        [(&|bytes: &mut [u8]| bytes[4] = 2) as &dyn Fn(&mut [u8]), &|bytes| bytes[5] = 0x10, &|bytes| bytes[7] = 1]
+    {
         let newer = resealed(edit);
         assert!(matches!(verify(&newer, &how()), Err(OpenError::Header { address: 8192, .. })));
         // Also if it is behind the end.

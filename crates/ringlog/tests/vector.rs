@@ -5,9 +5,9 @@
 
 mod common;
 
+use core::convert::Infallible;
+use core::fmt::Write;
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
@@ -120,7 +120,8 @@ fn logs() -> BTreeMap<&'static str, MemoryDirectory> {
 fn describe<D: Directory>(directory: &D) -> String {
     let mut text = String::new();
     let report = verify(directory, &how()).unwrap();
-    let _ = writeln!(text, "log {:016x}, segments of {} bytes, epoch {}", report.log_id, report.segment_size, report.epoch);
+    let _ =
+        writeln!(text, "log {:016x}, segments of {} bytes, epoch {}", report.log_id, report.segment_size, report.epoch);
     let _ = writeln!(text, "{} batches, {} records, from {}", report.batches, report.records, report.first);
     let _ = writeln!(text, "next is batch {} behind {}", report.next_number, report.previous);
     let _ = writeln!(text, "end {}, promised {}", report.end, report.promised);

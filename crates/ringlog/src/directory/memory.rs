@@ -70,10 +70,23 @@ struct Content {
 #[derive(Clone, Debug)]
 enum Effect {
     /// `flight`: it has not come back yet.
-    Write { file: usize, at: usize, bytes: Arc<[u8]>, flight: Option<u64> },
-    Create { name: String, file: usize },
-    Rename { from: String, to: String },
-    Unlink { name: String },
+    Write {
+        file: usize,
+        at: usize,
+        bytes: Arc<[u8]>,
+        flight: Option<u64>,
+    },
+    Create {
+        name: String,
+        file: usize,
+    },
+    Rename {
+        from: String,
+        to: String,
+    },
+    Unlink {
+        name: String,
+    },
 }
 
 fn put(content: &mut Arc<Vec<u8>>, at: usize, bytes: &[u8]) {

@@ -21,7 +21,9 @@
 use thiserror::Error;
 
 use super::bytes::put;
-use super::{BLOCK, BlockSums, HeaderKey, MAX_ADDRESS, RECORD_HEADER_LEN, RecordHeader, RecordType, VERSION, u32_at, u64_at};
+use super::{
+    BLOCK, BlockSums, HeaderKey, MAX_ADDRESS, RECORD_HEADER_LEN, RecordHeader, RecordType, VERSION, u32_at, u64_at,
+};
 
 /// The length of a batch header.
 pub const HEADER_LEN: usize = 72;
@@ -137,7 +139,12 @@ impl BatchHeader {
     ///
     /// [`HeaderRefusal`]: these bytes are no evidence. `Version`, `Flags` and `Rule` are signed by this log's key: a newer release
     /// wrote them, or a defective one.
-    pub fn decode_at(bytes: &[u8; HEADER_LEN], key: &HeaderKey, log_id: u64, address: u64) -> Result<Self, HeaderRefusal> {
+    pub fn decode_at(
+        bytes: &[u8; HEADER_LEN],
+        key: &HeaderKey,
+        log_id: u64,
+        address: u64,
+    ) -> Result<Self, HeaderRefusal> {
         if !Self::is_likely(bytes) {
             return Err(HeaderRefusal::Magic);
         }
@@ -177,7 +184,10 @@ impl BatchHeader {
 
     fn rules(&self) -> Result<(), &'static str> {
         let rules = [
-            (self.address.is_multiple_of(BLOCK as u64) && self.address < MAX_ADDRESS, "the address is no block of a log"),
+            (
+                self.address.is_multiple_of(BLOCK as u64) && self.address < MAX_ADDRESS,
+                "the address is no block of a log",
+            ),
             (self.payload_len >= 8 && self.payload_len.is_multiple_of(8), "the length is no multiple of 8"),
             (self.payload_len <= MAX_PAYLOAD, "the batch is longer than 256 MiB"),
             (self.durable <= self.address, "the promise is above the batch's own address"),
@@ -314,8 +324,12 @@ impl Framing {
         let layout = Layout::of(info.payload_len);
         assert!(bytes.len() >= layout.len, "a batch of {} bytes in a buffer of {}", layout.len, bytes.len());
         let end = info.base + layout.len as u64;
-        assert!(if info.last { info.next_base >= end } else { info.next_base == end }, "next_base is not behind the batch");
-        let first = bytes[HEADER_LEN..].first_chunk().and_then(|chunk| RecordHeader::decode(chunk, HEADER_LEN).ok().flatten());
+        assert!(
+            if info.last { info.next_base >= end } else { info.next_base == end },
+            "next_base is not behind the batch"
+        );
+        let first =
+            bytes[HEADER_LEN..].first_chunk().and_then(|chunk| RecordHeader::decode(chunk, HEADER_LEN).ok().flatten());
         let is_noop = first.is_some_and(|record| record.record_type == RecordType::NoOp);
         let header = BatchHeader {
             flags: BatchFlags {

@@ -244,14 +244,18 @@ impl Manifest {
 
     fn rules(&self) -> Result<(), &'static str> {
         let block = |address: u64| address.is_multiple_of(BLOCK as u64) && address < MAX_ADDRESS;
-        let epochs_grow = self.epochs.windows(2).all(|pair| pair[0].epoch < pair[1].epoch && pair[0].start < pair[1].start);
+        let epochs_grow =
+            self.epochs.windows(2).all(|pair| pair[0].epoch < pair[1].epoch && pair[0].start < pair[1].start);
         let gaps_grow = self.gaps.windows(2).all(|pair| pair[0].end <= pair[1].start);
         let rules = [
             (is_segment_size(self.segment_size), "the segment size is impossible"),
             (self.sequence > 0 && self.sequence < u64::MAX, "the sequence is impossible"),
             (self.epochs[0].epoch > 0 && epochs_grow, "epochs and their starts do not grow"),
             (self.epochs.iter().all(|epoch| block(epoch.start)), "an epoch starts inside a block"),
-            (self.gaps.iter().all(|gap| block(gap.start) && block(gap.end) && gap.start < gap.end), "a gap is no range of blocks"),
+            (
+                self.gaps.iter().all(|gap| block(gap.start) && block(gap.end) && gap.start < gap.end),
+                "a gap is no range of blocks",
+            ),
             (gaps_grow, "gaps do not grow"),
             (self.trim < MAX_ADDRESS && self.known_durable < MAX_ADDRESS, "an address is out of range"),
             (self.clean_end.is_none_or(block) && block(self.known_durable), "an end lies inside a block"),
@@ -299,7 +303,8 @@ impl Manifest {
             None => {
                 header.epoch < self.epochs[0].epoch
                     && before.is_none_or(|(epoch, salt)| {
-                        (epoch, salt) == (header.epoch, header.salt) || (epoch < header.epoch && header.flags.opens_epoch)
+                        (epoch, salt) == (header.epoch, header.salt)
+                            || (epoch < header.epoch && header.flags.opens_epoch)
                     })
             }
         }
@@ -344,7 +349,9 @@ mod tests {
         assert_eq!(Manifest::decode(&manifest().encode()), Ok(manifest()));
         let mut full = manifest();
         full.epochs = (0..64).map(|n| Epoch { epoch: n + 1, salt: u64::from(n), start: u64::from(n) * 4096 }).collect();
-        full.gaps = (0..48).map(|n| Gap { start: n * 8192, end: n * 8192 + 4096, number: n, previous: 0, epoch: 1, salt: 1 }).collect();
+        full.gaps = (0..48)
+            .map(|n| Gap { start: n * 8192, end: n * 8192 + 4096, number: n, previous: 0, epoch: 1, salt: 1 })
+            .collect();
         full.clean_end = None;
         full.first.epoch = None;
         assert_eq!(Manifest::decode(&full.encode()), Ok(full));

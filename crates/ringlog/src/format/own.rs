@@ -190,7 +190,11 @@ impl<'a> Snapshot<'a> {
             });
             rest = &behind[padded..];
         }
-        if rest.is_empty() { Ok(Self { complete_to, records: u64_at(payload, 8), entries }) } else { Err(OwnRefusal("half an entry")) }
+        if rest.is_empty() {
+            Ok(Self { complete_to, records: u64_at(payload, 8), entries })
+        } else {
+            Err(OwnRefusal("half an entry"))
+        }
     }
 }
 
@@ -205,7 +209,8 @@ mod tests {
         let cursor = Cursor { position: 99, name: b"mailer" };
         assert_eq!(Cursor::decode(&cursor.encode()), Ok(cursor));
         assert_eq!(Truncation::decode(&Truncation { from: 5 }.encode(), 6), Ok(Truncation { from: 5 }));
-        let entries = [SnapshotEntry::Metadata(metadata), SnapshotEntry::Cursor(cursor), SnapshotEntry::Void { from: 1, to: 2 }];
+        let entries =
+            [SnapshotEntry::Metadata(metadata), SnapshotEntry::Cursor(cursor), SnapshotEntry::Void { from: 1, to: 2 }];
         let snapshot = Snapshot { complete_to: 1000, records: 3, entries: entries.to_vec() };
         assert_eq!(Snapshot::decode(&snapshot.encode(), 1000), Ok(snapshot));
     }
@@ -217,7 +222,8 @@ mod tests {
         assert!(Cursor::decode(&[0; 7]).is_err());
         assert!(Truncation::decode(&[0; 9], 8).is_err());
         assert!(Truncation::decode(&9_u64.to_le_bytes(), 8).is_err());
-        let good = Snapshot { complete_to: 8, records: 1, entries: vec![SnapshotEntry::Void { from: 1, to: 2 }] }.encode();
+        let good =
+            Snapshot { complete_to: 8, records: 1, entries: vec![SnapshotEntry::Void { from: 1, to: 2 }] }.encode();
         assert!(Snapshot::decode(&good, 8).is_ok());
         assert!(Snapshot::decode(&good, 7).is_err());
         for len in 1..good.len() {

@@ -7,8 +7,8 @@ use super::report::Content;
 use crate::directory::Directory;
 use crate::error::OpenError;
 use crate::format::{
-    BLOCK, BatchHeader, BlockSums, GROUP_ENTRY_LEN, HEADER_LEN, RECORD_HEADER_LEN, RecordHeader, RecordRefusal, RecordType, is_zero,
-    padded, u32_at, u64_at,
+    BLOCK, BatchHeader, BlockSums, GROUP_ENTRY_LEN, HEADER_LEN, RECORD_HEADER_LEN, RecordHeader, RecordRefusal,
+    RecordType, is_zero, padded, u32_at, u64_at,
 };
 
 const SUM: usize = 8;

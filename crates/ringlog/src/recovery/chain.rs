@@ -26,7 +26,8 @@ impl<'a, D: Directory> Source<'a, D> {
     /// The segment that holds `address`, if its file exists.
     pub(super) fn reader(&self, segment: u64) -> Result<Option<SegmentReader<'a, D>>, OpenError> {
         let size = self.manifest.segment_size;
-        let opened = self.segments.get(&segment).map(|name| SegmentReader::open(self.directory, name, segment * size, size));
+        let opened =
+            self.segments.get(&segment).map(|name| SegmentReader::open(self.directory, name, segment * size, size));
         opened.transpose()
     }
 
@@ -136,9 +137,15 @@ fn step<D: Directory>(
     Ok(check_bytes(reader, &header)?.map_or(Ok(header), |content| Err(Stop::Content(content))))
 }
 
-fn refused<D: Directory>(reader: &mut SegmentReader<'_, D>, at: u64, refusal: HeaderRefusal) -> Result<Stop, OpenError> {
+fn refused<D: Directory>(
+    reader: &mut SegmentReader<'_, D>,
+    at: u64,
+    refusal: HeaderRefusal,
+) -> Result<Stop, OpenError> {
     Ok(Stop::Content(match refusal {
-        HeaderRefusal::Version(_) | HeaderRefusal::Flags(_) | HeaderRefusal::Rule(_) => return Ok(Stop::Header(refusal)),
+        HeaderRefusal::Version(_) | HeaderRefusal::Flags(_) | HeaderRefusal::Rule(_) => {
+            return Ok(Stop::Header(refusal));
+        }
         HeaderRefusal::OtherAddress(address) => Content::OtherAddress { address },
         _ if at >= reader.filled() => Content::BeyondFile,
         _ if is_zero(reader.read(at, BLOCK)?) => Content::Zeros,

@@ -11,7 +11,9 @@ use super::scan::{Scan, has_table};
 use crate::Lsn;
 use crate::directory::Directory;
 use crate::error::OpenError;
-use crate::format::{BLOCK, BatchHeader, Gap, MAX_GAPS, Manifest, NO_ADDRESS, SEGMENT_HEADER_LEN, SegmentHeader, SegmentRefusal, is_zero};
+use crate::format::{
+    BLOCK, BatchHeader, Gap, MAX_GAPS, Manifest, NO_ADDRESS, SEGMENT_HEADER_LEN, SegmentHeader, SegmentRefusal, is_zero,
+};
 use crate::manifest::ManifestFile;
 use crate::segment::{parse_name, read_header};
 
@@ -221,7 +223,9 @@ impl<D: Directory> Judging<'_, '_, D> {
             let scans = thread::scope(|scope| {
                 let scans = group.iter().map(|&segment| scope.spawn(move || Scan::of(source, segment)));
                 let scans = scans.collect::<Vec<_>>();
-                let join = |scan: thread::ScopedJoinHandle<'_, _>| scan.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                let join = |scan: thread::ScopedJoinHandle<'_, _>| {
+                    scan.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                };
                 scans.into_iter().map(join).collect::<Result<Vec<_>, _>>()
             })?;
             self.scans.extend(group.iter().copied().zip(scans));
@@ -246,7 +250,9 @@ impl<D: Directory> Judging<'_, '_, D> {
         let source = self.source;
         let manifest = &source.manifest;
         let header_at = |address: u64| match source.reader(manifest.segment_of(address))? {
-            Some(mut reader) if address.is_multiple_of(BLOCK as u64) => reader.header(manifest, address).map(Result::ok),
+            Some(mut reader) if address.is_multiple_of(BLOCK as u64) => {
+                reader.header(manifest, address).map(Result::ok)
+            }
             _ => Ok::<_, OpenError>(None),
         };
         let mut top = manifest.promise();

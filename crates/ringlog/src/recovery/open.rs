@@ -69,7 +69,8 @@ impl Entropy {
                 let mut filled = 0;
                 while filled < bytes.len() {
                     let read = rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty());
-                    filled += read.map_err(|errno| OpenError::io("read", "the random number generator")(errno.into()))?;
+                    filled +=
+                        read.map_err(|errno| OpenError::io("read", "the random number generator")(errno.into()))?;
                 }
             }
             Self::Seed(random) => {
@@ -297,7 +298,11 @@ fn lock<D: Directory>(directory: &D) -> Result<(Vec<D::Lock>, bool), OpenError> 
     Ok((locks, created))
 }
 
-fn sync_what_was_found<D: Directory>(directory: &D, manifest: &ManifestFile<D::File>, end: u64) -> Result<(), OpenError> {
+fn sync_what_was_found<D: Directory>(
+    directory: &D,
+    manifest: &ManifestFile<D::File>,
+    end: u64,
+) -> Result<(), OpenError> {
     directory.sync_dir().map_err(OpenError::io("sync", DIRECTORY))?;
     manifest.sync(directory)?;
     let content = manifest.content();

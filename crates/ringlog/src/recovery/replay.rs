@@ -16,7 +16,9 @@ use super::report::Report;
 use crate::Lsn;
 use crate::directory::Directory;
 use crate::error::OpenError;
-use crate::format::{BatchHeader, GROUP_ENTRY_LEN, RECORD_HEADER_LEN, RecordHeader, RecordType, padded, u32_at, u64_at};
+use crate::format::{
+    BatchHeader, GROUP_ENTRY_LEN, RECORD_HEADER_LEN, RecordHeader, RecordType, padded, u32_at, u64_at,
+};
 use crate::manifest::ManifestFile;
 use crate::segment::parse_name;
 
@@ -99,7 +101,7 @@ pub enum ReplayError<E> {
 /// let mut records = 0;
 /// replay(&directory, opened.report(), &Replay::new(), |item| {
 ///     records += usize::from(matches!(item, Item::Record(_)));
-///     Ok::<_, std::convert::Infallible>(())
+///     Ok::<_, core::convert::Infallible>(())
 /// })?;
 /// assert_eq!(records, 0);
 /// # Ok::<_, Box<dyn std::error::Error>>(())
@@ -195,8 +197,10 @@ impl<D: Directory, F> Replaying<'_, D, F> {
         let mut records = Records::of(header);
         loop {
             let found = records.next(reader)?;
-            let Some((address, record)) = found.map_err(|(address, refusal)| {
-                OpenError::Record { file: reader.name().to_owned(), address, refusal }
+            let Some((address, record)) = found.map_err(|(address, refusal)| OpenError::Record {
+                file: reader.name().to_owned(),
+                address,
+                refusal,
             })?
             else {
                 return Ok(());
@@ -238,7 +242,12 @@ impl<D: Directory, F> Replaying<'_, D, F> {
         Ok(())
     }
 
-    fn begin(&mut self, reader: &mut SegmentReader<'_, D>, address: u64, record: &RecordHeader) -> Result<(), OpenError> {
+    fn begin(
+        &mut self,
+        reader: &mut SegmentReader<'_, D>,
+        address: u64,
+        record: &RecordHeader,
+    ) -> Result<(), OpenError> {
         let mut prefix = [0; 16];
         reader.read_aside(address + RECORD_HEADER_LEN as u64, &mut prefix)?;
         let of = if prefix[8] == RecordType::Group as u8 { RecordType::Group } else { RecordType::Record };

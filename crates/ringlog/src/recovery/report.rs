@@ -107,7 +107,10 @@ impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { range, file, content, proof } = self;
         let Range { start, end } = range;
-        write!(f, "acknowledged bytes are damaged: at address {start} of {file} is {content}, but {proof} proves that all up to {end} was ")?;
+        write!(
+            f,
+            "acknowledged bytes are damaged: at address {start} of {file} is {content}, but {proof} proves that all up to {end} was "
+        )?;
         f.write_str("durable; restore the file, or set the damage aside or skip it")
     }
 }

@@ -110,7 +110,9 @@ impl LongRecord {
     /// Places nothing if the batch has no room.
     pub fn place(&mut self, batch: &mut BatchBuilder, most: usize) -> Option<u64> {
         let prefix = match self.first {
-            None => [(self.payload.len() as u64).to_le_bytes(), [RecordType::Record as u8, 0, 0, 0, 0, 0, 0, 0]].concat(),
+            None => {
+                [(self.payload.len() as u64).to_le_bytes(), [RecordType::Record as u8, 0, 0, 0, 0, 0, 0, 0]].concat()
+            }
             Some(first) => first.to_le_bytes().to_vec(),
         };
         let rest = &self.payload[self.placed..];

@@ -287,7 +287,9 @@ impl Writer {
             self.directory.read_at(&file, &mut bytes, SEGMENT_HEADER_LEN as u64).map_err(io("read"))?;
             let address = segment * self.size();
             // A segment that begins inside an accepted gap, or at the end of the log, has no first batch.
-            let Ok(head) = BatchHeader::decode_at(&bytes, &manifest.key, manifest.log_id, address) else { return Ok(()) };
+            let Ok(head) = BatchHeader::decode_at(&bytes, &manifest.key, manifest.log_id, address) else {
+                return Ok(());
+            };
             first = FirstBatch { number: head.number, previous: head.previous, epoch: Some((head.epoch, head.salt)) };
         }
         let free = self.opened.trim(&self.directory, to, first, self.durable)?;

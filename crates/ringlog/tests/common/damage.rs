@@ -134,7 +134,8 @@ pub(crate) fn damage(world: &mut World, image: &MemoryDirectory, report: &Report
                     write("MANIFEST", slot * 4096 + random.below(4096), &[random.next() as u8; 1]);
                 } else {
                     let old = &old[random.below(old.len())];
-                    let bytes: Vec<_> = (slot * 4096..(slot + 1) * 4096).map(|at| old.get(at).copied().unwrap_or(0)).collect();
+                    let bytes: Vec<_> =
+                        (slot * 4096..(slot + 1) * 4096).map(|at| old.get(at).copied().unwrap_or(0)).collect();
                     write("MANIFEST", slot * 4096, &bytes);
                 }
             }

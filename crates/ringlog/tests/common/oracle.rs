@@ -2,8 +2,8 @@
 //!
 //! It shares nothing with the crate but the two checksum functions, knows no windows, no threads and no limits, and is slow.
 
+use core::hash::Hasher;
 use std::collections::BTreeMap;
-use std::hash::Hasher;
 use std::sync::Arc;
 
 use crc_fast::{CrcAlgorithm, Digest};
@@ -33,7 +33,7 @@ fn crc(pieces: &[&[u8]]) -> u64 {
 
 /// A whole block; what a file lacks is zero.
 fn block(file: &[u8], at: usize) -> [u8; 4096] {
-    std::array::from_fn(|n| file.get(at + n).copied().unwrap_or(0))
+    core::array::from_fn(|n| file.get(at + n).copied().unwrap_or(0))
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -133,16 +133,16 @@ impl Log<'_> {
 
     fn epoch_is_right(&self, address: u64, head: &Head, before: Option<(u64, u64)>) -> bool {
         let own = (head.epoch, head.salt);
-        if let Some((epoch, salt, _)) = self.m.epochs.iter().filter(|epoch| epoch.2 <= address).next_back() {
+        if let Some((epoch, salt, _)) = self.m.epochs.iter().rfind(|epoch| epoch.2 <= address) {
             return own == (*epoch, *salt);
         }
-        head.epoch < self.m.epochs[0].0
-            && before.is_none_or(|before| before == own || (before.0 < own.0 && head.opens))
+        head.epoch < self.m.epochs[0].0 && before.is_none_or(|before| before == own || (before.0 < own.0 && head.opens))
     }
 
     fn seed(&self, epoch: u64, salt: u64, purpose: u32, address: u64) -> Vec<u8> {
         let epoch = (epoch as u32).to_le_bytes();
-        [&self.m.log.to_le_bytes()[..], &salt.to_le_bytes(), &epoch, &purpose.to_le_bytes(), &address.to_le_bytes()].concat()
+        [&self.m.log.to_le_bytes()[..], &salt.to_le_bytes(), &epoch, &purpose.to_le_bytes(), &address.to_le_bytes()]
+            .concat()
     }
 
     /// Where the batch with this header ends, if all of it is right.
@@ -202,9 +202,8 @@ pub(crate) fn judge(files: &Files) -> Answer {
         .filter_map(|digits| digits.parse().ok())
         .collect();
     let Some(manifest) = files.get("MANIFEST") else {
-        let holds_something = |base: &u64| {
-            *base != 0 || files[&format!("{base:020}.seg")].iter().skip(4096).any(|&byte| byte != 0)
-        };
+        let holds_something =
+            |base: &u64| *base != 0 || files[&format!("{base:020}.seg")].iter().skip(4096).any(|&byte| byte != 0);
         return if segments.iter().any(holds_something) { Answer::Refused } else { Answer::Fresh };
     };
     let slots = [slot(&block(manifest, 0)), slot(&block(manifest, 4096))];

@@ -1,7 +1,7 @@
 //! A log, its directory, and the truth about it.
 
+use core::convert::Infallible;
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 
 use ringlog::directory::{Directory, MemoryDirectory};
 use ringlog::format::{Manifest, Metadata, RecordType, Snapshot, SnapshotEntry};
@@ -164,7 +164,7 @@ impl World {
     // ------------------------------------------------------------ the truth
 
     /// What the log holds between two addresses, for a reader that begins at the first of them.
-    fn shown(&self, from: u64, to: u64, trim: u64, gaps: &[std::ops::Range<Lsn>]) -> Vec<Shown> {
+    fn shown(&self, from: u64, to: u64, trim: u64, gaps: &[core::ops::Range<Lsn>]) -> Vec<Shown> {
         let batches = self.chain.iter().filter(|batch| (from..to).contains(&batch.base));
         let batches = batches.filter(|batch| !gaps.iter().any(|gap| gap.contains(&Lsn::new(batch.base))));
         let batches = batches.collect::<Vec<_>>();
@@ -284,7 +284,11 @@ impl World {
     // ------------------------------------------------------------ damage
 
     /// One damage to a legal image, and what must be said about it.
-    pub(crate) fn check_damaged(&mut self, image: &MemoryDirectory, report: &Report) -> Result<Option<(MemoryDirectory, Report)>, String> {
+    pub(crate) fn check_damaged(
+        &mut self,
+        image: &MemoryDirectory,
+        report: &Report,
+    ) -> Result<Option<(MemoryDirectory, Report)>, String> {
         let before = image.contents();
         let Some(Damaged { directory, what, foreign }) = damage(self, image, report) else { return Ok(None) };
         self.check_damage(&before, &directory, report, foreign).map_err(|error| format!("{what}: {error}"))
@@ -432,13 +436,23 @@ impl World {
         self.acknowledge();
     }
 
-    pub(crate) fn submit_with(&mut self, roll: bool, fill: impl FnOnce(&mut BatchBuilder) -> Vec<Shown>) -> Result<(), OpenError> {
+    pub(crate) fn submit_with(
+        &mut self,
+        roll: bool,
+        fill: impl FnOnce(&mut BatchBuilder) -> Vec<Shown>,
+    ) -> Result<(), OpenError> {
         let mut batch = self.writer.as_ref().unwrap().batch();
         let records = fill(&mut batch);
         self.submit(batch, roll, records, Vec::new())
     }
 
-    fn submit(&mut self, batch: BatchBuilder, roll: bool, records: Vec<Shown>, voids: Vec<(u64, u64)>) -> Result<(), OpenError> {
+    fn submit(
+        &mut self,
+        batch: BatchBuilder,
+        roll: bool,
+        records: Vec<Shown>,
+        voids: Vec<(u64, u64)>,
+    ) -> Result<(), OpenError> {
         let durably = self.random.chance(30);
         let writer = self.writer.as_mut().unwrap();
         let before = writer.directory().contents();
@@ -492,7 +506,8 @@ impl World {
                 }
                 1 => batch.filler(self.random.below(300)),
                 2 => {
-                    let known: Vec<_> = self.chain.iter().flat_map(|batch| &batch.records).map(|record| record.0).collect();
+                    let known: Vec<_> =
+                        self.chain.iter().flat_map(|batch| &batch.records).map(|record| record.0).collect();
                     if !known.is_empty() && self.random.chance(40) {
                         let from = self.random.pick(&known);
                         if let Some(at) = batch.push(RecordType::Truncation, 0, &from.to_le_bytes()) {
@@ -500,7 +515,9 @@ impl World {
                         }
                     }
                 }
-                3 => _ = batch.push(RecordType::Metadata, kind % 2, &Metadata { name: b"vote", value: &[kind] }.encode()),
+                3 => {
+                    _ = batch.push(RecordType::Metadata, kind % 2, &Metadata { name: b"vote", value: &[kind] }.encode())
+                }
                 4 => {
                     let entries = vec![SnapshotEntry::Void { from: 8, to: 16 }];
                     let snapshot = Snapshot { complete_to: 0, records: 9, entries };
@@ -525,7 +542,7 @@ impl World {
             (LongRecord::new(9, payload.clone()), 9, payload)
         });
         if let Some(first) = record.place(batch, 3000) {
-            records.push((first, *kind, std::mem::take(payload)));
+            records.push((first, *kind, core::mem::take(payload)));
             self.long = None;
         }
     }
@@ -562,7 +579,12 @@ impl World {
             12 => {}
             _ => {
                 let low = writer.opened().manifest().trim;
-                let to: Vec<_> = self.chain.iter().map(|batch| batch.base).filter(|&base| base > low && base <= writer.durable()).collect();
+                let to: Vec<_> = self
+                    .chain
+                    .iter()
+                    .map(|batch| batch.base)
+                    .filter(|&base| base > low && base <= writer.durable())
+                    .collect();
                 if !to.is_empty() && self.random.chance(60) {
                     let to = self.random.pick(&to);
                     self.trims.push(to);
