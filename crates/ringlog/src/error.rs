@@ -1,4 +1,5 @@
-//! Why a log is refused. Each refusal names the file, the address where there is one, and the way out; none has changed the disk.
+//! Why a log is refused. Each refusal names the file, the address where there is one, and the way out; none has
+//! changed the disk.
 
 use std::io;
 
@@ -31,9 +32,7 @@ pub enum OpenError {
     #[error("there is no log here; mount the right directory, or allow the log to be created")]
     Missing,
     /// There is data of a log, but no `MANIFEST`.
-    #[error(
-        "MANIFEST is missing, but {file} is not empty; restore MANIFEST, or move the file away if it is no part of this log"
-    )]
+    #[error("MANIFEST is missing, but {file} is not empty; restore MANIFEST, or move the file away")]
     NoManifest {
         /// A file that is not empty.
         file: String,
@@ -74,7 +73,7 @@ pub enum OpenError {
     },
     /// The log holds batches of an epoch that `MANIFEST` does not know.
     #[error(
-        "{file} has a batch of epoch {epoch} at address {address}, but MANIFEST knows only up to {newest}; restore the newest MANIFEST"
+        "{file} has a batch of epoch {epoch} at address {address}, but MANIFEST ends at {newest}; restore the newest one"
     )]
     OldManifest {
         /// The segment.
@@ -87,9 +86,7 @@ pub enum OpenError {
         newest: u32,
     },
     /// Batches of two copies of the log that both went on.
-    #[error(
-        "{file} has a batch at address {address} of another copy's epoch {epoch}; two copies of the log are mixed, restore one of them"
-    )]
+    #[error("{file} has a batch at address {address} of another copy's epoch {epoch}; restore the files of one copy")]
     Mixed {
         /// The segment.
         file: String,
@@ -137,9 +134,7 @@ pub enum OpenError {
         max: usize,
     },
     /// A record that is longer than the reader allows.
-    #[error(
-        "the record at address {address} is {len} bytes long, more than the {max} that the reader allows; raise max_record"
-    )]
+    #[error("the record at address {address} is {len} bytes long, {max} are allowed; raise max_record")]
     RecordTooLong {
         /// Where it begins.
         address: u64,

@@ -1,9 +1,11 @@
-//! `ringlog`: the record layer over the ring, as far as it stands: the on-disk format, and a recovery that proves its verdict.
+//! `ringlog`: the record layer over the ring, as far as it stands: the on-disk format, and a recovery that proves its
+//! verdict.
 //!
-//! A log is a directory of segments and a `MANIFEST`. What the ring flushes together is a *batch*: a header that only this log can
-//! have written, records, and a checksum for each block of 4096 bytes. A batch is accepted as a whole or not at all. Each batch also
-//! carries the durable watermark of the moment when it was sealed: a *promise* that everything below was on stable storage. That
-//! promise is what tells a torn tail, which was never acknowledged, from damage, which was.
+//! A log is a directory of segments and a `MANIFEST`. What the ring flushes together is a *batch*: a header that only
+//! this log can have written, records, and a checksum for each block of 4096 bytes. A batch is accepted as a whole or
+//! not at all. Each batch also carries the durable watermark of the moment when it was sealed: a *promise* that
+//! everything below was on stable storage. That promise is what separates a torn tail, which was never acknowledged,
+//! from damage, which was.
 //!
 //! ```text
 //! my-log/
@@ -15,12 +17,15 @@
 //!
 //! # What is here
 //!
-//! - [`format`](mod@format): each structure on disk, with decoders that refuse and never panic, and [`Framing`](format::Framing),
-//!   which seals a batch in the ring's buffer.
-//! - [`directory`]: the few operations that a log needs of a directory, on disk and in memory; the one in memory can crash.
-//! - [`manifest`] and [`segment`]: how the files are created, updated, recycled and removed, so that a crash at any step is harmless.
+//! - [`format`](mod@format): each structure on disk, with decoders that refuse and never panic, and
+//!   [`Framing`](format::Framing), which seals a batch in the ring's buffer.
+//! - [`directory`]: the few operations that a log needs of a directory, on disk and in memory; the one in memory can
+//!   crash.
+//! - [`manifest`] and [`segment`]: how the files are created, updated, recycled and removed, so that a crash at any
+//!   step is harmless.
 //! - [`recovery`]: [`verify`](recovery::verify) finds the end of a log and proves its verdict without writing a byte;
-//!   [`Recover`](recovery::Recover) makes the log ready to be appended to; [`replay`](recovery::replay) hands out the records.
+//!   [`Recover`](recovery::Recover) makes the log ready to be appended to; [`replay`](recovery::replay) hands out the
+//!   records.
 //!
 //! # What is not
 //!

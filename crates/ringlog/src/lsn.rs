@@ -4,7 +4,8 @@ use core::fmt;
 
 /// Where a record is: a byte of an endless log, over all segments and restarts.
 ///
-/// An `Lsn` is never given twice once its record was durable. What was only staged when a process died may be given again.
+/// An `Lsn` is never given twice once its record was durable. What was only staged when a process died may be given
+/// again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(u64);
 

@@ -1,8 +1,8 @@
 //! `MANIFEST`: two slots, and the order in which they change.
 //!
-//! An update writes *both* slots, the one that does not hold the newest content first, with a sync between them and after them. Only
-//! then may it be acted upon. With one slot per update, one bad sector would fall back to a state without the newest epoch, and
-//! acknowledged batches would be cut as torn.
+//! An update writes *both* slots, the one that does not hold the newest content first, with a sync between them and
+//! after them. Only then may it be acted upon. With one slot per update, one bad sector would fall back to a state
+//! without the newest epoch, and acknowledged batches would be cut as torn.
 //!
 //! Creation writes `MANIFEST.tmp` and renames it, so that a `MANIFEST` is complete from its first moment.
 
@@ -119,7 +119,8 @@ impl<F> ManifestFile<F> {
 }
 
 impl Manifest {
-    /// Returns what an opening for appending at `end` writes: one more epoch, with a fresh salt, at exactly the end that was found.
+    /// Returns what an opening for appending at `end` writes: one more epoch, with a fresh salt, at exactly the end
+    /// that was found.
     ///
     /// Epochs that start at the end or above are dropped: nothing of them is left.
     ///
@@ -153,7 +154,8 @@ impl Manifest {
         Self { known_durable: end, clean_end: Some(end), ..self.clone() }
     }
 
-    /// Returns what a trim to `to`, at most the durable watermark, writes. `first` is the first batch of the segment that holds `to`.
+    /// Returns what a trim to `to`, at most the durable watermark, writes. `first` is the first batch of the segment
+    /// that holds `to`.
     #[must_use]
     pub fn trimmed(&self, to: u64, first: FirstBatch, durable: u64) -> Self {
         let mut next = Self { trim: to, first, known_durable: durable, ..self.clone() };

@@ -1,8 +1,8 @@
 //! Segment files: their names, how they are made, used again and removed.
 //!
-//! Segment `k` of a log with segments of `S` bytes holds the addresses from `k * S` to `(k + 1) * S` behind a header of 4096 bytes.
-//! Its name is its first address, in 20 digits. A segment is durable, file, header and name, before a batch that leads to it is
-//! submitted; so a missing one is always damage.
+//! Segment `k` of a log with segments of `S` bytes holds the addresses from `k * S` to `(k + 1) * S` behind a header
+//! of 4096 bytes. Its name is its first address, in 20 digits. A segment is durable, file, header and name, before a
+//! batch that leads to it is submitted; so a missing one is always damage.
 
 use crate::directory::Directory;
 use crate::error::OpenError;

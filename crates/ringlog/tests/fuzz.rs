@@ -1,6 +1,8 @@
-//! Mutated logs whose checksums and signatures are right again, so that the mutation reaches the code behind them; and random bytes.
+//! Mutated logs whose checksums and signatures are right again, so that the mutation reaches the code behind them;
+//! and random bytes.
 //!
-//! Nothing may panic, and nothing may be changed by a refusal. `RINGLOG_FUZZ` says how many inputs, `RINGLOG_SEED` where they begin.
+//! Nothing may panic, and nothing may be changed by a refusal. `RINGLOG_FUZZ` says how many inputs, `RINGLOG_SEED`
+//! where they begin.
 
 mod common;
 

@@ -1,5 +1,6 @@
-//! Crash images of random logs, and each of them with one damage: the verdict is the oracle's, nothing acknowledged is lost, nothing is
-//! invented, no legal crash is "damaged", and damage below the highest surviving promise always is.
+//! Crash images of random logs, and each of them with one damage: the verdict is the oracle's, nothing acknowledged
+//! is lost, nothing is invented, no legal crash is "damaged", and damage below the highest surviving promise always
+//! is.
 
 mod common;
 

@@ -772,6 +772,30 @@ fn skipping_lost_segments_gives_no_durable_address_again() {
 }
 
 #[test]
+fn a_gap_that_meets_an_older_one_takes_its_place() {
+    let skip = |directory: &MemoryDirectory, seed| {
+        let opened = recover(SIZE, seed).on_damage(OnDamage::Skip).open(directory).unwrap();
+        let gaps = opened.report().gaps.iter().map(|gap| (gap.start.get() / 4096, gap.end.get() / 4096));
+        gaps.collect::<Vec<_>>()
+    };
+    let directory = log(20);
+    damage(&directory, 5 * 4096, &[0; 2 * 4096]);
+    assert_eq!(skip(&directory, 2), [(5, 7)]);
+    // In front of it, and meeting it.
+    damage(&directory, 4 * 4096, &[0; 4096]);
+    assert_eq!(skip(&directory, 3), [(4, 7)]);
+    // Around it.
+    damage(&directory, 2 * 4096, &[0; 4096]);
+    damage(&directory, 3 * 4096, &[0; 4096]);
+    damage(&directory, 7 * 4096, &[0; 4096]);
+    assert_eq!(skip(&directory, 4), [(2, 8)]);
+    damage(&directory, 12 * 4096, &[0; 4096]);
+    assert_eq!(skip(&directory, 5), [(2, 8), (12, 13)]);
+    assert_eq!(ends(&directory), (20 * 4096, Verdict::Unclosed));
+    assert_eq!(records(&directory).len(), 13);
+}
+
+#[test]
 fn more_gaps_than_manifest_holds_are_refused_and_nothing_has_changed() {
     let directory = log(110);
     (0..48).for_each(|n| damage(&directory, (2 * n + 1) * 4096, &[0; 4096]));

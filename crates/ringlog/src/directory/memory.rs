@@ -1,7 +1,8 @@
 //! A directory in memory that can crash.
 //!
-//! On stable storage is what a sync covered. Of all the rest, a power cut leaves each sector of 512 bytes of each write, and each change
-//! of the names, independently of all others: present or not. A kill leaves everything that had come back visible, and none of it stable.
+//! On stable storage is what a sync covered. Of all the rest, a power cut leaves each sector of 512 bytes of each
+//! write, and each change of the names, independently of all others: present or not. A kill leaves everything that
+//! had come back visible, and none of it stable.
 
 use core::fmt;
 use core::mem;
@@ -211,8 +212,8 @@ impl MemoryDirectory {
         Self::with(after.rebooted())
     }
 
-    /// Returns what is left after the process is killed now: what had come back is there, but not stable; of each write that was
-    /// under way, each sector is there or not.
+    /// Returns what is left after the process is killed now: what had come back is there, but not stable; of each
+    /// write that was under way, each sector is there or not.
     #[must_use]
     pub fn kill(&self, seed: u64) -> Self {
         let mut random = Random::new(seed);

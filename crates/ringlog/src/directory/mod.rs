@@ -1,6 +1,7 @@
 //! What a log needs of a directory, and two forms of it: on disk, and in memory with crashes.
 //!
-//! The trait is as small as the rules of recovery allow, so that each of its operations is a step at which a crash can be simulated.
+//! The trait is as small as the rules of recovery allow, so that each of its operations is a step at which a crash
+//! can be simulated.
 
 mod disk;
 mod memory;
@@ -95,8 +96,8 @@ pub trait Directory: fmt::Debug + Sync {
     /// What the file system reports.
     fn list(&self) -> io::Result<Vec<String>>;
 
-    /// Locks an existing file against every other opener. Waits about a second, because a killed writer's I/O keeps its locks for a while;
-    /// `None` if the lock is still held then.
+    /// Locks an existing file against every other opener. Waits about a second, because a killed writer's I/O keeps
+    /// its locks for a while; `None` if the lock is still held then.
     ///
     /// # Errors
     ///

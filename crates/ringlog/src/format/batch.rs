@@ -137,8 +137,8 @@ impl BatchHeader {
     ///
     /// # Errors
     ///
-    /// [`HeaderRefusal`]: these bytes are no evidence. `Version`, `Flags` and `Rule` are signed by this log's key: a newer release
-    /// wrote them, or a defective one.
+    /// [`HeaderRefusal`]: these bytes are no evidence. `Version`, `Flags` and `Rule` are signed by this log's key: a
+    /// newer release wrote them, or a defective one.
     pub fn decode_at(
         bytes: &[u8; HEADER_LEN],
         key: &HeaderKey,
@@ -318,8 +318,8 @@ impl Framing {
     ///
     /// # Panics
     ///
-    /// If `bytes` are shorter than the batch, or `info` breaks a rule of the format: both are errors of the caller, and sealing
-    /// would write a batch that no reader accepts.
+    /// If `bytes` are shorter than the batch, or `info` breaks a rule of the format: both are errors of the caller,
+    /// and sealing would write a batch that no reader accepts.
     pub fn seal(&self, bytes: &mut [u8], info: BatchInfo) {
         let layout = Layout::of(info.payload_len);
         assert!(bytes.len() >= layout.len, "a batch of {} bytes in a buffer of {}", layout.len, bytes.len());

@@ -1,4 +1,5 @@
-//! The two checksums: a keyed one for batch headers, and CRC-64/NVME, seeded with the place of the bytes, for everything else.
+//! The two checksums: a keyed one for batch headers, and CRC-64/NVME, seeded with the place of the bytes, for
+//! everything else.
 
 use core::fmt;
 use core::hash::Hasher;
@@ -10,7 +11,8 @@ use super::BatchHeader;
 
 /// The secret under which batch headers are signed: 128 random bits that stand in `MANIFEST` and nowhere else.
 ///
-/// No payload can imitate a batch header, whatever its author has read in the segments, because the signature needs the key.
+/// No payload can imitate a batch header, whatever its author has read in the segments, because the signature needs
+/// the key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HeaderKey([u8; 16]);
 
@@ -51,8 +53,8 @@ pub fn crc64(bytes: &[u8]) -> u64 {
 const BLOCK_SUM: u32 = 0;
 const TABLE_SUM: u32 = 1;
 
-/// The checksums of one batch's blocks. Each begins with log id, salt, epoch, purpose and address, so that the same bytes at
-/// another place, in another epoch or in another copy of the log have another checksum.
+/// The checksums of one batch's blocks. Each begins with log id, salt, epoch, purpose and address, so that the same
+/// bytes at another place, in another epoch or in another copy of the log have another checksum.
 #[derive(Clone, Debug)]
 pub struct BlockSums {
     block: Digest,

@@ -55,7 +55,7 @@ const NONE: u64 = u64::MAX;
 pub struct Epoch {
     /// Counts from 1.
     pub epoch: u32,
-    /// Random, so that two copies of one log that both went on can be told apart.
+    /// Random, so that two copies of one log that both went on can be distinguished.
     pub salt: u64,
     /// Where it begins: the end of the log as it was found then.
     pub start: u64,
@@ -294,8 +294,8 @@ impl Manifest {
 
     /// Whether epoch and salt of `header` are those that belong at its address, behind a batch with `before`.
     ///
-    /// Where the table of epochs reaches, they are exactly the table's. Below it they never decrease, stay below the oldest entry's,
-    /// have one salt each, and rise only at a batch that opens an epoch.
+    /// Where the table of epochs reaches, they are exactly the table's. Below it they never decrease, stay below the
+    /// oldest entry's, have one salt each, and rise only at a batch that opens an epoch.
     #[must_use]
     pub fn epoch_fits(&self, header: &BatchHeader, before: Option<(u32, u64)>) -> bool {
         match self.epochs.iter().rev().find(|epoch| epoch.start <= header.address) {
@@ -310,8 +310,8 @@ impl Manifest {
         }
     }
 
-    /// Returns how far `header` proves that bytes were durable: never beyond the start of the epoch that replaced its own, and
-    /// nothing if it stands below its epoch's start.
+    /// Returns how far `header` proves that bytes were durable: never beyond the start of the epoch that replaced its
+    /// own, and nothing if it stands below its epoch's start.
     #[must_use]
     pub fn promise_of(&self, header: &BatchHeader) -> u64 {
         let own = self.epochs.iter().find(|epoch| epoch.epoch == header.epoch);

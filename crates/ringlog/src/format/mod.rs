@@ -1,8 +1,8 @@
 //! The bytes on disk: one file per structure, encoder and decoder side by side. `docs/FORMAT.md` has the tables.
 //!
-//! All numbers are little-endian. A decoder takes an array of the structure's size, or a slice that it measures first; it answers with
-//! a value that satisfies every rule of the structure, or with a typed refusal. No decoder panics or allocates by a number that it has
-//! not verified.
+//! All numbers are little-endian. A decoder takes an array of the structure's size, or a slice that it measures
+//! first; it answers with a value that satisfies every rule of the structure, or with a typed refusal. No decoder
+//! panics or allocates by a number that it has not verified.
 
 mod batch;
 mod bytes;

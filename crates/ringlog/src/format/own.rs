@@ -7,7 +7,8 @@
 //! | truncation | u64 address: records from there up to this one are void |
 //! | snapshot | u64 address below which it is complete, u64 records before that, entries |
 //!
-//! An entry of a snapshot is u32 length, three zero bytes, u8 type (7, 8 or 9), then the payload of that type and zeros to a multiple of
+//! An entry of a snapshot is u32 length, three zero bytes, u8 type (7, 8 or 9), then the payload of that type and
+//! zeros to a multiple of
 //! 8. A truncation in a snapshot has a second u64: where it ends.
 
 use thiserror::Error;

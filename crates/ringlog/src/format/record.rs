@@ -4,7 +4,8 @@
 //! u32 length | u16 blocks back to the batch header | u8 type (never 0) | u8 kind, the user's | payload | zeros to a multiple of 8
 //! ```
 //!
-//! Eight zero bytes where a header could stand are filler. The bytes of a record are covered by the checksums of its batch.
+//! Eight zero bytes where a header could stand are filler. The bytes of a record are covered by the checksums of its
+//! batch.
 
 use thiserror::Error;
 

@@ -1,7 +1,7 @@
 //! From batch to batch, until one does not continue the log.
 //!
-//! A batch never crosses a segment. So each segment is walked alone, by as many threads as are allowed, and the walks are joined in
-//! order: the first batch of each must be the one that the walk before leads to.
+//! A batch never crosses a segment. So each segment is walked alone, by as many threads as are allowed, and the walks
+//! are joined in order: the first batch of each must be the one that the walk before leads to.
 
 use std::collections::BTreeMap;
 use std::thread;

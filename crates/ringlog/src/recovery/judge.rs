@@ -40,8 +40,8 @@ impl Verify {
         Self { fast: false, threads: thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS) }
     }
 
-    /// Begins at the last segment before which everything is proven to have been durable, instead of the first one. The verdict holds for
-    /// the range that the report names; damage below is not seen.
+    /// Begins at the last segment before which everything is proven to have been durable, instead of the first one.
+    /// The verdict holds for the range that the report names; damage below is not seen.
     pub fn fast(mut self, yes: bool) -> Self {
         self.fast = yes;
         self
@@ -56,7 +56,8 @@ impl Verify {
 
 /// Finds the end of a log, and proves what lies behind it. Takes no lock, and changes nothing.
 ///
-/// The verdict is in the report, also if it is "damaged". Of a log that another process is writing to, the tail may look torn.
+/// The verdict is in the report, also if it is "damaged". Of a log that another process is writing to, the tail may
+/// look torn.
 ///
 /// # Errors
 ///
@@ -70,8 +71,8 @@ pub fn verify<D: Directory>(directory: &D, how: &Verify) -> Result<Report, OpenE
 pub(super) struct Judged<F> {
     pub(super) manifest: ManifestFile<F>,
     pub(super) report: Report,
-    /// Damage that is skipped, if that was asked for.
-    pub(super) skipped: Vec<Gap>,
+    /// Those that `MANIFEST` knows, and those that are skipped now.
+    pub(super) gaps: Vec<Gap>,
     /// The first cookie found.
     pub(super) cookie: Option<Vec<u8>>,
 }
@@ -100,7 +101,6 @@ pub(super) fn judge<D: Directory>(
     let source = Source { directory, manifest: content, segments };
     let mut judging = Judging { source: &source, scans: BTreeMap::new(), threads: how.threads };
     let mut gaps = source.manifest.gaps.clone();
-    let known = gaps.len();
     let start = judging.start(how.fast)?;
     let (mut from, mut expected) = start;
     let (mut tally, mut damage) = (Tally::default(), None);
@@ -110,12 +110,8 @@ pub(super) fn judge<D: Directory>(
         let (verdict, promised) = judging.verdict(&chain)?;
         let gap = if skip && matches!(verdict, Verdict::Damaged(_)) { judging.gap(&chain, promised)? } else { None };
         let Some(gap) = gap else { break (chain, verdict, promised) };
-        if gaps.len() == MAX_GAPS {
-            return Err(OpenError::TooManyGaps);
-        }
         damage = damage.or(Some(verdict.clone()));
-        gaps.push(gap);
-        gaps.sort_by_key(|gap| gap.start);
+        accept(&mut gaps, gap)?;
         if gap.end == promised && gap.number == chain.expected.number {
             // Nothing behind it is intact: the log goes on where the promise ends.
             break (Chain { end: gap.end, ..chain }, verdict, promised);
@@ -142,8 +138,23 @@ pub(super) fn judge<D: Directory>(
         void: tally.voids.into_iter().map(lsn).collect(),
         bad_segment_headers: headers.bad,
     };
-    let skipped = if gaps.len() > known { gaps } else { Vec::new() };
-    Ok(Some(Judged { manifest, report, skipped, cookie: headers.cookie }))
+    Ok(Some(Judged { manifest, report, gaps, cookie: headers.cookie }))
+}
+
+/// Adds a gap; those that it meets become part of it.
+fn accept(gaps: &mut Vec<Gap>, gap: Gap) -> Result<(), OpenError> {
+    let mut whole = gap;
+    for met in gaps.extract_if(.., |met| met.start <= gap.end && gap.start <= met.end) {
+        let start = whole.start.min(met.start);
+        // The batch behind the last of them is the next one.
+        whole = Gap { start, ..if met.end > whole.end { met } else { whole } };
+    }
+    if gaps.len() == MAX_GAPS {
+        return Err(OpenError::TooManyGaps);
+    }
+    let at = gaps.partition_point(|other| other.start < whole.start);
+    gaps.insert(at, whole);
+    Ok(())
 }
 
 /// Refuses a file that holds data of a log: what is left of an interrupted creation is a first segment without any.
@@ -244,8 +255,9 @@ impl<D: Directory> Judging<'_, '_, D> {
         Ok((manifest.first_segment() * manifest.segment_size, expected))
     }
 
-    /// The start of the last segment that begins with a good batch of exactly the right epoch, before which everything is proven to have
-    /// been durable, by `MANIFEST` or by a header in it or behind it, and whose predecessor is linked from both sides.
+    /// The start of the last segment that begins with a good batch of exactly the right epoch, before which
+    /// everything is proven to have been durable, by `MANIFEST` or by a header in it or behind it, and whose
+    /// predecessor is linked from both sides.
     fn proven_start(&mut self) -> Result<Option<(u64, Expected)>, OpenError> {
         let source = self.source;
         let manifest = &source.manifest;
@@ -330,8 +342,8 @@ impl<D: Directory> Judging<'_, '_, D> {
         Ok((evidence.map_or(Verdict::Unclosed, torn), promised))
     }
 
-    /// The damage at the end of `chain`, as a gap: up to the next intact batch that belongs there, or to where the promise ends. `None`: no
-    /// address was promised that a gap could leave out.
+    /// The damage at the end of `chain`, as a gap: up to the next intact batch that belongs there, or to where the
+    /// promise ends. `None`: no address was promised that a gap could leave out.
     fn gap(&self, chain: &Chain, promised: u64) -> Result<Option<Gap>, OpenError> {
         let source = self.source;
         let manifest = &source.manifest;
@@ -339,7 +351,7 @@ impl<D: Directory> Judging<'_, '_, D> {
         if promised <= chain.end {
             return Ok(None);
         }
-        // Below the table of epochs, a batch that an earlier opening cut off cannot be told from one that belongs there.
+        // Below the table of epochs, a batch that an earlier opening cut off looks like one that belongs there.
         let from = (chain.end + BLOCK as u64).max(manifest.epochs[0].start);
         for &segment in source.segments.range(manifest.segment_of(from)..).map(|(segment, _)| segment) {
             let Some(mut reader) = source.reader(segment)? else { continue };

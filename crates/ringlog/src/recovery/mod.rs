@@ -1,8 +1,9 @@
 //! Finding the end of a log, and proving that nothing acknowledged lies behind it.
 //!
-//! From the first batch of the first kept segment, batches are accepted while each part of them is right: signature, log, address,
-//! number, link, epoch, checksums. Acceptance stops at `a`. Then everything that can still speak does: `W` is the highest address up to
-//! which something promises that bytes were durable, be it `MANIFEST` or a signed header in the segment of `a` or behind.
+//! From the first batch of the first kept segment, batches are accepted while each part of them is right: signature,
+//! log, address, number, link, epoch, checksums. Acceptance stops at `a`. Then everything that can still speak does:
+//! `W` is the highest address up to which something promises that bytes were durable, be it `MANIFEST` or a signed
+//! header in the segment of `a` or behind.
 //!
 //! | | verdict |
 //! |---|---|
@@ -11,8 +12,9 @@
 //! | otherwise, and a batch of the newest epoch is at `a` or behind, or a part of one | **torn**: a write that was never acknowledged |
 //! | otherwise | **unclosed**: a process ended without closing the log |
 //!
-//! [`verify`] reads only. [`Recover`] acts on the verdict: a torn tail is cut by beginning a new epoch at `a`, without overwriting a
-//! byte; damage is refused, unless the caller has decided otherwise. [`replay`] hands out the records.
+//! [`verify`] reads only. [`Recover`] acts on the verdict: a torn tail is cut by beginning a new epoch at `a`,
+//! without overwriting a byte; damage is refused, unless the caller has decided otherwise. [`replay`] hands out the
+//! records.
 
 mod batch;
 mod chain;

@@ -1,15 +1,17 @@
-//! Acting on the verdict: the steps that make a log ready to be appended to, in an order in which a crash at any of them is harmless.
+//! Acting on the verdict: the steps that make a log ready to be appended to, in an order in which a crash at any of
+//! them is harmless.
 //!
 //! 1. Lock, so that no writer, not even a killed one whose I/O is still under way, changes what is judged.
 //! 2. Judge. A refusal ends here: nothing was changed.
-//! 3. Sync the directory, `MANIFEST` and every segment from the known durable address to the end: after a kill all of it may be
-//!    in a cache only, and step 4 promises it.
-//! 4. One update of `MANIFEST`: one more epoch, with a fresh salt, at exactly the end that was found. That is the cut: what lies behind
-//!    belongs to older epochs, whose promises end here, and is never accepted again. No byte of it is overwritten.
+//! 3. Sync the directory, `MANIFEST` and every segment from the known durable address to the end: after a kill all of
+//!    it may be in a cache only, and step 4 promises it.
+//! 4. One update of `MANIFEST`: one more epoch, with a fresh salt, at exactly the end that was found. That is the
+//!    cut: what lies behind belongs to older epochs, whose promises end here, and is never accepted again. No byte of
+//!    it is overwritten.
 //! 5. Remove what lies below the trim point.
 //!
-//! When damage is set aside, missing files are made and others moved only after step 4: the other order and a crash would turn damage into
-//! a silent cut.
+//! When damage is set aside, missing files are made and others moved only after step 4: the other order and a crash
+//! would turn damage into a silent cut.
 
 use std::io;
 
@@ -49,9 +51,11 @@ pub enum OnDamage {
     /// [`OpenError::Damaged`], with the report; nothing was changed.
     #[default]
     Refuse,
-    /// Ends the log before it. Nothing is deleted: the segment with the damage is copied, later ones are renamed, to `aside-…`.
+    /// Ends the log before it. Nothing is deleted: the segment with the damage is copied, later ones are renamed, to
+    /// `aside-…`.
     SetAside,
-    /// Leaves it out: what is intact behind it stays part of the log. For replicas, which can fetch the missing range elsewhere.
+    /// Leaves it out: what is intact behind it stays part of the log. For replicas, which can fetch the missing range
+    /// elsewhere.
     Skip,
 }
 
@@ -122,7 +126,8 @@ impl Recover {
         }
     }
 
-    /// Bytes of addresses in each segment of a new log: a multiple of 4096, at least 16 KiB. A log that exists keeps its own.
+    /// Bytes of addresses in each segment of a new log: a multiple of 4096, at least 16 KiB. A log that exists keeps
+    /// its own.
     pub fn segment_size(mut self, bytes: u64) -> Self {
         self.segment_size = bytes;
         self
@@ -158,8 +163,8 @@ impl Recover {
         self
     }
 
-    /// Takes keys and salts from a generator with this seed, so that a test repeats to the bit. A log that holds real data must
-    /// not be opened so: its batches could be imitated.
+    /// Takes keys and salts from a generator with this seed, so that a test repeats to the bit. A log that holds real
+    /// data must not be opened so: its batches could be imitated.
     #[cfg(feature = "testing")]
     pub fn seed(mut self, seed: u64) -> Self {
         self.entropy = Entropy::Seed(Random::new(seed));
@@ -200,10 +205,9 @@ impl Recover {
             Verdict::Damaged(_) => true,
             _ => false,
         };
-        let Judged { mut manifest, report, skipped, cookie } = judged;
+        let Judged { mut manifest, report, gaps, cookie } = judged;
         let (old, end) = (manifest.content().clone(), report.end.get());
-        let mut next = Manifest { gaps: if skipped.is_empty() { old.gaps.clone() } else { skipped }, ..old.clone() };
-        next = next.reopened(end, self.entropy.number()?)?;
+        let next = Manifest { gaps, ..old.clone() }.reopened(end, self.entropy.number()?)?;
         let header = |number| SegmentHeader {
             log_id: old.log_id,
             number,
@@ -275,7 +279,8 @@ impl Recover {
     }
 }
 
-/// Locks `LOCK`, and every segment: a killed writer's I/O keeps its segments, not `LOCK`, open. Whether `LOCK` had to be made.
+/// Locks `LOCK`, and every segment: a killed writer's I/O keeps its segments, not `LOCK`, open. Whether `LOCK` had to
+/// be made.
 fn lock<D: Directory>(directory: &D) -> Result<(Vec<D::Lock>, bool), OpenError> {
     let io = OpenError::io;
     let (mut locks, mut created) = (Vec::new(), false);
@@ -393,8 +398,8 @@ impl<D: Directory> Opened<D> {
         SegmentHeader { number, ..self.header.clone() }
     }
 
-    /// Moves the trim point to `to`, at most the durable watermark, and returns the segments that may then be removed or used again.
-    /// `first` is the first batch of the segment that holds `to`.
+    /// Moves the trim point to `to`, at most the durable watermark, and returns the segments that may then be removed
+    /// or used again. `first` is the first batch of the segment that holds `to`.
     ///
     /// # Errors
     ///

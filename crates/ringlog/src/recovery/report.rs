@@ -202,6 +202,7 @@ pub struct Report {
     pub gaps: Vec<Range<Lsn>>,
     /// Ranges whose records are void, because a truncation says so.
     pub void: Vec<Range<Lsn>>,
-    /// Segment files whose header is bad. Their batches prove themselves; a header is repaired when its segment is written to.
+    /// Segment files whose header is bad. Their batches prove themselves; a header is repaired when its segment is
+    /// written to.
     pub bad_segment_headers: Vec<String>,
 }

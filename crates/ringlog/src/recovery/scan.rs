@@ -81,8 +81,8 @@ impl Scan {
 
 /// Whether the checksums of a batch of the newest epoch that begins at `base` are there, although its header is not.
 ///
-/// Each block may be the last of such a batch. The checksums end with the last word of the block that is not zero, which is their own
-/// checksum; how many they are follows from the length, but for one or two.
+/// Each block may be the last of such a batch. The checksums end with the last word of the block that is not zero,
+/// which is their own checksum; how many they are follows from the length, but for one or two.
 pub(super) fn has_table<D: Directory>(
     source: &Source<'_, D>,
     reader: &mut SegmentReader<'_, D>,

@@ -125,7 +125,8 @@ impl Writer {
         (address / self.size() + 1) * self.size()
     }
 
-    /// Whether a whole buffer does not fit into the rest of the segment: right after a cut. Then the next batch must be an empty one.
+    /// Whether a whole buffer does not fit into the rest of the segment: right after a cut. Then the next batch must
+    /// be an empty one.
     #[must_use]
     pub fn is_tight(&self) -> bool {
         !self.next.is_multiple_of(self.size()) && self.next + self.buffer as u64 > self.segment_end(self.next)
@@ -156,8 +157,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Seals a batch and hands it to the device. `roll`: the next one begins a segment. `durably`: as a write that is durable when
-    /// it comes back, if nothing before it is still in doubt.
+    /// Seals a batch and hands it to the device. `roll`: the next one begins a segment. `durably`: as a write that is
+    /// durable when it comes back, if nothing before it is still in doubt.
     ///
     /// # Errors
     ///
@@ -270,7 +271,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Trims to `to`, which is at most the watermark. Segments that are free then are removed, or kept to be used again.
+    /// Trims to `to`, which is at most the watermark. Segments that are free then are removed, or kept to be used
+    /// again.
     ///
     /// # Errors
     ///

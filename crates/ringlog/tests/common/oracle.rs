@@ -1,6 +1,7 @@
 //! A second opinion: the verdict by the rules alone, one after the other, on the bytes of the files.
 //!
-//! It shares nothing with the crate but the two checksum functions, knows no windows, no threads and no limits, and is slow.
+//! It shares nothing with the crate but the two checksum functions, knows no windows, no threads and no limits, and
+//! is slow.
 
 use core::hash::Hasher;
 use std::collections::BTreeMap;
