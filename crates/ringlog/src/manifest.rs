@@ -239,6 +239,26 @@ mod tests {
     }
 
     #[test]
+    fn what_an_interrupted_update_left_is_not_lost_by_the_next_one() {
+        let ends = |directory: &MemoryDirectory| read(directory).unwrap().unwrap().clean_end;
+        for steps in 0..=4 {
+            for seed in 0..50 {
+                let directory = MemoryDirectory::new();
+                let mut file = ManifestFile::create(&directory, content(7)).unwrap();
+                // One slot of the first update is there, and is read.
+                directory.stop_after(2);
+                assert!(file.update(&directory, file.content.closed(4096)).is_err());
+                let directory = directory.power_cut(seed);
+                assert_eq!(ends(&directory), Some(4096));
+                let mut file = ManifestFile::read(&directory, true).unwrap().unwrap();
+                directory.stop_after(steps);
+                let _ = file.update(&directory, file.content.closed(8192));
+                assert!(ends(&directory.power_cut(seed)).is_some_and(|end| end >= 4096), "{steps} steps, seed {seed}");
+            }
+        }
+    }
+
+    #[test]
     fn one_bad_slot_changes_nothing_after_an_update() {
         for slot in 0..2 {
             let directory = MemoryDirectory::new();

@@ -664,6 +664,26 @@ fn fast_opening_reads_one_segment_and_finds_the_same_end() {
 }
 
 #[test]
+fn a_crash_while_the_manifest_of_a_killed_writer_is_replaced_leaves_a_whole_slot() {
+    for stop in 0..12 {
+        for seed in 0..30 {
+            let directory = MemoryDirectory::new();
+            let mut writer = open(&directory, 1);
+            write(&mut writer, 2);
+            // Killed between writing a slot and syncing it.
+            directory.stop_after(1);
+            assert!(writer.close().is_err());
+            drop(writer);
+            let killed = directory.kill(seed);
+            assert_eq!(ends(&killed).1, Verdict::Clean);
+            killed.stop_after(stop);
+            let _ = recover(SIZE, 2).open(&killed);
+            assert_eq!(ends(&killed.power_cut(seed)).0, 8192);
+        }
+    }
+}
+
+#[test]
 fn opening_syncs_what_it_found_before_it_promises_it() {
     // A kill: everything is visible, nothing is on stable storage.
     let directory = MemoryDirectory::new();
@@ -793,6 +813,40 @@ fn a_gap_that_meets_an_older_one_takes_its_place() {
     assert_eq!(skip(&directory, 5), [(2, 8), (12, 13)]);
     assert_eq!(ends(&directory), (20 * 4096, Verdict::Unclosed));
     assert_eq!(records(&directory).len(), 13);
+}
+
+#[test]
+fn what_was_never_acknowledged_is_not_kept_behind_a_gap() {
+    let directory = MemoryDirectory::new();
+    let mut writer = open(&directory, 1);
+    write(&mut writer, 3);
+    (0..3).for_each(|_| _ = submit(&mut writer, b"in flight"));
+    drop(writer);
+    // Two durable batches and the first that was not: the intact ones behind it were never acknowledged either.
+    damage(&directory, 4096, &[0; 3 * 4096]);
+    assert_eq!(damaged(&directory).1, 3 * 4096);
+    let opened = recover(SIZE, 2).on_damage(OnDamage::Skip).open(&directory).unwrap();
+    assert_eq!(opened.report().gaps, [Lsn::new(4096)..Lsn::new(3 * 4096)]);
+    assert_eq!(opened.report().end.get(), 3 * 4096);
+}
+
+#[test]
+fn a_long_record_with_a_part_in_a_gap_is_not_shown() {
+    let directory = MemoryDirectory::new();
+    let mut writer = open(&directory, 1);
+    let mut long = LongRecord::new(3, vec![5; 5000]);
+    for part in 0..3 {
+        let mut batch = writer.batch();
+        assert_eq!(long.place(&mut batch, 2000).is_some(), part == 2);
+        writer.submit(batch, false, false).unwrap();
+        writer.settle().unwrap();
+    }
+    write(&mut writer, 1);
+    drop(writer);
+    assert_eq!(records(&directory).len(), 2);
+    damage(&directory, 4096 + 500, &[1; 3]);
+    drop(recover(SIZE, 2).on_damage(OnDamage::Skip).open(&directory).unwrap());
+    assert_eq!(records(&directory), [(3 * 4096 + 72, 1, b"record 0".to_vec())]);
 }
 
 #[test]

@@ -328,6 +328,7 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::BatchFlags;
 
     fn manifest() -> Manifest {
         Manifest {
@@ -397,5 +398,29 @@ mod tests {
         let mut bytes = manifest().encode();
         bytes[60] ^= 1;
         assert_eq!(Manifest::decode(&bytes), Err(ManifestRefusal::Checksum));
+    }
+
+    #[test]
+    fn a_promise_ends_at_the_next_epoch_and_counts_only_in_its_own() {
+        let manifest = manifest();
+        let header = |epoch, salt, address, durable| BatchHeader {
+            flags: BatchFlags::default(),
+            log_id: 7,
+            address,
+            number: 1,
+            epoch,
+            salt,
+            payload_len: 8,
+            durable,
+            previous: 0,
+        };
+        let promise = |epoch, salt, address, durable| manifest.promise_of(&header(epoch, salt, address, durable));
+        assert_eq!(promise(4, 6, 53_248, 49_152), 49_152);
+        assert_eq!(promise(2, 5, 53_248, 49_152), 40_960, "its epoch was replaced there");
+        assert_eq!(promise(3, 9, 53_248, 49_152), 40_960, "an epoch of which nothing is left");
+        assert_eq!(promise(1, 9, 53_248, 49_152), 4096, "an epoch older than the table");
+        assert_eq!(promise(4, 6, 36_864, 36_864), 0, "below the start of its epoch");
+        assert_eq!(promise(4, 9, 53_248, 49_152), 0, "another copy's");
+        assert_eq!(promise(5, 6, 53_248, 49_152), 0, "of the future");
     }
 }

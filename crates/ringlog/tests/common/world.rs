@@ -385,11 +385,16 @@ impl World {
             image = if self.random.chance(50) { image.power_cut(seed) } else { image.kill(seed) };
             match verify(&image, &how()) {
                 Ok(now) => {
-                    let still = matches!(now.verdict, Verdict::Damaged(_)) && now.end == found.end;
-                    let done = match what {
-                        OnDamage::SetAside => now.end == found.end,
-                        _ => now.end >= found.end && !matches!(now.verdict, Verdict::Damaged(_)),
-                    };
+                    // The gap may be known already, and the file of the end still missing.
+                    let is_there = now.end == found.end || (!now.gaps.is_empty() && now.end > found.end);
+                    let still = matches!(now.verdict, Verdict::Damaged(_)) && is_there;
+                    // Only a durable cut may end the alarm.
+                    let is_decided = now.epoch > found.epoch && !matches!(now.verdict, Verdict::Damaged(_));
+                    let done = is_decided
+                        && match what {
+                            OnDamage::SetAside => now.end == found.end,
+                            _ => now.end >= found.end,
+                        };
                     if !still && !done {
                         return Err(format!("{what:?} was interrupted: {found:?} became {now:?}"));
                     }
