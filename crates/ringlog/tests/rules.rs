@@ -7,7 +7,9 @@ use core::convert::Infallible;
 use common::oracle;
 use common::world::{Shown, answer, how, recover};
 use ringlog::directory::{Directory, MemoryDirectory};
-use ringlog::format::{BatchHeader, HEADER_LEN, Manifest, RecordType, SLOT_LEN, SegmentHeader};
+use ringlog::format::{
+    BatchHeader, BatchInfo, Framing, HEADER_LEN, Manifest, NO_ADDRESS, RecordType, SLOT_LEN, SegmentHeader,
+};
 use ringlog::manifest::{self, ManifestFile};
 use ringlog::recovery::{
     Content, Evidence, Item, OnDamage, Proof, Recover, Replay, ReplayError, Report, TornTail, Verdict, replay, verify,
@@ -527,6 +529,41 @@ fn torn_is_refused_on_demand_and_then_nothing_has_changed() {
 
 // ---------------------------------------------------------------- openings and epochs
 
+/// The one-block batch at `address`, sealed again with a header that differs.
+fn resealed(directory: &MemoryDirectory, address: u64, edit: &dyn Fn(&mut BatchHeader)) -> MemoryDirectory {
+    let bad = directory.fork();
+    let mut head = header(&bad, address);
+    edit(&mut head);
+    let BatchHeader { log_id, epoch, salt, number, previous, payload_len, durable, flags, .. } = head;
+    let start = if flags.opens_epoch { address } else { u64::MAX };
+    let framing = Framing::new(manifest(&bad).key, log_id, epoch, salt, start, number);
+    let (name, at) = at(address);
+    let mut bytes = bad.contents()[&name][at..at + 4096].to_vec();
+    let last = flags.last;
+    let next_base = if last { (address / SIZE + 1) * SIZE } else { address + 4096 };
+    let info = BatchInfo { base: address, generation: 0, previous, next_base, last, payload_len, durable };
+    framing.seal(&mut bytes, info);
+    damage(&bad, address, &bytes);
+    bad
+}
+
+#[test]
+fn the_batch_behind_an_old_gap_must_be_the_one_that_manifest_names() {
+    let directory = MemoryDirectory::new();
+    (0..3).for_each(|seed| write(&mut open(&directory, seed), 1));
+    damage(&directory, 4096, &[0; 4096]);
+    let skipping = recover(SIZE, 3).on_damage(OnDamage::Skip);
+    drop(Writer::open(&directory, skipping, 4096).unwrap());
+    // Until the table of epochs begins behind the gap.
+    (4..80).for_each(|seed| write(&mut open(&directory, seed), 1));
+    assert!(manifest(&directory).epochs[0].start > 8192);
+    let whole = judge(&directory).unwrap();
+    assert_eq!((whole.batches, whole.gaps.len()), (78, 1));
+    let bad = resealed(&directory, 8192, &|head| head.salt ^= 1);
+    let (at, _, content, _) = damaged(&bad);
+    assert_eq!((at, content), (8192, Content::StaleBatch { number: 2, epoch: 3 }));
+}
+
 #[test]
 fn more_epochs_than_manifest_keeps_are_still_accepted_in_order() {
     let directory = MemoryDirectory::new();
@@ -537,48 +574,17 @@ fn more_epochs_than_manifest_keeps_are_still_accepted_in_order() {
     assert_eq!((report.batches, report.epoch), (70, 70));
     assert_eq!(manifest(&directory).epochs.len(), 64);
     // Below the table: one epoch has one salt, they never decrease, and rise only where a batch opens one.
-    let manifest = manifest(&directory);
-    let resealed = |address: u64, edit: &dyn Fn(&mut BatchHeader)| {
-        let bad = directory.fork();
-        let mut head = header(&bad, address);
-        edit(&mut head);
-        let framing = ringlog::format::Framing::new(
-            manifest.key,
-            head.log_id,
-            head.epoch,
-            head.salt,
-            if head.flags.opens_epoch { address } else { u64::MAX },
-            head.number,
-        );
-        let (name, at) = at(address);
-        let mut bytes = bad.contents()[&name][at..at + 4096].to_vec();
-        let ringlog::format::BatchHeader { previous, payload_len, durable, .. } = head;
-        let last = head.flags.last;
-        let next_base = if last { (address / SIZE + 1) * SIZE } else { address + 4096 };
-        let info = ringlog::format::BatchInfo {
-            base: address,
-            generation: 0,
-            previous,
-            next_base,
-            last,
-            payload_len,
-            durable,
-        };
-        framing.seal(&mut bytes, info);
-        damage(&bad, address, &bytes);
-        bad
-    };
     let second = 4096;
     assert_eq!(header(&directory, second).epoch, 2);
-    assert_eq!(judge(&resealed(second, &|_| ())).unwrap().batches, 70);
+    assert_eq!(judge(&resealed(&directory, second, &|_| ())).unwrap().batches, 70);
     for edit in [
         (&|head: &mut BatchHeader| head.flags.opens_epoch = false) as &dyn Fn(&mut BatchHeader),
         &|head| head.epoch = 1,
         &|head| head.epoch = 69,
         &|head| head.number = 5,
-        &|head| head.previous = ringlog::format::NO_ADDRESS,
+        &|head| head.previous = NO_ADDRESS,
     ] {
-        let bad = resealed(second, edit);
+        let bad = resealed(&directory, second, edit);
         let judged = verify(&bad, &how());
         let is_stopped = match &judged {
             Ok(report) => report.end.get() == second && matches!(report.verdict, Verdict::Damaged(_)),
