@@ -1,0 +1,211 @@
+//! A directory of the file system.
+
+use core::time::Duration;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+
+use super::Directory;
+
+/// Pauses between attempts to lock: 1, 2, 4, … ms, a second in all.
+const ATTEMPTS: u32 = 10;
+
+/// A directory of the file system.
+#[derive(Clone, Debug)]
+pub struct DiskDirectory {
+    path: PathBuf,
+}
+
+/// An open file of a [`DiskDirectory`].
+#[derive(Debug)]
+pub struct DiskFile(File);
+
+/// The lock on a file of a [`DiskDirectory`], until it is dropped.
+#[derive(Debug)]
+pub struct DiskLock {
+    _file: File,
+}
+
+impl DiskDirectory {
+    /// The directory at `path`.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref().to_owned();
+        if fs::metadata(&path)?.is_dir() { Ok(Self { path }) } else { Err(io::ErrorKind::NotADirectory.into()) }
+    }
+
+    /// The directory at `path`, made if there is none; its name is durable then.
+    ///
+    /// # Errors
+    ///
+    /// What the file system reports.
+    pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let directory = Self::open(path)?;
+        directory.sync_parent()?;
+        Ok(directory)
+    }
+
+    /// Returns where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn options(write: bool) -> OpenOptions {
+        let mut options = OpenOptions::new();
+        // A named pipe in the place of a segment must not block.
+        options.read(true).write(write).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        options
+    }
+
+    fn regular(file: File) -> io::Result<DiskFile> {
+        if file.metadata()?.is_file() {
+            return Ok(DiskFile(file));
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+    }
+}
+
+impl Directory for DiskDirectory {
+    type File = DiskFile;
+    type Lock = DiskLock;
+
+    fn create(&self, name: &str) -> io::Result<DiskFile> {
+        Self::regular(Self::options(true).create_new(true).open(self.path.join(name))?)
+    }
+
+    fn open(&self, name: &str, write: bool) -> io::Result<DiskFile> {
+        Self::regular(Self::options(write).open(self.path.join(name))?)
+    }
+
+    fn read_at(&self, file: &DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut read = 0;
+        while read < buffer.len() {
+            match file.0.read_at(&mut buffer[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(bytes) => read += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
+    }
+
+    fn write_at(&self, file: &DiskFile, bytes: &[u8], offset: u64) -> io::Result<()> {
+        file.0.write_all_at(bytes, offset)
+    }
+
+    fn len(&self, file: &DiskFile) -> io::Result<u64> {
+        Ok(file.0.metadata()?.len())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync_file(&self, file: &DiskFile) -> io::Result<()> {
+        file.0.sync_all()
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+
+    fn sync_parent(&self) -> io::Result<()> {
+        let parent = fs::canonicalize(&self.path)?;
+        parent.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        // A name that is no UTF-8 is none of ours.
+        fs::read_dir(&self.path)?
+            .filter_map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).transpose())
+            .collect()
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Option<DiskLock>> {
+        let path = self.path.join(name);
+        for attempt in 0..=ATTEMPTS {
+            let file = Self::regular(Self::options(false).open(&path)?)?.0;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {
+                    // The file may have lost its name since it was opened; then its lock excludes no other opener.
+                    let (ours, named) = (file.metadata()?, fs::metadata(&path)?);
+                    if (ours.dev(), ours.ino()) == (named.dev(), named.ino()) {
+                        return Ok(Some(DiskLock { _file: file }));
+                    }
+                }
+                Err(Errno::WOULDBLOCK) => thread::sleep(Duration::from_millis((1 << attempt) >> 1)),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_ends_where_the_file_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = DiskDirectory::create(folder.path().join("log")).unwrap();
+        let file = directory.create("a").unwrap();
+        assert_eq!(directory.create("a").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        directory.write_at(&file, b"hello", 3).unwrap();
+        directory.sync_file(&file).unwrap();
+        directory.sync_dir().unwrap();
+        let mut buffer = [9; 10];
+        assert_eq!(directory.read_at(&file, &mut buffer, 0).unwrap(), 8);
+        assert_eq!(&buffer, b"\0\0\0hello\x09\x09");
+        assert_eq!(directory.len(&file).unwrap(), 8);
+        directory.rename("a", "b").unwrap();
+        assert_eq!(directory.list().unwrap(), ["b"]);
+        directory.unlink("b").unwrap();
+        assert_eq!(directory.open("b", false).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_never_blocks() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = DiskDirectory::open(folder.path()).unwrap();
+        fs::create_dir(folder.path().join("folder")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap();
+        assert!(made.success());
+        for name in ["folder", "pipe"] {
+            assert_eq!(directory.open(name, false).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name}");
+        }
+        assert!(DiskDirectory::open(folder.path().join("missing")).is_err());
+    }
+
+    #[test]
+    fn a_second_opener_is_refused_until_the_lock_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = DiskDirectory::open(folder.path()).unwrap();
+        assert_eq!(directory.lock("LOCK").unwrap_err().kind(), io::ErrorKind::NotFound);
+        directory.create("LOCK").unwrap();
+        let held = directory.lock("LOCK").unwrap();
+        assert!(held.is_some());
+        assert!(directory.lock("LOCK").unwrap().is_none());
+        drop(held);
+        assert!(directory.lock("LOCK").unwrap().is_some());
+    }
+}

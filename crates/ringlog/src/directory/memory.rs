@@ -1,0 +1,464 @@
+//! A directory in memory that can crash.
+//!
+//! On stable storage is what a sync covered. Of all the rest, a power cut leaves each sector of 512 bytes of each
+//! write, and each change of the names, independently of all others: present or not. A kill leaves everything that
+//! had come back visible, and none of it stable.
+
+use core::fmt;
+use core::mem;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::Directory;
+use crate::random::Random;
+
+const SECTOR: usize = 512;
+
+/// A directory in memory. Clones are the same directory; [`fork`](Self::fork) copies it.
+///
+/// # Examples
+///
+/// ```
+/// use ringlog::directory::{Directory, MemoryDirectory};
+///
+/// let directory = MemoryDirectory::new();
+/// let file = directory.create("a")?;
+/// directory.write_at(&file, b"hello", 0)?;
+/// directory.sync_file(&file)?;
+/// directory.sync_dir()?;
+/// directory.write_at(&file, b"world", 512)?;
+/// let after = directory.power_cut(1);
+/// let content = &after.contents()["a"];
+/// assert_eq!(&content[..5], b"hello");
+/// assert!(content.len() == 5 || &content[512..] == b"world");
+/// # Ok::<_, std::io::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct MemoryDirectory {
+    state: Arc<Mutex<State>>,
+}
+
+/// An open file of a [`MemoryDirectory`].
+#[derive(Clone, Debug)]
+pub struct MemoryFile(usize);
+
+/// The lock on a file of a [`MemoryDirectory`], until it is dropped.
+pub struct MemoryLock {
+    state: Arc<Mutex<State>>,
+    name: String,
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    files: Vec<Content>,
+    stable_names: BTreeMap<String, usize>,
+    names: BTreeMap<String, usize>,
+    pending: Vec<Effect>,
+    flights: u64,
+    /// Changes until it stops.
+    fuse: Option<u64>,
+    locked: BTreeSet<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Content {
+    stable: Arc<Vec<u8>>,
+    /// What a reader sees now.
+    seen: Arc<Vec<u8>>,
+}
+
+#[derive(Clone, Debug)]
+enum Effect {
+    /// `flight`: it has not come back yet.
+    Write {
+        file: usize,
+        at: usize,
+        bytes: Arc<[u8]>,
+        flight: Option<u64>,
+    },
+    Create {
+        name: String,
+        file: usize,
+    },
+    Rename {
+        from: String,
+        to: String,
+    },
+    Unlink {
+        name: String,
+    },
+}
+
+fn put(content: &mut Arc<Vec<u8>>, at: usize, bytes: &[u8]) {
+    let content = Arc::make_mut(content);
+    if content.len() < at + bytes.len() {
+        content.resize(at + bytes.len(), 0);
+    }
+    content[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+/// The sectors of a write, with their places.
+fn sectors(at: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let first = (SECTOR - at % SECTOR).min(bytes.len());
+    let (head, rest) = bytes.split_at(first);
+    let rest = rest.chunks(SECTOR).enumerate().map(move |(n, sector)| (at + first + n * SECTOR, sector));
+    core::iter::once((at, head)).chain(rest).filter(|(_, sector)| !sector.is_empty())
+}
+
+fn rename(names: &mut BTreeMap<String, usize>, from: &str, to: &str) {
+    if let Some(file) = names.remove(from) {
+        names.insert(to.to_owned(), file);
+    }
+}
+
+impl State {
+    fn change(&mut self) -> io::Result<()> {
+        match &mut self.fuse {
+            Some(0) => Err(io::Error::other("the simulated machine has stopped")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn apply_to_stable(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Write { file, at, bytes, .. } => put(&mut self.files[*file].stable, *at, bytes),
+            Effect::Create { name, file } => _ = self.stable_names.insert(name.clone(), *file),
+            Effect::Rename { from, to } => rename(&mut self.stable_names, from, to),
+            Effect::Unlink { name } => _ = self.stable_names.remove(name),
+        }
+    }
+
+    fn apply_to_seen(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Write { file, at, bytes, .. } => put(&mut self.files[*file].seen, *at, bytes),
+            Effect::Create { name, file } => _ = self.names.insert(name.clone(), *file),
+            Effect::Rename { from, to } => rename(&mut self.names, from, to),
+            Effect::Unlink { name } => _ = self.names.remove(name),
+        }
+    }
+
+    fn push(&mut self, effect: Effect) {
+        self.apply_to_seen(&effect);
+        self.pending.push(effect);
+    }
+
+    /// Makes stable what `is_covered` says.
+    fn settle(&mut self, is_covered: impl Fn(&Effect) -> bool) {
+        let (covered, pending) = mem::take(&mut self.pending).into_iter().partition::<Vec<_>, _>(is_covered);
+        self.pending = pending;
+        covered.iter().for_each(|effect| self.apply_to_stable(effect));
+    }
+
+    fn find(&self, name: &str) -> io::Result<usize> {
+        self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Without what only a running machine has.
+    fn rebooted(&self) -> Self {
+        let mut after = self.clone();
+        after.names.clone_from(&self.stable_names);
+        after.files.iter_mut().for_each(|file| file.seen = Arc::clone(&file.stable));
+        after.pending.clear();
+        after.fuse = None;
+        after.locked.clear();
+        after
+    }
+}
+
+impl MemoryDirectory {
+    /// An empty directory.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn with(state: State) -> Self {
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Returns a copy that goes its own way, locks and all.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self::with(self.state().clone())
+    }
+
+    /// Returns what is left after the power fails now; the seed chooses among all that is legal.
+    #[must_use]
+    pub fn power_cut(&self, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let state = self.state();
+        let mut after = state.rebooted();
+        let likely = random.pick(&[0, 15, 50, 85, 100]);
+        for effect in &state.pending {
+            if let Effect::Write { file, at, bytes, .. } = effect {
+                for (at, sector) in sectors(*at, bytes) {
+                    if random.chance(likely) {
+                        put(&mut after.files[*file].stable, at, sector);
+                    }
+                }
+            } else if random.chance(likely) {
+                after.apply_to_stable(effect);
+            }
+        }
+        Self::with(after.rebooted())
+    }
+
+    /// Returns what is left after the process is killed now: what had come back is there, but not stable; of each
+    /// write that was under way, each sector is there or not.
+    #[must_use]
+    pub fn kill(&self, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let state = self.state();
+        let mut after = state.rebooted();
+        for effect in &state.pending {
+            match effect {
+                Effect::Write { file, at, bytes, flight: Some(_) } => {
+                    for (at, sector) in sectors(*at, bytes).filter(|_| random.chance(50)) {
+                        after.push(Effect::Write { file: *file, at, bytes: sector.into(), flight: None });
+                    }
+                }
+                _ => after.push(effect.clone()),
+            }
+        }
+        Self::with(after)
+    }
+
+    /// After so many more changes and syncs, each further one fails and has no effect.
+    pub fn stop_after(&self, changes: u64) {
+        self.state().fuse = Some(changes);
+    }
+
+    /// Whether [`stop_after`](Self::stop_after) leaves no further change.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.state().fuse == Some(0)
+    }
+
+    /// Returns how many changes are not on stable storage.
+    #[must_use]
+    pub fn unsynced(&self) -> usize {
+        self.state().pending.len()
+    }
+
+    /// Begins a write that comes back with [`complete`](Self::complete); a sync before that does not cover it.
+    ///
+    /// # Errors
+    ///
+    /// If the simulated machine has stopped.
+    pub fn begin_write(&self, file: &MemoryFile, bytes: &[u8], offset: u64) -> io::Result<u64> {
+        let mut state = self.state();
+        state.change()?;
+        state.flights += 1;
+        let flight = state.flights;
+        state.push(Effect::Write { file: file.0, at: offset as usize, bytes: bytes.into(), flight: Some(flight) });
+        Ok(flight)
+    }
+
+    /// A write comes back; `durably`: as one that the device has put on stable storage.
+    pub fn complete(&self, flight: u64, durably: bool) {
+        let mut state = self.state();
+        if durably {
+            state.settle(|effect| matches!(effect, Effect::Write { flight: Some(of), .. } if *of == flight));
+        }
+        for effect in &mut state.pending {
+            if let Effect::Write { flight: under_way @ Some(_), .. } = effect
+                && *under_way == Some(flight)
+            {
+                *under_way = None;
+            }
+        }
+    }
+
+    /// Returns the names and what a reader sees behind them.
+    #[must_use]
+    pub fn contents(&self) -> BTreeMap<String, Arc<Vec<u8>>> {
+        let state = self.state();
+        state.names.iter().map(|(name, &file)| (name.clone(), Arc::clone(&state.files[file].seen))).collect()
+    }
+
+    /// Puts a file there, on stable storage, whatever was there before: damage, or a file from elsewhere.
+    pub fn put(&self, name: &str, bytes: impl Into<Vec<u8>>) {
+        let content = Arc::new(bytes.into());
+        let mut state = self.state();
+        let file = state.files.len();
+        state.files.push(Content { stable: Arc::clone(&content), seen: content });
+        state.names.insert(name.to_owned(), file);
+        state.stable_names.insert(name.to_owned(), file);
+    }
+
+    /// Takes a file away, on stable storage.
+    pub fn remove(&self, name: &str) {
+        let mut state = self.state();
+        state.names.remove(name);
+        state.stable_names.remove(name);
+    }
+}
+
+impl Directory for MemoryDirectory {
+    type File = MemoryFile;
+    type Lock = MemoryLock;
+
+    fn create(&self, name: &str) -> io::Result<MemoryFile> {
+        let mut state = self.state();
+        if state.names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.change()?;
+        let file = state.files.len();
+        state.files.push(Content::default());
+        state.push(Effect::Create { name: name.to_owned(), file });
+        Ok(MemoryFile(file))
+    }
+
+    fn open(&self, name: &str, _write: bool) -> io::Result<MemoryFile> {
+        self.state().find(name).map(MemoryFile)
+    }
+
+    fn read_at(&self, file: &MemoryFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let seen = Arc::clone(&self.state().files[file.0].seen);
+        let rest = seen.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let len = rest.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
+    fn write_at(&self, file: &MemoryFile, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.state();
+        state.change()?;
+        state.push(Effect::Write { file: file.0, at: offset as usize, bytes: bytes.into(), flight: None });
+        Ok(())
+    }
+
+    fn len(&self, file: &MemoryFile) -> io::Result<u64> {
+        Ok(self.state().files[file.0].seen.len() as u64)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.find(from)?;
+        state.change()?;
+        state.push(Effect::Rename { from: from.to_owned(), to: to.to_owned() });
+        Ok(())
+    }
+
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.find(name)?;
+        state.change()?;
+        state.push(Effect::Unlink { name: name.to_owned() });
+        Ok(())
+    }
+
+    fn sync_file(&self, file: &MemoryFile) -> io::Result<()> {
+        let mut state = self.state();
+        state.change()?;
+        state.settle(|effect| matches!(effect, Effect::Write { file: of, flight: None, .. } if *of == file.0));
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let mut state = self.state();
+        state.change()?;
+        state.settle(|effect| !matches!(effect, Effect::Write { .. }));
+        Ok(())
+    }
+
+    fn sync_parent(&self) -> io::Result<()> {
+        self.state().change()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.state().names.keys().cloned().collect())
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Option<MemoryLock>> {
+        let mut state = self.state();
+        state.find(name)?;
+        let is_free = state.locked.insert(name.to_owned());
+        Ok(is_free.then(|| MemoryLock { state: Arc::clone(&self.state), name: name.to_owned() }))
+    }
+}
+
+impl fmt::Debug for MemoryLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MemoryLock").field(&self.name).finish()
+    }
+}
+
+impl Drop for MemoryLock {
+    fn drop(&mut self) {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).locked.remove(&self.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_power_cut_keeps_what_was_synced_and_any_subset_of_the_rest() {
+        let directory = MemoryDirectory::new();
+        let file = directory.create("a").unwrap();
+        directory.write_at(&file, &[1; 1024], 0).unwrap();
+        directory.sync_file(&file).unwrap();
+        directory.sync_dir().unwrap();
+        directory.write_at(&file, &[2; 1024], 0).unwrap();
+        directory.create("b").unwrap();
+        let mut seen = BTreeSet::new();
+        for seed in 0..400 {
+            let after = directory.power_cut(seed);
+            let files = after.contents();
+            let sectors = files["a"].chunks(512).map(|sector| sector[0]).collect::<Vec<_>>();
+            assert!(files["a"].chunks(512).all(|sector| sector.iter().all(|byte| *byte == sector[0])));
+            seen.insert((sectors, files.contains_key("b")));
+            assert_eq!(after.unsynced(), 0);
+        }
+        assert_eq!(seen.len(), 8, "every subset is seen: {seen:?}");
+    }
+
+    #[test]
+    fn a_sync_does_not_cover_a_write_that_is_under_way() {
+        let directory = MemoryDirectory::new();
+        let file = directory.create("a").unwrap();
+        directory.sync_dir().unwrap();
+        let flight = directory.begin_write(&file, &[1; 512], 0).unwrap();
+        directory.sync_file(&file).unwrap();
+        assert_eq!(directory.unsynced(), 1);
+        directory.complete(flight, false);
+        directory.sync_file(&file).unwrap();
+        assert_eq!(directory.unsynced(), 0);
+        let flight = directory.begin_write(&file, &[1; 512], 0).unwrap();
+        directory.complete(flight, true);
+        assert_eq!(directory.unsynced(), 0);
+    }
+
+    #[test]
+    fn a_kill_leaves_everything_visible_and_nothing_stable() {
+        let directory = MemoryDirectory::new();
+        let file = directory.create("a").unwrap();
+        directory.write_at(&file, &[1; 512], 0).unwrap();
+        let after = directory.kill(1);
+        assert_eq!(after.contents()["a"].len(), 512);
+        assert_eq!(after.unsynced(), 2);
+    }
+
+    #[test]
+    fn after_the_stop_nothing_changes() {
+        let directory = MemoryDirectory::new();
+        directory.stop_after(1);
+        directory.create("a").unwrap();
+        assert!(directory.is_stopped());
+        assert!(directory.create("b").is_err());
+        assert!(directory.rename("a", "b").is_err());
+        assert_eq!(directory.list().unwrap(), ["a"]);
+    }
+}

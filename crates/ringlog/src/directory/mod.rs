@@ -1,0 +1,106 @@
+//! What a log needs of a directory, and two forms of it: on disk, and in memory with crashes.
+//!
+//! The trait is as small as the rules of recovery allow, so that each of its operations is a step at which a crash
+//! can be simulated.
+
+mod disk;
+mod memory;
+
+use core::fmt;
+use std::io;
+
+pub use disk::{DiskDirectory, DiskFile, DiskLock};
+pub use memory::{MemoryDirectory, MemoryFile, MemoryLock};
+
+/// A directory of files. Nothing is on stable storage before the sync that covers it has returned.
+pub trait Directory: fmt::Debug + Sync {
+    /// An open file.
+    type File: fmt::Debug + Send + Sync;
+    /// An exclusive lock, until it is dropped.
+    type Lock: fmt::Debug + Send;
+
+    /// Creates an empty file.
+    ///
+    /// # Errors
+    ///
+    /// `AlreadyExists`, and what the file system reports.
+    fn create(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Opens a file for reading and writing, or only for reading.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, `InvalidInput` if it is no regular file, and what the file system reports.
+    fn open(&self, name: &str, write: bool) -> io::Result<Self::File>;
+
+    /// Reads until `buffer` is full or the file ends, and returns how many bytes it read.
+    ///
+    /// # Errors
+    ///
+    /// What the device reports.
+    fn read_at(&self, file: &Self::File, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// What the device reports. Any part of the bytes may have been written.
+    fn write_at(&self, file: &Self::File, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Returns the length of the file.
+    ///
+    /// # Errors
+    ///
+    /// What the file system reports.
+    fn len(&self, file: &Self::File) -> io::Result<u64>;
+
+    /// Renames a file; one that has the new name is replaced.
+    ///
+    /// # Errors
+    ///
+    /// What the file system reports.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a name.
+    ///
+    /// # Errors
+    ///
+    /// What the file system reports.
+    fn unlink(&self, name: &str) -> io::Result<()>;
+
+    /// Puts the content of a file on stable storage, as far as its writes had come back.
+    ///
+    /// # Errors
+    ///
+    /// What the device reports. The content is in doubt from then on.
+    fn sync_file(&self, file: &Self::File) -> io::Result<()>;
+
+    /// Puts the names on stable storage.
+    ///
+    /// # Errors
+    ///
+    /// What the device reports.
+    fn sync_dir(&self) -> io::Result<()>;
+
+    /// Puts the name of the directory itself on stable storage.
+    ///
+    /// # Errors
+    ///
+    /// What the device reports.
+    fn sync_parent(&self) -> io::Result<()>;
+
+    /// Returns all names, in no particular order.
+    ///
+    /// # Errors
+    ///
+    /// What the file system reports.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Locks an existing file against every other opener. Waits about a second, because a killed writer's I/O keeps
+    /// its locks for a while; `None` if the lock is still held then.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, and what the file system reports.
+    fn lock(&self, name: &str) -> io::Result<Option<Self::Lock>>;
+}

@@ -1,0 +1,237 @@
+//! One batch: its checksums, and the records in it. Both in pieces, so that a batch of any length needs little memory.
+
+use core::ops::Range;
+
+use super::reader::{MAX_READ, SegmentReader};
+use super::report::Content;
+use crate::directory::Directory;
+use crate::error::OpenError;
+use crate::format::{
+    BLOCK, BatchHeader, BlockSums, GROUP_ENTRY_LEN, HEADER_LEN, RECORD_HEADER_LEN, RecordHeader, RecordRefusal,
+    RecordType, is_zero, padded, u32_at, u64_at,
+};
+
+const SUM: usize = 8;
+const CHUNK: usize = MAX_READ / BLOCK;
+
+/// The disjoint ranges that are void at most; a reader keeps them in memory.
+pub(super) const MAX_VOIDS: usize = 1 << 16;
+
+/// Checks all bytes of the batch with this header, which fits into its segment. `None`: they are right.
+pub(super) fn check_bytes<D: Directory>(
+    reader: &mut SegmentReader<'_, D>,
+    header: &BatchHeader,
+) -> Result<Option<Content>, OpenError> {
+    let (layout, sums, base) = (header.layout(), BlockSums::of(header), header.address);
+    let table = base + layout.table as u64;
+    if !table_is_right(reader, &sums, base, table, layout.blocks)? {
+        return Ok(Some(Content::BadTable));
+    }
+    for first in (0..layout.blocks).step_by(CHUNK) {
+        let blocks = (layout.blocks - first).min(CHUNK);
+        let mut expected = [0; CHUNK * SUM];
+        reader.read_aside(table + (first * SUM) as u64, &mut expected[..blocks * SUM])?;
+        let (start, end) = (first * BLOCK, ((first + blocks) * BLOCK).min(layout.table));
+        let bytes = reader.read(base + start as u64, end - start)?;
+        for (n, block) in bytes.chunks(BLOCK).enumerate() {
+            if sums.block(base + (start + n * BLOCK) as u64, block) != u64_at(&expected, n * SUM) {
+                return Ok(Some(Content::BadBlock { index: (first + n) as u64 }));
+            }
+        }
+    }
+    let used = layout.table + (layout.blocks + 1) * SUM;
+    let padding = reader.read(base + used as u64, layout.len - used)?;
+    Ok((!is_zero(padding)).then_some(Content::BadPadding))
+}
+
+/// Whether the checksums of the blocks are those that the batch at `base` was sealed with.
+pub(super) fn table_is_right<D: Directory>(
+    reader: &mut SegmentReader<'_, D>,
+    sums: &BlockSums,
+    base: u64,
+    table: u64,
+    blocks: usize,
+) -> Result<bool, OpenError> {
+    // 512 KiB for the longest batch, of which the header, signed, has spoken.
+    let mut bytes = vec![0; (blocks + 1) * SUM];
+    for (n, piece) in bytes.chunks_mut(CHUNK * SUM).enumerate() {
+        reader.read_aside(table + (n * CHUNK * SUM) as u64, piece)?;
+    }
+    Ok(sums.table(base, &bytes[..blocks * SUM]) == u64_at(&bytes, blocks * SUM))
+}
+
+/// Goes over the records of a batch whose bytes are right, or stops at what is none.
+#[derive(Debug)]
+pub(super) struct Records {
+    base: u64,
+    /// Relative to the batch.
+    at: usize,
+    end: usize,
+}
+
+/// A record, and where its header stands.
+pub(super) type Found = (u64, RecordHeader);
+/// What is none, and where.
+pub(super) type BadRecord = (u64, RecordRefusal);
+
+impl Records {
+    pub(super) fn of(header: &BatchHeader) -> Self {
+        Self { base: header.address, at: HEADER_LEN, end: header.layout().table }
+    }
+
+    pub(super) fn next<D: Directory>(
+        &mut self,
+        reader: &mut SegmentReader<'_, D>,
+    ) -> Result<Result<Option<Found>, BadRecord>, OpenError> {
+        while self.at < self.end {
+            let len = (self.end - self.at).min(BLOCK);
+            let bytes = reader.read(self.base + self.at as u64, len)?;
+            let (words, _) = bytes.as_chunks::<RECORD_HEADER_LEN>();
+            let Some(filler) = words.iter().position(|word| *word != [0; RECORD_HEADER_LEN]) else {
+                self.at += len;
+                continue;
+            };
+            let word = words[filler];
+            self.at += filler * RECORD_HEADER_LEN;
+            let address = self.base + self.at as u64;
+            let header = match RecordHeader::decode(&word, self.at) {
+                Ok(Some(header)) => header,
+                Ok(None) => continue,
+                Err(refusal) => return Ok(Err((address, refusal))),
+            };
+            let left = (self.end - self.at) as u64;
+            if header.padded_len() > left {
+                return Ok(Err((address, RecordRefusal::Length(header.len))));
+            }
+            if let Err(refusal) = check_payload(reader, address, &header)? {
+                return Ok(Err((address, refusal)));
+            }
+            self.at += header.padded_len() as usize;
+            return Ok(Ok(Some((address, header))));
+        }
+        Ok(Ok(None))
+    }
+}
+
+fn check_payload<D: Directory>(
+    reader: &mut SegmentReader<'_, D>,
+    address: u64,
+    header: &RecordHeader,
+) -> Result<Result<(), RecordRefusal>, OpenError> {
+    let payload = address + RECORD_HEADER_LEN as u64;
+    let padding = (padded(header.len) - u64::from(header.len)) as usize;
+    let mut zeros = [0; 8];
+    reader.read_aside(payload + u64::from(header.len), &mut zeros[..padding])?;
+    if !is_zero(&zeros) {
+        return Ok(Err(RecordRefusal::Padding));
+    }
+    let mut prefix = [0; 16];
+    let prefix = &mut prefix[..header.record_type.prefix_len()];
+    reader.read_aside(payload, prefix)?;
+    let holds = match header.record_type {
+        RecordType::Record | RecordType::NoOp | RecordType::Cursor => true,
+        RecordType::Group => return group_len(reader, payload, header.len).map(|entries| entries.map(drop)),
+        RecordType::First => {
+            let of = [RecordType::Record, RecordType::Group, RecordType::Metadata, RecordType::Snapshot];
+            let begun = u64::from(header.len) - 16;
+            of.iter().any(|of| *of as u8 == prefix[8]) && is_zero(&prefix[9..]) && u64_at(prefix, 0) > begun
+        }
+        RecordType::Middle | RecordType::Last => u64_at(prefix, 0) < address,
+        RecordType::Metadata => u32_at(prefix, 0) <= header.len - 4,
+        RecordType::Truncation => header.len == 8 && u64_at(prefix, 0) <= address,
+        RecordType::Snapshot => u64_at(prefix, 0) <= address,
+    };
+    Ok(if holds { Ok(()) } else { Err(RecordRefusal::Payload("the payload is not what its type asks for")) })
+}
+
+/// Counts the payloads of a group.
+fn group_len<D: Directory>(
+    reader: &mut SegmentReader<'_, D>,
+    payload: u64,
+    len: u32,
+) -> Result<Result<u64, RecordRefusal>, OpenError> {
+    let (mut at, end, mut entries) = (payload, payload + u64::from(len), 0);
+    while at < end {
+        let mut head = [0; GROUP_ENTRY_LEN];
+        if end - at < GROUP_ENTRY_LEN as u64 {
+            return Ok(Err(RecordRefusal::Payload("a group ends inside an entry")));
+        }
+        reader.read_aside(at, &mut head)?;
+        let len = u32_at(&head, 0);
+        let next = at + GROUP_ENTRY_LEN as u64 + padded(len);
+        if next > end || !is_zero(&head[4..7]) {
+            return Ok(Err(RecordRefusal::Payload("an entry of a group is not well formed")));
+        }
+        let mut zeros = [0; 8];
+        let padding = (padded(len) - u64::from(len)) as usize;
+        reader.read_aside(next - padding as u64, &mut zeros[..padding])?;
+        if !is_zero(&zeros) {
+            return Ok(Err(RecordRefusal::Padding));
+        }
+        at = next;
+        entries += 1;
+    }
+    Ok(Ok(entries))
+}
+
+/// What the records of accepted batches amount to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) batches: u64,
+    pub(super) records: u64,
+    /// In order, disjoint.
+    pub(super) voids: Vec<Range<u64>>,
+}
+
+impl Tally {
+    /// Reads the records of a batch whose bytes are right.
+    pub(super) fn add<D: Directory>(
+        &mut self,
+        reader: &mut SegmentReader<'_, D>,
+        header: &BatchHeader,
+    ) -> Result<Result<(), BadRecord>, OpenError> {
+        let mut records = Records::of(header);
+        loop {
+            let (address, record) = match records.next(reader)? {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                Err(bad) => return Ok(Err(bad)),
+            };
+            match record.record_type {
+                RecordType::Record | RecordType::Last => self.records += 1,
+                RecordType::Group => {
+                    let payload = address + RECORD_HEADER_LEN as u64;
+                    self.records += group_len(reader, payload, record.len)?.unwrap_or(0);
+                }
+                RecordType::Truncation => {
+                    let mut from = [0; 8];
+                    reader.read_aside(address + RECORD_HEADER_LEN as u64, &mut from)?;
+                    self.void(u64::from_le_bytes(from)..address)?;
+                }
+                _ => {}
+            }
+        }
+        self.batches += 1;
+        Ok(Ok(()))
+    }
+
+    /// Takes what comes behind all that was counted so far.
+    pub(super) fn join(&mut self, later: &Self) -> Result<(), OpenError> {
+        self.batches += later.batches;
+        self.records += later.records;
+        later.voids.iter().try_for_each(|range| self.void(range.clone()))
+    }
+
+    fn void(&mut self, mut range: Range<u64>) -> Result<(), OpenError> {
+        while let Some(last) = self.voids.pop_if(|last| last.end >= range.start) {
+            range.start = range.start.min(last.start);
+        }
+        if self.voids.len() == MAX_VOIDS {
+            return Err(OpenError::TooManyTruncations { max: MAX_VOIDS });
+        }
+        if !range.is_empty() {
+            self.voids.push(range);
+        }
+        Ok(())
+    }
+}

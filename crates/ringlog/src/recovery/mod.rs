@@ -1,0 +1,31 @@
+//! Finding the end of a log, and proving that nothing acknowledged lies behind it.
+//!
+//! From the first batch of the first kept segment, batches are accepted while each part of them is right: signature,
+//! log, address, number, link, epoch, checksums. Acceptance stops at `a`. Then everything that can still speak does:
+//! `W` is the highest address up to which something promises that bytes were durable, be it `MANIFEST` or a signed
+//! header in the segment of `a` or behind.
+//!
+//! | | verdict |
+//! |---|---|
+//! | `W > a`, or the segment of `a` is missing | **damaged**: what was acknowledged is not as it was |
+//! | otherwise, and a clean close left the log at `a` | **clean** |
+//! | otherwise, and a batch of the newest epoch is at `a` or behind, or a part of one | **torn**: a write that was never acknowledged |
+//! | otherwise | **unclosed**: a process ended without closing the log |
+//!
+//! [`verify`] reads only. [`Recover`] acts on the verdict: a torn tail is cut by beginning a new epoch at `a`,
+//! without overwriting a byte; damage is refused, unless the caller has decided otherwise. [`replay`] hands out the
+//! records.
+
+mod batch;
+mod chain;
+mod judge;
+mod open;
+mod reader;
+mod replay;
+mod report;
+mod scan;
+
+pub use judge::{Verify, verify};
+pub use open::{OnDamage, Opened, Recover, TornTail};
+pub use replay::{Item, Record, Replay, ReplayError, replay};
+pub use report::{Content, Damage, Evidence, Proof, Report, Torn, Verdict};
