@@ -19,12 +19,6 @@ fn spawn<T: 'static>(ring: &BufferRing, body: impl FnOnce(&Shared) -> T + 'stati
     thread::spawn(move || body(&shared))
 }
 
-/// Without a device, where a buffer is durable as soon as it is flushed; one flight at a time.
-fn without_device() -> Arc<Shared> {
-    let arena = Arc::new(Arena::new(3, BUFFER).expect("a valid arena"));
-    Arc::new(Shared::new(&arena, true, true, CommitPolicy::MinBytes(u64::MAX), 0, None))
-}
-
 /// Starts a flight, and seals the first life for it, which nobody is inside of.
 fn sealed(shared: &Shared) -> (Flight<'_>, Flush<'_>) {
     let flight = shared.flights.start(false, || 0).expect("none is under way");
@@ -220,7 +214,10 @@ fn a_waiter_for_durability_flushes_what_it_needs() {
 fn who_comes_while_a_leader_waits_is_called() {
     static LAST_OUT: Count = Count::new(0);
     model("who_comes_while_a_leader_waits_is_called", Bound::Preemptions(3), || {
-        let shared = without_device();
+        let device = ModelDevice::instant();
+        // One flight at a time.
+        let ring = device.ring_with(3, true, true, CommitPolicy::MinBytes(u64::MAX));
+        let shared = Arc::clone(&ring.shared);
         let end = append(&shared, 512);
         let grant = shared.seize(512, Patience::ForRoom).expect("there is room");
         let leader = {
