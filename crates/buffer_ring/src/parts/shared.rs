@@ -65,7 +65,7 @@ fn the_durable_watermark_is_never_ahead_of_the_written_one() {
     model("the_durable_watermark_is_never_ahead_of_the_written_one", Bound::None, || {
         let shared = recycling(1, false);
         append(&shared, 512);
-        let sealer = spawn(&shared, |shared| shared.seal(Life::new(1, 0)));
+        let sealer = spawn(&shared, |shared| shared.record(1, BUFFER as u64, true));
         let durable = shared.durability.durable();
         assert!(durable <= shared.durability.written());
         if durable > 0 {
