@@ -8,6 +8,8 @@
 use core::time::Duration;
 use std::time::Instant;
 
+use ring_io::events;
+
 use crate::RingError;
 use crate::commit::Errand;
 use crate::flush::Sealing;
@@ -60,6 +62,7 @@ impl Shared {
 
     /// Seals the current life, or takes it out of use if it is open and has no bytes. `true`: it was taken out of use.
     fn retire_current(&self) -> bool {
+        let _held = events::hold();
         let current = self.rotation.current();
         match self.try_seal(current) {
             Sealing::Sealed(flush) => {

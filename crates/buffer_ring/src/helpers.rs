@@ -19,8 +19,8 @@ use ring_io::event;
 use crate::RingError;
 use crate::commit::Errand;
 use crate::shared::Shared;
-use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicBool, Condvar, JoinHandle, Mutex, is_this_thread, spawn};
+use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::{AtomicBool, AtomicUsize, Condvar, JoinHandle, Mutex, is_this_thread, spawn};
 
 /// All of a ring's.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct Helpers {
     pub(crate) room: Helper<crate::futures::Room>,
     /// Whether the ring is going.
     ending: AtomicBool,
+    /// Followers that are at what callers gave up, for as long as the ring is not going.
+    hands: AtomicUsize,
     /// Whether the thread that waits for durability is to look at once what is wanted. Changed within its lock.
     recalled: AtomicBool,
 }
@@ -82,6 +84,7 @@ impl Helpers {
             #[cfg(any(feature = "async", test))]
             room: Helper::new(),
             ending: AtomicBool::new(false),
+            hands: AtomicUsize::new(0),
             recalled: AtomicBool::new(false),
         }
     }
@@ -259,6 +262,18 @@ impl Shared {
         (address > self.durability.durable() && self.poisoned().is_none()).then_some(address)
     }
 
+    /// Does `f` in a follower, unless the ring is going: its end waits until `f` is over. `f` gets what calls it back.
+    pub(crate) fn lend_a_hand<R>(&self, f: impl FnOnce(&AtomicBool) -> R) -> Option<R> {
+        // Emitted when the ring no longer waits for this thread: a subscriber may drop it.
+        let _held = ring_io::events::hold();
+        let helpers = &self.helpers;
+        helpers.hands.fetch_add(1, AcqRel);
+        let result = (!helpers.is_ending()).then(|| f(&helpers.ending));
+        helpers.hands.fetch_sub(1, AcqRel);
+        self.waiters.wake();
+        result
+    }
+
     /// Ends the threads. Tasks that still wait are woken, to find that the ring is going.
     pub(crate) fn end_helpers(&self) {
         let helpers = &self.helpers;
@@ -267,6 +282,11 @@ impl Shared {
             helpers.recalled.store(true, Relaxed);
             commits.current
         });
+        if helpers.hands.fetch_add(0, AcqRel) > 0 {
+            self.wake_all();
+            self.device.interrupt();
+            let _ = self.wait_until(None, || (helpers.hands.fetch_add(0, AcqRel) == 0).then_some(()));
+        }
         let threads = [
             helpers.commit.take_thread(),
             #[cfg(any(feature = "async", test))]

@@ -16,11 +16,11 @@ use crossbeam_utils::CachePadded;
 use ring_alloc::BLOCK;
 use ring_io::{event, events};
 
-use crate::RotateError;
 use crate::shared::Shared;
 use crate::slot::Slot;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{AtomicBool, AtomicU64, Backoff, Ordering};
+use crate::{AppendError, RotateError};
 
 /// The address at which a log ends: 1 EiB less a block, beyond what any file system holds. Each life takes at least a block, so that
 /// there are less than 2^48 of them, as many as [`Life`] can count.
@@ -269,13 +269,22 @@ impl Shared {
         if self.auto_rotate { Target::Next } else { Target::Same }
     }
 
+    /// Why there is no next buffer, now that the ring takes no more bytes.
+    #[cold]
+    fn rotate_error(&self) -> RotateError {
+        match self.end_error() {
+            AppendError::Poisoned(error) => RotateError::Poisoned(error),
+            _ => RotateError::Closed,
+        }
+    }
+
     /// Without `auto_rotate`: makes the next buffer current, if it is free.
     pub(crate) fn rotate(&self) -> Result<(), RotateError> {
         if self.is_inherited() {
             return Err(RotateError::Forked);
         }
         if self.has_ended() {
-            return Err(self.poisoned().map_or(RotateError::Closed, RotateError::Poisoned));
+            return Err(self.rotate_error());
         }
         let seen = self.rotation.current();
         let slot = &self.slots[seen.slot()];
@@ -300,6 +309,10 @@ impl Shared {
                 self.advance();
                 return if self.rotation.current() == seen { Err(RotateError::RingFull) } else { Ok(()) };
             }
+            if self.has_ended() {
+                // Closing keeps the token for good.
+                return Err(self.rotate_error());
+            }
             // Another thread has sealed, and is about to hand over; or it has the token for a moment.
             backoff.pause();
         }
@@ -314,7 +327,6 @@ mod tests {
     use ring_alloc::Arena;
 
     use super::*;
-    use crate::AppendError;
     use crate::append::Patience;
 
     const LAST: u64 = (1 << (64 - SLOT_BITS)) - 1;

@@ -53,7 +53,9 @@ struct Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        if let Some((number, _)) = self.bell.get() {
+        if let Some((number, _)) = self.bell.get()
+            && !self.shared.is_inherited()
+        {
             self.shared.bells.remove(*number);
         }
     }
@@ -155,16 +157,19 @@ impl Shared {
                 return Err(RingError::TimedOut);
             }
             if let Some(unfinished) = self.unfinished() {
-                let errand = Errand { address: unfinished.min(address), deadline, recalled: None };
-                if self.run(errand).is_err() {
+                let address = unfinished.min(address);
+                let done = self.lend_a_hand(|ending| self.run(Errand { address, deadline, recalled: Some(ending) }));
+                if matches!(done, Some(Err(_))) {
                     // The outcome is looked for above: of a failure, too, which another thread is just making known.
                     yield_now();
                 }
-                continue;
+                if done.is_some() {
+                    continue;
+                }
             }
             let parker = Parker::new();
             let place = self.parking.follow(address, parker.waker());
-            if self.watched(address).is_none() && self.unfinished().is_none() {
+            if self.watched(address).is_none() && (self.unfinished().is_none() || self.helpers.is_ending()) {
                 parker.park(deadline);
             }
             self.parking.unfollow(place);

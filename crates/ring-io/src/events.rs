@@ -55,7 +55,7 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let left = HOLDS.get() - 1;
         HOLDS.set(left);
-        if left == 0 && HAS_HELD.get() {
+        if left == 0 && HAS_HELD.get() && !EMITTING.get() {
             emit_held();
         }
     }

@@ -43,7 +43,7 @@ pub(crate) fn open(path: &Path) -> Result<Opened, OpenError> {
         let file = Arc::new(file);
         let prepared = file.check().and_then(|()| file.lock());
         let lock = prepared.map_err(|error| OpenError::file(path, error))?;
-        if file.has_no_name() {
+        if file.has_no_name() && !file.is(rustix::fs::stat(path)) {
             let path = path.to_path_buf();
             event!(DEBUG, path = %path.display(), "removed while it was opened: once more");
             continue;

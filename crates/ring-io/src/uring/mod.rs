@@ -98,7 +98,7 @@ impl Uring {
         let Queues { backlog, slots, registration, interrupt, .. } = queues;
         // SAFETY: *one at a time*: `queues`, borrowed mutably, comes from the lock, and this handle lives no longer.
         let mut submission = unsafe { self.ring.submission_shared() };
-        if *interrupt == Interrupt::Wanted {
+        if *interrupt == Interrupt::Wanted && !submission.is_full() {
             let entry = opcode::Nop::new().build().user_data(INTERRUPT);
             // SAFETY: *valid until completed*: the entry points to nothing.
             let pushed = unsafe { submission.push(&entry) };
@@ -106,6 +106,7 @@ impl Uring {
             *interrupt = Interrupt::OnItsWay;
         }
         while !slots.is_full()
+            && !submission.is_full()
             && let Some(job) = backlog.pop_front()
         {
             let (slot, job) = slots.put(job);
