@@ -138,7 +138,7 @@ impl Shared {
         // would go on without end, and at last this thread has a range.
         let mut kept = None;
         loop {
-            match seized {
+            let missed = match seized {
                 Seized::Granted(grant) => {
                     // Granted in a life that its opener has not published yet: the caller's next look has to find it.
                     if grant.slot().generation() != seen.generation() {
@@ -147,13 +147,15 @@ impl Shared {
                     kept.into_iter().for_each(Hold::keep);
                     return Ok(grant);
                 }
-                Seized::Sealed(inside) => self.after_seal(inside, patience, seen)?,
-                Seized::Late(duty) => self.after_late(duty, patience, seen)?,
-            }
+                Seized::Sealed(inside) => self.after_seal(inside, patience, seen),
+                Seized::Late(duty) => self.after_late(duty, patience, seen),
+            };
             kept.get_or_insert_with(events::hold);
+            // A ring that has ended looks like a full one to some.
             if self.has_ended() {
                 return Err(self.end_error());
             }
+            missed?;
             seen = self.rotation.current();
             seized = self.slots[seen.slot()].reserve(len as u32);
         }

@@ -57,14 +57,14 @@ impl Device {
         self.queue.read_recursive().as_ref().map(f)
     }
 
-    /// Puts what has been written on stable storage. Without a file there is nothing to do.
-    pub(crate) fn sync(&self) -> Result<(), DeviceError> {
-        self.with(|queue| queue.io().sync()).unwrap_or(Ok(()))
+    /// Puts what has been written on stable storage. `None`: there is no device, or none any more, and nothing was synced.
+    pub(crate) fn sync(&self) -> Option<Result<(), DeviceError>> {
+        self.with(|queue| queue.io().sync())
     }
 
-    /// The same, without waiting for it: whoever reaps takes the outcome.
-    pub(crate) fn submit_sync(&self) -> Result<(), DeviceError> {
-        self.with(WriteQueue::submit_sync).expect("a sync after the ring was closed")
+    /// The same, without waiting for it: the thread that reaps takes the outcome.
+    pub(crate) fn submit_sync(&self) -> Option<Result<(), DeviceError>> {
+        self.with(WriteQueue::submit_sync)
     }
 
     /// What was submitted and has not come back.

@@ -114,16 +114,23 @@ impl Shared {
         if needed && !to_its_end {
             // Before somebody can have the outcome.
             syncer.leave();
-            if let Err(error) = self.device.submit_sync() {
-                self.end_sync(self.durability.syncer.resume(), Err(error));
+            match self.device.submit_sync() {
+                Some(Ok(())) => {}
+                Some(Err(error)) => self.end_sync(self.durability.syncer.resume(), Err(error)),
+                None => drop(self.durability.syncer.resume()),
             }
             return true;
         }
         if needed {
             let start = Instant::now();
-            let outcome = self.device.sync();
-            self.latency.time(Measure::Device, start.elapsed());
-            self.end_sync(syncer, outcome);
+            match self.device.sync() {
+                Some(outcome) => {
+                    self.latency.time(Measure::Device, start.elapsed());
+                    self.end_sync(syncer, outcome);
+                }
+                // What was not durable when the ring was closed never will be.
+                None => drop(syncer),
+            }
         } else {
             drop(syncer);
         }

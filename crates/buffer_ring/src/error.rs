@@ -89,8 +89,9 @@ pub enum AppendError {
     /// No buffer became free in time. Nothing was appended.
     #[error("the ring stayed full until the time was over")]
     TimedOut,
-    /// The bytes are appended at this extent, and were not durable in time. They stay part of the log, and become durable with
-    /// the next wait or sync if not before; [`wait_durable`](crate::BufferRing::wait_durable) with the end of the extent goes on waiting.
+    /// The bytes are appended at this extent, and were not durable in time, or not before the ring was closed by another thread. They
+    /// stay part of the log, and become durable with the next wait or sync if not before;
+    /// [`wait_durable`](crate::BufferRing::wait_durable) with the end of the extent goes on waiting.
     #[error("appended at {}..{}, and not durable when the time was over", .0.start(), .0.end())]
     NotDurableYet(crate::Extent),
     /// The log has reached the last address that a ring gives out, a block below 1 EiB.
@@ -118,7 +119,7 @@ impl AppendError {
     /// What a durable append answers that has appended `extent`, and whose wait for durability has ended with `error`.
     pub(crate) fn after(extent: crate::Extent, error: RingError) -> Self {
         match error {
-            RingError::TimedOut => Self::NotDurableYet(extent),
+            RingError::TimedOut | RingError::Closed => Self::NotDurableYet(extent),
             RingError::Forked => Self::Forked,
             error => Self::Poisoned(error),
         }

@@ -248,7 +248,7 @@ impl Shared {
     fn submit(&self, Write { token, bytes, base }: Write) {
         // If nobody waits for durability, a sync will do, for many buffers at once.
         let durable = self.flights.is_anybody_waiting() && self.may_be_durable(base);
-        // The device goes when the ring does, which nobody can be inside of.
+        // The device goes when the ring ends, which waits for all threads that flush.
         let submitted = self.device.with(|queue| {
             if durable { queue.submit_durable(token, bytes, base) } else { queue.submit(token, bytes, base) }
         });

@@ -23,7 +23,6 @@ use crate::{
 ///
 /// Dropping the ring flushes what it can, without a sync, and waits for all I/O in flight; [`close`](Self::close) does the same
 /// with a sync, and tells how it went.
-#[derive(Debug)]
 ///
 /// # Fork and daemons
 ///
@@ -39,6 +38,7 @@ use crate::{
 ///   stays locked; a ring that is dropped or closed unlocks it.
 /// - After a bare `clone(2)`, without the C library's `fork`, [`append`](Self::append) goes on in the child until a buffer is full,
 ///   in memory that is never written; all that waits for durability answers `Forked`.
+#[derive(Debug)]
 pub struct BufferRing {
     pub(crate) shared: Arc<Shared>,
     /// Has a forked child know what it has.
@@ -277,7 +277,8 @@ impl BufferRing {
     /// # Errors
     ///
     /// [`RotateError::RingFull`] if the next buffer is not free; nothing was sealed, unless a write to the buffer raced.
-    /// [`RotateError::AddressesExhausted`] if the log has come to its last address, and [`RotateError::Poisoned`] after a failure.
+    /// [`RotateError::AddressesExhausted`] if the log has come to its last address, [`RotateError::Poisoned`] after a failure, and
+    /// [`RotateError::Closed`] after [`close`](Self::close), or beside it.
     pub fn rotate(&self) -> Result<(), RotateError> {
         self.shared.rotate()
     }
@@ -349,8 +350,9 @@ impl BufferRing {
     /// hands of the threads that reserved them.
     ///
     /// ```
-    /// # use buffer_ring::{BufferRing, BufferRingOptions};
-    /// # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+    /// # use buffer_ring::{BufferRing, BufferRingOptions, QuikIO};
+    /// # let io_instance = Some(QuikIO::in_memory().0.into());
+    /// # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, io_instance, ..Default::default() });
     /// let extent = ring.append(b"record")?;
     /// let tail = ring.tail();
     /// assert!(tail >= extent.end());

@@ -117,6 +117,8 @@ impl DurableWatch {
         if let Some((_, bell)) = self.event.bell.get() {
             return Ok(bell);
         }
+        // A subscriber of events may ask for it, too.
+        let _held = ring_io::events::hold();
         // No clone may have it before it rings.
         let _making = self.event.making.lock();
         if self.event.bell.get().is_none() {

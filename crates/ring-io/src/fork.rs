@@ -85,17 +85,20 @@ pub trait Inherited: Send + Sync {
 pub fn adopt(heir: Weak<dyn Inherited>) -> Adopted {
     hook();
     HEIRS.lock().push(heir);
-    Adopted(())
+    Adopted(Process::here())
 }
 
 /// Made by [`adopt`].
 #[derive(Debug)]
 #[must_use = "dropping it forgets what was adopted"]
-pub struct Adopted(());
+pub struct Adopted(Process);
 
 impl Drop for Adopted {
     fn drop(&mut self) {
-        HEIRS.lock().retain(|heir| heir.strong_count() > 0);
+        // In a child of the bare system call a thread of the parent may have the lock for ever.
+        if self.0.is_here() {
+            HEIRS.lock().retain(|heir| heir.strong_count() > 0);
+        }
     }
 }
 

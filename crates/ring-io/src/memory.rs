@@ -117,21 +117,22 @@ impl MemoryDevice {
     /// The key of the marks in [prepared space](QuikIOBuilder::prepare): an attribute of the file, where there is one.
     #[must_use]
     pub fn key(&self) -> Option<[u8; 16]> {
-        self.shared.state.lock().key.key.map(Key::bytes)
+        self.control(|state| state.key.key.map(Key::bytes))
     }
 
     /// The same on stable storage.
     #[must_use]
     pub fn synced_key(&self) -> Option<[u8; 16]> {
-        self.shared.state.lock().synced_key.key.map(Key::bytes)
+        self.control(|state| state.synced_key.key.map(Key::bytes))
     }
 
     /// Gives the file this key, or none, as a tool would that copies files or changes their attributes: at once on
     /// stable storage.
     pub fn set_key(&self, key: Option<[u8; 16]>) {
-        let state = &mut *self.shared.state.lock();
-        state.change_key(key.map(Key::from));
-        state.harden_key(Some(state.key));
+        self.control(|state| {
+            state.change_key(key.map(Key::from));
+            state.harden_key(Some(state.key));
+        });
     }
 
     /// From now on the key can be neither read nor changed: `errno`, an error of `fgetxattr`, says why. `None` ends
@@ -141,7 +142,7 @@ impl MemoryDevice {
     ///
     /// If `errno` is not one (1 to 4095).
     pub fn fail_keys(&self, errno: Option<i32>) {
-        self.shared.state.lock().key_fault = errno.map(Errno::from_raw_os_error);
+        self.control(|state| state.key_fault = errno.map(Errno::from_raw_os_error));
     }
 
     /// Keeps every write that arrives from now on in flight, and every sync that is [submitted](crate::WriteQueue::submit_sync), until it

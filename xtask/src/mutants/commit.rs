@@ -38,8 +38,8 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "what a sync covers is settled when it has ended",
-                "            let outcome = self.device.sync();\n",
-                "            let outcome = self.device.sync();\n            self.update(Ledger::end_sync);\n            let _ = self.durability.ledger.lock().begin_sync();\n",
+                "match self.device.sync() {\n                Some(outcome) => {",
+                "match self.device.sync() {\n                Some(outcome) => {\n                    self.update(Ledger::end_sync);\n                    let _ = self.durability.ledger.lock().begin_sync();",
                 "a_sync_covers_only_what_was_written_before_it_began",
             ],
             [

@@ -255,7 +255,7 @@ pub(super) const GROUPS: &[Group] = &[
                 "closing wakes none of those that wait for room",
                 "self.waiters.wake();\n        self.device.interrupt();",
                 "self.device.interrupt();",
-                "close_fetches_an_append_that_waits_for_room",
+                "close_wakes_an_append_that_sleeps_until_there_is_room",
             ],
             [
                 "closing does not fetch the driver that waits for room",

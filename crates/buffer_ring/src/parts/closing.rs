@@ -56,3 +56,26 @@ fn close_fetches_an_append_that_waits_for_room() {
     });
     assert!(WAITED.load(Relaxed) > 0);
 }
+
+/// Behind a reservation that is held, with nothing at the device.
+#[test]
+fn close_wakes_an_append_that_sleeps_until_there_is_room() {
+    static WAITED: Count = Count::new(0);
+    model("close_wakes_an_append_that_sleeps_until_there_is_room", Bound::Preemptions(3), || {
+        let arena = Arc::new(Arena::new(2, BUFFER).expect("a valid arena"));
+        let shared = Arc::new(Shared::new(&arena, true, true, CommitPolicy::default(), 0, None));
+        let held = shared.seize(512, Patience::ForRoom).expect("there is room");
+        shared.append(&[1; BUFFER], Patience::ForRoom).expect("there is room in the next buffer");
+        let waiter = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || shared.append(&[2; 512], Patience::ForRoom))
+        };
+        shared.refuse_appends();
+        assert_eq!(waiter.join().unwrap(), Err(AppendError::Closed));
+        if shared.stats().full_waits > 0 {
+            hit(&WAITED);
+        }
+        shared.leave(held);
+    });
+    assert!(WAITED.load(Relaxed) > 0);
+}
