@@ -1,5 +1,6 @@
 //! The ring, as its users meet it.
 
+use core::fmt;
 use core::mem;
 use core::time::Duration;
 use std::io::IoSlice;
@@ -38,7 +39,6 @@ use crate::{
 ///   stays locked; a ring that is dropped or closed unlocks it.
 /// - After a bare `clone(2)`, without the C library's `fork`, [`append`](Self::append) goes on in the child until a buffer is full,
 ///   in memory that is never written; all that waits for durability answers `Forked`.
-#[derive(Debug)]
 pub struct BufferRing {
     pub(crate) shared: Arc<Shared>,
     /// Has a forked child know what it has.
@@ -426,6 +426,18 @@ impl BufferRing {
     pub fn close_timeout(&self, timeout: Duration) -> Result<u64, RingError> {
         self.shared.check_process()?;
         self.shared.close(deadline(timeout))
+    }
+}
+
+impl fmt::Debug for BufferRing {
+    /// Without a lock: in a forked child another thread may have had it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferRing")
+            .field("capacity", &self.shared.slots.len())
+            .field("buffer_size", &self.shared.buffer_size)
+            .field("written", &self.shared.durability.written())
+            .field("durable", &self.shared.durability.durable())
+            .finish_non_exhaustive()
     }
 }
 
