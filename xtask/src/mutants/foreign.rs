@@ -61,7 +61,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a follower that parks does not look for what a caller gave up",
-                "if self.watched(address).is_none() && self.unfinished().is_none() {",
+                "if self.watched(address).is_none() && (self.unfinished().is_none() || self.helpers.is_ending()) {",
                 "if self.watched(address).is_none() {",
                 "a_follower_finishes_what_a_caller_gave_up",
             ],
