@@ -2,9 +2,9 @@
 
 mod common;
 
-use core::mem;
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use core::{hint, mem};
+use std::sync::{Arc, Barrier};
 use std::thread;
 
 use buffer_ring::{AppendError, BufferRing, BufferRingOptions, Extent, QuikIO, ReadError, RingError, RotateError};
@@ -266,5 +266,35 @@ fn without_a_device_nothing_promises_durability() {
         assert_eq!(ring.flush(&current(&ring)).wait(), Ok(()), "a flush recycles the buffer");
         assert_eq!((ring.durable_watermark(), watch.get(), ring.close()), (0, 0, Ok(0)));
         assert_eq!((ring.append(b"x"), ring.durable_watermark()), (Err(AppendError::Closed), 0));
+    });
+}
+
+/// Closing takes the last buffer out of use for good: a thread that waits for the next one must see that.
+#[test]
+fn a_rotation_beside_close_ends() {
+    within(LIMIT, || {
+        for round in 0..400_u32 {
+            let all = options(4, SIZE);
+            // Half of the rings without a device, as closing is fastest there.
+            let options = BufferRingOptions { auto_rotate: round % 2 == 0, ..all };
+            let ring = if round % 4 < 2 { BufferRing::with_options(options) } else { in_memory(options).0 };
+            ring.append(b"record").expect("room");
+            let start = Barrier::new(2);
+            thread::scope(|scope| {
+                let rotating = scope.spawn(|| {
+                    start.wait();
+                    (0..round % 50).for_each(|_| hint::spin_loop());
+                    ring.rotate()
+                });
+                start.wait();
+                (0..round / 50 * 7).for_each(|_| hint::spin_loop());
+                let closed = ring.close();
+                assert!(matches!(closed, Ok(_) | Err(RingError::NoDevice)), "round {round}: {closed:?}");
+                let rotated = rotating.join().expect("no panic");
+                let ends = matches!(rotated, Ok(()) | Err(RotateError::Closed | RotateError::RingFull));
+                assert!(ends, "round {round}: {rotated:?}");
+            });
+            assert_eq!(ring.rotate(), Err(RotateError::Closed));
+        }
     });
 }

@@ -280,6 +280,32 @@ fn a_forked_child_never_waits_for_the_parents_appenders() {
     assert_eq!(ring.poisoned(), None);
 }
 
+/// A thread that the child does not have may be ringing them at the fork.
+#[test]
+fn a_child_drops_a_watch_whatever_the_parent_does_with_its_event() {
+    let (ring, _device) = in_memory(options(4, 4096));
+    let watches: Vec<_> = (0..500).map(|_| ring.durable_watch()).collect();
+    for watch in &watches {
+        watch.eventfd().expect("a descriptor");
+    }
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                ring.append_durable(&[1; 8]).expect("a working device");
+            }
+        });
+        let _ends = Ends(&done);
+        for _ in 0..20 {
+            thread::sleep(Duration::from_millis(3));
+            Child::fork(|| drop(copy(&watches[0]))).succeeds();
+        }
+    });
+    assert_eq!(ring.poisoned(), None);
+    drop(watches);
+    ring.append_durable(&[1; 8]).expect("a working device");
+}
+
 #[cfg(feature = "async")]
 #[test]
 fn a_childs_futures_are_ready_and_dropping_them_takes_nothing_from_the_parent() {

@@ -230,3 +230,28 @@ fn a_warning_of_a_held_reservation_comes_while_it_is_held() {
         works(ring);
     });
 }
+
+/// Whether the ring still takes bytes then or not.
+#[test]
+fn a_subscriber_may_use_the_ring_at_every_event_of_its_closing() {
+    within(LIMIT, || {
+        for message in ["sealed", "flushing", "write begins", "write completed", "synced"] {
+            for (what, action) in ACTIONS {
+                // The last buffer has bytes, or it is still empty.
+                for len in [100, 4096] {
+                    let (ring, device) = in_memory(options(3, 4096));
+                    let ring = Arc::new(ring);
+                    let extent = ring.append(&pattern(1, len)).expect("room");
+                    let of_subscriber = Arc::clone(&ring);
+                    let mut closed = None;
+                    let calls =
+                        Foreign::during(message, move || action(&of_subscriber), || closed = Some(ring.close()));
+                    assert!(calls > 0 || len == 4096, "nothing was {message}");
+                    assert_eq!(closed, Some(Ok(device.synced().len() as u64)), "{what} when {message}");
+                    assert!(common::stored(&device, extent) == pattern(1, len), "{what} when {message}");
+                    assert_eq!(ring.append(b"later"), Err(AppendError::Closed), "{what} when {message}");
+                }
+            }
+        }
+    });
+}

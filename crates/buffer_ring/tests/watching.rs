@@ -2,6 +2,8 @@
 
 mod common;
 
+use core::mem;
+use core::time::Duration;
 use std::io::Read;
 use std::sync::Arc;
 use std::thread;
@@ -338,6 +340,83 @@ fn a_commit_that_fails_after_its_caller_gave_up_reaches_those_who_follow() {
             let failure = watch.wait_ge_timeout(address, core::time::Duration::ZERO);
             assert!(matches!(failure, Err(RingError::Device(_))), "{failure:?}");
             assert_eq!(watch.get(), 0);
+        }
+    });
+}
+
+// What a caller gave up, while the ring goes.
+
+/// A ring is dropped at a device that holds its writes, while a thread follows what a caller gave up. They come back `after` that.
+fn follow_beside_the_end(timeout: Option<Duration>, before: Duration, after: Duration) -> Result<u64, RingError> {
+    let (ring, device) = in_memory(options(4, 4096));
+    let holding = Holding::new(&device);
+    ring.append(&pattern(1, 4096)).expect("room");
+    let address = ring.append(&pattern(2, 100)).expect("room").end();
+    assert_eq!(ring.wait_durable_timeout(address, Duration::ZERO), Err(RingError::TimedOut));
+    let watch = ring.durable_watch();
+    let watermark = watch.clone();
+    let dropper = thread::spawn(move || drop(ring));
+    thread::sleep(before);
+    let follower = thread::spawn(move || match timeout {
+        Some(timeout) => watch.wait_ge_timeout(address, timeout),
+        None => watch.wait_ge(address),
+    });
+    thread::sleep(after);
+    drop(holding);
+    dropper.join().expect("no panic");
+    let outcome = follower.join().expect("no panic");
+    let synced = device.synced().len() as u64;
+    assert!(watermark.get() <= synced, "durable below {}, on stable storage {synced}", watermark.get());
+    match &outcome {
+        Ok(reached) => assert!(*reached >= address && *reached <= synced, "{reached}, on stable storage {synced}"),
+        Err(error) => assert_eq!(*error, RingError::Closed),
+    }
+    outcome
+}
+
+#[test]
+fn what_a_follower_finishes_while_the_ring_goes_is_on_stable_storage() {
+    for timeout in [None, Some(2 * LIMIT)] {
+        within(LIMIT, move || {
+            for round in 0..300 {
+                let before = Duration::from_micros(300 + round % 7 * 50);
+                let after = Duration::from_micros(200 + round % 11 * 30);
+                let outcome = follow_beside_the_end(timeout, before, after);
+                assert!(matches!(outcome, Ok(_) | Err(RingError::Closed)), "round {round}: {outcome:?}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_follower_at_the_device_does_not_outlast_a_ring_that_goes() {
+    within(LIMIT, || {
+        for timeout in [None, Some(2 * LIMIT)] {
+            let outcome = follow_beside_the_end(timeout, MOMENT, MOMENT);
+            assert!(matches!(outcome, Ok(_) | Err(RingError::Closed)), "{outcome:?}");
+        }
+    });
+}
+
+/// A reservation that is never ended keeps the bytes behind it from the device. So the follower cannot finish anything.
+#[test]
+fn a_follower_behind_a_forgotten_reservation_learns_that_the_ring_has_gone() {
+    within(LIMIT, || {
+        for timeout in [None, Some(2 * LIMIT)] {
+            let (ring, _device) = in_memory(options(4, 4096));
+            mem::forget(ring.reserve(8).expect("room"));
+            let address = ring.append(&pattern(1, 100)).expect("room").end();
+            assert_eq!(ring.wait_durable_timeout(address, Duration::ZERO), Err(RingError::TimedOut));
+            let watch = ring.durable_watch();
+            let follower = thread::spawn(move || match timeout {
+                Some(timeout) => watch.wait_ge_timeout(address, timeout),
+                None => watch.wait_ge(address),
+            });
+            eventually("the follower is at it", || {
+                ring.stats().oldest_reservation.is_some_and(|oldest| oldest.waiting.is_some())
+            });
+            drop(ring);
+            assert_eq!(follower.join().expect("no panic"), Err(RingError::Closed));
         }
     });
 }

@@ -121,3 +121,35 @@ macro_rules! event {
         }
     };
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+
+    #[test]
+    fn what_is_held_back_is_emitted_though_a_subscriber_holds_back_during_another_event() {
+        let emitted = Rc::new(RefCell::new(Vec::new()));
+        let note = |what| {
+            let emitted = Rc::clone(&emitted);
+            move || emitted.borrow_mut().push(what)
+        };
+        let outermost = hold();
+        emit(note("first"));
+        let urgent = note("urgent");
+        // As the subscriber would that uses the ring.
+        at_once(|| {
+            emit(move || {
+                urgent();
+                let outer = hold();
+                drop(hold());
+                drop(outer);
+            });
+        });
+        emit(note("second"));
+        assert_eq!(*emitted.borrow(), ["urgent"]);
+        drop(outermost);
+        assert_eq!(*emitted.borrow(), ["urgent", "first", "second"]);
+    }
+}

@@ -2,11 +2,14 @@
 
 mod common;
 
+use core::time::Duration;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use common::{disk, drain, open, pattern, patterned};
 use ring_alloc::BLOCK;
@@ -92,6 +95,30 @@ fn a_path_that_leads_nowhere_is_named() {
     assert_eq!((error.path(), error.kind()), (&*path, io::ErrorKind::NotFound));
     assert!(error.to_string().contains(path.to_str().expect("text")), "{error}");
     assert_eq!(error.file_error(), None);
+}
+
+/// It leads to the file nevertheless, and looking for another one there would never end.
+#[test]
+fn a_path_to_a_file_that_has_lost_its_name_opens_that_file() {
+    let dir = disk();
+    for len in [0, BLOCK] {
+        let path = dir.path().join("log");
+        let file = open(&path, OFlags::empty());
+        file.set_len(len as u64).expect("room");
+        fs::remove_file(&path).expect("the file");
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let (opened, outcome) = mpsc::channel();
+        thread::spawn(move || opened.send(QuikIO::open(path)));
+        let io = Arc::new(outcome.recv_timeout(Duration::from_secs(60)).expect("it ends").expect("the file"));
+        assert_eq!(io.start(), Ok(len as u64));
+        let (arena, mut buffers) = common::buffers(1, BLOCK);
+        let queue = io.attach(&arena).expect("the only queue");
+        queue.submit(0, patterned(buffers.remove(0), 0, BLOCK), len as u64);
+        assert_eq!(drain(&queue)[0].result, Ok(()));
+        let mut found = vec![0; BLOCK];
+        file.read_exact_at(&mut found, len as u64).expect("the same file");
+        assert!(found == pattern(0, BLOCK));
+    }
 }
 
 #[test]

@@ -61,8 +61,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a follower that parks does not look for what a caller gave up",
-                "(self.unfinished().is_none() || self.helpers.is_ending())",
-                "true",
+                "if self.watched(address).is_none() && (self.unfinished().is_none() || self.helpers.is_ending()) {",
+                "if self.watched(address).is_none() {",
                 "a_follower_finishes_what_a_caller_gave_up",
             ],
             [
@@ -116,6 +116,30 @@ pub(super) const GROUPS: &[Group] = &[
                 "            if interrupted.is_some() {",
                 "            if false {",
                 "a_task_that_needs_less_is_served_first",
+            ],
+            [
+                "the end of a ring does not wait for followers",
+                "if helpers.hands.fetch_add(0, AcqRel) > 0 {",
+                "if false {",
+                "the_end_of_a_ring_comes_after_what_a_follower_has_begun",
+            ],
+            [
+                "the end of a ring does not count followers in the order of all",
+                "if helpers.hands.fetch_add(0, AcqRel) > 0 {",
+                "if helpers.hands.load(Acquire) > 0 {",
+                "the_end_of_a_ring_comes_after_what_a_follower_has_begun",
+            ],
+            [
+                "a follower does not look whether the ring is going",
+                "(!helpers.is_ending()).then(|| f(&helpers.ending))",
+                "Some(f(&helpers.ending))",
+                "the_end_of_a_ring_comes_after_what_a_follower_has_begun",
+            ],
+            [
+                "a follower that is done does not release",
+                "helpers.hands.fetch_sub(1, AcqRel);",
+                "helpers.hands.fetch_sub(1, Acquire);",
+                "the_end_of_a_ring_comes_after_what_a_follower_has_begun",
             ],
             [
                 "a thread that sleeps does not learn that the ring goes",

@@ -197,3 +197,24 @@ fn an_event_comes_for_what_a_caller_gave_up() {
     });
     assert!(BEFORE.load(Relaxed) > 0 && AFTER.load(Relaxed) > 0);
 }
+
+/// A follower at work uses the device, which goes when the ring's end is over: by then it has done what it began, or begins nothing.
+#[test]
+fn the_end_of_a_ring_comes_after_what_a_follower_has_begun() {
+    static WORKED: Count = Count::new(0);
+    static REFUSED: Count = Count::new(0);
+    model("the_end_of_a_ring_comes_after_what_a_follower_has_begun", Bound::Preemptions(3), || {
+        let ring = ModelDevice::instant().ring(1, true, true);
+        let done = Arc::new(AtomicBool::new(false));
+        let follower = {
+            let (shared, done) = (Arc::clone(&ring.shared), Arc::clone(&done));
+            thread::spawn(move || shared.lend_a_hand(|_| done.store(true, Ordering::Relaxed)).is_some())
+        };
+        ring.shared.end_helpers();
+        let seen = done.load(Ordering::Relaxed);
+        let worked = follower.join().unwrap();
+        assert_eq!(worked, seen, "the ring has gone while a follower was at work");
+        hit(if worked { &WORKED } else { &REFUSED });
+    });
+    assert!(WORKED.load(Relaxed) > 0 && REFUSED.load(Relaxed) > 0);
+}
