@@ -37,14 +37,16 @@ impl Promise {
         }
     }
 
-    /// Looks for a hole in `image`, from `from` on, where none may be. Zeros cannot be missed.
+    /// Looks for a hole in `image`, from `from` on, where none may be. Zeros cannot be missed; and what imitates prepared
+    /// space may be there because prepared space is.
     pub(crate) fn check(&self, image: &[u8], expected: &[u8], from: usize) -> Result<(), String> {
         let from = from / SECTOR * SECTOR;
         let sectors = || expected.get(from..).unwrap_or_default().chunks(SECTOR).zip((from..).step_by(SECTOR));
         let there = |sector: &[u8], at: usize| image.get(at..at + sector.len()) == Some(sector);
         let Some(hole) = sectors().find(|(sector, at)| !there(sector, *at)).map(|(_, at)| at) else { return Ok(()) };
-        let last =
-            sectors().filter(|(sector, at)| *at > hole && zeros(sector) < sector.len() && there(sector, *at)).last();
+        let is_written =
+            |sector: &[u8], at| zeros(sector) < sector.len() && !is_prepared(sector, at as u64) && there(sector, at);
+        let last = sectors().filter(|(sector, at)| *at > hole && is_written(sector, *at)).last();
         let Some(end) = last.map(|(sector, at)| at + sector.len()) else { return Ok(()) };
         if let Some(reach) = self.reach.filter(|reach| end - hole > *reach) {
             return Err(format!(
@@ -62,7 +64,7 @@ impl Promise {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::BLOCK;
+    use crate::record::{BLOCK, mark};
 
     fn check(serialized: bool, reach: Option<usize>, holes: &[(usize, usize)]) -> Result<(), String> {
         // Three writes: of a block, of two, of one.
@@ -82,6 +84,18 @@ mod tests {
             "the end is missing, too"
         );
         assert!(check(false, None, &[(0, BLOCK)]).is_ok());
+    }
+
+    #[test]
+    fn prepared_space_that_a_later_payload_imitates_is_not_yet_the_log() {
+        let mut expected = vec![1; 4 * BLOCK];
+        expected[3 * BLOCK..].copy_from_slice(&mark([7; 16], 3 * BLOCK as u64));
+        let mut image = vec![0; 4 * BLOCK];
+        image[3 * BLOCK..].copy_from_slice(&expected[3 * BLOCK..]);
+        let promise = Promise { serialized: true, reach: Some(BLOCK), writes: Vec::new() };
+        assert!(promise.check(&image, &expected, 0).is_ok());
+        image[2 * BLOCK..3 * BLOCK].fill(1);
+        assert!(promise.check(&image, &expected, 0).is_err());
     }
 
     #[test]
