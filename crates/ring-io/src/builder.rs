@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use ring_alloc::is_aligned;
 
+use crate::backend::Storage;
 use crate::file::LogFile;
 use crate::open::Opened;
-use crate::seam::Storage;
 use crate::uring::Submitter;
 use crate::{Engine, EngineKind, FileError, MemoryDevice, OpenError, QuikIO, WriteMode, engine, event, open};
 

@@ -5,9 +5,9 @@ use std::env;
 use std::ffi::OsStr;
 use std::sync::Arc;
 
+use crate::backend::Backend;
 use crate::file::LogFile;
 use crate::positioned::Positioned;
-use crate::seam::Backend;
 use crate::uring::{Submitter, Uring};
 use crate::{FileError, event};
 

@@ -11,11 +11,11 @@ use rustix::fs::{AtFlags, FileType, IFlags, OFlags, Stat, StatVfsMountFlags, Sta
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use crate::FileError;
+use crate::backend::{Job, Request, Storage};
 use crate::fork::Process;
 use crate::lock::WriterLock;
 use crate::mark::Key;
 use crate::retry::is_transient;
-use crate::seam::{Job, Request, Storage};
 use crate::settle::Scope;
 
 /// Bytes of the largest buffer that a direct read goes through.

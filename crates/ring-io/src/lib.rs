@@ -77,6 +77,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod backend;
 mod builder;
 mod chunk;
 mod engine;
@@ -96,7 +97,6 @@ mod queue;
 mod quiet;
 mod quik_io;
 mod retry;
-mod seam;
 mod settle;
 mod space;
 mod uring;

@@ -5,7 +5,7 @@ use core::mem;
 use parking_lot::{Condvar, Mutex};
 
 use crate::Wait;
-use crate::seam::Completion;
+use crate::backend::Completion;
 
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
@@ -33,13 +33,13 @@ impl Mailbox {
         self.changed.notify_one();
     }
 
-    /// [`Backend::interrupt`](crate::seam::Backend::interrupt) of the engines in user space.
+    /// [`Backend::interrupt`](crate::backend::Backend::interrupt) of the engines in user space.
     pub(crate) fn interrupt(&self) {
         self.mail.lock().interrupted = true;
         self.changed.notify_all();
     }
 
-    /// [`Backend::reap`](crate::seam::Backend::reap) of the engines in user space.
+    /// [`Backend::reap`](crate::backend::Backend::reap) of the engines in user space.
     pub(crate) fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
         let mut mail = self.mail.lock();
         if let Wait::Until(deadline) = wait {
@@ -66,7 +66,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::seam::{Flush, Job};
+    use crate::backend::{Flush, Job};
     use crate::settle::Scope;
 
     #[test]

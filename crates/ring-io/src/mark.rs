@@ -24,7 +24,7 @@ use ring_alloc::{BLOCK, is_aligned, round_up};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::rand::GetRandomFlags;
 
-use crate::seam::Storage;
+use crate::backend::Storage;
 use crate::{FileError, event};
 
 const MAGIC: [u8; 16] = *b"ring-io free\0\0\0\0";

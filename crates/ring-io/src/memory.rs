@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 use ring_alloc::Arena;
 use rustix::io::Errno;
 
+use crate::backend::{Attempt, Backend, Completion, Job, Request, Storage};
 use crate::lock::{Identity, WriterLock};
 use crate::mailbox::Mailbox;
 use crate::mark::Key;
-use crate::seam::{Attempt, Backend, Completion, Job, Request, Storage};
 use crate::settle::Scope;
 use crate::watch::Watcher;
 use crate::{DeviceEvent, FileError, QuikIOBuilder, Registered, Wait};

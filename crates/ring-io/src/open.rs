@@ -17,9 +17,9 @@ use ring_alloc::BLOCK;
 use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 
+use crate::backend::Storage;
 use crate::file::LogFile;
 use crate::lock::WriterLock;
-use crate::seam::Storage;
 use crate::{OpenError, event};
 
 /// Links from one to the next, as many as the kernel follows.

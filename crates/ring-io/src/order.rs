@@ -3,7 +3,7 @@
 use core::ops::Range;
 use std::collections::BTreeMap;
 
-use crate::seam::Request;
+use crate::backend::Request;
 use crate::{DeviceError, Finished, event};
 
 /// In which order the parts of a log reach the file.

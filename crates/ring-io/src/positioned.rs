@@ -7,10 +7,10 @@ use std::thread::JoinHandle;
 use parking_lot::{Condvar, Mutex};
 use ring_alloc::Arena;
 
+use crate::backend::{Attempt, Backend, Completion, Job, Request};
 use crate::file::LogFile;
 use crate::mailbox::Mailbox;
 use crate::quiet;
-use crate::seam::{Attempt, Backend, Completion, Job, Request};
 use crate::{Registered, Wait, event};
 
 /// Writes that can be at the device at once. A log is one stream: more threads only wait for each other.

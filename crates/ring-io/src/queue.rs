@@ -11,11 +11,11 @@ use parking_lot::{Mutex, MutexGuard};
 use ring_alloc::{Arena, Frozen, is_aligned};
 use rustix::io::Errno;
 
+use crate::backend::{Completion, Flush, Job, Request};
 use crate::lock::WriterLock;
 use crate::mark::imitates;
 use crate::order::{Admitted, Order};
 use crate::retry::{self, Verdict};
-use crate::seam::{Completion, Flush, Job, Request};
 use crate::settle::Scope;
 use crate::space::{Prepared, Space};
 use crate::{DeviceError, Operation, QuikIO, event, events};
@@ -98,7 +98,7 @@ pub struct WriteQueue {
     order: Option<Mutex<Order>>,
     /// `None`: the file has no end.
     space: Option<Mutex<Space>>,
-    /// [`Storage::granule`](crate::seam::Storage::granule) of the file.
+    /// [`Storage::granule`](crate::backend::Storage::granule) of the file.
     granule: usize,
     /// In a forked child: writes that are to come back untried. Never locked in the parent, so that no thread of it can have it locked.
     untried: Mutex<Vec<Finished>>,

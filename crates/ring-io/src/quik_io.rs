@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use ring_alloc::{Arena, is_aligned, round_up};
 use rustix::io::Errno;
 
+use crate::backend::{Backend, Flush, Storage};
 use crate::file::LogFile;
 use crate::fork::Process;
 use crate::lock::WriterLock;
@@ -18,7 +19,6 @@ use crate::mark::{Ending, Key};
 use crate::memory::MemoryDevice;
 use crate::order::Order;
 use crate::retry::is_transient;
-use crate::seam::{Backend, Flush, Storage};
 use crate::settle::{Scope, Settling};
 use crate::space::{DEFAULT_LIMIT, Space};
 use crate::uring::Submitter;

@@ -6,7 +6,7 @@ use std::{io, thread};
 use ring_alloc::round_down;
 use rustix::io::Errno;
 
-use crate::seam::{Attempt, Request};
+use crate::backend::{Attempt, Request};
 use crate::{DeviceError, Finished, Operation, event};
 
 /// Attempts in a row that may bring no block to its end.

@@ -32,8 +32,8 @@ use core::ops::Range;
 use ring_alloc::{BLOCK, Frozen, round_down};
 use rustix::io::Errno;
 
+use crate::backend::Request;
 use crate::mark::{Ending, Key};
-use crate::seam::Request;
 use crate::{QuikIO, chunk, event};
 
 /// What is prepared ahead at most, if nothing else is said. Measured: more gains nothing, and this is one more megabyte than is used

@@ -39,10 +39,10 @@ use rustix::io::Errno;
 use self::registration::Registration;
 pub(crate) use self::setup::Submitter;
 use self::slots::Slots;
+use crate::backend::{Attempt, Backend, Completion, Job, Request};
 use crate::file::LogFile;
 use crate::fork::Process;
 use crate::retry::{MAX_STALLS, pause};
-use crate::seam::{Attempt, Backend, Completion, Job, Request};
 use crate::settle::Scope;
 use crate::{Registered, Wait, event};
 

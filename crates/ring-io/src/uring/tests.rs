@@ -6,7 +6,7 @@ use std::thread;
 use ring_alloc::{BLOCK, Buffer};
 
 use super::*;
-use crate::seam::Flush;
+use crate::backend::Flush;
 
 fn engine() -> Option<Uring> {
     let file = tempfile::tempfile().expect("a file");

@@ -1,4 +1,4 @@
-//! The seam between what the crate promises and what an engine does: jobs in, raw completions out.
+//! The backend of a `QuikIO`: what an engine, and what a storage has to do. Jobs go in, raw completions come out.
 
 use core::fmt::Debug;
 use core::ops::Range;
