@@ -47,7 +47,7 @@ impl Bug {
 
 const QUIK_IO: &str = "ring-io/quik_io.rs";
 const RETRY: &str = "ring-io/retry.rs";
-const ORDER: &str = "ring-io/order.rs";
+const SEQUENCER: &str = "ring-io/sequencer.rs";
 const SLOT: &str = "buffer_ring/slot.rs";
 const LEASE: &str = "buffer_ring/slot/lease.rs";
 const WRITER: &str = "buffer_ring/writer/mod.rs";
@@ -390,7 +390,7 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            ORDER,
+            SEQUENCER,
             "self.waiting.first_entry().filter(|first| first.key().0 <= self.next)?",
             "self.waiting.first_entry()?",
         )],
@@ -400,7 +400,7 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: true,
         changes: &[(
-            ORDER,
+            SEQUENCER,
             "        self.next = self.next.max(range.end);\n        self.next_turn()",
             "        self.next = self.next.max(range.end);\n        self.waiting.pop_first().map(|(_, request)| request)",
         )],

@@ -14,8 +14,8 @@ use rustix::io::Errno;
 use crate::backend::{Completion, Flush, Job, Request};
 use crate::lock::WriterLock;
 use crate::mark::imitates;
-use crate::order::{Admitted, Order};
 use crate::retry::{self, Verdict};
+use crate::sequencer::{Turn, WriteSequencer};
 use crate::settle::Scope;
 use crate::space::{Prepared, Space};
 use crate::{DeviceError, Operation, QuikIO, event, events};
@@ -95,7 +95,7 @@ pub struct WriteQueue {
     /// Locked by the one thread that reaps.
     reaper: Mutex<Reaper>,
     /// What stands before the engine in [`Serialized`](crate::WriteMode::Serialized).
-    order: Option<Mutex<Order>>,
+    sequencer: Option<Mutex<WriteSequencer>>,
     /// `None`: the file has no end.
     space: Option<Mutex<Space>>,
     /// [`Storage::granule`](crate::backend::Storage::granule) of the file.
@@ -119,17 +119,17 @@ impl WriteQueue {
     pub(crate) fn new(
         io: Arc<QuikIO>,
         arena: &Arc<Arena>,
-        order: Option<Order>,
+        sequencer: Option<WriteSequencer>,
         space: Option<Space>,
         lock: Option<WriterLock>,
     ) -> Self {
         let registered = io.backend().attach(arena);
         let (in_flight, syncing) = (AtomicUsize::new(0), AtomicBool::new(false));
         let (reaper, granule) = (Mutex::default(), io.storage().granule());
-        let (order, space) = (order.map(Mutex::new), space.map(Mutex::new));
+        let (sequencer, space) = (sequencer.map(Mutex::new), space.map(Mutex::new));
         let (engine, mode, untried) = (io.engine(), io.write_mode(), Mutex::default());
         event!(DEBUG, clone(engine, registered), %engine, ?mode, ?registered, "attached");
-        Self { io, registered, in_flight, syncing, reaper, order, space, granule, untried, lock }
+        Self { io, registered, in_flight, syncing, reaper, sequencer, space, granule, untried, lock }
     }
 
     /// Lends `bytes` to the device, which writes them at byte `offset` of the file; returns soon.
@@ -196,16 +196,16 @@ impl WriteQueue {
         if self.io.is_inherited() {
             return self.untried.lock().push(forked(request));
         }
-        let Some(order) = &self.order else { return self.start(request) };
-        let mut order = order.lock();
-        match order.admit(request) {
-            Admitted::Now(request) => {
-                drop(order);
+        let Some(sequencer) = &self.sequencer else { return self.start(request) };
+        let mut sequencer = sequencer.lock();
+        match sequencer.enqueue(request) {
+            Turn::Now(request) => {
+                drop(sequencer);
                 self.start(request);
             }
-            Admitted::Later => {}
-            // Counted with `order` still locked, before anybody can hand it out.
-            Admitted::Never => _ = self.in_flight.fetch_add(1, Ordering::Relaxed),
+            Turn::Later => {}
+            // Counted with `sequencer` still locked, before anybody can hand it out.
+            Turn::Never => _ = self.in_flight.fetch_add(1, Ordering::Relaxed),
         }
     }
 
@@ -282,8 +282,8 @@ impl WriteQueue {
         if self.io.is_inherited() {
             return forked(request);
         }
-        if let Some(order) = &self.order {
-            match order.lock().claim(request) {
+        if let Some(sequencer) = &self.sequencer {
+            match sequencer.lock().claim(request) {
                 Ok(its_turn) => request = its_turn,
                 Err(untried) => return *untried,
             }
@@ -299,8 +299,8 @@ impl WriteQueue {
             retry::pause(request.stalls);
         };
         let finished = self.vouch_for(durable, scope, finished);
-        if let Some(order) = &self.order {
-            self.pass_on(order, &range, &finished.result);
+        if let Some(sequencer) = &self.sequencer {
+            self.pass_on(sequencer, &range, &finished.result);
         }
         self.tidy_up();
         finished
@@ -356,15 +356,15 @@ impl WriteQueue {
     }
 
     /// In [`Serialized`](crate::WriteMode::Serialized): lets go what waited for the write of `range`, or nothing any more.
-    fn pass_on(&self, order: &Mutex<Order>, range: &Range<u64>, result: &Result<(), DeviceError>) {
-        let mut order = order.lock();
+    fn pass_on(&self, sequencer: &Mutex<WriteSequencer>, range: &Range<u64>, result: &Result<(), DeviceError>) {
+        let mut sequencer = sequencer.lock();
         match result {
             Ok(()) => {
-                let next = order.succeeded(range);
-                drop(order);
+                let next = sequencer.succeeded(range);
+                drop(sequencer);
                 next.into_iter().for_each(|request| self.start(request));
             }
-            Err(error) => _ = self.in_flight.fetch_add(order.failed(error), Ordering::Relaxed),
+            Err(error) => _ = self.in_flight.fetch_add(sequencer.failed(error), Ordering::Relaxed),
         }
     }
 
@@ -395,9 +395,9 @@ impl WriteQueue {
 
     /// Takes completions from the engine, once, and deals with them. `false` if there were none.
     fn collect(&self, wait: Wait, Reaper { completions, finished, synced }: &mut Reaper) -> bool {
-        if let Some(order) = &self.order {
+        if let Some(sequencer) = &self.sequencer {
             let before = finished.len();
-            order.lock().take_untried(finished);
+            sequencer.lock().take_untried(finished);
             if finished.len() > before {
                 return true;
             }
@@ -419,8 +419,8 @@ impl WriteQueue {
                 Verdict::Finished(write) if preparing => self.prepared(write),
                 Verdict::Finished(write) => {
                     let write = self.vouch_for(durable, scope, write);
-                    if let Some(order) = &self.order {
-                        self.pass_on(order, &range, &write.result);
+                    if let Some(sequencer) = &self.sequencer {
+                        self.pass_on(sequencer, &range, &write.result);
                     }
                     finished.push(write);
                 }
@@ -505,7 +505,7 @@ impl WriteQueue {
         if self.io.is_inherited() {
             return 0;
         }
-        self.order.as_ref().map_or(0, |order| order.lock().waiting())
+        self.sequencer.as_ref().map_or(0, |sequencer| sequencer.lock().waiting())
     }
 
     /// What is registered with the engine.
@@ -542,7 +542,7 @@ impl Drop for WriteQueue {
     fn drop(&mut self) {
         if self.io.is_inherited() {
             // What a thread of the parent was just changing must not even be freed.
-            mem::forget((self.order.take(), self.space.take(), mem::take(&mut self.reaper)));
+            mem::forget((self.sequencer.take(), self.space.take(), mem::take(&mut self.reaper)));
             return;
         }
         let _held = events::hold();

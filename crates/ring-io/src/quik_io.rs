@@ -17,8 +17,8 @@ use crate::fork::Process;
 use crate::lock::WriterLock;
 use crate::mark::{Ending, Key};
 use crate::memory::MemoryDevice;
-use crate::order::Order;
 use crate::retry::is_transient;
+use crate::sequencer::WriteSequencer;
 use crate::settle::{Scope, Settling};
 use crate::space::{DEFAULT_LIMIT, Space};
 use crate::uring::Submitter;
@@ -366,9 +366,9 @@ impl QuikIO {
     /// Only for the one who has set `attached`.
     fn writer(self: &Arc<Self>, arena: &Arc<Arena>) -> Result<WriteQueue, FileError> {
         let lock = if self.lock.is_none() { Some(self.storage.lock()?) } else { None };
-        let order = match self.write_mode() {
+        let sequencer = match self.write_mode() {
             WriteMode::TailLocalized => None,
-            WriteMode::Serialized => Some(Order::new(self.start()?)),
+            WriteMode::Serialized => Some(WriteSequencer::new(self.start()?)),
         };
         let space = match Ending::of(&*self.storage) {
             Ok(ending) => {
@@ -380,7 +380,7 @@ impl QuikIO {
         };
         // Another writer may have been there meanwhile, and been killed.
         self.settling.changed();
-        Ok(WriteQueue::new(Arc::clone(self), arena, order, space, lock))
+        Ok(WriteQueue::new(Arc::clone(self), arena, sequencer, space, lock))
     }
 
     /// Gives the file this key, or none: on stable storage with the next flush that succeeds.

@@ -1,4 +1,4 @@
-//! Write modes, and the queue in front of the device that the serialized one needs.
+//! Write modes, and the sequencer in front of the device that the serialized one needs.
 
 use core::ops::Range;
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ pub enum WriteMode {
 
 /// Writes in the order of their offsets, one at a time.
 #[derive(Debug)]
-pub(crate) struct Order {
+pub(crate) struct WriteSequencer {
     /// Everything below is in the file. The engine has at most the write that begins here, so that all others wait.
     next: u64,
     /// By offset, and by order of arrival where that is the same.
@@ -39,32 +39,32 @@ pub(crate) struct Order {
     untried: Vec<Finished>,
 }
 
-/// What becomes of a write that arrives.
+/// When a write that arrives goes to the device.
 #[derive(Debug)]
-pub(crate) enum Admitted {
+pub(crate) enum Turn {
     /// It is its turn.
     Now(Request),
     /// It is kept until its turn comes.
     Later,
-    /// It is kept for [`Order::take_untried`].
+    /// It is kept for [`WriteSequencer::take_untried`].
     Never,
 }
 
-impl Order {
+impl WriteSequencer {
     /// For a log that begins at `start`.
     pub(crate) fn new(start: u64) -> Self {
         Self { next: start, waiting: BTreeMap::new(), arrivals: 0, failure: None, untried: Vec::new() }
     }
 
     #[must_use]
-    pub(crate) fn admit(&mut self, request: Request) -> Admitted {
+    pub(crate) fn enqueue(&mut self, request: Request) -> Turn {
         if let Some(failure) = &self.failure {
             self.untried.push(untried(request, failure));
-            return Admitted::Never;
+            return Turn::Never;
         }
         self.arrivals += 1;
         self.waiting.insert((request.offset, self.arrivals), request);
-        self.next_turn().map_or(Admitted::Later, Admitted::Now)
+        self.next_turn().map_or(Turn::Later, Turn::Now)
     }
 
     /// For a write that does not go through the engine's queue: gives it back, or untried after a failure.
