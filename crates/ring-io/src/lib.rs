@@ -80,6 +80,7 @@
 mod backend;
 mod builder;
 mod chunk;
+mod completion_queue;
 mod engine;
 mod error;
 #[doc(hidden)]
@@ -87,7 +88,6 @@ pub mod events;
 mod file;
 pub mod fork;
 mod lock;
-mod mailbox;
 mod mark;
 mod memory;
 mod open;

@@ -11,8 +11,8 @@ use ring_alloc::Arena;
 use rustix::io::Errno;
 
 use crate::backend::{Attempt, Backend, Completion, Job, Request, Storage};
+use crate::completion_queue::CompletionQueue;
 use crate::lock::{Identity, WriterLock};
-use crate::mailbox::Mailbox;
 use crate::mark::Key;
 use crate::settle::Scope;
 use crate::watch::Watcher;
@@ -36,7 +36,7 @@ pub struct MemoryDevice {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    mailbox: Arc<Mailbox>,
+    completions: Arc<CompletionQueue>,
 }
 
 #[derive(Debug, Default)]
@@ -77,7 +77,7 @@ struct Held {
     number: usize,
     job: Job,
     fault: Fault,
-    mailbox: Arc<Mailbox>,
+    completions: Arc<CompletionQueue>,
     /// What it will put on stable storage, beside bytes.
     key: Option<Keyed>,
 }
@@ -268,9 +268,9 @@ impl MemoryDevice {
         }
     }
 
-    /// A write arrives, whose outcome goes to `mailbox`.
-    fn arrive(&self, request: Request, mailbox: &Arc<Mailbox>) {
-        mailbox.announce();
+    /// A write arrives, whose outcome goes to `completions`.
+    fn arrive(&self, request: Request, completions: &Arc<CompletionQueue>) {
+        completions.expect_one_more();
         let state = &mut *self.shared.state.lock();
         let arrival = state.writes.len();
         let write = (request.position(), request.remaining().len());
@@ -282,15 +282,15 @@ impl MemoryDevice {
         let (bytes, durable) = (request.remaining(), request.durable);
         let key = if durable { state.key_within(request.scope) } else { None };
         state.watcher.tell(DeviceEvent::WriteArrived { write: arrival, offset: write.0, bytes, durable });
-        let mailbox = Arc::clone(mailbox);
-        self.begin(state, Held { number: arrival, job: Job::Write(request), fault, mailbox, key });
+        let completions = Arc::clone(completions);
+        self.begin(state, Held { number: arrival, job: Job::Write(request), fault, completions, key });
     }
 
     /// Holds it, or completes it at once.
     fn begin(&self, state: &mut State, held: Held) {
         if state.holding {
             state.held.push(held);
-            let reaper = state.reaping.then_some(&self.shared.mailbox);
+            let reaper = state.reaping.then_some(&self.shared.completions);
             state.complete_some(reaper);
         } else {
             state.complete(held);
@@ -312,12 +312,12 @@ impl MemoryDevice {
 
 impl State {
     /// With the state still locked, so that completions are delivered in the order in which they change the contents.
-    fn complete(&mut self, Held { number, job, fault, mailbox, key }: Held) {
+    fn complete(&mut self, Held { number, job, fault, completions, key }: Held) {
         let result = match &job {
             Job::Write(request) => self.complete_write(number, request, fault).inspect(|_| self.harden_key(key)),
             Job::Sync(_) => self.end_sync(number, key).map(|()| 0),
         };
-        mailbox.deliver((job, result));
+        completions.push((job, result));
     }
 
     fn complete_write(&mut self, write: usize, request: &Request, fault: Fault) -> Result<usize, Errno> {
@@ -363,16 +363,16 @@ impl State {
         result
     }
 
-    /// Completes some of those that are held, if the device does so by itself; at least one for whoever waits at the mailbox `waiting`.
-    fn complete_some(&mut self, waiting: Option<&Arc<Mailbox>>) {
+    /// Completes some of those that are held, if the device does so by itself; at least one for whoever waits at the queue `waiting`.
+    fn complete_some(&mut self, waiting: Option<&Arc<CompletionQueue>>) {
         let Some(chance) = &mut self.chance else { return };
         let mut count = chance.below(4).saturating_sub(1);
-        let is_for = |mailbox: &Arc<Mailbox>, held: &Held| Arc::ptr_eq(&held.mailbox, mailbox);
-        let mut waiting = waiting.filter(|mailbox| self.held.iter().any(|held| is_for(mailbox, held)));
+        let is_for = |completions: &Arc<CompletionQueue>, held: &Held| Arc::ptr_eq(&held.completions, completions);
+        let mut waiting = waiting.filter(|completions| self.held.iter().any(|held| is_for(completions, held)));
         while (count > 0 || waiting.is_some()) && !self.held.is_empty() {
             let Some(chance) = &mut self.chance else { return };
             let held = self.held.remove(chance.below(self.held.len()));
-            waiting = waiting.filter(|mailbox| !is_for(mailbox, &held));
+            waiting = waiting.filter(|completions| !is_for(completions, &held));
             self.complete(held);
             count = count.saturating_sub(1);
         }
@@ -402,43 +402,43 @@ impl Backend for MemoryDevice {
     }
 
     fn submit(&self, job: Job) {
-        let mailbox = &self.shared.mailbox;
+        let completions = &self.shared.completions;
         match job {
-            Job::Write(request) => self.arrive(request, mailbox),
+            Job::Write(request) => self.arrive(request, completions),
             Job::Sync(flush) => {
-                mailbox.announce();
+                completions.expect_one_more();
                 let (number, key) = self.begin_sync(flush.scope);
-                let held = Held { number, job, fault: Fault::None, mailbox: Arc::clone(mailbox), key };
+                let held = Held { number, job, fault: Fault::None, completions: Arc::clone(completions), key };
                 self.begin(&mut self.shared.state.lock(), held);
             }
         }
     }
 
     fn write_now(&self, request: Request) -> Attempt {
-        let mailbox = Arc::default();
-        self.arrive(request, &mailbox);
+        let completions = Arc::default();
+        self.arrive(request, &completions);
         let mut completed = Vec::new();
         while completed.is_empty() {
-            self.shared.state.lock().complete_some(Some(&mailbox));
+            self.shared.state.lock().complete_some(Some(&completions));
             let wait = if self.is_shuffled() { Wait::No } else { Wait::Until(None) };
-            mailbox.reap(wait, &mut completed);
+            completions.reap(wait, &mut completed);
         }
-        let Some((Job::Write(request), result)) = completed.pop() else { unreachable!("a mailbox for one write") };
+        let Some((Job::Write(request), result)) = completed.pop() else { unreachable!("a queue for one write") };
         (request, result)
     }
 
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
-        let waiting = (wait != Wait::No).then_some(&self.shared.mailbox);
+        let waiting = (wait != Wait::No).then_some(&self.shared.completions);
         let mut state = self.shared.state.lock();
         state.complete_some(waiting);
         state.reaping = waiting.is_some();
         drop(state);
-        self.shared.mailbox.reap(wait, completed);
+        self.shared.completions.reap(wait, completed);
         self.shared.state.lock().reaping = false;
     }
 
     fn interrupt(&self) {
-        self.shared.mailbox.interrupt();
+        self.shared.completions.interrupt();
     }
 }
 

@@ -8,8 +8,8 @@ use parking_lot::{Condvar, Mutex};
 use ring_alloc::Arena;
 
 use crate::backend::{Attempt, Backend, Completion, Job, Request};
+use crate::completion_queue::CompletionQueue;
 use crate::file::LogFile;
-use crate::mailbox::Mailbox;
 use crate::quiet;
 use crate::{Registered, Wait, event};
 
@@ -27,7 +27,7 @@ struct Shared {
     file: Arc<LogFile>,
     work: Mutex<Work>,
     arrived: Condvar,
-    mailbox: Mailbox,
+    completions: CompletionQueue,
 }
 
 #[derive(Debug, Default)]
@@ -40,7 +40,8 @@ struct Work {
 
 impl Positioned {
     pub(crate) fn new(file: Arc<LogFile>) -> Self {
-        let shared = Shared { file, work: Mutex::default(), arrived: Condvar::new(), mailbox: Mailbox::default() };
+        let shared =
+            Shared { file, work: Mutex::default(), arrived: Condvar::new(), completions: CompletionQueue::default() };
         Self { shared: Arc::new(shared), threads: Mutex::default() }
     }
 
@@ -67,7 +68,7 @@ impl Backend for Positioned {
     }
 
     fn submit(&self, job: Job) {
-        self.shared.mailbox.announce();
+        self.shared.completions.expect_one_more();
         let crowded = {
             let mut work = self.shared.work.lock();
             work.queue.push_back(job);
@@ -87,11 +88,11 @@ impl Backend for Positioned {
     }
 
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
-        self.shared.mailbox.reap(wait, completed);
+        self.shared.completions.reap(wait, completed);
     }
 
     fn interrupt(&self) {
-        self.shared.mailbox.interrupt();
+        self.shared.completions.interrupt();
     }
 }
 
@@ -132,7 +133,7 @@ impl Shared {
 
     fn carry_out(&self, job: Job) {
         let result = self.file.carry_out(&job);
-        self.mailbox.deliver((job, result));
+        self.completions.push((job, result));
     }
 }
 

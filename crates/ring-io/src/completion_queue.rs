@@ -1,4 +1,4 @@
-//! Where the engines in user space put completions until they are reaped.
+//! The completion queue of the engines in user space.
 
 use core::mem;
 
@@ -8,54 +8,54 @@ use crate::Wait;
 use crate::backend::Completion;
 
 #[derive(Debug, Default)]
-pub(crate) struct Mailbox {
-    mail: Mutex<Mail>,
+pub(crate) struct CompletionQueue {
+    state: Mutex<Completions>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Mail {
+struct Completions {
     completed: Vec<Completion>,
-    /// Announced and not yet reaped, those in `completed` included.
+    /// Expected and not yet reaped, those in `completed` included.
     in_flight: usize,
     interrupted: bool,
 }
 
-impl Mailbox {
+impl CompletionQueue {
     /// One more completion will come.
-    pub(crate) fn announce(&self) {
-        self.mail.lock().in_flight += 1;
+    pub(crate) fn expect_one_more(&self) {
+        self.state.lock().in_flight += 1;
     }
 
     /// Here it is.
-    pub(crate) fn deliver(&self, completion: Completion) {
-        self.mail.lock().completed.push(completion);
+    pub(crate) fn push(&self, completion: Completion) {
+        self.state.lock().completed.push(completion);
         self.changed.notify_one();
     }
 
     /// [`Backend::interrupt`](crate::backend::Backend::interrupt) of the engines in user space.
     pub(crate) fn interrupt(&self) {
-        self.mail.lock().interrupted = true;
+        self.state.lock().interrupted = true;
         self.changed.notify_all();
     }
 
     /// [`Backend::reap`](crate::backend::Backend::reap) of the engines in user space.
     pub(crate) fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
-        let mut mail = self.mail.lock();
+        let mut state = self.state.lock();
         if let Wait::Until(deadline) = wait {
-            while mail.completed.is_empty() && mail.in_flight > 0 && !mem::take(&mut mail.interrupted) {
+            while state.completed.is_empty() && state.in_flight > 0 && !mem::take(&mut state.interrupted) {
                 match deadline {
-                    None => self.changed.wait(&mut mail),
+                    None => self.changed.wait(&mut state),
                     Some(deadline) => {
-                        if self.changed.wait_until(&mut mail, deadline).timed_out() {
+                        if self.changed.wait_until(&mut state, deadline).timed_out() {
                             break;
                         }
                     }
                 }
             }
         }
-        mail.in_flight -= mail.completed.len();
-        completed.append(&mut mail.completed);
+        state.in_flight -= state.completed.len();
+        completed.append(&mut state.completed);
     }
 }
 
@@ -73,15 +73,15 @@ mod tests {
     fn with_nothing_in_flight_nothing_is_waited_for() {
         let (done, ended) = mpsc::channel();
         thread::spawn(move || {
-            let (mailbox, mut completed) = (Mailbox::default(), Vec::new());
-            mailbox.reap(Wait::Until(None), &mut completed);
-            assert!(completed.is_empty(), "nothing was ever announced");
-            mailbox.announce();
-            mailbox.deliver((Job::Sync(Flush::new(Scope::Data)), Ok(0)));
-            mailbox.reap(Wait::Until(None), &mut completed);
+            let (queue, mut completed) = (CompletionQueue::default(), Vec::new());
+            queue.reap(Wait::Until(None), &mut completed);
+            assert!(completed.is_empty(), "nothing was ever expected");
+            queue.expect_one_more();
+            queue.push((Job::Sync(Flush::new(Scope::Data)), Ok(0)));
+            queue.reap(Wait::Until(None), &mut completed);
             assert_eq!(completed.len(), 1);
             // What was reaped is no longer in flight.
-            mailbox.reap(Wait::Until(None), &mut completed);
+            queue.reap(Wait::Until(None), &mut completed);
             _ = done.send(completed.len());
         });
         assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(1), "it waits for what does not come");
