@@ -58,7 +58,7 @@ const ROTATION: &str = "buffer_ring/rotation.rs";
 const MARK: &str = "ring-io/mark.rs";
 const QUEUE: &str = "ring-io/queue.rs";
 const SETTLE: &str = "ring-io/settle.rs";
-const SPACE: &str = "ring-io/space.rs";
+const PREALLOC: &str = "ring-io/prealloc/mod.rs";
 
 const BUGS: &[Bug] = &[
     Bug {
@@ -192,9 +192,9 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            SPACE,
-            "let start = self.end.max(self.reach);",
-            "let start = self.end.max(self.reach).saturating_sub(BLOCK as u64);",
+            PREALLOC,
+            "let start = self.end.max(self.submitted_end);",
+            "let start = self.end.max(self.submitted_end).saturating_sub(BLOCK as u64);",
         )],
     },
     Bug {
@@ -218,14 +218,18 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[
-            (QUEUE, "            self.look_at(&request, space);\n", ""),
-            (QUEUE, "        self.look_at(request, space);\n", ""),
-            (QUEUE, "fn look_at(&self, request: &Request, space", "fn look_at(&self, offset: u64, bytes: &[u8], space"),
+            (QUEUE, "            self.look_at(&request, prealloc);\n", ""),
+            (QUEUE, "        self.look_at(request, prealloc);\n", ""),
+            (
+                QUEUE,
+                "fn look_at(&self, request: &Request, prealloc",
+                "fn look_at(&self, offset: u64, bytes: &[u8], prealloc",
+            ),
             (QUEUE, "!imitates(key, &request.bytes, request.offset)", "!imitates(key, bytes, offset)"),
             (
                 QUEUE,
-                "space.lock().give_up_key(&self.io), request.range());",
-                "space.lock().give_up_key(&self.io), offset..offset);",
+                "prealloc.lock().give_up_key(&self.io), request.range());",
+                "prealloc.lock().give_up_key(&self.io), offset..offset);",
             ),
             (
                 QUEUE,
@@ -233,8 +237,8 @@ const BUGS: &[Bug] = &[
             self.io.flushed(scope);
 ",
                 "        if write.durable {
-            if let Some(space) = &self.space {
-                self.look_at(offset, &write.bytes, space);
+            if let Some(prealloc) = &self.prealloc {
+                self.look_at(offset, &write.bytes, prealloc);
             }
             self.io.flushed(scope);
 ",

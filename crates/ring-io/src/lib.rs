@@ -92,13 +92,13 @@ mod mark;
 mod memory;
 mod open;
 mod positioned;
+mod prealloc;
 mod queue;
 mod quiet;
 mod quik_io;
 mod retry;
 mod sequencer;
 mod settle;
-mod space;
 mod uring;
 mod watch;
 

@@ -15,7 +15,7 @@
 //!
 //! The attribute is where no payload can be, so a payload is a mark only if it was made from the key, or is a mark that
 //! was read and is appended at its own address. [`imitates`] finds such a block in each write before it goes out, and
-//! the queue then [removes the key](crate::space): no acknowledged block ever is a mark under the key that its file
+//! the queue then [removes the key](crate::prealloc): no acknowledged block ever is a mark under the key that its file
 //! has.
 
 use std::io;

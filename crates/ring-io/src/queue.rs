@@ -14,10 +14,10 @@ use rustix::io::Errno;
 use crate::backend::{Completion, Flush, Job, Request};
 use crate::lock::WriterLock;
 use crate::mark::imitates;
+use crate::prealloc::{Preallocation, Prepared};
 use crate::retry::{self, Verdict};
 use crate::sequencer::{Turn, WriteSequencer};
 use crate::settle::Scope;
-use crate::space::{Prepared, Space};
 use crate::{DeviceError, Operation, QuikIO, event, events};
 
 /// How long [`WriteQueue::reap`] may take.
@@ -97,7 +97,7 @@ pub struct WriteQueue {
     /// What stands before the engine in [`Serialized`](crate::WriteMode::Serialized).
     sequencer: Option<Mutex<WriteSequencer>>,
     /// `None`: the file has no end.
-    space: Option<Mutex<Space>>,
+    prealloc: Option<Mutex<Preallocation>>,
     /// [`Storage::granule`](crate::backend::Storage::granule) of the file.
     granule: usize,
     /// In a forked child: writes that are to come back untried. Never locked in the parent, so that no thread of it can have it locked.
@@ -120,16 +120,16 @@ impl WriteQueue {
         io: Arc<QuikIO>,
         arena: &Arc<Arena>,
         sequencer: Option<WriteSequencer>,
-        space: Option<Space>,
+        prealloc: Option<Preallocation>,
         lock: Option<WriterLock>,
     ) -> Self {
         let registered = io.backend().attach(arena);
         let (in_flight, syncing) = (AtomicUsize::new(0), AtomicBool::new(false));
         let (reaper, granule) = (Mutex::default(), io.storage().granule());
-        let (sequencer, space) = (sequencer.map(Mutex::new), space.map(Mutex::new));
+        let (sequencer, prealloc) = (sequencer.map(Mutex::new), prealloc.map(Mutex::new));
         let (engine, mode, untried) = (io.engine(), io.write_mode(), Mutex::default());
         event!(DEBUG, clone(engine, registered), %engine, ?mode, ?registered, "attached");
-        Self { io, registered, in_flight, syncing, reaper, sequencer, space, granule, untried, lock }
+        Self { io, registered, in_flight, syncing, reaper, sequencer, prealloc, granule, untried, lock }
     }
 
     /// Lends `bytes` to the device, which writes them at byte `offset` of the file; returns soon.
@@ -188,7 +188,7 @@ impl WriteQueue {
         let len = bytes.len();
         event!(TRACE, token, offset, len, durable, "write begins");
         let request = Request::new(token, bytes, offset, durable);
-        self.io.reach(request.range().end);
+        self.io.note_write_up_to(request.range().end);
         request
     }
 
@@ -211,14 +211,14 @@ impl WriteQueue {
 
     fn start(&self, mut request: Request) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        if let Some(space) = &self.space {
-            self.look_at(&request, space);
-            let mut space = space.lock();
-            let is_free = space.admit(&self.io, &request, request.durable);
+        if let Some(prealloc) = &self.prealloc {
+            self.look_at(&request, prealloc);
+            let mut prealloc = prealloc.lock();
+            let is_free = prealloc.begin_write(&self.io, &request, request.durable);
             // Behind that: it may have changed the key.
             request.scope = self.io.scope();
             if !is_free {
-                return space.keep(request);
+                return prealloc.keep(request);
             }
         }
         self.io.backend().submit(Job::Write(request));
@@ -227,12 +227,12 @@ impl WriteQueue {
 
     /// Removes the key of prepared space if this write, which goes to the device next, holds what would be a mark under
     /// it. A key that is drawn meanwhile is random, and none that these bytes could know.
-    fn look_at(&self, request: &Request, space: &Mutex<Space>) {
-        let key = space.lock().key();
+    fn look_at(&self, request: &Request, prealloc: &Mutex<Preallocation>) {
+        let key = prealloc.lock().key();
         if !imitates(key, &request.bytes, request.offset) {
             return;
         }
-        let (outcome, range) = (space.lock().give_up_key(&self.io), request.range());
+        let (outcome, range) = (prealloc.lock().give_up_key(&self.io), request.range());
         match outcome {
             Ok(()) => event!(
                 WARN,
@@ -247,7 +247,7 @@ impl WriteQueue {
 
     /// Has space prepared ahead, if it is time.
     fn prepare(&self) {
-        let next = self.space.as_ref().and_then(|space| space.lock().next(&self.io));
+        let next = self.prealloc.as_ref().and_then(|prealloc| prealloc.lock().next(&self.io));
         next.into_iter().for_each(|request| self.io.backend().submit(Job::Write(request)));
     }
 
@@ -308,14 +308,14 @@ impl WriteQueue {
 
     /// Waits until nothing is being prepared in the place of a write that a thread waits for: durable, or to be synced soon.
     fn make_way(&self, request: &Request) {
-        let Some(space) = &self.space else { return };
-        self.look_at(request, space);
+        let Some(prealloc) = &self.prealloc else { return };
+        self.look_at(request, prealloc);
         let range = &request.range();
         let mut interrupted = false;
-        let mut free = space.lock().admit(&self.io, request, true);
+        let mut free = prealloc.lock().begin_write(&self.io, request, true);
         while !free {
             let mut reaper = self.reaper.lock();
-            free = space.lock().is_free(range);
+            free = prealloc.lock().is_free(range);
             interrupted |= !free && !self.collect(Wait::Until(None), &mut reaper);
         }
         if interrupted {
@@ -327,7 +327,7 @@ impl WriteQueue {
 
     /// Takes back what a preparing write was lent, if that has ended: perhaps nobody reaps.
     fn tidy_up(&self) {
-        if self.space.as_ref().is_some_and(|space| space.lock().is_preparing())
+        if self.prealloc.as_ref().is_some_and(|prealloc| prealloc.lock().is_preparing())
             && let Some(mut reaper) = self.reaper.try_lock()
         {
             self.collect(Wait::No, &mut reaper);
@@ -445,20 +445,20 @@ impl WriteQueue {
                 Prepared::No
             }
         };
-        let kept = self.space.as_ref().map(|space| space.lock().done(bytes, outcome));
+        let kept = self.prealloc.as_ref().map(|prealloc| prealloc.lock().done(bytes, outcome));
         kept.into_iter().flatten().for_each(|request| self.io.backend().submit(Job::Write(request)));
     }
 
     /// Cuts prepared space off the file that the log has not used, and takes its key away. Only when nothing is in
     /// flight.
     fn trim(&self) {
-        let Some(space) = &self.space else { return };
+        let Some(prealloc) = &self.prealloc else { return };
         let (storage, health) = (self.io.storage(), self.io.health());
         if health.troubled.load(Ordering::Relaxed) {
             return;
         }
         let Ok(mut len) = storage.len() else { return };
-        let surplus = space.lock().surplus(len);
+        let surplus = prealloc.lock().surplus(len);
         if let Some(end) = surplus {
             match storage.cut(end).and_then(|()| storage.sync(self.io.scope())) {
                 Ok(()) => event!(DEBUG, end, "what was prepared behind the log is cut off"),
@@ -469,7 +469,7 @@ impl WriteQueue {
         }
         // A power cut may bring it back, until the first flush of the next queue: no block of the log is a mark under
         // it.
-        let is_idle = space.lock().has_idle_key(len);
+        let is_idle = prealloc.lock().has_idle_key(len);
         if is_idle && let Err(errno) = self.io.set_key(None) {
             event!(DEBUG, %errno, "the file keeps the key of its prepared space");
         }
@@ -542,7 +542,7 @@ impl Drop for WriteQueue {
     fn drop(&mut self) {
         if self.io.is_inherited() {
             // What a thread of the parent was just changing must not even be freed.
-            mem::forget((self.sequencer.take(), self.space.take(), mem::take(&mut self.reaper)));
+            mem::forget((self.sequencer.take(), self.prealloc.take(), mem::take(&mut self.reaper)));
             return;
         }
         let _held = events::hold();
@@ -551,7 +551,7 @@ impl Drop for WriteQueue {
             self.reap(Wait::Until(None), &mut finished);
             finished.clear();
         }
-        while self.space.as_ref().is_some_and(|space| space.lock().is_preparing()) {
+        while self.prealloc.as_ref().is_some_and(|prealloc| prealloc.lock().is_preparing()) {
             self.collect(Wait::Until(None), &mut self.reaper.lock());
         }
         if self.io.backend().has_given_up() {

@@ -17,10 +17,10 @@ use crate::fork::Process;
 use crate::lock::WriterLock;
 use crate::mark::{Ending, Key};
 use crate::memory::MemoryDevice;
+use crate::prealloc::{DEFAULT_LIMIT, Preallocation};
 use crate::retry::is_transient;
 use crate::sequencer::WriteSequencer;
 use crate::settle::{Scope, Settling};
-use crate::space::{DEFAULT_LIMIT, Space};
 use crate::uring::Submitter;
 use crate::{
     AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, QuikIOOptions,
@@ -53,7 +53,7 @@ pub struct QuikIO {
     /// Why [`open`](Self::open) did not open it with `O_DIRECT`.
     cached: Option<String>,
     /// Where the furthest write ends that was ever asked for.
-    reached: AtomicU64,
+    written_end: AtomicU64,
     process: Process,
     /// Held for good, if it was opened here. Declared last: released when nothing can write any more.
     lock: Option<WriterLock>,
@@ -129,7 +129,7 @@ impl QuikIO {
             settling: Settling::unknown(),
             attached: AtomicBool::new(false),
             cached: None,
-            reached: AtomicU64::new(0),
+            written_end: AtomicU64::new(0),
             process: Process::here(),
             lock: None,
         }
@@ -173,7 +173,7 @@ impl QuikIO {
         self.check_process()?;
         self.storage.check()?;
         match self.start_at {
-            Some(start) => Ok(start.max(self.reached.load(Ordering::Relaxed))),
+            Some(start) => Ok(start.max(self.written_end.load(Ordering::Relaxed))),
             None => self.log_end(),
         }
     }
@@ -342,7 +342,7 @@ impl QuikIO {
         }
         let failed = |error: DeviceError| FileError::Cut(error.errno().unwrap_or_default());
         self.sync().map_err(failed)?;
-        self.reached.fetch_min(round_up(at), Ordering::Relaxed);
+        self.written_end.fetch_min(round_up(at), Ordering::Relaxed);
         event!(DEBUG, at, end, "the log is cut");
         Ok(())
     }
@@ -370,17 +370,17 @@ impl QuikIO {
             WriteMode::TailLocalized => None,
             WriteMode::Serialized => Some(WriteSequencer::new(self.start()?)),
         };
-        let space = match Ending::of(&*self.storage) {
+        let prealloc = match Ending::of(&*self.storage) {
             Ok(ending) => {
                 let limit = if self.storage.is_worth_preparing() { self.prepare } else { 0 };
-                Some(Space::new(limit, ending))
+                Some(Preallocation::new(limit, ending))
             }
             Err(FileError::NoEnd) => None,
             Err(error) => return Err(error),
         };
         // Another writer may have been there meanwhile, and been killed.
         self.settling.changed();
-        Ok(WriteQueue::new(Arc::clone(self), arena, sequencer, space, lock))
+        Ok(WriteQueue::new(Arc::clone(self), arena, sequencer, prealloc, lock))
     }
 
     /// Gives the file this key, or none: on stable storage with the next flush that succeeds.
@@ -420,9 +420,9 @@ impl QuikIO {
     }
 
     /// A write up to byte `end` of the file is about to be asked for.
-    pub(crate) fn reach(&self, end: u64) {
+    pub(crate) fn note_write_up_to(&self, end: u64) {
         // Relaxed: the next queue comes behind this one by `attached`.
-        self.reached.fetch_max(end, Ordering::Relaxed);
+        self.written_end.fetch_max(end, Ordering::Relaxed);
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {

@@ -5,7 +5,7 @@
 //! [marks](crate::mark) are written behind the log, as ordinary writes of the queue, one at a time, which nobody waits for:
 //!
 //! ```text
-//!  floor               reach                     end = the file's
+//!  base            submitted_end                 end = the file's
 //!    ├───────────────────┼─────────────────────────┤
 //!    │ the log, written  │ prepared │ in flight    │
 //!    │ by this queue     │          │ (at most 1)  │
@@ -57,7 +57,7 @@ const MAX_PATIENCE: u32 = 1 << 16;
 
 /// The end of the file, as the writer of the log knows it.
 #[derive(Debug)]
-pub(crate) struct Space {
+pub(crate) struct Preallocation {
     /// The file's, as this queue has found or set it.
     key: Result<Option<Key>, Errno>,
     /// Whether it is for the marks of this queue.
@@ -65,9 +65,9 @@ pub(crate) struct Space {
     /// Bytes to be ahead at most.
     limit: u64,
     /// Where the log ended when the queue came.
-    floor: u64,
+    base: u64,
     /// Where the furthest write ends that has been submitted.
-    reach: u64,
+    submitted_end: u64,
     /// Where prepared space ends, with what is being prepared.
     end: u64,
     /// Where the furthest preparing write ends that was tried.
@@ -96,7 +96,7 @@ pub(crate) enum Prepared {
     No,
 }
 
-impl Space {
+impl Preallocation {
     pub(crate) fn new(limit: u64, ending: Ending) -> Self {
         // Whatever the file holds has been written before, also if it is not marked.
         let (end, tried) = (round_down(ending.file), if ending.is_prepared() { ending.file } else { 0 });
@@ -104,8 +104,8 @@ impl Space {
             key: ending.key,
             is_own: ending.is_prepared(),
             limit,
-            floor: ending.log,
-            reach: 0,
+            base: ending.log,
+            submitted_end: 0,
             end,
             tried,
             committed: 0,
@@ -119,7 +119,7 @@ impl Space {
 
     /// A write of the log is about to go to the device. Answers whether it may: not while something is being prepared in its place.
     #[must_use]
-    pub(crate) fn admit(&mut self, io: &QuikIO, request: &Request, durable: bool) -> bool {
+    pub(crate) fn begin_write(&mut self, io: &QuikIO, request: &Request, durable: bool) -> bool {
         let range = &request.range();
         if durable && range.end - range.start <= SMALL {
             self.streak = self.streak.saturating_add(1);
@@ -127,7 +127,7 @@ impl Space {
         } else {
             self.streak = 0;
         }
-        self.reach = self.reach.max(range.end);
+        self.submitted_end = self.submitted_end.max(range.end);
         if self.streak + 1 >= PATIENCE && !self.is_own && !self.stopped {
             self.draw_key(io);
         }
@@ -162,7 +162,7 @@ impl Space {
         !self.in_flight.as_ref().is_some_and(|chunk| chunk.start < range.end && range.start < chunk.end)
     }
 
-    /// Keeps a write that was not admitted, until [`done`](Self::done).
+    /// Keeps a write that may not begin, until [`done`](Self::done).
     pub(crate) fn keep(&mut self, request: Request) {
         self.kept.push(request);
     }
@@ -175,7 +175,7 @@ impl Space {
     #[must_use]
     pub(crate) fn next(&mut self, io: &QuikIO) -> Option<Request> {
         let (Ok(Some(key)), true) = (self.key, self.is_own && io.is_key_settled()) else { return None };
-        let ahead = self.end.saturating_sub(self.reach);
+        let ahead = self.end.saturating_sub(self.submitted_end);
         if self.stopped || self.is_preparing() || self.streak < if ahead == 0 { self.patience } else { 1 } {
             return None;
         }
@@ -187,15 +187,15 @@ impl Space {
         if ahead >= lead / 2 {
             return None;
         }
-        let start = self.end.max(self.reach);
+        let start = self.end.max(self.submitted_end);
         let len = round_down(lead / 2).min(CHUNK as u64).min(round_down(file_size_limit().saturating_sub(start)));
         if len == 0 {
             return self.stop();
         }
         let Some(mut buffer) = chunk::borrow(len as usize) else { return self.stop() };
         key.mark(&mut buffer[..len as usize], start);
-        let reach = self.reach;
-        event!(TRACE, start, len, reach, "preparing");
+        let log_end = self.submitted_end;
+        event!(TRACE, start, len, log_end, "preparing");
         self.end = start + len;
         self.tried = self.tried.max(self.end);
         self.in_flight = Some(start..self.end);
@@ -231,14 +231,14 @@ impl Space {
 
     /// What to cut off the file, whose length is `len`, now that nobody writes: where to, if it ends with prepared space.
     pub(crate) fn surplus(&self, len: u64) -> Option<u64> {
-        let log = self.reach.max(self.floor);
+        let log = self.submitted_end.max(self.base);
         // Longer than anything that was prepared: somebody else has written there.
         (log < len && len <= self.tried).then_some(log)
     }
 
     /// Whether the file, of this length, has a key and no more prepared space that it would be for.
     pub(crate) fn has_idle_key(&self, len: u64) -> bool {
-        matches!(self.key, Ok(Some(_))) && len <= self.reach.max(self.floor)
+        matches!(self.key, Ok(Some(_))) && len <= self.submitted_end.max(self.base)
     }
 }
 
