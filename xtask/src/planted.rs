@@ -55,9 +55,9 @@ const DURABILITY: &str = "buffer_ring/durability.rs";
 const LEDGER: &str = "buffer_ring/ledger.rs";
 const LOG_FILE: &str = "ring-io/file.rs";
 const ROTATION: &str = "buffer_ring/rotation.rs";
-const MARK: &str = "ring-io/mark.rs";
+const MARKER: &str = "ring-io/prealloc/marker.rs";
 const QUEUE: &str = "ring-io/queue.rs";
-const SETTLE: &str = "ring-io/settle.rs";
+const SETTLE: &str = "ring-io/prealloc/settle.rs";
 const PREALLOC: &str = "ring-io/prealloc/mod.rs";
 
 const BUGS: &[Bug] = &[
@@ -182,7 +182,7 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            MARK,
+            MARKER,
             "ending.log = walk_back(storage, file, key);",
             "ending.log = walk_back(storage, file, key).saturating_sub(BLOCK as u64);",
         )],
@@ -198,17 +198,17 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "take a mark for prepared space whatever its key",
+        what: "take a marker for prepared space whatever its key",
         level: Level::Memory,
         gate: false,
         changes: &[(
-            MARK,
+            MARKER,
             "            if !key.is_on(block, end - BLOCK as u64) {",
             "            if !Key::within(block).is_on(block, end - BLOCK as u64) {",
         )],
     },
     Bug {
-        what: "leave the key of a file to a payload that is a mark under it",
+        what: "leave the key of a file to a payload that is a marker under it",
         level: Level::Memory,
         gate: true,
         changes: &[(QUEUE, "        if !imitates(key, &request.bytes, request.offset) {", "        if key == key {")],

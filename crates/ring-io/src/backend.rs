@@ -9,8 +9,8 @@ use ring_alloc::{Arena, Frozen};
 use rustix::io::Errno;
 
 use crate::lock::WriterLock;
-use crate::mark::Key;
-use crate::settle::Scope;
+use crate::prealloc::marker::Key;
+use crate::prealloc::settle::Scope;
 use crate::{FileError, Registered, Wait};
 
 /// One write on its way. It owns the bytes, so whoever holds the request decides how long they stay in place.
@@ -153,7 +153,7 @@ pub(crate) trait Storage: Debug + Send + Sync {
     /// Cuts off what is beyond `len` bytes.
     fn cut(&self, len: u64) -> Result<(), Errno>;
 
-    /// The key of its marks, which is kept where no write of bytes reaches it; `None`: it has none, or no place for
+    /// The key of its markers, which is kept where no write of bytes reaches it; `None`: it has none, or no place for
     /// one.
     fn key(&self) -> Result<Option<Key>, Errno>;
 

@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
     use crate::backend::{Flush, Job};
-    use crate::settle::Scope;
+    use crate::prealloc::settle::Scope;
 
     #[test]
     fn with_nothing_in_flight_nothing_is_waited_for() {

@@ -14,9 +14,9 @@ use crate::FileError;
 use crate::backend::{Job, Request, Storage};
 use crate::fork::Process;
 use crate::lock::WriterLock;
-use crate::mark::Key;
+use crate::prealloc::marker::Key;
+use crate::prealloc::settle::Scope;
 use crate::retry::is_transient;
-use crate::settle::Scope;
 
 /// Bytes of the largest buffer that a direct read goes through.
 const MAX_BOUNCE: u64 = 1 << 20;
@@ -50,7 +50,7 @@ const FUSE: u32 = 0x6573_5546;
 /// `OFlags::DSYNC` is all of `O_SYNC`, of which this is a part.
 const O_DSYNC: OFlags = OFlags::from_bits_retain(libc::O_DSYNC.cast_unsigned());
 
-/// The extended attribute that holds the key of the marks.
+/// The extended attribute that holds the key of the markers.
 const KEY: &CStr = c"user.ring-io.prepared";
 
 #[derive(Debug)]

@@ -79,7 +79,6 @@
 
 mod backend;
 mod builder;
-mod chunk;
 mod completion_queue;
 mod engine;
 mod error;
@@ -88,7 +87,6 @@ pub mod events;
 mod file;
 pub mod fork;
 mod lock;
-mod mark;
 mod memory;
 mod open;
 mod positioned;
@@ -98,7 +96,6 @@ mod quiet;
 mod quik_io;
 mod retry;
 mod sequencer;
-mod settle;
 mod uring;
 mod watch;
 

@@ -13,8 +13,8 @@ use rustix::io::Errno;
 use crate::backend::{Attempt, Backend, Completion, Job, Request, Storage};
 use crate::completion_queue::CompletionQueue;
 use crate::lock::{Identity, WriterLock};
-use crate::mark::Key;
-use crate::settle::Scope;
+use crate::prealloc::marker::Key;
+use crate::prealloc::settle::Scope;
 use crate::watch::Watcher;
 use crate::{DeviceEvent, FileError, QuikIOBuilder, Registered, Wait};
 
@@ -53,7 +53,7 @@ struct State {
     faults: BTreeMap<usize, Fault>,
     sync_fault: Option<Errno>,
     syncs: usize,
-    /// The key of the marks, as it is and as it is on stable storage.
+    /// The key of the markers, as it is and as it is on stable storage.
     key: Keyed,
     synced_key: Keyed,
     key_fault: Option<Errno>,
@@ -114,7 +114,7 @@ impl MemoryDevice {
         self.control(|state| state.synced.clone())
     }
 
-    /// The key of the marks in [prepared space](QuikIOBuilder::prepare): an attribute of the file, where there is one.
+    /// The key of the markers in [prepared space](QuikIOBuilder::prepare): an attribute of the file, where there is one.
     #[must_use]
     pub fn key(&self) -> Option<[u8; 16]> {
         self.control(|state| state.key.key.map(Key::bytes))

@@ -13,11 +13,11 @@ use rustix::io::Errno;
 
 use crate::backend::{Completion, Flush, Job, Request};
 use crate::lock::WriterLock;
-use crate::mark::imitates;
+use crate::prealloc::marker::imitates;
+use crate::prealloc::settle::Scope;
 use crate::prealloc::{Preallocation, Prepared};
 use crate::retry::{self, Verdict};
 use crate::sequencer::{Turn, WriteSequencer};
-use crate::settle::Scope;
 use crate::{DeviceError, Operation, QuikIO, event, events};
 
 /// How long [`WriteQueue::reap`] may take.
@@ -225,7 +225,7 @@ impl WriteQueue {
         self.prepare();
     }
 
-    /// Removes the key of prepared space if this write, which goes to the device next, holds what would be a mark under
+    /// Removes the key of prepared space if this write, which goes to the device next, holds what would be a marker under
     /// it. A key that is drawn meanwhile is random, and none that these bytes could know.
     fn look_at(&self, request: &Request, prealloc: &Mutex<Preallocation>) {
         let key = prealloc.lock().key();
@@ -238,7 +238,7 @@ impl WriteQueue {
                 WARN,
                 clone(range),
                 ?range,
-                "appended bytes are a mark of prepared space: no more of it is prepared"
+                "appended bytes are a marker of prepared space: no more of it is prepared"
             ),
             // Then nothing is acknowledged any more.
             Err(errno) => self.io.health().fail_unseen(DeviceError::new(Operation::Write, errno, range)),
@@ -467,7 +467,7 @@ impl WriteQueue {
             }
             len = end;
         }
-        // A power cut may bring it back, until the first flush of the next queue: no block of the log is a mark under
+        // A power cut may bring it back, until the first flush of the next queue: no block of the log is a marker under
         // it.
         let is_idle = prealloc.lock().has_idle_key(len);
         if is_idle && let Err(errno) = self.io.set_key(None) {

@@ -15,12 +15,12 @@ use crate::backend::{Backend, Flush, Storage};
 use crate::file::LogFile;
 use crate::fork::Process;
 use crate::lock::WriterLock;
-use crate::mark::{Ending, Key};
 use crate::memory::MemoryDevice;
+use crate::prealloc::marker::{Ending, Key};
+use crate::prealloc::settle::{Scope, Settling};
 use crate::prealloc::{DEFAULT_LIMIT, Preallocation};
 use crate::retry::is_transient;
 use crate::sequencer::WriteSequencer;
-use crate::settle::{Scope, Settling};
 use crate::uring::Submitter;
 use crate::{
     AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, QuikIOOptions,

@@ -40,7 +40,7 @@ pub enum DeviceEvent<'a> {
         /// Bytes of the file.
         len: u64,
     },
-    /// The key of the marks in [prepared space](crate::QuikIOBuilder::prepare) has changed; on stable storage it has
+    /// The key of the markers in [prepared space](crate::QuikIOBuilder::prepare) has changed; on stable storage it has
     /// not.
     KeyChanged {
         /// What it is now.

@@ -820,10 +820,10 @@ fn where_files_have_no_attributes_nothing_is_prepared_and_all_is_log() {
             }
             let end = 20 * BLOCK as u64;
             assert_eq!((fs::metadata(&path).expect("the file").len(), io.log_end()), (end, Ok(end)));
-            let mut mark = buffers(1, BLOCK).1.remove(0);
-            mark[..12].copy_from_slice(b"ring-io free");
-            mark[32..40].copy_from_slice(&end.to_le_bytes());
-            let write = queue.write_durable_now(0, mark.freeze(BLOCK), end);
+            let mut marker = buffers(1, BLOCK).1.remove(0);
+            marker[..12].copy_from_slice(b"ring-io free");
+            marker[32..40].copy_from_slice(&end.to_le_bytes());
+            let write = queue.write_durable_now(0, marker.freeze(BLOCK), end);
             // The file may have a key that this process is not allowed to see.
             let refused = is_supported.then_some(errno.raw_os_error());
             assert_eq!((write.durable, write.result.err().and_then(|error| error.errno())), (!is_supported, refused));

@@ -333,7 +333,7 @@ fn what_was_torn_counts_as_log() {
     let mut contents = whole.clone();
     contents[60 * BLOCK..61 * BLOCK].copy_from_slice(&pattern(60, BLOCK));
     assert_eq!(holding(&contents, device.key()).builder().build().expect("no obstacle").log_end(), Ok(61 * SIZE));
-    // A copy of a mark in another place is none.
+    // A copy of a marker in another place is none.
     contents.copy_within(70 * BLOCK..71 * BLOCK, 71 * BLOCK);
     assert_eq!(holding(&contents, device.key()).builder().build().expect("no obstacle").log_end(), Ok(72 * SIZE));
 }
@@ -358,7 +358,7 @@ fn marks_of_another_log_are_data() {
 
 #[test]
 fn old_content_is_never_cut_off() {
-    // Without marks, longer than what is written in its middle.
+    // Without markers, longer than what is written in its middle.
     let device = holding(&log(200), None);
     let io = Arc::new(device.builder().start_at(50 * SIZE).prepare(LIMIT).build().expect("no obstacle"));
     let queue = attach(&io);

@@ -109,7 +109,7 @@ fn timed(level: &str, explore: impl FnOnce() -> Result<Totals, String>) -> Resul
         ));
     }
     if lives >= MANY_LIVES && imitated == 0 {
-        return Err(format!("in none of {lives} lives was a payload a mark under the key of its file"));
+        return Err(format!("in none of {lives} lives was a payload a marker under the key of its file"));
     }
     let rate = rate(images, begun.elapsed());
     let numbers = [lives, images, torn, killed, leased, imitated].map(count);
@@ -126,7 +126,7 @@ pub(crate) struct Totals {
     far_holes: u64,
     /// Records that went into leases of sessions.
     leased: u64,
-    /// Payloads that were marks under the key of their file.
+    /// Payloads that were markers under the key of their file.
     imitated: u64,
 }
 

@@ -207,7 +207,7 @@ fn copy(image: &mut [u8], stable: &[u8], ranges: &[Range<usize>]) {
     }
 }
 
-/// What the log is, and the key of its marks, once the file system has been mounted from this image.
+/// What the log is, and the key of its markers, once the file system has been mounted from this image.
 fn content(folder: &Path, image: &[u8], pieces: &BTreeSet<usize>) -> Result<(Vec<u8>, Option<Key>), String> {
     let (path, inner) = (folder.join("image"), folder.join("inner"));
     let _ = fs::create_dir(&inner);

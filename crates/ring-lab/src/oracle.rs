@@ -169,7 +169,7 @@ impl Oracle {
         let owed = self.owed_end().min(image.len());
         let last = owed.saturating_sub(1) / BLOCK * BLOCK;
         for &key in keys.iter().flatten().filter(|_| owed > 0) {
-            // Only if the block of the last owed byte is a mark can all behind it matter.
+            // Only if the block of the last owed byte is a marker can all behind it matter.
             let is_free = image.get(last..last + BLOCK).is_some_and(|block| is_mark(block, last, key));
             let end = if is_free { log_end(image, Some(key)) } else { owed };
             if end < owed {
@@ -199,10 +199,10 @@ impl Oracle {
         self.judge_whole(content)?;
         for (sector, at) in content.chunks(SECTOR).zip((0..).step_by(SECTOR)) {
             let expected = self.expected.get(at..at + sector.len()) == Some(sector);
-            // All that is not zero of a mark is in its first sector; the rest of the block may have become log.
-            let mut mark = sector.to_vec();
-            mark.resize(BLOCK, 0);
-            let prepared = at % BLOCK == 0 && is_prepared(&mark, at as u64);
+            // All that is not zero of a marker is in its first sector; the rest of the block may have become log.
+            let mut marker = sector.to_vec();
+            marker.resize(BLOCK, 0);
+            let prepared = at % BLOCK == 0 && is_prepared(&marker, at as u64);
             if self.complete && !expected && zeros(sector) < sector.len() && !prepared {
                 let head = &sector[..sector.len().min(32)];
                 return Err(format!("the sector at {at} holds what nobody has written there: {head:02x?}"));

@@ -64,7 +64,7 @@ impl Promise {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{BLOCK, mark};
+    use crate::record::{BLOCK, marker};
 
     fn check(serialized: bool, reach: Option<usize>, holes: &[(usize, usize)]) -> Result<(), String> {
         // Three writes: of a block, of two, of one.
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn prepared_space_that_a_later_payload_imitates_is_not_yet_the_log() {
         let mut expected = vec![1; 4 * BLOCK];
-        expected[3 * BLOCK..].copy_from_slice(&mark([7; 16], 3 * BLOCK as u64));
+        expected[3 * BLOCK..].copy_from_slice(&marker([7; 16], 3 * BLOCK as u64));
         let mut image = vec![0; 4 * BLOCK];
         image[3 * BLOCK..].copy_from_slice(&expected[3 * BLOCK..]);
         let promise = Promise { serialized: true, reach: Some(BLOCK), writes: Vec::new() };

@@ -32,7 +32,7 @@ pub(crate) struct Plan {
     pub(crate) hands: Option<Hands>,
     pub(crate) appends: usize,
     pub(crate) before: Vec<u8>,
-    /// The key of its marks.
+    /// The key of its markers.
     pub(crate) key: Option<Key>,
     /// How much of `before` is known to be log.
     pub(crate) owed: usize,

@@ -15,7 +15,7 @@ use crate::hand::{Hand, Hands};
 use crate::imitate;
 use crate::log::{Event, Log};
 use crate::random::Random;
-use crate::record::{BLOCK, HEADER, Key, RecordId, encode, log_end, mark};
+use crate::record::{BLOCK, HEADER, Key, RecordId, encode, log_end, marker};
 
 const WRITERS: usize = 4;
 const EIO: i32 = 5;
@@ -42,7 +42,7 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// As a tool leaves it that copies files: without its key, with the one of another log, or with marks of another
+    /// As a tool leaves it that copies files: without its key, with the one of another log, or with markers of another
     /// log behind it.
     fn copied(mut self, random: &mut Random) -> Self {
         let foreign = [random.next(), random.next()].map(u64::to_le_bytes).concat().try_into().expect("16 bytes");
@@ -54,7 +54,7 @@ impl Found {
             2 => {
                 for _ in 0..random.up_to(3) {
                     let address = self.image.len() as u64;
-                    self.image.extend(mark(foreign, address));
+                    self.image.extend(marker(foreign, address));
                 }
             }
             _ => {}

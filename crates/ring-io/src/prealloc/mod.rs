@@ -2,7 +2,7 @@
 //!
 //! A durable write that extends the file, or is the first in an allocated block, takes the file system's journal along; one that
 //! overwrites a block does not, which is a third to a half of its time. So while small durable writes come, blocks of
-//! [marks](crate::mark) are written behind the log, as ordinary writes of the queue, one at a time, which nobody waits for:
+//! [markers](crate::prealloc::marker) are written behind the log, as ordinary writes of the queue, one at a time, which nobody waits for:
 //!
 //! ```text
 //!  base            submitted_end                 end = the file's
@@ -13,10 +13,10 @@
 //!                        ├── at most `lead` bytes ─┤
 //! ```
 //!
-//! The marks carry a [key](crate::mark), which a queue draws for itself when it is about to prepare, unless the file
-//! ends with marks under the one that it has. The first mark is written when the key is [settled](crate::settle).
+//! The markers carry a [key](crate::prealloc::marker), which a queue draws for itself when it is about to prepare, unless the file
+//! ends with markers under the one that it has. The first marker is written when the key is [settled](crate::prealloc::settle).
 //!
-//! A write of the log may hold a block that *is* a mark under the file's key, in its place. Before it goes to the
+//! A write of the log may hold a block that *is* a marker under the file's key, in its place. Before it goes to the
 //! device the key is removed, and preparing ends. Whatever flush acknowledges that payload begins later, and so takes
 //! the removal along; by then all of the file is log, also after a power cut.
 //!
@@ -26,6 +26,10 @@
 //!
 //! A write of the log never goes to the device while a preparing one to the same blocks is there: it is kept until that has ended.
 
+mod chunk;
+pub(crate) mod marker;
+pub(crate) mod settle;
+
 use core::mem;
 use core::ops::Range;
 
@@ -33,8 +37,8 @@ use ring_alloc::{BLOCK, Frozen, round_down};
 use rustix::io::Errno;
 
 use crate::backend::Request;
-use crate::mark::{Ending, Key};
-use crate::{QuikIO, chunk, event};
+use crate::prealloc::marker::{Ending, Key};
+use crate::{QuikIO, event};
 
 /// What is prepared ahead at most, if nothing else is said. Measured: more gains nothing, and this is one more megabyte than is used
 /// up during the slowest preparing write that was seen.
@@ -60,7 +64,7 @@ const MAX_PATIENCE: u32 = 1 << 16;
 pub(crate) struct Preallocation {
     /// The file's, as this queue has found or set it.
     key: Result<Option<Key>, Errno>,
-    /// Whether it is for the marks of this queue.
+    /// Whether it is for the markers of this queue.
     is_own: bool,
     /// Bytes to be ahead at most.
     limit: u64,
@@ -134,7 +138,7 @@ impl Preallocation {
         self.is_free(range)
     }
 
-    /// In time for the flush of this durable write to settle it, and the next one to be followed by marks.
+    /// In time for the flush of this durable write to settle it, and the next one to be followed by markers.
     fn draw_key(&mut self, io: &QuikIO) {
         let key = Key::random().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
         match key.and_then(|key| io.set_key(Some(key)).map(|()| key)) {
@@ -193,7 +197,7 @@ impl Preallocation {
             return self.stop();
         }
         let Some(mut buffer) = chunk::borrow(len as usize) else { return self.stop() };
-        key.mark(&mut buffer[..len as usize], start);
+        key.write_markers(&mut buffer[..len as usize], start);
         let log_end = self.submitted_end;
         event!(TRACE, start, len, log_end, "preparing");
         self.end = start + len;

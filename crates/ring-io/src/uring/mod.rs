@@ -42,8 +42,8 @@ use self::slots::Slots;
 use crate::backend::{Attempt, Backend, Completion, Job, Request};
 use crate::file::LogFile;
 use crate::fork::Process;
+use crate::prealloc::settle::Scope;
 use crate::retry::{MAX_STALLS, pause};
-use crate::settle::Scope;
 use crate::{Registered, Wait, event};
 
 /// What the operation is called that does nothing but end a wait.

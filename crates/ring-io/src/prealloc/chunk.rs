@@ -6,7 +6,7 @@
 use parking_lot::Mutex;
 use ring_alloc::{Buffer, Frozen};
 
-/// Zeros or marks, of any log.
+/// Zeros or markers, of any log.
 static SPARE: Mutex<Option<Buffer>> = Mutex::new(None);
 
 /// At least `len` bytes.
