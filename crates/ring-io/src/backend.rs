@@ -138,7 +138,7 @@ pub(crate) trait Storage: Debug + Send + Sync {
     fn lock(&self) -> Result<WriterLock, FileError>;
 
     /// A write may begin at each multiple of this many bytes; at most 4096.
-    fn granule(&self) -> usize;
+    fn logical_block_size(&self) -> usize;
 
     fn is_direct(&self) -> bool;
 

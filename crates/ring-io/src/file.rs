@@ -204,7 +204,7 @@ impl Storage for LogFile {
         WriterLock::of_file(&self.file)
     }
 
-    fn granule(&self) -> usize {
+    fn logical_block_size(&self) -> usize {
         match self.direct_alignment() {
             _ if !self.direct => 1,
             Some(told) if (1..BLOCK as u32).contains(&told) => told as usize,

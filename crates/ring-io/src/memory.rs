@@ -455,7 +455,7 @@ impl Storage for MemoryDevice {
         WriterLock::in_process(Identity::Memory(Arc::as_ptr(&self.shared).addr()))
     }
 
-    fn granule(&self) -> usize {
+    fn logical_block_size(&self) -> usize {
         SECTOR
     }
 

@@ -98,8 +98,8 @@ pub struct WriteQueue {
     sequencer: Option<Mutex<WriteSequencer>>,
     /// `None`: the file has no end.
     prealloc: Option<Mutex<Preallocation>>,
-    /// [`Storage::granule`](crate::backend::Storage::granule) of the file.
-    granule: usize,
+    /// [`Storage::logical_block_size`](crate::backend::Storage::logical_block_size) of the file.
+    logical_block_size: usize,
     /// In a forked child: writes that are to come back untried. Never locked in the parent, so that no thread of it can have it locked.
     untried: Mutex<Vec<Finished>>,
     /// `None`: `io` has it for good.
@@ -125,11 +125,11 @@ impl WriteQueue {
     ) -> Self {
         let registered = io.backend().attach(arena);
         let (in_flight, syncing) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let (reaper, granule) = (Mutex::default(), io.storage().granule());
+        let (reaper, logical_block_size) = (Mutex::default(), io.storage().logical_block_size());
         let (sequencer, prealloc) = (sequencer.map(Mutex::new), prealloc.map(Mutex::new));
         let (engine, mode, untried) = (io.engine(), io.write_mode(), Mutex::default());
         event!(DEBUG, clone(engine, registered), %engine, ?mode, ?registered, "attached");
-        Self { io, registered, in_flight, syncing, reaper, sequencer, prealloc, granule, untried, lock }
+        Self { io, registered, in_flight, syncing, reaper, sequencer, prealloc, logical_block_size, untried, lock }
     }
 
     /// Lends `bytes` to the device, which writes them at byte `offset` of the file; returns soon.
@@ -292,7 +292,7 @@ impl WriteQueue {
         request.scope = self.io.scope();
         let (durable, scope, range) = (request.durable, request.scope, request.range());
         let finished = loop {
-            match retry::judge(self.io.backend().write_now(request), self.granule) {
+            match retry::judge(self.io.backend().write_now(request), self.logical_block_size) {
                 Verdict::Finished(write) => break write,
                 Verdict::Again(rest) => request = rest,
             }
@@ -415,7 +415,7 @@ impl WriteQueue {
             };
             let (preparing, range) = (request.preparing, request.range());
             let (durable, scope) = (request.durable, request.scope);
-            match retry::judge((request, result), self.granule) {
+            match retry::judge((request, result), self.logical_block_size) {
                 Verdict::Finished(write) if preparing => self.prepared(write),
                 Verdict::Finished(write) => {
                     let write = self.vouch_for(durable, scope, write);

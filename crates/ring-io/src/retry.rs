@@ -58,8 +58,8 @@ pub(crate) fn pause(stalls: u32) {
     }
 }
 
-/// Decides, and counts in a request that goes out again how often it has stalled. `granule`: where a write may begin.
-pub(crate) fn judge((mut request, result): Attempt, granule: usize) -> Verdict {
+/// Decides, and counts in a request that goes out again how often it has stalled. `logical_block_size`: where a write may begin.
+pub(crate) fn judge((mut request, result): Attempt, logical_block_size: usize) -> Verdict {
     let range = request.range();
     let (token, offset, position) = (request.token, request.offset, request.position());
     let error = match result {
@@ -70,7 +70,7 @@ pub(crate) fn judge((mut request, result): Attempt, granule: usize) -> Verdict {
             return finished(request, Ok(()));
         }
         Ok(written) if written > 0 && request.stalls < MAX_STALLS => {
-            resume(&mut request, written, granule);
+            resume(&mut request, written, logical_block_size);
             let (resumes_at, stalls) = (request.position(), request.stalls);
             event!(DEBUG, token, position, written, resumes_at, stalls, "short write: the rest goes out");
             return Verdict::Again(request);
@@ -98,7 +98,7 @@ pub(crate) fn judge((mut request, result): Attempt, granule: usize) -> Verdict {
 
 /// Where a short write goes on: at the block in which it stopped, so that it stays aligned; part of the block is written twice, with
 /// the same bytes. If that was tried in vain, as close to where it stopped as possible: there the device says what is in its way.
-fn resume(request: &mut Request, written: usize, granule: usize) {
+fn resume(request: &mut Request, written: usize, logical_block_size: usize) {
     let reached = request.done + written;
     let block = round_down(reached as u64) as usize;
     if block > request.done {
@@ -107,7 +107,7 @@ fn resume(request: &mut Request, written: usize, granule: usize) {
         return;
     }
     if request.stalls > 0 {
-        request.done = request.done.max(reached - reached % granule);
+        request.done = request.done.max(reached - reached % logical_block_size);
     }
     request.stalls += 1;
 }

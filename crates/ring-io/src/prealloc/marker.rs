@@ -275,8 +275,8 @@ mod tests {
             self.0.lock()
         }
 
-        fn granule(&self) -> usize {
-            self.0.granule()
+        fn logical_block_size(&self) -> usize {
+            self.0.logical_block_size()
         }
 
         fn is_direct(&self) -> bool {
