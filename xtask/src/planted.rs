@@ -46,6 +46,7 @@ impl Bug {
 }
 
 const QUIK_IO: &str = "ring-io/quik_io.rs";
+const STICKY_ERROR: &str = "ring-io/sticky_error.rs";
 const RETRY: &str = "ring-io/retry.rs";
 const SEQUENCER: &str = "ring-io/sequencer.rs";
 const SLOT: &str = "buffer_ring/slot.rs";
@@ -105,7 +106,7 @@ const BUGS: &[Bug] = &[
             "        Ok(written) if request.done + written >= request.bytes.len() => {
             if request.stalls == 0 {
                 request.stalls = 1;
-                return Verdict::Again(request);
+                return Decision::Again(request);
             }\n",
         )],
     },
@@ -165,9 +166,9 @@ const BUGS: &[Bug] = &[
             ),
             (
                 RETRY,
-                "    let durable = request.durable && result.is_ok();\n    Verdict::Finished(Finished { token: request.token,",
+                "    let durable = request.durable && result.is_ok();\n    Decision::Finished(Finished { token: request.token,",
                 "    let durable = (request.durable || request.token >> 63 == 1) && result.is_ok();
-    Verdict::Finished(Finished { token: request.token & (u64::MAX >> 1),",
+    Decision::Finished(Finished { token: request.token & (u64::MAX >> 1),",
             ),
         ],
     },
@@ -243,16 +244,20 @@ const BUGS: &[Bug] = &[
             self.io.flushed(scope);
 ",
             ),
-            (QUEUE, "fn vouch_for(&self, durable: bool,", "fn vouch_for(&self, offset: u64, durable: bool,"),
             (
                 QUEUE,
-                "        let finished = self.vouch_for(durable, scope, finished);",
-                "        let finished = self.vouch_for(range.start, durable, scope, finished);",
+                "fn apply_sticky_error(&self, durable: bool,",
+                "fn apply_sticky_error(&self, offset: u64, durable: bool,",
             ),
             (
                 QUEUE,
-                "                    let write = self.vouch_for(durable, scope, write);",
-                "                    let write = self.vouch_for(range.start, durable, scope, write);",
+                "        let finished = self.apply_sticky_error(durable, scope, finished);",
+                "        let finished = self.apply_sticky_error(range.start, durable, scope, finished);",
+            ),
+            (
+                QUEUE,
+                "                    let write = self.apply_sticky_error(durable, scope, write);",
+                "                    let write = self.apply_sticky_error(range.start, durable, scope, write);",
             ),
         ],
     },
@@ -448,13 +453,13 @@ const BUGS: &[Bug] = &[
         level: Level::Tests("-p ring-io --test faults"),
         gate: false,
         changes: &[
-            (QUIK_IO, "failure: OnceLock<DeviceError>,", "failure: Mutex<Option<DeviceError>>,"),
+            (STICKY_ERROR, "error: OnceLock<DeviceError>,", "error: Mutex<Option<DeviceError>>,"),
             (
-                QUIK_IO,
-                "self.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))",
-                "self.failure.lock().as_ref().map_or(Ok(()), |failure| Err(failure.clone()))",
+                STICKY_ERROR,
+                "self.error.get().map_or(Ok(()), |error| Err(error.clone()))",
+                "self.error.lock().as_ref().map_or(Ok(()), |error| Err(error.clone()))",
             ),
-            (QUIK_IO, "_ = self.failure.set(error);", "*self.failure.lock() = Some(error);"),
+            (STICKY_ERROR, "_ = self.error.set(error);", "*self.error.lock() = Some(error);"),
         ],
     },
     Bug {

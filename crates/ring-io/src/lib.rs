@@ -96,6 +96,7 @@ mod quiet;
 mod quik_io;
 mod retry;
 mod sequencer;
+mod sticky_error;
 mod uring;
 mod watch;
 

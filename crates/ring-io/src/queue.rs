@@ -16,7 +16,7 @@ use crate::lock::WriterLock;
 use crate::prealloc::marker::imitates;
 use crate::prealloc::settle::Scope;
 use crate::prealloc::{Preallocation, Prepared};
-use crate::retry::{self, Verdict};
+use crate::retry::{self, Decision};
 use crate::sequencer::{Turn, WriteSequencer};
 use crate::{DeviceError, Operation, QuikIO, event, events};
 
@@ -241,7 +241,7 @@ impl WriteQueue {
                 "appended bytes are a marker of prepared space: no more of it is prepared"
             ),
             // Then nothing is acknowledged any more.
-            Err(errno) => self.io.health().fail_unseen(DeviceError::new(Operation::Write, errno, range)),
+            Err(errno) => self.io.sticky_error().set_unseen(DeviceError::new(Operation::Write, errno, range)),
         }
     }
 
@@ -292,13 +292,13 @@ impl WriteQueue {
         request.scope = self.io.scope();
         let (durable, scope, range) = (request.durable, request.scope, request.range());
         let finished = loop {
-            match retry::judge(self.io.backend().write_now(request), self.logical_block_size) {
-                Verdict::Finished(write) => break write,
-                Verdict::Again(rest) => request = rest,
+            match retry::decide(self.io.backend().write_now(request), self.logical_block_size) {
+                Decision::Finished(write) => break write,
+                Decision::Again(rest) => request = rest,
             }
             retry::pause(request.stalls);
         };
-        let finished = self.vouch_for(durable, scope, finished);
+        let finished = self.apply_sticky_error(durable, scope, finished);
         if let Some(sequencer) = &self.sequencer {
             self.pass_on(sequencer, &range, &finished.result);
         }
@@ -336,10 +336,10 @@ impl WriteQueue {
 
     /// What a write may say of itself. A durable one: nothing, after a failure that may have been about it; and its own failure may be
     /// about others.
-    fn vouch_for(&self, durable: bool, scope: Scope, mut write: Finished) -> Finished {
-        let health = self.io.health();
+    fn apply_sticky_error(&self, durable: bool, scope: Scope, mut write: Finished) -> Finished {
+        let sticky = self.io.sticky_error();
         if write.durable
-            && let Err(failure) = health.verdict()
+            && let Err(failure) = sticky.check()
         {
             (write.durable, write.result) = (false, Err(failure));
         }
@@ -347,9 +347,9 @@ impl WriteQueue {
             self.io.flushed(scope);
         }
         if let Err(error) = &write.result {
-            health.troubled.store(true, Ordering::Relaxed);
+            sticky.note_failed_write();
             if durable {
-                health.fail(error.clone());
+                sticky.set(error.clone());
             }
         }
         write
@@ -415,16 +415,16 @@ impl WriteQueue {
             };
             let (preparing, range) = (request.preparing, request.range());
             let (durable, scope) = (request.durable, request.scope);
-            match retry::judge((request, result), self.logical_block_size) {
-                Verdict::Finished(write) if preparing => self.prepared(write),
-                Verdict::Finished(write) => {
-                    let write = self.vouch_for(durable, scope, write);
+            match retry::decide((request, result), self.logical_block_size) {
+                Decision::Finished(write) if preparing => self.prepared(write),
+                Decision::Finished(write) => {
+                    let write = self.apply_sticky_error(durable, scope, write);
                     if let Some(sequencer) = &self.sequencer {
                         self.pass_on(sequencer, &range, &write.result);
                     }
                     finished.push(write);
                 }
-                Verdict::Again(request) => again.push(request),
+                Decision::Again(request) => again.push(request),
             }
         }
         // One pause for all: a device that puts off everything is not waited for once per write.
@@ -441,7 +441,7 @@ impl WriteQueue {
             Err(error) if cancelled(&error) => Prepared::NotNow,
             Err(error) => {
                 // Before anything that waited for it can succeed.
-                self.io.health().preparing_failed(error);
+                self.io.sticky_error().preparing_failed(error);
                 Prepared::No
             }
         };
@@ -453,8 +453,8 @@ impl WriteQueue {
     /// flight.
     fn trim(&self) {
         let Some(prealloc) = &self.prealloc else { return };
-        let (storage, health) = (self.io.storage(), self.io.health());
-        if health.troubled.load(Ordering::Relaxed) {
+        let (storage, sticky) = (self.io.storage(), self.io.sticky_error());
+        if sticky.has_failed_writes() {
             return;
         }
         let Ok(mut len) = storage.len() else { return };
@@ -463,7 +463,7 @@ impl WriteQueue {
             match storage.cut(end).and_then(|()| storage.sync(self.io.scope())) {
                 Ok(()) => event!(DEBUG, end, "what was prepared behind the log is cut off"),
                 // Not lost, only longer. But what the sync had to tell it will not tell again.
-                Err(errno) => return health.fail_unseen(DeviceError::new(Operation::Sync, errno, 0..u64::MAX)),
+                Err(errno) => return sticky.set_unseen(DeviceError::new(Operation::Sync, errno, 0..u64::MAX)),
             }
             len = end;
         }

@@ -5,9 +5,8 @@ use core::mem;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
 use ring_alloc::{Arena, is_aligned, round_up};
 use rustix::io::Errno;
 
@@ -19,8 +18,8 @@ use crate::memory::MemoryDevice;
 use crate::prealloc::marker::{Ending, Key};
 use crate::prealloc::settle::{Scope, Settling};
 use crate::prealloc::{DEFAULT_LIMIT, Preallocation};
-use crate::retry::is_transient;
 use crate::sequencer::WriteSequencer;
+use crate::sticky_error::StickyError;
 use crate::uring::Submitter;
 use crate::{
     AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, QuikIOOptions,
@@ -47,7 +46,7 @@ pub struct QuikIO {
     pub(crate) synced: bool,
     /// Bytes that may be prepared ahead of the log.
     pub(crate) prepare: u64,
-    health: Health,
+    sticky_error: StickyError,
     settling: Settling,
     attached: AtomicBool,
     /// Why [`open`](Self::open) did not open it with `O_DIRECT`.
@@ -125,7 +124,7 @@ impl QuikIO {
             write_mode: WriteMode::default(),
             synced,
             prepare,
-            health: Health::default(),
+            sticky_error: StickyError::default(),
             settling: Settling::unknown(),
             attached: AtomicBool::new(false),
             cached: None,
@@ -211,7 +210,7 @@ impl QuikIO {
     /// there is room for them.
     #[must_use]
     pub fn preparing_stopped(&self) -> Option<DeviceError> {
-        if self.is_inherited() { None } else { self.health.stopped.lock().clone() }
+        if self.is_inherited() { None } else { self.sticky_error.preparing_stopped() }
     }
 
     /// Reads from byte `offset` of the file into `buf`: any offset, any length, also with `O_DIRECT`. Returns how many bytes
@@ -259,7 +258,7 @@ impl QuikIO {
         if self.is_inherited() {
             return Err(DeviceError::forked(Operation::Sync, 0..u64::MAX));
         }
-        self.health.verdict()
+        self.sticky_error.check()
     }
 
     /// What the outcome of a sync means. No errno says "not now": the kernel reports each error once. What io_uring has never begun does
@@ -270,14 +269,14 @@ impl QuikIO {
             Ok(()) => {
                 event!(TRACE, ?elapsed, "synced");
                 // Another call may have been told what was about this one.
-                self.health.verdict()?;
+                self.sticky_error.check()?;
                 self.flushed(flush.scope);
                 Ok(())
             }
             Err(errno) => {
                 let error = DeviceError::new(Operation::Sync, errno, 0..u64::MAX);
                 event!(ERROR, clone(error), %error, errno = error.errno(), ?elapsed, "sync failed");
-                self.health.fail(error.clone());
+                self.sticky_error.set(error.clone());
                 Err(error)
             }
         }
@@ -433,8 +432,8 @@ impl QuikIO {
         &*self.storage
     }
 
-    pub(crate) fn health(&self) -> &Health {
-        &self.health
+    pub(crate) fn sticky_error(&self) -> &StickyError {
+        &self.sticky_error
     }
 }
 
@@ -448,48 +447,6 @@ impl Drop for QuikIO {
             // or with the write if that is later.
             mem::forget(self.lock.take());
         }
-    }
-}
-
-/// What has gone wrong so far.
-#[derive(Debug, Default)]
-pub(crate) struct Health {
-    /// Whether anything of the log has.
-    pub(crate) troubled: AtomicBool,
-    /// The first failure after which nobody knows what is on stable storage.
-    failure: OnceLock<DeviceError>,
-    /// Why preparing ended, where it is one.
-    stopped: Mutex<Option<DeviceError>>,
-}
-
-impl Health {
-    /// Whether a sync or a durable write may still succeed.
-    pub(crate) fn verdict(&self) -> Result<(), DeviceError> {
-        self.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
-    }
-
-    /// A preparing write has failed.
-    pub(crate) fn preparing_failed(&self, error: DeviceError) {
-        let full = [Errno::NOSPC, Errno::DQUOT, Errno::FBIG];
-        let is_full = |errno| full.contains(&errno) || is_transient(errno);
-        if error.errno().is_none_or(|errno| is_full(Errno::from_raw_os_error(errno))) {
-            event!(WARN, clone(error), %error, "no more space is prepared: durable writes become slower");
-            *self.stopped.lock() = Some(error);
-        } else {
-            self.fail_unseen(error);
-        }
-    }
-
-    /// Something failed that nobody waits for: whoever comes next is told.
-    pub(crate) fn fail_unseen(&self, error: DeviceError) {
-        event!(ERROR, clone(error), %error, "failed behind the log");
-        self.fail(error);
-    }
-
-    /// Something failed that may have been about anything that is not on stable storage.
-    pub(crate) fn fail(&self, error: DeviceError) {
-        self.troubled.store(true, Ordering::Relaxed);
-        _ = self.failure.set(error);
     }
 }
 

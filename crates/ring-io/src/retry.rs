@@ -20,7 +20,7 @@ const EAGER_STALLS: u32 = 4;
 const MAX_PAUSE_EXPONENT: u32 = 12;
 
 /// What becomes of a request.
-pub(crate) enum Verdict {
+pub(crate) enum Decision {
     /// Its caller gets this.
     Finished(Finished),
     /// It goes out again.
@@ -59,7 +59,7 @@ pub(crate) fn pause(stalls: u32) {
 }
 
 /// Decides, and counts in a request that goes out again how often it has stalled. `logical_block_size`: where a write may begin.
-pub(crate) fn judge((mut request, result): Attempt, logical_block_size: usize) -> Verdict {
+pub(crate) fn decide((mut request, result): Attempt, logical_block_size: usize) -> Decision {
     let range = request.range();
     let (token, offset, position) = (request.token, request.offset, request.position());
     let error = match result {
@@ -73,7 +73,7 @@ pub(crate) fn judge((mut request, result): Attempt, logical_block_size: usize) -
             resume(&mut request, written, logical_block_size);
             let (resumes_at, stalls) = (request.position(), request.stalls);
             event!(DEBUG, token, position, written, resumes_at, stalls, "short write: the rest goes out");
-            return Verdict::Again(request);
+            return Decision::Again(request);
         }
         Ok(_) => DeviceError::no_progress(Operation::Write, range),
         // It is only meant to make others faster, and must not hold them up.
@@ -84,7 +84,7 @@ pub(crate) fn judge((mut request, result): Attempt, logical_block_size: usize) -
             request.stalls += 1;
             let (errno, stalls) = (errno.raw_os_error(), request.stalls);
             event!(DEBUG, token, position, errno, stalls, "write put off: it goes out again");
-            return Verdict::Again(request);
+            return Decision::Again(request);
         }
         Err(errno) => DeviceError::new(Operation::Write, errno, range),
     };
@@ -112,7 +112,7 @@ fn resume(request: &mut Request, written: usize, logical_block_size: usize) {
     request.stalls += 1;
 }
 
-fn finished(request: Request, result: Result<(), DeviceError>) -> Verdict {
+fn finished(request: Request, result: Result<(), DeviceError>) -> Decision {
     let durable = request.durable && result.is_ok();
-    Verdict::Finished(Finished { token: request.token, bytes: request.bytes, durable, result })
+    Decision::Finished(Finished { token: request.token, bytes: request.bytes, durable, result })
 }
