@@ -92,11 +92,11 @@ mod open;
 mod positioned;
 mod prealloc;
 mod queue;
-mod quiet;
 mod quik_io;
 mod retry;
 mod sequencer;
 mod sticky_error;
+mod thread;
 mod uring;
 mod watch;
 
@@ -105,8 +105,8 @@ pub use engine::{Engine, EngineKind};
 pub use error::{AttachError, DeviceError, FileError, OpenError, Operation};
 pub use memory::MemoryDevice;
 pub use queue::{Finished, Registered, Wait, WriteQueue};
-#[doc(hidden)]
-pub use quiet::spawn;
 pub use quik_io::QuikIO;
 pub use sequencer::WriteMode;
+#[doc(hidden)]
+pub use thread::spawn;
 pub use watch::DeviceEvent;

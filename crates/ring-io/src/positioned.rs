@@ -10,7 +10,7 @@ use ring_alloc::Arena;
 use crate::backend::{Attempt, Backend, Completion, Job, Request};
 use crate::completion_queue::CompletionQueue;
 use crate::file::LogFile;
-use crate::quiet;
+use crate::thread;
 use crate::{Registered, Wait, event};
 
 /// Writes that can be at the device at once. A log is one stream: more threads only wait for each other.
@@ -50,7 +50,7 @@ impl Positioned {
         let mut threads = self.threads.lock();
         if threads.len() < MAX_THREADS {
             let shared = Arc::clone(&self.shared);
-            match quiet::spawn("ring-io", move || shared.run()) {
+            match thread::spawn("ring-io", move || shared.run()) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
                     let running = threads.len();

@@ -1,4 +1,4 @@
-//! Threads of a library, which leave the process's signals to the process.
+//! Threads of the library, which leave signals to the threads of the process.
 
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -32,7 +32,7 @@ mod tests {
     #[test]
     fn a_thread_of_ours_takes_no_signal_of_the_process_and_the_one_that_starts_it_keeps_its_own() {
         let before = SigSet::thread_get_mask().expect("a mask");
-        let inside = spawn("quiet", || SigSet::thread_get_mask().expect("a mask")).expect("a thread");
+        let inside = spawn("masked", || SigSet::thread_get_mask().expect("a mask")).expect("a thread");
         let inside = inside.join().expect("no panic");
         for signal in Signal::iterator().filter(|signal| ![Signal::SIGKILL, Signal::SIGSTOP].contains(signal)) {
             assert_eq!(inside.contains(signal), !OWN.contains(&signal), "{signal}");
