@@ -7,9 +7,9 @@ use std::sync::Arc;
 use ring_alloc::is_aligned;
 
 use crate::backend::Storage;
+use crate::engine::uring::Submitter;
 use crate::file::LogFile;
 use crate::open::Opened;
-use crate::uring::Submitter;
 use crate::{Engine, EngineKind, FileError, MemoryDevice, OpenError, QuikIO, WriteMode, engine, event, open};
 
 /// How a [`QuikIO`] is made: its engine, its write mode, where its log starts, how much it prepares. See [`QuikIO::options`].

@@ -11,16 +11,16 @@ use ring_alloc::{Arena, is_aligned, round_up};
 use rustix::io::Errno;
 
 use crate::backend::{Backend, Flush, Storage};
+use crate::engine::memory::MemoryDevice;
+use crate::engine::uring::Submitter;
 use crate::file::LogFile;
 use crate::fork::Process;
 use crate::lock::WriterLock;
-use crate::memory::MemoryDevice;
 use crate::prealloc::marker::{Ending, Key};
 use crate::prealloc::settle::{Scope, Settling};
 use crate::prealloc::{DEFAULT_LIMIT, Preallocation};
 use crate::sequencer::WriteSequencer;
 use crate::sticky_error::StickyError;
-use crate::uring::Submitter;
 use crate::{
     AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, QuikIOOptions,
     WriteMode, WriteQueue, engine, event, events,

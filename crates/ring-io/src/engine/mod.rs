@@ -1,14 +1,18 @@
 //! Which engine runs, and why.
 
+pub(crate) mod memory;
+mod positioned;
+pub(crate) mod uring;
+
 use core::fmt;
 use std::env;
 use std::ffi::OsStr;
 use std::sync::Arc;
 
+use self::positioned::Positioned;
+use self::uring::{Submitter, Uring};
 use crate::backend::Backend;
 use crate::file::LogFile;
-use crate::positioned::Positioned;
-use crate::uring::{Submitter, Uring};
 use crate::{FileError, event};
 
 /// The environment variable that chooses the engine where the builder does not.
