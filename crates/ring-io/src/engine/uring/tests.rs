@@ -94,6 +94,36 @@ fn polling_offers_what_was_not_taken_too() {
     assert_eq!(tokens(&completed), [7]);
 }
 
+/// A thread of the kernel that submits moves the queue's head only after it has begun what it fetched: a write may have
+/// completed, and its slot be free, while its entry still takes up room. Here the head stands still, as nothing enters the
+/// kernel.
+#[test]
+fn a_full_submission_queue_keeps_writes_and_interrupts_back_though_slots_are_free() {
+    let Some(engine) = engine() else { return };
+    let entries = u64::from(engine.ring.params().sq_entries());
+    {
+        let queues = &mut *engine.queues.lock();
+        for _ in 0..entries {
+            let entry = opcode::Nop::new().build().user_data(INTERRUPT);
+            // SAFETY: *one at a time*: `queues` is locked, and this handle lives no longer than the statement.
+            let mut submission = unsafe { engine.ring.submission_shared() };
+            // SAFETY: *valid until completed*: the entry points to nothing.
+            let pushed = unsafe { submission.push(&entry) };
+            pushed.expect("room for as many as the queue has entries");
+        }
+        queues.interrupt = Interrupt::Wanted;
+        queues.backlog.extend((0..entries).map(write));
+        assert!(engine.push(queues), "the kernel has something to fetch");
+        assert_eq!((queues.slots.used(), queues.backlog.len() as u64), (0, entries));
+        assert_eq!(queues.interrupt, Interrupt::Wanted);
+    }
+    let mut completed = Vec::new();
+    while completed.len() < entries as usize {
+        engine.reap(Wait::Until(None), &mut completed);
+    }
+    assert_eq!(tokens(&completed), (0..entries).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_ring_that_cannot_be_entered_answers_for_everything() {
     let Some(engine) = engine() else { return };
