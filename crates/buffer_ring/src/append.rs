@@ -4,7 +4,7 @@ use std::io::IoSlice;
 use std::time::Instant;
 
 use ring_io::events::{self, Hold};
-use ring_state::Duty;
+use ring_state::Released;
 
 use crate::error::TimedOut;
 use crate::latency::Measure;
@@ -148,7 +148,7 @@ impl Shared {
                     return Ok(grant);
                 }
                 Seized::Sealed(inside) => self.after_seal(inside, patience, seen),
-                Seized::Late(duty) => self.after_late(duty, patience, seen),
+                Seized::Late(released) => self.after_late(released, patience, seen),
             };
             kept.get_or_insert_with(events::hold);
             // A ring that has ended looks like a full one to some.
@@ -182,21 +182,21 @@ impl Shared {
     #[inline]
     pub(crate) fn leave(&self, grant: Grant<'_>) {
         let slot = grant.slot();
-        self.pay(slot, grant.leave());
+        self.flush_if_drained(slot, grant.leave());
     }
 
     /// Does what a thread owes after it has left `slot`.
     #[inline]
-    pub(crate) fn pay(&self, slot: &Slot, duty: Duty) {
-        if duty != Duty::None {
-            self.pay_flush(slot, duty);
+    pub(crate) fn flush_if_drained(&self, slot: &Slot, released: Released) {
+        if released != Released::Pending {
+            self.flush_drained(slot, released);
         }
     }
 
     #[cold]
-    fn pay_flush(&self, slot: &Slot, duty: Duty) {
+    fn flush_drained(&self, slot: &Slot, released: Released) {
         let _held = events::hold();
-        if let Some(flush) = slot.settle(duty) {
+        if let Some(flush) = slot.try_take_flush(released) {
             self.dispatch(Some(flush));
         }
     }
@@ -215,8 +215,8 @@ impl Shared {
     }
 
     #[cold]
-    fn after_late(&self, duty: Duty, patience: Patience, seen: Life) -> Result<(), AppendError> {
-        self.pay(&self.slots[seen.slot()], duty);
+    fn after_late(&self, released: Released, patience: Patience, seen: Life) -> Result<(), AppendError> {
+        self.flush_if_drained(&self.slots[seen.slot()], released);
         self.advance();
         self.wait_for_room(patience, seen)
     }

@@ -160,7 +160,7 @@ impl Shared {
             self.waiters.wake();
             None
         } else {
-            slot.settle(inside.leave())
+            slot.try_take_flush(inside.leave())
         }
     }
 
@@ -176,7 +176,7 @@ impl Shared {
         if let Seal::Sealed { .. } = sealed {
             return Sealing::Sealed(self.finish_seal(inside));
         }
-        self.pay(slot, inside.leave());
+        self.flush_if_drained(slot, inside.leave());
         // Being inside may have been what kept the slot from opening.
         self.advance();
         if sealed == Seal::Empty { Sealing::Empty } else { Sealing::Already }
@@ -211,7 +211,7 @@ impl Shared {
     pub(crate) fn flush_held(&self, life: Life) {
         let slot = &self.slots[life.slot()];
         if let Some(inside) = slot.claim_hold(life.generation()) {
-            self.pay(slot, inside.leave());
+            self.flush_if_drained(slot, inside.leave());
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub(crate) use lease::{Lease, LeaseCell};
 use ring_alloc::{Arena, Frozen, Region, round_up};
-use ring_state::{Duty, Quiet, Reserve, Seal, Snapshot, StateWord};
+use ring_state::{Released, Reserve, Seal, Snapshot, StateWord};
 
 use crate::Extent;
 use crate::gate::Gate;
@@ -58,7 +58,7 @@ pub(crate) enum Seized<'a> {
     /// It did not fit: the caller sealed the buffer, and is inside.
     Sealed(Inside<'a>),
     /// Too late for this buffer. What the caller owes it comes along.
-    Late(Duty),
+    Late(Released),
 }
 
 impl Slot {
@@ -100,7 +100,7 @@ impl Slot {
                 self.sealed_len.store(len, Relaxed);
                 Seized::Sealed(Inside { slot: self })
             }
-            Reserve::Late(duty) => Seized::Late(duty),
+            Reserve::Late(released) => Seized::Late(released),
         }
     }
 
@@ -116,16 +116,13 @@ impl Slot {
 
     /// What a thread owes after it has left: the flush, if it is the one who takes it.
     #[inline]
-    pub(crate) fn settle(&self, duty: Duty) -> Option<Flush<'_>> {
-        match duty {
-            Duty::Flush(quiet) => self.take_flush(quiet),
-            Duty::None => None,
+    pub(crate) fn try_take_flush(&self, released: Released) -> Option<Flush<'_>> {
+        match released {
+            Released::Flushable(drained) if self.word.try_take_flush(drained) => {
+                Some(Flush { slot: self, len: drained.len() })
+            }
+            _ => None,
         }
-    }
-
-    /// Tries to take the flush.
-    pub(crate) fn take_flush(&self, quiet: Quiet) -> Option<Flush<'_>> {
-        self.word.take_flush(quiet).then_some(Flush { slot: self, len: quiet.len() })
     }
 
     /// The device has read the bytes: this life is over, and the slot free.
@@ -307,7 +304,7 @@ impl<'a> Grant<'a> {
 
     /// Gives the range up, filled.
     #[inline]
-    pub(crate) fn leave(self) -> Duty {
+    pub(crate) fn leave(self) -> Released {
         self.slot.word.release()
     }
 }
@@ -338,7 +335,7 @@ impl<'a> Inside<'a> {
         self.slot.sealed_at.store(nanos, Relaxed);
     }
 
-    pub(crate) fn leave(self) -> Duty {
+    pub(crate) fn leave(self) -> Released {
         self.slot.word.release()
     }
 }

@@ -15,8 +15,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "E1, acquire half",
-                "quiet.0.flushing().0, Acquire, Relaxed)",
-                "quiet.0.flushing().0, Relaxed, Relaxed)",
+                "drained.0.flushing().0, Acquire, Relaxed)",
+                "drained.0.flushing().0, Relaxed, Relaxed)",
                 "the_flusher_sees_every_byte",
             ],
             [
@@ -58,14 +58,14 @@ pub(super) const GROUPS: &[Group] = &[
             // Planted bugs.
             [
                 "the flush is taken by setting its bit, whatever was there",
-                "self.0.compare_exchange(quiet.0.0, quiet.0.flushing().0, Acquire, Relaxed).is_ok()",
-                "{ let _ = quiet; self.0.fetch_or(FLUSHING, Acquire); true }",
+                "self.0.compare_exchange(drained.0.0, drained.0.flushing().0, Acquire, Relaxed).is_ok()",
+                "{ let _ = drained; self.0.fetch_or(FLUSHING, Acquire); true }",
                 "an_explicit_seal_and_a_full_buffer_have_one_sealer",
             ],
             [
                 "a late addition is not undone",
-                "Judgement::Late => Reserve::Late(self.undo(len)),",
-                "Judgement::Late => Reserve::Late(Duty::None),",
+                "Fit::Late => Reserve::Late(self.undo(len)),",
+                "Fit::Late => Reserve::Late(Released::Pending),",
                 "an_explicit_seal_and_a_full_buffer_have_one_sealer",
             ],
             [
@@ -82,33 +82,33 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a late addition is undone in two steps, the count first",
-                "Self::duty(Snapshot(self.0.fetch_sub(change, Relaxed) - change))",
-                "self.0.fetch_sub(WRITER, Relaxed); let rest = change - WRITER; Self::duty(Snapshot(self.0.fetch_sub(rest, Relaxed) - rest))",
+                "Self::released(Snapshot(self.0.fetch_sub(change, Relaxed) - change))",
+                "self.0.fetch_sub(WRITER, Relaxed); let rest = change - WRITER; Self::released(Snapshot(self.0.fetch_sub(rest, Relaxed) - rest))",
                 "an_explicit_seal_and_a_full_buffer_have_one_sealer",
             ],
             [
                 "who undoes does not look whether it was the last one",
-                "Self::duty(Snapshot(self.0.fetch_sub(change, Relaxed) - change))",
-                "{ self.0.fetch_sub(change, Relaxed); Duty::None }",
+                "Self::released(Snapshot(self.0.fetch_sub(change, Relaxed) - change))",
+                "{ self.0.fetch_sub(change, Relaxed); Released::Pending }",
                 "an_explicit_seal_and_a_full_buffer_have_one_sealer",
             ],
             [
                 "a long reservation is added before it is known to fit",
-                "if len <= MAX_BLIND_LEN.min(capacity) && seen.has_room(len, capacity) {",
+                "if len <= MAX_OPTIMISTIC_LEN.min(capacity) && seen.has_room(len, capacity) {",
                 "if len <= capacity && seen.has_room(len, capacity) {",
                 "a_long_reservation_never_runs_over_the_end",
             ],
             [
-                "the crosser leaves its addition in",
+                "an overflowing writer leaves its addition in",
                 "self.0.fetch_add(SEALED.wrapping_sub(bytes(len)), Relaxed);",
                 "self.0.fetch_or(SEALED, Relaxed);",
-                "blind_writers_seal_once_and_flush_once",
+                "optimistic_writers_seal_once_and_flush_once",
             ],
             [
-                "the crosser does not seal",
+                "an overflowing writer does not seal",
                 "self.0.fetch_add(SEALED.wrapping_sub(bytes(len)), Relaxed);",
                 "self.0.fetch_sub(bytes(len), Relaxed);",
-                "blind_writers_seal_once_and_flush_once",
+                "optimistic_writers_seal_once_and_flush_once",
             ],
             [
                 "an exact reservation that does not fit seals without staying inside",
@@ -124,15 +124,15 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who leaves a sealed buffer last is not told",
-                "Self::duty(Snapshot(before.0 - WRITER))",
-                "Duty::None",
-                "blind_writers_seal_once_and_flush_once",
+                "Self::released(Snapshot(before.0 - WRITER))",
+                "Released::Pending",
+                "optimistic_writers_seal_once_and_flush_once",
             ],
             [
                 "who leaves is told what it saw before it left",
-                "Self::duty(Snapshot(before.0 - WRITER))",
-                "Self::duty(before)",
-                "blind_writers_seal_once_and_flush_once",
+                "Self::released(Snapshot(before.0 - WRITER))",
+                "Self::released(before)",
+                "optimistic_writers_seal_once_and_flush_once",
             ],
             [
                 "a seal on request sets the bit, whatever was there",
@@ -185,31 +185,31 @@ pub(super) const GROUPS: &[Group] = &[
                 "a buffer grants what runs over its end",
                 "bytes(capacity - len) | !OFFSET_MASK",
                 "bytes(capacity) | !OFFSET_MASK",
-                "blind_writers_seal_once_and_flush_once",
+                "optimistic_writers_seal_once_and_flush_once",
             ],
             [
-                "who comes after the crosser crosses, too",
+                "a writer after the overflowing one overflows, too",
                 "if self.is_sealed() || self.offset() > capacity {",
                 "if self.is_sealed() {",
-                "blind_and_exact_writers_seal_once_and_flush_once",
+                "optimistic_and_exact_writers_seal_once_and_flush_once",
             ],
             [
-                "a buffer with writers inside is quiet",
+                "a buffer with writers inside is drained",
                 "self.is_sealed() && self.writers() == 0 && self.offset() > 0",
                 "self.is_sealed() && self.offset() > 0",
-                "blind_writers_seal_once_and_flush_once",
+                "optimistic_writers_seal_once_and_flush_once",
             ],
             [
-                "an open buffer is quiet",
+                "an open buffer is drained",
                 "self.is_sealed() && self.writers() == 0 && self.offset() > 0",
                 "self.writers() == 0 && self.offset() > 0",
                 "a_life_does_not_end_under_a_thread_inside",
             ],
             [
-                "a buffer whose flush is under way is quiet",
+                "a buffer whose flush is under way is drained",
                 "self.offset() > 0 && !self.is_flushing() {",
                 "self.offset() > 0 {",
-                "blind_and_exact_writers_seal_once_and_flush_once",
+                "optimistic_and_exact_writers_seal_once_and_flush_once",
             ],
             [
                 "a thread may enter while the device reads",
@@ -225,9 +225,9 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "the flush is taken by setting its bit, if nobody was faster",
-                "self.0.compare_exchange(quiet.0.0, quiet.0.flushing().0, Acquire, Relaxed).is_ok()",
-                "{ let _ = quiet; self.0.fetch_or(FLUSHING, Acquire) & FLUSHING == 0 }",
-                "blind_appends_fill_buffers_that_go_out_once",
+                "self.0.compare_exchange(drained.0.0, drained.0.flushing().0, Acquire, Relaxed).is_ok()",
+                "{ let _ = drained; self.0.fetch_or(FLUSHING, Acquire) & FLUSHING == 0 }",
+                "optimistic_appends_fill_buffers_that_go_out_once",
             ],
             [
                 "a buffer without bytes can be sealed on request",
@@ -241,16 +241,16 @@ pub(super) const GROUPS: &[Group] = &[
         "ring-state/word.rs",
         &[
             [
-                "the crosser takes its addition back before it seals",
+                "an overflowing writer takes its addition back before it seals",
                 "self.0.fetch_add(SEALED.wrapping_sub(bytes(len)), Relaxed);",
                 "self.0.fetch_sub(bytes(len), Relaxed); self.0.fetch_or(SEALED, Relaxed);",
-                "a_blind_crosser_and_an_explicit_seal_have_one_sealer",
+                "an_overflowing_writer_and_an_explicit_seal_have_one_sealer",
             ],
             [
-                "a seal on request does not know that somebody has crossed",
+                "a seal on request does not know that a writer has overflowed",
                 "if seen.is_sealed() || seen.offset() > capacity {",
                 "if seen.is_sealed() {",
-                "a_blind_crosser_and_an_explicit_seal_have_one_sealer",
+                "an_overflowing_writer_and_an_explicit_seal_have_one_sealer",
             ],
         ],
     ),
@@ -266,7 +266,7 @@ pub(super) const GROUPS: &[Group] = &[
     (
         "ring-state/snapshot.rs",
         &[[
-            "a vacant buffer is quiet",
+            "a vacant buffer is drained",
             "self.writers() == 0 && self.offset() > 0 && !self.is_flushing()",
             "self.writers() == 0 && !self.is_flushing()",
             "a_late_arrival_does_not_lose_the_rotation",

@@ -44,7 +44,7 @@ fn who_asks_for_the_flush_knows_how_long_the_life_is() {
     model("who_asks_for_the_flush_knows_how_long_the_life_is", Bound::None, || {
         let rotary = Rotary::new(1, Target::Same);
         let slot = &rotary.slots[0];
-        assert_eq!(granted(slot, BUFFER).leave(), Duty::None);
+        assert_eq!(granted(slot, BUFFER).leave(), Released::Pending);
         let sealer = {
             let rotary = Arc::clone(&rotary);
             thread::spawn(move || {
