@@ -10,7 +10,7 @@ use crate::error::TimedOut;
 use crate::latency::Measure;
 use crate::rotation::{Life, Rotation, Target};
 use crate::shared::Shared;
-use crate::slot::{Grant, Inside, Seized, Slot};
+use crate::slot::{Grant, PinGuard, Seized, Slot};
 use crate::sync::Ordering::Relaxed;
 use crate::sync::spin_loop;
 use crate::{AppendError, Extent, Reservation};
@@ -99,7 +99,7 @@ impl Shared {
     fn fill(&self, mut grant: Grant<'_>, len: usize, fill: impl FnOnce(&mut [u8])) -> Extent {
         let extent = grant.extent();
         fill(grant.bytes_mut());
-        self.leave(grant);
+        self.release(grant);
         self.counters.appended(len);
         extent
     }
@@ -147,7 +147,7 @@ impl Shared {
                     kept.into_iter().for_each(Hold::keep);
                     return Ok(grant);
                 }
-                Seized::Sealed(inside) => self.after_seal(inside, patience, seen),
+                Seized::Sealed(pin) => self.after_seal(pin, patience, seen),
                 Seized::Late(released) => self.after_late(released, patience, seen),
             };
             kept.get_or_insert_with(events::hold);
@@ -180,9 +180,9 @@ impl Shared {
 
     /// Ends a granted range.
     #[inline]
-    pub(crate) fn leave(&self, grant: Grant<'_>) {
+    pub(crate) fn release(&self, grant: Grant<'_>) {
         let slot = grant.slot();
-        self.flush_if_drained(slot, grant.leave());
+        self.flush_if_drained(slot, grant.release());
     }
 
     /// Does what a thread owes after it has left `slot`.
@@ -202,10 +202,10 @@ impl Shared {
     }
 
     #[cold]
-    fn after_seal(&self, inside: Inside<'_>, patience: Patience, seen: Life) -> Result<(), AppendError> {
+    fn after_seal(&self, pin: PinGuard<'_>, patience: Patience, seen: Life) -> Result<(), AppendError> {
         {
             let _held = events::hold();
-            self.dispatch(self.finish_seal(inside));
+            self.dispatch(self.finish_seal(pin));
         }
         // Even if the buffer has opened again in place: whether a full buffer is told must not depend on the device's speed.
         if !self.auto_rotate {

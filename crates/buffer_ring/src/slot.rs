@@ -55,8 +55,8 @@ const _: () =
 #[derive(Debug)]
 pub(crate) enum Seized<'a> {
     Granted(Grant<'a>),
-    /// It did not fit: the caller sealed the buffer, and is inside.
-    Sealed(Inside<'a>),
+    /// It did not fit: the caller sealed the buffer, and holds a pin.
+    Sealed(PinGuard<'a>),
     /// Too late for this buffer. What the caller owes it comes along.
     Late(Released),
 }
@@ -98,20 +98,20 @@ impl Slot {
             Reserve::Granted { start } => Seized::Granted(Grant { slot: self, start, len }),
             Reserve::Sealed { len } => {
                 self.sealed_len.store(len, Relaxed);
-                Seized::Sealed(Inside { slot: self })
+                Seized::Sealed(PinGuard { slot: self })
             }
             Reserve::Late(released) => Seized::Late(released),
         }
     }
 
-    /// Goes inside without bytes.
-    pub(crate) fn enter(&self) -> Option<Inside<'_>> {
-        self.word.enter().then_some(Inside { slot: self })
+    /// Pins the life in the slot, without bytes.
+    pub(crate) fn pin(&self) -> Option<PinGuard<'_>> {
+        self.word.pin().then_some(PinGuard { slot: self })
     }
 
     /// Picks up the place that the sealer of life `generation` left in the hold, if it is there.
-    pub(crate) fn claim_hold(&self, generation: u64) -> Option<Inside<'_>> {
-        self.hold.request(generation).then_some(Inside { slot: self })
+    pub(crate) fn claim_hold(&self, generation: u64) -> Option<PinGuard<'_>> {
+        self.hold.request(generation).then_some(PinGuard { slot: self })
     }
 
     /// What a thread owes after it has left: the flush, if it is the one who takes it.
@@ -304,19 +304,19 @@ impl<'a> Grant<'a> {
 
     /// Gives the range up, filled.
     #[inline]
-    pub(crate) fn leave(self) -> Released {
+    pub(crate) fn release(self) -> Released {
         self.slot.word.release()
     }
 }
 
-/// A place inside a buffer, without bytes. As long as it is there, the life in the slot cannot end.
+/// A pin on a buffer, without bytes. As long as it is there, the life in the slot cannot end.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Inside<'a> {
+pub(crate) struct PinGuard<'a> {
     slot: &'a Slot,
 }
 
-impl<'a> Inside<'a> {
+impl<'a> PinGuard<'a> {
     pub(crate) fn slot(&self) -> &'a Slot {
         self.slot
     }
@@ -335,7 +335,7 @@ impl<'a> Inside<'a> {
         self.slot.sealed_at.store(nanos, Relaxed);
     }
 
-    pub(crate) fn leave(self) -> Released {
+    pub(crate) fn release(self) -> Released {
         self.slot.word.release()
     }
 }

@@ -194,12 +194,12 @@ fn an_optimistic_addition_is_granted_seals_or_is_taken_back_whatever_it_meets() 
 }
 
 #[test]
-fn entering_needs_a_life_that_has_not_come_to_its_flush() {
+fn pinning_needs_a_life_that_has_not_come_to_its_flush() {
     for before in small_and_limit_words() {
         let word = before.word();
-        let entered = word.enter();
-        assert_eq!(entered, !before.flushing && (!before.sealed || before.offset > 0), "{before:?}");
-        assert_eq!(after(&word), Fields { writers: before.writers + u32::from(entered), ..before }, "{before:?}");
+        let pinned = word.pin();
+        assert_eq!(pinned, !before.flushing && (!before.sealed || before.offset > 0), "{before:?}");
+        assert_eq!(after(&word), Fields { writers: before.writers + u32::from(pinned), ..before }, "{before:?}");
     }
 }
 

@@ -48,7 +48,7 @@
 //! |---|---|---|---|---|
 //! | E1 | the writers' bytes → the flusher | `release` | `try_take_flush` | `the_flusher_sees_every_byte` |
 //! | E2 | the flusher's last read → the next life's opener | `complete` | `reopen` | `the_next_life_waits_for_the_flusher` |
-//! | E3 | what the opener prepared → the next life's threads | `reopen` | `reserve`, `enter` | `the_next_life_sees_what_its_opener_prepared` |
+//! | E3 | what the opener prepared → the next life's threads | `reopen` | `reserve`, `pin` | `the_next_life_sees_what_its_opener_prepared` |
 //!
 //! All other operations are relaxed. They are read-modify-writes, and those continue the release sequence that they land in, so
 //! that a relaxed seal or undo between `release` and `try_take_flush` breaks no edge. A stale [`snapshot`](StateWord::snapshot) costs
@@ -58,7 +58,7 @@
 //!
 //! `try_take_flush` may succeed on a later life whose word happens to equal the one that was seen. That is harmless: the word says that
 //! *this* life is drained too, and that is all that taking a flush needs. The caller has to look up which life it is after it has won,
-//! not before. `enter` and `seal` are protected by the caller being inside, from which moment the life stays the same.
+//! not before. `pin` and `seal` are protected by the caller being inside, from which moment the life stays the same.
 //!
 //! # What this crate does not do
 //!

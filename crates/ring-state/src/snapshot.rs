@@ -18,7 +18,7 @@ impl Snapshot {
         (self.0 >> OFFSET_SHIFT) as u32
     }
 
-    /// Threads inside: writers, and whoever entered.
+    /// Threads inside: writers, and threads with a pin.
     #[must_use]
     #[inline]
     pub const fn writers(self) -> u32 {
@@ -95,9 +95,9 @@ impl Snapshot {
         !ended && !self.is_flushing()
     }
 
-    /// The word with one more thread inside.
+    /// The word with one more pin.
     #[inline]
-    pub(crate) const fn entered(self) -> Self {
+    pub(crate) const fn pinned(self) -> Self {
         Self(self.0 + WRITER)
     }
 

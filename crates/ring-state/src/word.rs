@@ -16,12 +16,12 @@ pub enum Reserve {
         /// Offset of the first byte in the buffer.
         start: u32,
     },
-    /// They did not fit, and you sealed the buffer, which holds `len` bytes. You are still inside: release exactly once.
+    /// They did not fit, and you sealed the buffer, which holds `len` bytes. You still hold a pin: release exactly once.
     Sealed {
         /// Bytes in the buffer; 0 never happens to a reservation that would fit an empty buffer.
         len: u32,
     },
-    /// The buffer is sealed, or about to be: go to the next one. You are not inside.
+    /// The buffer is sealed, or about to be: go to the next one. You hold no pin.
     Late(Released),
 }
 
@@ -125,7 +125,7 @@ impl StateWord {
         loop {
             let (next, outcome) = match seen.would_fit(len, capacity) {
                 Fit::Granted => (seen.granted(len), Reserve::Granted { start: seen.offset() }),
-                Fit::Overflow => (seen.entered().sealed(), Reserve::Sealed { len: seen.offset() }),
+                Fit::Overflow => (seen.pinned().sealed(), Reserve::Sealed { len: seen.offset() }),
                 Fit::Late => return Reserve::Late(Released::Pending),
             };
             // ordering: acquire half of E3.
@@ -143,15 +143,15 @@ impl StateWord {
         Self::released(Snapshot(self.0.fetch_sub(change, Relaxed) - change))
     }
 
-    /// Goes inside without seizing bytes. As long as the caller is inside, this life of the buffer cannot end.
+    /// Pins the buffer without seizing bytes. As long as the pin is held, this life of the buffer cannot end.
     ///
-    /// `false` if the life has already come to its flush; then the caller is not inside.
+    /// `false` if the life has already come to its flush; then nothing is pinned.
     #[must_use]
-    pub fn enter(&self) -> bool {
+    pub fn pin(&self) -> bool {
         let mut seen = Snapshot(self.0.load(Relaxed));
         while seen.admits() {
             // ordering: acquire half of E3.
-            match self.0.compare_exchange_weak(seen.0, seen.entered().0, Acquire, Relaxed) {
+            match self.0.compare_exchange_weak(seen.0, seen.pinned().0, Acquire, Relaxed) {
                 Ok(_) => return true,
                 Err(now) => seen = Snapshot(now),
             }
@@ -159,7 +159,7 @@ impl StateWord {
         false
     }
 
-    /// Seals the buffer on request. The caller must be inside, and stays inside whatever the answer.
+    /// Seals the buffer on request. The caller must hold a pin, and keeps it whatever the answer.
     ///
     /// # Panics
     ///

@@ -94,7 +94,7 @@ impl<const N: usize> Buffer<N> {
 
     /// Seals on request.
     fn seal(&self) {
-        if self.word.enter() {
+        if self.word.pin() {
             if let Seal::Sealed { len } = self.word.seal(self.capacity()) {
                 self.sealed(len);
             }
@@ -283,7 +283,7 @@ fn the_flusher_sees_every_byte() {
                 }
             })
         };
-        assert!(buffer.word.enter());
+        assert!(buffer.word.pin());
         assert_eq!(buffer.word.seal(16), Seal::Sealed { len: 8 });
         if let Released::Flushable(drained) = buffer.word.release()
             && buffer.word.try_take_flush(drained)
@@ -304,7 +304,7 @@ fn the_next_life_waits_for_the_flusher() {
     model("the_next_life_waits_for_the_flusher", Bound::None, || {
         let buffer = Buffer::<1>::open(8);
         assert!(buffer.append(1, 1));
-        assert!(buffer.word.enter());
+        assert!(buffer.word.pin());
         let Seal::Sealed { len: 8 } = buffer.word.seal(8) else { panic!("one unit is in") };
         let Released::Flushable(drained) = buffer.word.release() else { panic!("nobody else is inside") };
         assert!(buffer.word.try_take_flush(drained));
@@ -339,7 +339,7 @@ fn the_next_life_sees_what_its_opener_prepared() {
                     let inside = match way {
                         0 => matches!(word.reserve(8, 4096), Reserve::Granted { start: 0 }),
                         1 => matches!(word.reserve(600, 4096), Reserve::Granted { start: 0 }),
-                        _ => word.enter(),
+                        _ => word.pin(),
                     };
                     if inside {
                         hit(&INSIDE[way]);
@@ -376,7 +376,7 @@ fn a_late_arrival_never_leaves_a_hole() {
                 Reserve::Late(released) => released,
             })
         };
-        assert!(buffer.word.enter());
+        assert!(buffer.word.pin());
         let _ = buffer.word.seal(16);
         if let Released::Flushable(drained) = buffer.word.release()
             && buffer.word.try_take_flush(drained)
@@ -399,16 +399,16 @@ fn a_late_arrival_never_leaves_a_hole() {
 
 /// A writer inside keeps the life from ending.
 #[test]
-fn a_life_does_not_end_under_a_thread_inside() {
+fn a_life_does_not_end_under_a_pin() {
     static INSIDE: Count = Count::new(0);
     static TOO_LATE: Count = Count::new(0);
-    model("a_life_does_not_end_under_a_thread_inside", Bound::None, || {
+    model("a_life_does_not_end_under_a_pin", Bound::None, || {
         let buffer = Buffer::<1>::open(8);
         assert!(buffer.append(1, 1));
         let visitor = {
             let buffer = Arc::clone(&buffer);
             thread::spawn(move || {
-                if buffer.word.enter() {
+                if buffer.word.pin() {
                     hit(&INSIDE);
                     let word = buffer.word.snapshot();
                     assert!(!word.is_flushing() && word.offset() == 8, "{word:?}");

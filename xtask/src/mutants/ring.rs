@@ -85,8 +85,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who leaves does not flush",
-                "self.flush_if_drained(slot, grant.leave());",
-                "let _ = (slot, grant.leave());",
+                "self.flush_if_drained(slot, grant.release());",
+                "let _ = (slot, grant.release());",
                 "exact_appends_fill_buffers_that_go_out_once",
             ],
             [
@@ -122,7 +122,7 @@ pub(super) const GROUPS: &[Group] = &[
             [
                 "the sealer leaves before it has handed over",
                 "        self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n        self.advance();\n        self.revoke_after_seal(slot);\n        if !self.auto_flush && slot.hold.deposit(generation) {",
-                "        if self.auto_flush {\n            self.flush_if_drained(slot, inside.leave());\n            self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n            self.advance();\n            return None;\n        }\n        if slot.hold.deposit(generation) {",
+                "        if self.auto_flush {\n            self.flush_if_drained(slot, pin.release());\n            self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n            self.advance();\n            return None;\n        }\n        if slot.hold.deposit(generation) {",
                 "a_tail_is_of_one_life",
             ],
             [
@@ -133,14 +133,14 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a stale handle seals a later life",
-                "if slot.generation() == life.generation() { inside.seal() } else { Seal::Already }",
-                "inside.seal()",
+                "if slot.generation() == life.generation() { pin.seal() } else { Seal::Already }",
+                "pin.seal()",
                 "a_stale_handle_leaves_the_next_life_alone",
             ],
             [
                 "a visitor does not look whether it was in the way",
-                "        self.flush_if_drained(slot, inside.leave());\n        self.advance();",
-                "        self.flush_if_drained(slot, inside.leave());",
+                "        self.flush_if_drained(slot, pin.release());\n        self.advance();",
+                "        self.flush_if_drained(slot, pin.release());",
                 "a_visitor_does_not_lose_the_rotation",
             ],
             [

@@ -51,8 +51,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "E3, acquire half of entering",
-                "compare_exchange_weak(seen.0, seen.entered().0, Acquire, Relaxed)",
-                "compare_exchange_weak(seen.0, seen.entered().0, Relaxed, Relaxed)",
+                "compare_exchange_weak(seen.0, seen.pinned().0, Acquire, Relaxed)",
+                "compare_exchange_weak(seen.0, seen.pinned().0, Relaxed, Relaxed)",
                 "the_next_life_sees_what_its_opener_prepared",
             ],
             // Planted bugs.
@@ -112,7 +112,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "an exact reservation that does not fit seals without staying inside",
-                "seen.entered().sealed()",
+                "seen.pinned().sealed()",
                 "seen.sealed()",
                 "exact_writers_seal_once_and_flush_once",
             ],
@@ -203,7 +203,7 @@ pub(super) const GROUPS: &[Group] = &[
                 "an open buffer is drained",
                 "self.is_sealed() && self.writers() == 0 && self.offset() > 0",
                 "self.writers() == 0 && self.offset() > 0",
-                "a_life_does_not_end_under_a_thread_inside",
+                "a_life_does_not_end_under_a_pin",
             ],
             [
                 "a buffer whose flush is under way is drained",
@@ -215,7 +215,7 @@ pub(super) const GROUPS: &[Group] = &[
                 "a thread may enter while the device reads",
                 "!ended && !self.is_flushing()",
                 "!ended",
-                "a_life_does_not_end_under_a_thread_inside",
+                "a_life_does_not_end_under_a_pin",
             ],
         ],
     ),

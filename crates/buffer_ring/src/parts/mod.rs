@@ -65,15 +65,15 @@ impl Rotary {
     /// Fills life `generation` in `slot`, seals it, hands over, leaves, and takes the flush.
     fn over(&self, slot: usize) -> Frozen {
         let slot = &self.slots[slot];
-        assert_eq!(granted(slot, BUFFER).leave(), Released::Pending);
+        assert_eq!(granted(slot, BUFFER).release(), Released::Pending);
         self.seal(slot)
     }
 
     fn seal(&self, slot: &Slot) -> Frozen {
-        let Seized::Sealed(inside) = slot.reserve(BUFFER as u32) else { panic!("it is full") };
+        let Seized::Sealed(pin) = slot.reserve(BUFFER as u32) else { panic!("it is full") };
         let next_base = slot.base() + BUFFER as u64;
         self.rotation.hand_over(Life::new(slot.generation(), slot.index()), next_base);
-        flush(slot, inside.leave())
+        flush(slot, pin.release())
     }
 
     /// Does what a thread owes after it has left the slot, and whatever was released, looks whether it was in the way.
@@ -96,15 +96,15 @@ impl Rotary {
                     }
                     grant.bytes_mut().fill(1);
                     let start = grant.extent().start();
-                    if let released @ Released::Flushable(_) = grant.leave() {
+                    if let released @ Released::Flushable(_) = grant.release() {
                         self.flush_if_drained(slot, released);
                     }
                     return start;
                 }
-                Seized::Sealed(inside) => {
+                Seized::Sealed(pin) => {
                     let next_base = slot.base() + u64::from(slot.sealed_len());
                     self.rotation.hand_over(Life::new(slot.generation(), slot.index()), next_base);
-                    self.flush_if_drained(slot, inside.leave());
+                    self.flush_if_drained(slot, pin.release());
                 }
                 Seized::Late(released) => self.flush_if_drained(slot, released),
             }

@@ -66,7 +66,7 @@ fn a_reader_meets_one_life_and_no_writer() {
         let slot = &rotary.slots[0];
         let opened = slot.open(2, 4096);
         if opened {
-            assert_eq!(granted(slot, 512).leave(), Released::Pending);
+            assert_eq!(granted(slot, 512).release(), Released::Pending);
         }
         let was_last = reader.join().unwrap();
         assert!(opened || was_last);
@@ -94,6 +94,6 @@ fn a_new_life_has_no_end_yet() {
             })
         };
         reader.join().unwrap();
-        assert_eq!(grant.leave(), Released::Pending);
+        assert_eq!(grant.release(), Released::Pending);
     });
 }
