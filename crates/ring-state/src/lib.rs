@@ -15,7 +15,7 @@
 //! | sealed | writers | offset | flushing | state | who may touch the bytes |
 //! |---|---|---|---|---|---|
 //! | no | any | <= capacity | no | *open* | each writer its own range |
-//! | no | >= 1 | > capacity | no | *crossed*: one thread is about to seal | each writer its own range |
+//! | no | >= 1 | > capacity | no | *overflowed*: one thread is about to seal | each writer its own range |
 //! | yes | >= 1 | any | no | *sealed*: the last writers are copying | each writer its own range |
 //! | yes | 0 | >= 1 | no | *quiet*: a thread that sees it tries to take the flush | none |
 //! | yes | any (late arrivals) | >= 1 | yes | *flushing* | the one who took the flush; the device reads |
@@ -31,7 +31,7 @@
 //!    range is [granted](Reserve::Granted); or it ran over the end, so that this thread, and no other, [sealed](Reserve::Sealed)
 //!    the buffer; or it came [late](Reserve::Late).
 //! 2. The writer copies its bytes, and [releases](StateWord::release) its count.
-//! 3. The thread that sees the buffer quiet gets a [`Duty`], and tries to [take the flush](StateWord::take_flush) by
+//! 3. The thread that sees the buffer drained gets a [`Released`], and tries to [take the flush](StateWord::try_take_flush) by
 //!    compare-exchange from exactly the word it saw. One wins.
 //! 4. When the bytes are written, the winner [completes](StateWord::complete); some time later the buffer is
 //!    [reopened](StateWord::reopen) for its next life.
@@ -46,27 +46,27 @@
 //!
 //! | edge | carries | release half | acquire half | witness |
 //! |---|---|---|---|---|
-//! | E1 | the writers' bytes → the flusher | `release` | `take_flush` | `the_flusher_sees_every_byte` |
+//! | E1 | the writers' bytes → the flusher | `release` | `try_take_flush` | `the_flusher_sees_every_byte` |
 //! | E2 | the flusher's last read → the next life's opener | `complete` | `reopen` | `the_next_life_waits_for_the_flusher` |
-//! | E3 | what the opener prepared → the next life's threads | `reopen` | `reserve`, `enter` | `the_next_life_sees_what_its_opener_prepared` |
+//! | E3 | what the opener prepared → the next life's threads | `reopen` | `reserve`, `pin` | `the_next_life_sees_what_its_opener_prepared` |
 //!
 //! All other operations are relaxed. They are read-modify-writes, and those continue the release sequence that they land in, so
-//! that a relaxed seal or undo between `release` and `take_flush` breaks no edge. A stale [`snapshot`](StateWord::snapshot) costs
+//! that a relaxed seal or undo between `release` and `try_take_flush` breaks no edge. A stale [`snapshot`](StateWord::snapshot) costs
 //! one failed compare-exchange or one more addition that is undone.
 //!
 //! # ABA
 //!
-//! `take_flush` may succeed on a later life whose word happens to equal the one that was seen. That is harmless: the word says that
-//! *this* life is quiet too, and that is all that taking a flush needs. The caller has to look up which life it is after it has won,
-//! not before. `enter` and `seal` are protected by the caller being inside, from which moment the life stays the same.
+//! `try_take_flush` may succeed on a later life whose word happens to equal the one that was seen. That is harmless: the word says that
+//! *this* life is drained too, and that is all that taking a flush needs. The caller has to look up which life it is after it has won,
+//! not before. `pin` and `seal` are protected by the caller being inside, from which moment the life stays the same.
 //!
 //! # What this crate does not do
 //!
 //! It has no bytes, no file and no threads that wait: it counts. It assumes at most 2^22 - 1 threads, the limit of 64-bit
-//! Linux, see [`MAX_BLIND_LEN`].
+//! Linux, see [`MAX_OPTIMISTIC_LEN`].
 //!
 //! ```
-//! use ring_state::{Duty, Reserve, StateWord};
+//! use ring_state::{Released, Reserve, StateWord};
 //!
 //! let word = StateWord::vacant();
 //! assert!(word.reopen());
@@ -75,13 +75,13 @@
 //! assert_eq!(word.reserve(3000, capacity), Reserve::Granted { start: 0 });
 //! // 2000 bytes do not fit any more: this thread has sealed the buffer, and is still inside it.
 //! assert_eq!(word.reserve(2000, capacity), Reserve::Sealed { len: 3000 });
-//! assert_eq!(word.release(), Duty::None);
+//! assert_eq!(word.release(), Released::Pending);
 //!
 //! // The first writer is the last one out.
-//! let Duty::Flush(quiet) = word.release() else { panic!("no other writer is inside") };
-//! assert!(word.take_flush(quiet));
-//! assert_eq!(quiet.len(), 3000);
-//! word.complete(quiet.len());
+//! let Released::Flushable(drained) = word.release() else { panic!("no other writer is inside") };
+//! assert!(word.try_take_flush(drained));
+//! assert_eq!(drained.len(), 3000);
+//! word.complete(drained.len());
 //! assert!(word.reopen());
 //! ```
 
@@ -93,9 +93,9 @@ mod snapshot;
 mod sync;
 mod word;
 
-pub use layout::{MAX_BLIND_LEN, MAX_CAPACITY};
-pub use snapshot::{Quiet, Snapshot};
-pub use word::{Duty, Reserve, Seal, StateWord};
+pub use layout::{MAX_CAPACITY, MAX_OPTIMISTIC_LEN};
+pub use snapshot::{Drained, Snapshot};
+pub use word::{Released, Reserve, Seal, StateWord};
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod exhaustive;

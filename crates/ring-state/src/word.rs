@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use crate::layout::{FLUSHING, MAX_BLIND_LEN, MAX_CAPACITY, SEALED, WRITER, bytes};
-use crate::snapshot::{Judgement, Quiet, Snapshot};
+use crate::layout::{FLUSHING, MAX_CAPACITY, MAX_OPTIMISTIC_LEN, SEALED, WRITER, bytes};
+use crate::snapshot::{Drained, Fit, Snapshot};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{AtomicUsize, const_unless_loom};
 
@@ -16,23 +16,23 @@ pub enum Reserve {
         /// Offset of the first byte in the buffer.
         start: u32,
     },
-    /// They did not fit, and you sealed the buffer, which holds `len` bytes. You are still inside: release exactly once.
+    /// They did not fit, and you sealed the buffer, which holds `len` bytes. You still hold a pin: release exactly once.
     Sealed {
         /// Bytes in the buffer; 0 never happens to a reservation that would fit an empty buffer.
         len: u32,
     },
-    /// The buffer is sealed, or about to be: go to the next one. You are not inside.
-    Late(Duty),
+    /// The buffer is sealed, or about to be: go to the next one. You hold no pin.
+    Late(Released),
 }
 
-/// What a thread owes after it has left.
+/// What a thread has left behind: a flush that may have become due.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Duty {
-    /// Nothing.
-    None,
-    /// The buffer was left quiet: try to take the flush. If that fails, another thread has done so or will.
-    Flush(Quiet),
+pub enum Released {
+    /// Nothing to do: another thread is still inside, or the buffer is open.
+    Pending,
+    /// The buffer was left drained: try to take the flush. If that fails, another thread has done so or will.
+    Flushable(Drained),
 }
 
 /// What [`StateWord::seal`] found.
@@ -46,7 +46,7 @@ pub enum Seal {
     },
     /// Nothing has been reserved; the buffer stays open.
     Empty,
-    /// Another thread has sealed it, or has crossed its end and is about to.
+    /// Another thread has sealed it, or has overflowed it and is about to.
     Already,
 }
 
@@ -74,7 +74,7 @@ impl StateWord {
 
     /// Seizes `len` bytes of a buffer of `capacity` bytes.
     ///
-    /// One load and one addition when `len` is at most [`MAX_BLIND_LEN`], a compare-exchange loop for longer ones. Both decide the
+    /// One load and one addition when `len` is at most [`MAX_OPTIMISTIC_LEN`], a compare-exchange loop for longer ones. Both decide the
     /// same. The loop is lock-free: each failure is another thread's success.
     ///
     /// # Panics
@@ -86,8 +86,8 @@ impl StateWord {
         // A stale word costs an addition that is undone, or a compare-exchange that fails.
         let seen = Snapshot(self.0.load(Relaxed));
         // At most the capacity, too, on which `has_room` relies.
-        if len <= MAX_BLIND_LEN.min(capacity) && seen.has_room(len, capacity) {
-            self.reserve_blindly(len, capacity)
+        if len <= MAX_OPTIMISTIC_LEN.min(capacity) && seen.has_room(len, capacity) {
+            self.reserve_optimistically(len, capacity)
         } else {
             // Also when it will not fit: then the exchange seals.
             self.reserve_exactly(len, capacity, seen)
@@ -95,38 +95,38 @@ impl StateWord {
     }
 
     #[inline]
-    pub(crate) fn reserve_blindly(&self, len: u32, capacity: u32) -> Reserve {
+    pub(crate) fn reserve_optimistically(&self, len: u32, capacity: u32) -> Reserve {
         // ordering: acquire half of E3.
         let before = Snapshot(self.0.fetch_add(WRITER + bytes(len), Acquire));
         if before.has_room(len, capacity) {
             Reserve::Granted { start: before.offset() }
         } else {
-            self.run_over(before, len, capacity)
+            self.handle_overflow(before, len, capacity)
         }
     }
 
     /// What becomes of an addition that may have run over the end.
     #[cold]
-    fn run_over(&self, before: Snapshot, len: u32, capacity: u32) -> Reserve {
-        match before.judge(len, capacity) {
+    fn handle_overflow(&self, before: Snapshot, len: u32, capacity: u32) -> Reserve {
+        match before.classify(len, capacity) {
             // The crowd came between the look and the addition.
-            Judgement::Granted => Reserve::Granted { start: before.offset() },
-            Judgement::Crossed => {
+            Fit::Granted => Reserve::Granted { start: before.offset() },
+            Fit::Overflow => {
                 // Until this instruction the offset stays beyond the capacity, so that no other thread can cross or seal.
                 self.0.fetch_add(SEALED.wrapping_sub(bytes(len)), Relaxed);
                 Reserve::Sealed { len: before.offset() }
             }
-            Judgement::Late => Reserve::Late(self.undo(len)),
+            Fit::Late => Reserve::Late(self.undo(len)),
         }
     }
 
     #[inline]
     fn reserve_exactly(&self, len: u32, capacity: u32, mut seen: Snapshot) -> Reserve {
         loop {
-            let (next, outcome) = match seen.foresee(len, capacity) {
-                Judgement::Granted => (seen.granted(len), Reserve::Granted { start: seen.offset() }),
-                Judgement::Crossed => (seen.entered().sealed(), Reserve::Sealed { len: seen.offset() }),
-                Judgement::Late => return Reserve::Late(Duty::None),
+            let (next, outcome) = match seen.would_fit(len, capacity) {
+                Fit::Granted => (seen.granted(len), Reserve::Granted { start: seen.offset() }),
+                Fit::Overflow => (seen.pinned().sealed(), Reserve::Sealed { len: seen.offset() }),
+                Fit::Late => return Reserve::Late(Released::Pending),
             };
             // ordering: acquire half of E3.
             match self.0.compare_exchange_weak(seen.0, next.0, Acquire, Relaxed) {
@@ -138,20 +138,20 @@ impl StateWord {
 
     /// Takes back an addition, all of it in one instruction: no writers means that no undo is pending.
     #[inline]
-    fn undo(&self, len: u32) -> Duty {
+    fn undo(&self, len: u32) -> Released {
         let change = WRITER + bytes(len);
-        Self::duty(Snapshot(self.0.fetch_sub(change, Relaxed) - change))
+        Self::released(Snapshot(self.0.fetch_sub(change, Relaxed) - change))
     }
 
-    /// Goes inside without seizing bytes. As long as the caller is inside, this life of the buffer cannot end.
+    /// Pins the buffer without seizing bytes. As long as the pin is held, this life of the buffer cannot end.
     ///
-    /// `false` if the life has already come to its flush; then the caller is not inside.
+    /// `false` if the life has already come to its flush; then nothing is pinned.
     #[must_use]
-    pub fn enter(&self) -> bool {
+    pub fn pin(&self) -> bool {
         let mut seen = Snapshot(self.0.load(Relaxed));
         while seen.admits() {
             // ordering: acquire half of E3.
-            match self.0.compare_exchange_weak(seen.0, seen.entered().0, Acquire, Relaxed) {
+            match self.0.compare_exchange_weak(seen.0, seen.pinned().0, Acquire, Relaxed) {
                 Ok(_) => return true,
                 Err(now) => seen = Snapshot(now),
             }
@@ -159,7 +159,7 @@ impl StateWord {
         false
     }
 
-    /// Seals the buffer on request. The caller must be inside, and stays inside whatever the answer.
+    /// Seals the buffer on request. The caller must hold a pin, and keeps it whatever the answer.
     ///
     /// # Panics
     ///
@@ -187,26 +187,26 @@ impl StateWord {
     ///
     /// In debug builds, if no writer is inside.
     #[inline]
-    pub fn release(&self) -> Duty {
+    pub fn release(&self) -> Released {
         // ordering: release half of E1.
         let before = Snapshot(self.0.fetch_sub(WRITER, Release));
         debug_assert!(before.writers() > 0, "release from outside: {before:?}");
-        Self::duty(Snapshot(before.0 - WRITER))
+        Self::released(Snapshot(before.0 - WRITER))
     }
 
     #[inline]
-    fn duty(left: Snapshot) -> Duty {
-        left.quiet().map_or(Duty::None, Duty::Flush)
+    fn released(left: Snapshot) -> Released {
+        left.drained().map_or(Released::Pending, Released::Flushable)
     }
 
     /// Tries to become the one who flushes. From `true` until [`complete`](Self::complete) the bytes are the caller's.
     ///
     /// A compare-exchange from exactly the word that was seen: an unconditional "set the bit" could land on a later life. If the
-    /// exchange fails, a writer has come in meanwhile and will see the buffer quiet again, or has taken the flush.
+    /// exchange fails, a writer has come in meanwhile and will see the buffer drained again, or has taken the flush.
     #[must_use]
-    pub fn take_flush(&self, quiet: Quiet) -> bool {
+    pub fn try_take_flush(&self, drained: Drained) -> bool {
         // ordering: acquire half of E1.
-        self.0.compare_exchange(quiet.0.0, quiet.0.flushing().0, Acquire, Relaxed).is_ok()
+        self.0.compare_exchange(drained.0.0, drained.0.flushing().0, Acquire, Relaxed).is_ok()
     }
 
     /// Ends the flush of `len` bytes: the buffer is vacant, apart from late arrivals that have not undone their addition.
