@@ -36,7 +36,8 @@ pub struct Finished {
     pub token: u64,
     /// The bytes, which the device no longer reads.
     pub bytes: Frozen,
-    /// Whether they are on stable storage: it was submitted as durable, and the result is `Ok`. If not, a sync has to put them there.
+    /// Whether they are on stable storage: it was submitted as durable, and the result is `Ok`. If not, a sync has to
+    /// put them there.
     pub durable: bool,
     /// Whether they are all in the file.
     pub result: Result<(), DeviceError>,
@@ -55,8 +56,8 @@ impl Registered {
         Self { buffers: false, file: false, reason: Some(reason.to_owned()) }
     }
 
-    /// Whether the arena's buffers are: each as soon as it has gone to the device for the first time. One that the kernel refuses then, for
-    /// want of memory to lock, goes on without.
+    /// Whether the arena's buffers are: each as soon as it has gone to the device for the first time. One that the
+    /// kernel refuses then, for want of memory to lock, goes on without.
     #[must_use]
     pub fn buffers(&self) -> bool {
         self.buffers
@@ -77,20 +78,21 @@ impl Registered {
 
 /// The exclusive right to write through a [`QuikIO`], for the buffers of one arena.
 ///
-/// Dropping it waits for everything in flight, cuts off what was [prepared](crate::QuikIOBuilder::prepare) and not used, then lets
-/// the next [`QuikIO::attach`] succeed. A queue that is leaked (`mem::forget`) keeps the file for itself until the process ends; and so
-/// does one whose writes came back with errors because the kernel no longer lets io_uring be entered: it may still carry them out.
+/// Dropping it waits for everything in flight, cuts off what was [prepared](crate::QuikIOBuilder::prepare) and not
+/// used, then lets the next [`QuikIO::attach`] succeed. A queue that is leaked (`mem::forget`) keeps the file for
+/// itself until the process ends; and so does one whose writes came back with errors because the kernel no longer lets
+/// io_uring be entered: it may still carry them out.
 ///
-/// Threads share it by reference. Any of them may submit; those who reap take turns.
+/// Threads share it by reference. Any of them may submit; reaping threads take turns.
 ///
-/// In a child of `fork(2)` each write comes back untried, with an error that [says so](DeviceError::is_forked), and dropping the queue does
-/// nothing; see [`fork`](crate::fork).
+/// In a child of `fork(2)` each write comes back untried, with an error that [says so](DeviceError::is_forked), and
+/// dropping the queue does nothing; see [`fork`](crate::fork).
 pub struct WriteQueue {
     io: Arc<QuikIO>,
     registered: Registered,
     /// Counts a write or sync before the engine has it, until after `reap` has handed it out; so at 0 nothing is lent.
     in_flight: AtomicUsize,
-    /// Whether one of them is a sync. Relaxed: who submits the next knows of the outcome.
+    /// Whether one of them is a sync. Relaxed: the thread that submits the next knows the outcome of this one.
     syncing: AtomicBool,
     /// Locked by the one thread that reaps.
     reaper: Mutex<Reaper>,
@@ -100,7 +102,8 @@ pub struct WriteQueue {
     prealloc: Option<Mutex<Preallocation>>,
     /// [`Storage::logical_block_size`](crate::backend::Storage::logical_block_size) of the file.
     logical_block_size: usize,
-    /// In a forked child: writes that are to come back untried. Never locked in the parent, so that no thread of it can have it locked.
+    /// In a forked child: writes that are to come back untried. Never locked in the parent, so that no thread of it can
+    /// have it locked.
     untried: Mutex<Vec<Finished>>,
     /// `None`: `io` has it for good.
     lock: Option<WriterLock>,
@@ -110,7 +113,7 @@ pub struct WriteQueue {
 struct Reaper {
     /// Scratch space.
     completions: Vec<Completion>,
-    /// For whoever reaps next.
+    /// For the next thread that reaps.
     finished: Vec<Finished>,
     synced: Option<Result<(), DeviceError>>,
 }
@@ -134,13 +137,13 @@ impl WriteQueue {
 
     /// Lends `bytes` to the device, which writes them at byte `offset` of the file; returns soon.
     ///
-    /// Length and offset are multiples of 4096. `token` is the caller's name for the write. It never fails here: every outcome
-    /// arrives by [`reap`](Self::reap). Writes complete in any order, so two at once must not overlap in the file.
-    /// Bytes from outside the queue's arena are fine, only slower.
+    /// Length and offset are multiples of 4096. `token` is the caller's name for the write. It never fails here: every
+    /// outcome arrives by [`reap`](Self::reap). Writes complete in any order, so two at once must not overlap in the
+    /// file. Bytes from outside the queue's arena are fine, only slower.
     ///
-    /// In [`Serialized`](crate::WriteMode::Serialized) it is kept here until every byte of the file from [`QuikIO::start`] up to
-    /// `offset` has been written; so the writes may be submitted in any order, but must leave no gap. After a failed write each
-    /// later one comes back untried.
+    /// In [`Serialized`](crate::WriteMode::Serialized) it is kept here until every byte of the file from
+    /// [`QuikIO::start`] up to `offset` has been written; so the writes may be submitted in any order, but must leave
+    /// no gap. After a failed write each later one comes back untried.
     ///
     /// # Panics
     ///
@@ -150,9 +153,9 @@ impl WriteQueue {
         self.arrive(self.request(token, bytes, offset, false));
     }
 
-    /// Like [`submit`](Self::submit), but the bytes are on stable storage when the write comes back without an error: no sync has to
-    /// follow. It says nothing about other writes. Who has several of them under way, or a sync beside them, minds what
-    /// [`QuikIO::sync`] says of that.
+    /// Like [`submit`](Self::submit), but the bytes are on stable storage when the write comes back without an error:
+    /// no sync has to follow. It says nothing about other writes. With several of them in flight, or a sync beside
+    /// them, mind what [`QuikIO::sync`] says of that.
     ///
     /// # Panics
     ///
@@ -162,8 +165,8 @@ impl WriteQueue {
         self.arrive(self.request(token, bytes, offset, true));
     }
 
-    /// Has every write that was reaped before this call put on stable storage, as [`QuikIO::sync`] does; returns soon. The outcome
-    /// arrives by [`reap`](Self::reap).
+    /// Has every write that was reaped before this call put on stable storage, as [`QuikIO::sync`] does; returns soon.
+    /// The outcome arrives by [`reap`](Self::reap).
     ///
     /// # Errors
     ///
@@ -171,7 +174,7 @@ impl WriteQueue {
     ///
     /// # Panics
     ///
-    /// If the outcome of the one before has not been handed out: beside it, success would tell nothing.
+    /// If the outcome of the one before has not been handed out: beside it, success would prove nothing.
     pub fn submit_sync(&self) -> Result<(), DeviceError> {
         let _held = events::hold();
         self.io.check_sync()?;
@@ -204,7 +207,7 @@ impl WriteQueue {
                 self.start(request);
             }
             Turn::Later => {}
-            // Counted with `sequencer` still locked, before anybody can hand it out.
+            // Counted with `sequencer` still locked, before another thread can hand it out.
             Turn::Never => _ = self.in_flight.fetch_add(1, Ordering::Relaxed),
         }
     }
@@ -225,8 +228,8 @@ impl WriteQueue {
         self.prepare();
     }
 
-    /// Removes the key of prepared space if this write, which goes to the device next, holds what would be a marker under
-    /// it. A key that is drawn meanwhile is random, and none that these bytes could know.
+    /// Removes the key of preallocated space if this write, which goes to the device next, holds what would be a marker
+    /// under it. A key that is drawn meanwhile is random, and none that these bytes could know.
     fn look_at(&self, request: &Request, prealloc: &Mutex<Preallocation>) {
         let key = prealloc.lock().key();
         if !imitates(key, &request.bytes, request.offset) {
@@ -238,7 +241,7 @@ impl WriteQueue {
                 WARN,
                 clone(range),
                 ?range,
-                "appended bytes are a marker of prepared space: no more of it is prepared"
+                "appended bytes are a marker of preallocated space: no more of it is prepared"
             ),
             // Then nothing is acknowledged any more.
             Err(errno) => self.io.sticky_error().set_unseen(DeviceError::new(Operation::Write, errno, range)),
@@ -252,22 +255,22 @@ impl WriteQueue {
     }
 
     /// Writes in this thread, and returns when the bytes are in the file, or with the error: the same outcome as of
-    /// [`submit`](Self::submit), but without a submission and without [`reap`](Self::reap), for a thread that has nothing else to do
-    /// meanwhile. It is not counted by [`in_flight`](Self::in_flight), and does not wait for what is, unless space is just being
-    /// [prepared](crate::QuikIOBuilder::prepare) in its place.
+    /// [`submit`](Self::submit), but without a submission and without [`reap`](Self::reap), for a thread that has
+    /// nothing else to do meanwhile. It is not counted by [`in_flight`](Self::in_flight), and does not wait for what
+    /// is, unless space is just being [prepared](crate::QuikIOBuilder::prepare) in its place.
     ///
     /// # Panics
     ///
-    /// If length or offset is not a multiple of 4096. In [`Serialized`](crate::WriteMode::Serialized), if it is not its turn: every byte of the file from [`QuikIO::start`] up to
-    /// `offset` must have come back written.
+    /// If length or offset is not a multiple of 4096. In [`Serialized`](crate::WriteMode::Serialized), if it is not its
+    /// turn: every byte of the file from [`QuikIO::start`] up to `offset` must have come back written.
     #[must_use]
     pub fn write_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
         let _held = events::hold();
         self.write_here(self.request(token, bytes, offset, false))
     }
 
-    /// Like [`write_now`](Self::write_now), but the bytes are on stable storage when it returns without an error: the same outcome as of
-    /// [`submit_durable`](Self::submit_durable).
+    /// Like [`write_now`](Self::write_now), but the bytes are on stable storage when it returns without an error: the
+    /// same outcome as of [`submit_durable`](Self::submit_durable).
     ///
     /// # Panics
     ///
@@ -306,7 +309,8 @@ impl WriteQueue {
         finished
     }
 
-    /// Waits until nothing is being prepared in the place of a write that a thread waits for: durable, or to be synced soon.
+    /// Waits until nothing is being prepared in the place of a write that a thread waits for: durable, or to be synced
+    /// soon.
     fn make_way(&self, request: &Request) {
         let Some(prealloc) = &self.prealloc else { return };
         self.look_at(request, prealloc);
@@ -319,13 +323,13 @@ impl WriteQueue {
             interrupted |= !free && !self.collect(Wait::Until(None), &mut reaper);
         }
         if interrupted {
-            // That was for somebody else.
+            // The interrupt was meant for another thread.
             self.interrupt();
         }
         self.prepare();
     }
 
-    /// Takes back what a preparing write was lent, if that has ended: perhaps nobody reaps.
+    /// Takes back what a preallocating write was lent, if that has ended: perhaps no other thread reaps.
     fn tidy_up(&self) {
         if self.prealloc.as_ref().is_some_and(|prealloc| prealloc.lock().is_preparing())
             && let Some(mut reaper) = self.reaper.try_lock()
@@ -334,8 +338,8 @@ impl WriteQueue {
         }
     }
 
-    /// What a write may say of itself. A durable one: nothing, after a failure that may have been about it; and its own failure may be
-    /// about others.
+    /// What a write may say of itself. A durable one: nothing, after a failure that may have been about it; and its own
+    /// failure may be about others.
     fn apply_sticky_error(&self, durable: bool, scope: Scope, mut write: Finished) -> Finished {
         let sticky = self.io.sticky_error();
         if write.durable
@@ -355,7 +359,8 @@ impl WriteQueue {
         write
     }
 
-    /// In [`Serialized`](crate::WriteMode::Serialized): lets go what waited for the write of `range`, or nothing any more.
+    /// In [`Serialized`](crate::WriteMode::Serialized): lets go what waited for the write of `range`, or nothing any
+    /// more.
     fn pass_on(&self, sequencer: &Mutex<WriteSequencer>, range: &Range<u64>, result: &Result<(), DeviceError>) {
         let mut sequencer = sequencer.lock();
         match result {
@@ -368,19 +373,20 @@ impl WriteQueue {
         }
     }
 
-    /// Appends finished writes to `finished`, and answers the outcome of a [submitted sync](Self::submit_sync) if one has ended.
+    /// Appends finished writes to `finished`, and answers the outcome of a [submitted sync](Self::submit_sync) if one
+    /// has ended.
     ///
     /// - [`Wait::No`]: what has finished by now. If another thread is reaping: nothing, at once.
-    /// - [`Wait::Until`]: returns when there is something to hand out, or nothing is in flight, or the moment has come, or after an
-    ///   [`interrupt`](Self::interrupt). If another
-    ///   thread is reaping it waits for its turn first, and what that thread gets does not count.
+    /// - [`Wait::Until`]: returns when there is something to hand out, or nothing is in flight, or the moment has come,
+    ///   or after an [`interrupt`](Self::interrupt). If another thread is reaping it waits for its turn first, and what
+    ///   that thread gets does not count.
     pub fn reap(&self, wait: Wait, finished: &mut Vec<Finished>) -> Option<Result<(), DeviceError>> {
         if self.io.is_inherited() {
             finished.append(&mut self.untried.lock());
             return None;
         }
         let _held = events::hold();
-        // Nobody is to wait for a preparing write alone.
+        // No caller may have to wait for a preallocating write alone.
         let wait = if self.in_flight() == 0 { Wait::No } else { wait };
         let mut reaper = self.become_reaper(wait)?;
         while reaper.finished.is_empty() && reaper.synced.is_none() && self.collect(wait, &mut reaper) {}
@@ -433,7 +439,7 @@ impl WriteQueue {
         any
     }
 
-    /// A preparing write has ended.
+    /// A preallocating write has ended.
     fn prepared(&self, Finished { bytes, result, .. }: Finished) {
         let cancelled = |error: &DeviceError| error.errno() == Some(Errno::CANCELED.raw_os_error());
         let outcome = match result {
@@ -449,7 +455,7 @@ impl WriteQueue {
         kept.into_iter().flatten().for_each(|request| self.io.backend().submit(Job::Write(request)));
     }
 
-    /// Cuts prepared space off the file that the log has not used, and takes its key away. Only when nothing is in
+    /// Cuts preallocated space off the file that the log has not used, and takes its key away. Only when nothing is in
     /// flight.
     fn trim(&self) {
         let Some(prealloc) = &self.prealloc else { return };
@@ -462,7 +468,7 @@ impl WriteQueue {
         if let Some(end) = surplus {
             match storage.cut(end).and_then(|()| storage.sync(self.io.scope())) {
                 Ok(()) => event!(DEBUG, end, "what was prepared behind the log is cut off"),
-                // Not lost, only longer. But what the sync had to tell it will not tell again.
+                // Nothing is lost, the file is only longer. But the kernel will not report this error again.
                 Err(errno) => return sticky.set_unseen(DeviceError::new(Operation::Sync, errno, 0..u64::MAX)),
             }
             len = end;
@@ -471,12 +477,12 @@ impl WriteQueue {
         // it.
         let is_idle = prealloc.lock().has_idle_key(len);
         if is_idle && let Err(errno) = self.io.set_key(None) {
-            event!(DEBUG, %errno, "the file keeps the key of its prepared space");
+            event!(DEBUG, %errno, "the file keeps the key of its preallocated space");
         }
     }
 
-    /// Lets the thread that waits in [`reap`](Self::reap) return early, or the next one that would wait there; for what it waits for
-    /// may have come from elsewhere.
+    /// Lets the thread that waits in [`reap`](Self::reap) return early, or the next one that would wait there; for what
+    /// it waits for may have come from elsewhere.
     pub fn interrupt(&self) {
         if !self.io.is_inherited() {
             self.io.backend().interrupt();
@@ -491,15 +497,16 @@ impl WriteQueue {
         }
     }
 
-    /// Writes and syncs submitted and not yet handed out by [`reap`](Self::reap), without writes that are [waiting](Self::waiting). May be out of
-    /// date when you read it, except that it stays 0 as long as nobody submits.
+    /// Writes and syncs submitted and not yet handed out by [`reap`](Self::reap), without writes that are
+    /// [waiting](Self::waiting). May be out of date when you read it, except that it stays 0 as long as no thread
+    /// submits.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         if self.io.is_inherited() { self.untried.lock().len() } else { self.in_flight.load(Ordering::Acquire) }
     }
 
-    /// In [`Serialized`](crate::WriteMode::Serialized): writes submitted whose turn has not come. While nothing is in flight, they wait
-    /// for one that was not submitted; dropping the queue drops them.
+    /// In [`Serialized`](crate::WriteMode::Serialized): writes submitted whose turn has not come. While nothing is in
+    /// flight, they wait for one that was not submitted; dropping the queue drops them.
     #[must_use]
     pub fn waiting(&self) -> usize {
         if self.io.is_inherited() {
@@ -560,7 +567,7 @@ impl Drop for WriteQueue {
         }
         self.trim();
         self.io.backend().detach();
-        // In this order: whoever finds the queue gone finds the file free.
+        // In this order: a thread that finds the queue gone finds the file unlocked.
         drop(self.lock.take());
         self.io.release();
     }

@@ -12,7 +12,7 @@ use crate::{DeviceError, Finished, Operation, event};
 /// Attempts in a row that may bring no block to its end.
 pub(crate) const MAX_STALLS: u32 = 64;
 
-/// The same for a preparing write that was cancelled: once, since the thread that submitted it may have exited.
+/// The same for a preallocating write that was cancelled: once, since the thread that submitted it may have exited.
 const PREPARING_STALLS: u32 = 1;
 
 /// Stalls after which the next attempt is made at once; then the pauses grow, from a microsecond to 4 ms.
@@ -32,12 +32,12 @@ pub(crate) fn is_transient(errno: Errno) -> bool {
     matches!(errno, Errno::INTR | Errno::AGAIN | Errno::BUSY | Errno::CANCELED)
 }
 
-/// Pauses in which memory is waited for that the kernel may be about to free: 0.1, 0.2, 0.4, ... ms, 0.1 s in all. Seen on two busy cores:
-/// 25 ms at most.
+/// Pauses in which memory is waited for that the kernel may be about to free: 0.1, 0.2, 0.4, ... ms, 0.1 s in all. Seen
+/// on two busy cores: 25 ms at most.
 const MEMORY_PAUSES: u32 = 10;
 
-/// Asks again for a moment when there is no memory (`ENOMEM`): what a ring had locked counts against `RLIMIT_MEMLOCK` until the kernel
-/// has torn the ring down, which it does after the last descriptor is closed.
+/// Asks again for a moment when there is no memory (`ENOMEM`): what a ring had locked counts against `RLIMIT_MEMLOCK`
+/// until the kernel has torn the ring down, which it does after the last descriptor is closed.
 pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut outcome = attempt();
     for pause in (0..MEMORY_PAUSES).map(|n| Duration::from_micros(100 << n)) {
@@ -58,7 +58,8 @@ pub(crate) fn pause(stalls: u32) {
     }
 }
 
-/// Decides, and counts in a request that goes out again how often it has stalled. `logical_block_size`: where a write may begin.
+/// Decides, and counts in a request that goes out again how often it has stalled. `logical_block_size`: where a write
+/// may begin.
 pub(crate) fn decide((mut request, result): Attempt, logical_block_size: usize) -> Decision {
     let range = request.range();
     let (token, offset, position) = (request.token, request.offset, request.position());
@@ -88,7 +89,7 @@ pub(crate) fn decide((mut request, result): Attempt, logical_block_size: usize) 
         }
         Err(errno) => DeviceError::new(Operation::Write, errno, range),
     };
-    // That is for the queue to tell, for whom it may be a matter of course.
+    // The queue decides whether the failure of a preallocating write is worth an event.
     if !request.preparing {
         let elapsed = request.submitted.elapsed();
         event!(ERROR, clone(error), token, offset, position, %error, errno = error.errno(), ?elapsed, "write failed");
@@ -96,8 +97,9 @@ pub(crate) fn decide((mut request, result): Attempt, logical_block_size: usize) 
     finished(request, Err(error))
 }
 
-/// Where a short write goes on: at the block in which it stopped, so that it stays aligned; part of the block is written twice, with
-/// the same bytes. If that was tried in vain, as close to where it stopped as possible: there the device says what is in its way.
+/// Where a short write goes on: at the block in which it stopped, so that it stays aligned; part of the block is
+/// written twice, with the same bytes. If that was tried in vain, as close to where it stopped as possible: there the
+/// device says what is in its way.
 fn resume(request: &mut Request, written: usize, logical_block_size: usize) {
     let reached = request.done + written;
     let block = round_down(reached as u64) as usize;

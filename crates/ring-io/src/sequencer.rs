@@ -20,9 +20,9 @@ pub enum WriteMode {
     TailLocalized,
     /// One after the other: a write begins when the one before it in the file has completed. So the file, as other
     /// processes see it and as a kill leaves it, is at every moment a prefix of the log (the write in flight may be
-    /// there in part, and prepared space behind it), and the device is never busy with two of its writes.
+    /// there in part, and preallocated space behind it), and the device is never busy with two of its writes.
     ///
-    /// The next write is sent by whoever [reaps](crate::WriteQueue::reap) the one before.
+    /// The thread that [reaps](crate::WriteQueue::reap) a write sends the next.
     Serialized,
 }
 

@@ -37,7 +37,7 @@ impl StickyError {
         self.set(error);
     }
 
-    /// A preparing write has failed. A full disk or a limit only ends the preparing.
+    /// A preallocating write has failed. A full disk or a limit only ends the preparing.
     pub(crate) fn preparing_failed(&self, error: DeviceError) {
         let full = [Errno::NOSPC, Errno::DQUOT, Errno::FBIG];
         let is_full = |errno| full.contains(&errno) || is_transient(errno);

@@ -5,11 +5,13 @@ use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
-/// What a thread brings upon itself. Blocked, these would only be seen by no handler; the last is how the kernel announces `EFBIG`.
+/// What a thread brings upon itself. Blocked, these would only be seen by no handler; the last is how the kernel
+/// announces `EFBIG`.
 const OWN: [Signal; 7] =
     [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGTRAP, Signal::SIGSYS, Signal::SIGXFSZ];
 
-/// Starts a thread in which no handler of the process runs: signals to the process go to its own threads, as if this one were not there.
+/// Starts a thread in which no handler of the process runs: signals to the process go to its own threads, as if this
+/// one were not there.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! Payloads that look like prepared space, and files whose key is gone, foreign or out of reach: nothing acknowledged
-//! is ever taken for free space.
+//! Payloads that look like preallocated space, and files whose key is gone, foreign or out of reach: nothing
+//! acknowledged is ever taken for free space.
 
 mod common;
 
@@ -22,7 +22,7 @@ const COMMITS: u64 = 20;
 
 type Key = [u8; 16];
 
-/// What prepared space of `blocks` blocks from `address` looks like.
+/// What preallocated space of `blocks` blocks from `address` looks like.
 fn markers(key: Key, address: u64, blocks: usize) -> Vec<u8> {
     let mut markers = vec![0; blocks * BLOCK];
     for (n, block) in markers.chunks_exact_mut(BLOCK).enumerate() {
@@ -164,7 +164,7 @@ fn a_mark_that_is_appended_while_its_place_is_being_prepared_is_log() {
     (0..3).for_each(|n| commit(&queue, n));
     device.hold();
     queue.submit_durable(3, bytes(3, BLOCK), 3 * SIZE);
-    assert_eq!(device.held(), 2, "a commit, and a preparing write");
+    assert_eq!(device.held(), 2, "a commit, and a preallocating write");
     queue.submit_durable(4, frozen(&markers(device.key().expect("a key"), 4 * SIZE, 1)), 4 * SIZE);
     device.release_all();
     assert!(drain(&queue).iter().all(|write| write.durable));
@@ -401,14 +401,14 @@ fn log_end(path: &Path) -> u64 {
     QuikIO::new(File::open(path).expect("the file")).log_end().expect("an end")
 }
 
-/// A file that looks as after a kill: a log of so many blocks, prepared space behind it, and the key.
+/// A file that looks as after a kill: a log of so many blocks, preallocated space behind it, and the key.
 fn killed(path: &Path) -> Key {
     let io = Arc::new(QuikIO::new(open(path, OFlags::DIRECT)));
     let queue = attach(&io);
     (0..COMMITS).for_each(|n| assert!(queue.write_durable_now(n, bytes(n, BLOCK), n * SIZE).durable));
     let key = key_of(path).expect("a key");
     let copy = path.with_extension("killed");
-    // The preparing write may still be under way.
+    // The preallocating write may still be under way.
     while log_end(path) != COMMITS * SIZE || fs::metadata(path).expect("the file").len() == COMMITS * SIZE {
         std::thread::yield_now();
     }

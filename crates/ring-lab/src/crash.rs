@@ -1,6 +1,7 @@
 //! `crash`: lives of the ring over a disk, and all that a power cut may leave of each.
 //!
-//! A run is three lives of one log: the second and the third begin on an image that survived the life before, as after a reboot.
+//! A run is three lives of one log: the second and the third begin on an image that survived the life before, as after
+//! a reboot.
 
 use core::mem;
 use core::panic::AssertUnwindSafe;
@@ -34,8 +35,8 @@ const IMAGES_PER_LIFE: u64 = 8_000;
 const MANY_LIVES: u64 = 30;
 /// One of so many images comes from a real kernel, which takes longer to record.
 const FUSE_SHARE: u64 = 5;
-/// Nothing that a run does waits for anything, so that it takes longer only if somebody waits for ever. In ticks of the thread that
-/// watches, which stand still while the process is stopped.
+/// Nothing that a run does waits for anything, so that it takes longer only if somebody waits for ever. In ticks of the
+/// thread that watches, which stand still while the process is stopped.
 const PATIENCE: u64 = 1_500;
 const TICK: Duration = Duration::from_millis(20);
 

@@ -67,7 +67,8 @@ enum Call {
     Flush(usize),
 }
 
-/// An error is told to one of the calls that it may be about. So no other one is under way that might succeed meanwhile.
+/// An error is told to one of the calls that it may be about. So no other one is under way that might succeed
+/// meanwhile.
 fn one_at_a_time(under_way: &mut Option<Call>, event: &Event) -> Result<(), String> {
     let begins = match *event {
         Event::Arrived { write, synced: true, .. } => Some(Call::SyncedWrite(write)),

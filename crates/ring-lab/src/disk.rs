@@ -1,10 +1,10 @@
 //! What may be on a disk after the power is cut, at any place of the log.
 //!
-//! On stable storage are the writes that had completed before a flush began that ended in success, and the synced writes that have
-//! completed. The key of the file's markers is there as it was when the last flush began that took it along, or as it was
-//! at any moment since. Of every other write that has arrived, each sector of 512 bytes is there or not, independently
-//! of all others. Once a flush has failed, what it was to cover is never safe again: the kernel may have dropped it,
-//! and the next flush says nothing about it.
+//! On stable storage are the writes that had completed before a flush began that ended in success, and the synced
+//! writes that have completed. The key of the file's markers is there as it was when the last flush began that took it
+//! along, or as it was at any moment since. Of every other write that has arrived, each sector of 512 bytes is there or
+//! not, independently of all others. Once a flush has failed, what it was to cover is never safe again: the kernel may
+//! have dropped it, and the next flush says nothing about it.
 
 use core::ops::Range;
 

@@ -1,8 +1,9 @@
 //! Makes the crash images of a log, one after the other, and has each judged.
 //!
-//! At each place of the log where the set of possible images or what is owed has changed: nothing survives, everything, all but one write, only one, everything
-//! up to one, everything from one on (the newest survives, the oldest is lost); each write torn at its ends and in its midst; all subsets if
-//! there are not too many; and subsets by chance, with tears by chance.
+//! At each place of the log where the set of possible images or what is owed has changed: nothing survives, everything,
+//! all but one write, only one, everything up to one, everything from one on (the newest survives, the oldest is lost);
+//! each write torn at its ends and in its midst; all subsets if there are not too many; and subsets by chance, with
+//! tears by chance.
 
 use core::fmt::Write;
 use core::ops::Range;

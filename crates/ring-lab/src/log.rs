@@ -1,4 +1,5 @@
-//! One totally ordered log of what happened at the disk and of what the ring told its users: everything else is computed from it.
+//! One totally ordered log of what happened at the disk and of what the ring told its users: everything else is
+//! computed from it.
 
 use core::fmt;
 use std::io;

@@ -1,8 +1,8 @@
-//! A disk that is a file system of FUSE: a real kernel on one side, on the other one a log of everything that arrives, and a
-//! disk that answers in the order, at the time and with the failure that it was told.
+//! A disk that is a file system of FUSE: a real kernel on one side, on the other one a log of everything that arrives,
+//! and a disk that answers in the order, at the time and with the failure that it was told.
 //!
-//! There are two files: `disk`, and `acks`, into which the workload writes what it was told, after it was told. Both go through one
-//! lock, so the place of an acknowledgement in the log is exact.
+//! There are two files: `disk`, and `acks`, into which the workload writes what it was told, after it was told. Both go
+//! through one lock, so the place of an acknowledgement in the log is exact.
 
 use core::mem;
 use core::time::Duration;

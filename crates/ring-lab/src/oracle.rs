@@ -1,8 +1,8 @@
 //! Judges a crash image by both bounds.
 //!
-//! *Lower*: what the ring has said to be on stable storage is there, byte for byte, at its address, and so is all that the file held before.
-//! *Upper*: every record that a scan finds had been submitted, was not refused, is whole, and lies where the ring has put it; so none is there twice, and none is of
-//! an older life.
+//! *Lower*: what the ring has said to be on stable storage is there, byte for byte, at its address, and so is all that
+//! the file held before. *Upper*: every record that a scan finds had been submitted, was not refused, is whole, and
+//! lies where the ring has put it; so none is there twice, and none is of an older life.
 
 use core::ops::Range;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,7 +30,8 @@ pub(crate) struct Oracle {
     fates: HashMap<RecordId, Fate>,
     /// Payloads that are no records, by start: whatever is found in them is theirs.
     imitated: BTreeMap<usize, usize>,
-    /// Whether it is known of each record where it is, or that it is nowhere; if not, nothing is known of what lies between those acknowledged.
+    /// Whether it is known of each record where it is, or that it is nowhere; if not, nothing is known of what lies
+    /// between those acknowledged.
     complete: bool,
     now: usize,
     /// Everything below has to be as expected.
@@ -124,7 +125,8 @@ impl Oracle {
         self.acknowledged.values().copied().max().unwrap_or(0).max(self.watermark)
     }
 
-    /// Takes the next event, and looks whether `stable`, of which it has changed these parts, holds what it must by now.
+    /// Takes the next event, and looks whether `stable`, of which it has changed these parts, holds what it must by
+    /// now.
     pub(crate) fn step(&mut self, event: &Event, stable: &[u8], changed: &[Range<usize>]) -> Result<(), String> {
         for range in changed {
             self.owed_within(stable, range.clone())?;

@@ -37,8 +37,8 @@ impl Promise {
         }
     }
 
-    /// Looks for a hole in `image`, from `from` on, where none may be. Zeros cannot be missed; and what imitates prepared
-    /// space may be there because prepared space is.
+    /// Looks for a hole in `image`, from `from` on, where none may be. Zeros cannot be missed; and what imitates
+    /// prepared space may be there because prepared space is.
     pub(crate) fn check(&self, image: &[u8], expected: &[u8], from: usize) -> Result<(), String> {
         let from = from / SECTOR * SECTOR;
         let sectors = || expected.get(from..).unwrap_or_default().chunks(SECTOR).zip((from..).step_by(SECTOR));

@@ -73,8 +73,8 @@ fn crc(bytes: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Finds the records of `image` from `from` on, as a program would that reopens its log: one after the other, padding skipped; behind
-/// anything that is neither, it goes on at the next block.
+/// Finds the records of `image` from `from` on, as a program would that reopens its log: one after the other, padding
+/// skipped; behind anything that is neither, it goes on at the next block.
 pub(crate) fn scan<E>(
     image: &[u8],
     from: usize,
@@ -94,8 +94,8 @@ pub(crate) fn scan<E>(
     Ok(())
 }
 
-/// Whether `bytes`, which lie at `address`, are nothing but prepared space, as `ring-io` writes it ahead of the log; the kernel may have
-/// cut it at any sector.
+/// Whether `bytes`, which lie at `address`, are nothing but prepared space, as `ring-io` writes it ahead of the log;
+/// the kernel may have cut it at any sector.
 pub(crate) fn is_prepared(mut bytes: &[u8], mut address: u64) -> bool {
     const MARKER: usize = 40;
     while !bytes.is_empty() {

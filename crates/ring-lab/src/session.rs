@@ -50,7 +50,8 @@ pub(crate) struct Recorded {
     pub(crate) met: bool,
 }
 
-/// Whether there is a level beyond memory here. If there is none although there has to be (`BUFFER_RING_REQUIRE_ROOT`), that is an error.
+/// Whether there is a level beyond memory here. If there is none although there has to be (`BUFFER_RING_REQUIRE_ROOT`),
+/// that is an error.
 pub(crate) fn is_available() -> Result<bool, String> {
     let Some(why) = missing() else { return Ok(true) };
     if env::var_os("BUFFER_RING_REQUIRE_ROOT").is_some() {

@@ -1,7 +1,7 @@
 //! One life of a ring over a disk in memory, in one thread, with every choice made by a seed: the same log each time.
 //!
-//! Writers are told apart by numbers, not by threads: their appends interleave with each other, with reservations that stay open,
-//! and with a disk that completes writes when it likes.
+//! Writers are told apart by numbers, not by threads: their appends interleave with each other, with reservations that
+//! stay open, and with a disk that completes writes when it likes.
 
 use core::mem;
 use core::sync::atomic::Ordering;
@@ -97,7 +97,8 @@ pub(crate) fn simulate(seed: u64, life: u32, found: Found) -> Result<Log, String
     record(&device, &events, &ring);
     let fault = plan_faults(&device, &mut random, faults);
     let setting = format!(
-        "memory, {mode:?}, {write_mode:?}, {capacity} buffers of {buffer_size}, {hands:?}, life {life}, {prepare} prepared, faults: {fault}"
+        "memory, {mode:?}, {write_mode:?}, {capacity} buffers of {buffer_size}, {hands:?}, life {life}, \
+         {prepare} prepared, faults: {fault}"
     );
     let thirst = random.pick(&[1, 3, 6, 15]);
     let mut life = Life {
@@ -143,7 +144,8 @@ fn fill(device: &MemoryDevice, before: &[u8]) -> Result<(), String> {
     ring.close().map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// Has everything that happens at the device written down; while a sync runs, completions are taken from it, as another thread might do.
+/// Has everything that happens at the device written down; while a sync runs, completions are taken from it, as another
+/// thread might do.
 fn record(device: &MemoryDevice, events: &Arc<Mutex<Vec<Event>>>, ring: &Arc<BufferRing>) {
     let (events, ring) = (Arc::clone(events), Arc::downgrade(ring));
     let arrived = Mutex::new(Vec::<Vec<u8>>::new());

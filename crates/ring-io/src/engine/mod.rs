@@ -76,8 +76,8 @@ impl fmt::Display for Engine {
     }
 }
 
-/// The best engine there is: what the environment asks for, else io_uring, else positioned writes. If the environment asks for what does
-/// not exist, the engine says so.
+/// The best engine there is: what the environment asks for, else io_uring, else positioned writes. If the environment
+/// asks for what does not exist, the engine says so.
 pub(crate) fn best(file: &Arc<LogFile>, submitter: Submitter) -> (Box<dyn Backend>, Engine) {
     let (preferred, unknown) = match preferred() {
         Ok(preferred) => (preferred, None),

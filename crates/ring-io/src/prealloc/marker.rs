@@ -1,4 +1,4 @@
-//! The markers of prepared space, and how the end of a log is found before them in a file that was not closed.
+//! The markers of preallocated space, and how the end of a log is found before them in a file that was not closed.
 //!
 //! ```text
 //!   0               16              32         40                     4096        ┌───────────────────────────────┐
@@ -8,15 +8,15 @@
 //!  └───────────────┴───────────────┴──────────┴──────────────────────────┘        └───────────────────────────────┘
 //! ```
 //!
-//! A block is prepared space only if all of its 4096 bytes are as they must be, under the key that the file has in its
-//! attribute. Everything else is log: zeros, a block that was torn in the middle of a write, a marker under any other
-//! key, and the whole file if it has no key. There is no checksum, since there is no byte that it would add to what is
-//! compared.
+//! A block is preallocated space only if all of its 4096 bytes are as they must be, under the key that the file has in
+//! its attribute. Everything else is log: zeros, a block that was torn in the middle of a write, a marker under any
+//! other key, and the whole file if it has no key. There is no checksum, since there is no byte that it would add to
+//! what is compared.
 //!
-//! The attribute is where no payload can be, so a payload is a marker only if it was made from the key, or is a marker that
-//! was read and is appended at its own address. [`imitates`] finds such a block in each write before it goes out, and
-//! the queue then [removes the key](crate::prealloc): no acknowledged block ever is a marker under the key that its file
-//! has.
+//! The attribute is where no payload can be, so a payload is a marker only if it was made from the key, or is a marker
+//! that was read and is appended at its own address. [`imitates`] finds such a block in each write before it goes out,
+//! and the queue then [removes the key](crate::prealloc): no acknowledged block ever is a marker under the key that its
+//! file has.
 
 use std::io;
 
@@ -73,7 +73,8 @@ impl Key {
         }
     }
 
-    /// Whether `block`, from `address`, is a marker with this key. The key first: each block of each write is looked at.
+    /// Whether `block`, from `address`, is a marker with this key. The key first: each block of each write is looked
+    /// at.
     fn is_on(self, block: &[u8], address: u64) -> bool {
         block[16..32] == self.0
             && block[..16] == MAGIC
@@ -93,8 +94,8 @@ impl From<[u8; Key::LEN]> for Key {
     }
 }
 
-/// Whether one of these blocks, the first from `address`, is prepared space for a reader of a file with this key. Where
-/// the key cannot be read, another reader may be able to, so any key counts.
+/// Whether one of these blocks, the first from `address`, is preallocated space for a reader of a file with this key.
+/// Where the key cannot be read, another reader may be able to, so any key counts.
 pub(crate) fn imitates(key: Result<Option<Key>, Errno>, blocks: &[u8], address: u64) -> bool {
     if key == Ok(None) {
         return false;
@@ -106,7 +107,7 @@ pub(crate) fn imitates(key: Result<Option<Key>, Errno>, blocks: &[u8], address: 
     })
 }
 
-/// How a file ends: with the log, or with prepared space behind it.
+/// How a file ends: with the log, or with preallocated space behind it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ending {
     /// Where the log ends, a multiple of 4096.
@@ -118,7 +119,8 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    /// Looks at the last block, and goes back from there only over prepared space. What cannot be read is not taken for free.
+    /// Looks at the last block, and goes back from there only over preallocated space. What cannot be read is not taken
+    /// for free.
     pub(crate) fn of(storage: &dyn Storage) -> Result<Self, FileError> {
         loop {
             let key = storage.key();
@@ -130,7 +132,7 @@ impl Ending {
         }
     }
 
-    /// Whether there is prepared space behind the log.
+    /// Whether there is preallocated space behind the log.
     pub(crate) fn is_prepared(&self) -> bool {
         self.log < self.file
     }
@@ -143,11 +145,11 @@ impl Ending {
             Ok(Some(key)) if is_aligned(file) => {
                 ending.log = walk_back(storage, file, key);
                 if ending.is_prepared() {
-                    event!(DEBUG, log = ending.log, file, "the file ends with prepared space");
+                    event!(DEBUG, log = ending.log, file, "the file ends with preallocated space");
                 }
             }
             Ok(Some(_)) => {}
-            Err(errno) => event!(WARN, %errno, "the key of prepared space cannot be read: all of the file is log"),
+            Err(errno) => event!(WARN, %errno, "the key of preallocated space cannot be read: all of the file is log"),
         }
         Ok(ending)
     }

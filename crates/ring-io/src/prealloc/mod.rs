@@ -1,8 +1,9 @@
 //! Space prepared ahead of the log, so that a durable write finds blocks that the file system has written before.
 //!
-//! A durable write that extends the file, or is the first in an allocated block, takes the file system's journal along; one that
-//! overwrites a block does not, which is a third to a half of its time. So while small durable writes come, blocks of
-//! [markers](crate::prealloc::marker) are written behind the log, as ordinary writes of the queue, one at a time, which nobody waits for:
+//! A durable write that extends the file, or is the first in an allocated block, takes the file system's journal along;
+//! one that overwrites a block does not, which is a third to a half of its time. So while small durable writes come,
+//! blocks of [markers](crate::prealloc::marker) are written behind the log, as ordinary writes of the queue, one at a
+//! time, for which no caller waits:
 //!
 //! ```text
 //!  base            submitted_end                 end = the file's
@@ -13,8 +14,9 @@
 //!                        ├── at most `lead` bytes ─┤
 //! ```
 //!
-//! The markers carry a [key](crate::prealloc::marker), which a queue draws for itself when it is about to prepare, unless the file
-//! ends with markers under the one that it has. The first marker is written when the key is [settled](crate::prealloc::settle).
+//! The markers carry a [key](crate::prealloc::marker), which a queue draws for itself when it is about to prepare,
+//! unless the file ends with markers under the one that it has. The first marker is written when the key is
+//! [settled](crate::prealloc::settle).
 //!
 //! A write of the log may hold a block that *is* a marker under the file's key, in its place. Before it goes to the
 //! device the key is removed, and preparing ends. Whatever flush acknowledges that payload begins later, and so takes
@@ -24,7 +26,8 @@
 //! file system noted of them, which it would have to wait for in any case. So preparing cannot take the error of
 //! another write away from a sync.
 //!
-//! A write of the log never goes to the device while a preparing one to the same blocks is there: it is kept until that has ended.
+//! A write of the log never goes to the device while a preparing one to the same blocks is there: it is kept until that
+//! has ended.
 
 mod chunk;
 pub(crate) mod marker;
@@ -40,11 +43,11 @@ use crate::backend::Request;
 use crate::prealloc::marker::{Ending, Key};
 use crate::{QuikIO, event};
 
-/// What is prepared ahead at most, if nothing else is said. Measured: more gains nothing, and this is one more megabyte than is used
-/// up during the slowest preparing write that was seen.
+/// What is prepared ahead at most, if nothing else is said. Measured: more gains nothing, and this is one more megabyte
+/// than is used up during the slowest preallocating write that was seen.
 pub(crate) const DEFAULT_LIMIT: u64 = 8 << 20;
 
-/// A durable write of more bytes gains less by prepared space than preparing it costs.
+/// A durable write of more bytes gains less by preallocated space than preparing it costs.
 const SMALL: u64 = 64 << 10;
 
 /// Small durable writes in a row, before anything is prepared.
@@ -53,7 +56,7 @@ const PATIENCE: u32 = 4;
 /// What is prepared ahead before much has been committed.
 const FIRST_LEAD: u64 = 256 << 10;
 
-/// Bytes of the largest preparing write: about a millisecond of the device's time.
+/// Bytes of the largest preallocating write: about a millisecond of the device's time.
 const CHUNK: usize = 2 << 20;
 
 /// The most small durable writes in a row that are waited for, while the kernel has no worker for a preparing one.
@@ -72,9 +75,9 @@ pub(crate) struct Preallocation {
     base: u64,
     /// Where the furthest write ends that has been submitted.
     submitted_end: u64,
-    /// Where prepared space ends, with what is being prepared.
+    /// Where preallocated space ends, with what is being prepared.
     end: u64,
-    /// Where the furthest preparing write ends that was tried.
+    /// Where the furthest preallocating write ends that was tried.
     tried: u64,
     /// Bytes of small durable writes, since the log last overtook what was prepared.
     committed: u64,
@@ -84,12 +87,12 @@ pub(crate) struct Preallocation {
     patience: u32,
     /// Lent to the device, which prepares this range.
     in_flight: Option<Range<u64>>,
-    /// Writes of the log that a preparing write is in the way of.
+    /// Writes of the log that a preallocating write is in the way of.
     kept: Vec<Request>,
     stopped: bool,
 }
 
-/// How a preparing write has ended.
+/// How a preallocating write has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Prepared {
     /// The space is there.
@@ -121,7 +124,8 @@ impl Preallocation {
         }
     }
 
-    /// A write of the log is about to go to the device. Answers whether it may: not while something is being prepared in its place.
+    /// A write of the log is about to go to the device. Answers whether it may: not while something is being prepared
+    /// in its place.
     #[must_use]
     pub(crate) fn begin_write(&mut self, io: &QuikIO, request: &Request, durable: bool) -> bool {
         let range = &request.range();
@@ -155,7 +159,7 @@ impl Preallocation {
         self.key
     }
 
-    /// A write of the log that is about to go to the device holds what would be prepared space under the key.
+    /// A write of the log that is about to go to the device holds what would be preallocated space under the key.
     pub(crate) fn give_up_key(&mut self, io: &QuikIO) -> Result<(), Errno> {
         (self.key, self.is_own, self.stopped) = (Ok(None), false, true);
         io.set_key(None)
@@ -175,7 +179,7 @@ impl Preallocation {
         self.in_flight.is_some()
     }
 
-    /// The next preparing write, if it is time for one.
+    /// The next preallocating write, if it is time for one.
     #[must_use]
     pub(crate) fn next(&mut self, io: &QuikIO) -> Option<Request> {
         let (Ok(Some(key)), true) = (self.key, self.is_own && io.is_key_settled()) else { return None };
@@ -213,7 +217,7 @@ impl Preallocation {
         None
     }
 
-    /// The preparing write has ended. Answers what was kept, which may go to the device now.
+    /// The preallocating write has ended. Answers what was kept, which may go to the device now.
     #[must_use]
     pub(crate) fn done(&mut self, bytes: Frozen, outcome: Prepared) -> Vec<Request> {
         let range = self.in_flight.take().unwrap_or(self.end..self.end);
@@ -233,20 +237,22 @@ impl Preallocation {
         mem::take(&mut self.kept)
     }
 
-    /// What to cut off the file, whose length is `len`, now that nobody writes: where to, if it ends with prepared space.
+    /// What to cut off the file, whose length is `len`, once all writes have ended: where to, if it ends with
+    /// preallocated space.
     pub(crate) fn surplus(&self, len: u64) -> Option<u64> {
         let log = self.submitted_end.max(self.base);
-        // Longer than anything that was prepared: somebody else has written there.
+        // Longer than anything that was prepared: another program has written there.
         (log < len && len <= self.tried).then_some(log)
     }
 
-    /// Whether the file, of this length, has a key and no more prepared space that it would be for.
+    /// Whether the file, of this length, has a key and no more preallocated space that it would be for.
     pub(crate) fn has_idle_key(&self, len: u64) -> bool {
         matches!(self.key, Ok(Some(_))) && len <= self.submitted_end.max(self.base)
     }
 }
 
-/// Beyond this many bytes of a file the kernel not only refuses a write, but sends `SIGXFSZ`: no place to go without need.
+/// Beyond this many bytes of a file the kernel not only refuses a write, but sends `SIGXFSZ`: no place to go without
+/// need.
 fn file_size_limit() -> u64 {
     rustix::process::getrlimit(rustix::process::Resource::Fsize).current.unwrap_or(u64::MAX)
 }

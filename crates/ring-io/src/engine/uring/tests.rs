@@ -65,7 +65,7 @@ fn in_flight_are_never_more_than_the_queue_holds() {
 #[test]
 fn an_entry_that_the_kernel_did_not_take_is_offered_again_and_not_pushed_twice() {
     let Some(engine) = engine() else { return };
-    // As after a `submit` whose system call failed: pushed, and nobody told the kernel.
+    // As after a `submit` whose system call failed: pushed, and the kernel not notified.
     {
         let queues = &mut *engine.queues.lock();
         queues.backlog.push_back(write(7));
@@ -95,8 +95,8 @@ fn polling_offers_what_was_not_taken_too() {
 }
 
 /// A thread of the kernel that submits moves the queue's head only after it has begun what it fetched: a write may have
-/// completed, and its slot be free, while its entry still takes up room. Here the head stands still, as nothing enters the
-/// kernel.
+/// completed, and its slot be free, while its entry still takes up room. Here the head stands still, as nothing enters
+/// the kernel.
 #[test]
 fn a_full_submission_queue_keeps_writes_and_interrupts_back_though_slots_are_free() {
     let Some(engine) = engine() else { return };
@@ -153,14 +153,14 @@ fn an_interrupt_ends_a_wait_and_only_one() {
     assert!(completed.is_empty());
     let soon = Instant::now() + Duration::from_millis(5);
     engine.reap(Wait::Until(Some(soon)), &mut completed);
-    assert!(completed.is_empty() && Instant::now() >= soon, "nobody interrupted the second wait");
+    assert!(completed.is_empty() && Instant::now() >= soon, "the second wait was not interrupted");
     engine.interrupt();
     engine.reap(Wait::Until(None), &mut completed);
     assert!(completed.is_empty());
 }
 
 #[test]
-fn an_interrupt_stays_until_somebody_waits_and_has_nothing_else_to_return_with() {
+fn an_interrupt_stays_until_a_thread_waits_with_nothing_else_to_return() {
     let Some(engine) = engine() else { return };
     engine.queues.lock().slots.put(write(7));
     let mut completed = Vec::new();
