@@ -147,12 +147,14 @@ thread_local! {
 /// Has the C library call the handlers around each fork.
 fn hook() {
     static HOOKED: AtomicBool = AtomicBool::new(false);
+    // ordering: acquire half of D4.
     if !HOOKED.load(Acquire) {
         // Several threads may come here at once: that the handlers are called several times does no harm, and nothing
-        // waits. SAFETY: *callable at any fork*: the handlers are functions of this crate, which take no arguments and
-        // do not unwind.
+        // waits.
+        // SAFETY: *callable at any fork*: the handlers are functions of this crate, which take no arguments and do not
+        // unwind.
         let outcome = unsafe { libc::pthread_atfork(Some(prepare), Some(in_parent), Some(in_child)) };
-        // ordering: with the load above: what it finds set has been registered. Without memory it is tried again.
+        // ordering: release half of D4. Without memory it stays false, and the next caller tries again.
         HOOKED.store(outcome == 0, Release);
     }
 }
@@ -219,11 +221,12 @@ unsafe impl RawMutex for Latch {
     }
 
     fn try_lock(&self) -> bool {
-        // ordering: with `unlock`: what its last holder did.
+        // ordering: acquire half of D3.
         !self.0.swap(true, Acquire)
     }
 
     unsafe fn unlock(&self) {
+        // ordering: release half of D3.
         self.0.store(false, Release);
     }
 }

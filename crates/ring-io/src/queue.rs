@@ -394,6 +394,7 @@ impl WriteQueue {
         if synced.is_some() {
             self.syncing.store(false, Ordering::Relaxed);
         }
+        // ordering: release half of D1.
         self.in_flight.fetch_sub(reaper.finished.len() + usize::from(synced.is_some()), Ordering::Release);
         finished.append(&mut reaper.finished);
         synced
@@ -502,6 +503,7 @@ impl WriteQueue {
     /// submits.
     #[must_use]
     pub fn in_flight(&self) -> usize {
+        // ordering: acquire half of D1.
         if self.io.is_inherited() { self.untried.lock().len() } else { self.in_flight.load(Ordering::Acquire) }
     }
 

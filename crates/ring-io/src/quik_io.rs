@@ -324,6 +324,7 @@ impl QuikIO {
     pub fn cut(&self, at: u64) -> Result<(), FileError> {
         self.check_process()?;
         self.storage.check()?;
+        // ordering: acquire half of D2.
         if self.attached.swap(true, Ordering::Acquire) {
             return Err(FileError::Attached);
         }
@@ -365,6 +366,7 @@ impl QuikIO {
         let _held = events::hold();
         self.check_process()?;
         self.storage.check()?;
+        // ordering: acquire half of D2.
         if self.attached.swap(true, Ordering::Acquire) {
             return Err(AttachError::Busy);
         }
@@ -414,6 +416,7 @@ impl QuikIO {
 
     /// The queue is gone: the next may come.
     pub(crate) fn release(&self) {
+        // ordering: release half of D2.
         self.attached.store(false, Ordering::Release);
     }
 
@@ -429,7 +432,7 @@ impl QuikIO {
 
     /// A write up to byte `end` of the file is about to be asked for.
     pub(crate) fn note_write_up_to(&self, end: u64) {
-        // Relaxed: the next queue comes behind this one by `attached`.
+        // Relaxed: D2 brings it to the next queue.
         self.written_end.fetch_max(end, Ordering::Relaxed);
     }
 

@@ -65,15 +65,16 @@ impl StateWord {
 
     /// The word as it is now; it may have changed when you look at it.
     ///
-    /// It acquires what the last threads to leave released, so that a thread which keeps the life from ending by other
-    /// means may read the bytes below [`Snapshot::offset`] if the snapshot shows no writer inside.
+    /// It acquires what the last threads to leave released, so that a thread which keeps the generation from ending by
+    /// other means may read the bytes below [`Snapshot::offset`] if the snapshot shows no writer inside.
     #[must_use]
     #[inline]
     pub fn snapshot(&self) -> Snapshot {
+        // ordering: acquire half of E4.
         Snapshot(self.0.load(Acquire))
     }
 
-    /// Seizes `len` bytes of a buffer of `capacity` bytes.
+    /// Reserves `len` bytes of a buffer of `capacity` bytes.
     ///
     /// One load and one addition when `len` is at most [`MAX_OPTIMISTIC_LEN`], a compare-exchange loop for longer ones.
     /// Both decide the same. The loop is lock-free: each failure is another thread's success.
@@ -106,7 +107,7 @@ impl StateWord {
         }
     }
 
-    /// What becomes of an addition that may have run over the end.
+    /// What becomes of an addition that may have overflowed the buffer.
     #[cold]
     fn handle_overflow(&self, before: Snapshot, len: u32, capacity: u32) -> Reserve {
         match before.classify(len, capacity) {
@@ -145,9 +146,9 @@ impl StateWord {
         Self::released(Snapshot(self.0.fetch_sub(change, Relaxed) - change))
     }
 
-    /// Pins the buffer without seizing bytes. As long as the pin is held, this life of the buffer cannot end.
+    /// Pins the buffer without reserving bytes. As long as the pin is held, this generation cannot end.
     ///
-    /// `false` if the life has already come to its flush; then nothing is pinned.
+    /// `false` if the generation has already come to its flush; then nothing is pinned.
     #[must_use]
     pub fn pin(&self) -> bool {
         let mut seen = Snapshot(self.0.load(Relaxed));
@@ -183,14 +184,14 @@ impl StateWord {
         }
     }
 
-    /// Leaves: after a granted range has been filled, after sealing, after entering.
+    /// Leaves the buffer: after filling a granted range, after sealing, after pinning.
     ///
     /// # Panics
     ///
     /// In debug builds, if no writer is inside.
     #[inline]
     pub fn release(&self) -> Released {
-        // ordering: release half of E1.
+        // ordering: release half of E1 and E4.
         let before = Snapshot(self.0.fetch_sub(WRITER, Release));
         debug_assert!(before.writers() > 0, "release from outside: {before:?}");
         Self::released(Snapshot(before.0 - WRITER))
@@ -201,11 +202,12 @@ impl StateWord {
         left.drained().map_or(Released::Pending, Released::Flushable)
     }
 
-    /// Tries to become the one who flushes. From `true` until [`complete`](Self::complete) the bytes are the caller's.
+    /// Tries to become the thread that flushes. From `true` until [`complete`](Self::complete) the bytes are the
+    /// caller's.
     ///
     /// A compare-exchange from exactly the word that was seen: an unconditional "set the bit" could land on a later
-    /// life. If the exchange fails, a writer has come in meanwhile and will see the buffer drained again, or has taken
-    /// the flush.
+    /// generation. If the exchange fails, a writer has come in meanwhile and will see the buffer drained again, or has
+    /// taken the flush.
     #[must_use]
     pub fn try_take_flush(&self, drained: Drained) -> bool {
         // ordering: acquire half of E1.
@@ -232,8 +234,8 @@ impl StateWord {
         self.0.compare_exchange(0, SEALED, Acquire, Relaxed).is_ok()
     }
 
-    /// Begins the next life. `false` if the word is not exactly vacant, for instance because a late arrival is about to
-    /// undo its addition.
+    /// Begins the next generation. `false` if the word is not exactly vacant, for instance because a late arrival is
+    /// about to undo its addition.
     #[must_use]
     pub fn reopen(&self) -> bool {
         // ordering: acquire half of E2, release half of E3.

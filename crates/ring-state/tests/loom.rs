@@ -157,7 +157,7 @@ fn two_writers(name: &'static str, unit: u32, mixed: bool) {
         hit(if buffer.word.snapshot().is_sealed() { &SEALED } else { &OPEN });
         buffer.check_one_life();
     });
-    assert!(SEALED.load(Relaxed) > 0, "nobody sealed");
+    assert!(SEALED.load(Relaxed) > 0, "the buffer was never sealed");
     assert_eq!(OPEN.load(Relaxed), 0, "four units fitted into three");
 }
 
@@ -293,12 +293,12 @@ fn the_flusher_sees_every_byte() {
             assert_eq!(buffer.bytes.get(0), 1);
         }
         writer.join().unwrap();
-        assert!(buffer.word.snapshot().is_flushing(), "nobody took the flush");
+        assert!(buffer.word.snapshot().is_flushing(), "the flush was not taken");
     });
     assert!(BY_WRITER.load(Relaxed) > 0 && BY_SEALER.load(Relaxed) > 0);
 }
 
-/// E2: the flusher reads, completes; the opener writes as the next life's first writer.
+/// E2: the flusher reads, completes; the opener writes as the next generation's first writer.
 #[test]
 fn the_next_life_waits_for_the_flusher() {
     static SECOND_LIFE: Count = Count::new(0);
@@ -307,7 +307,7 @@ fn the_next_life_waits_for_the_flusher() {
         assert!(buffer.append(1, 1));
         assert!(buffer.word.pin());
         let Seal::Sealed { len: 8 } = buffer.word.seal(8) else { panic!("one unit is in") };
-        let Released::Flushable(drained) = buffer.word.release() else { panic!("nobody else is inside") };
+        let Released::Flushable(drained) = buffer.word.release() else { panic!("no other writer is inside") };
         assert!(buffer.word.try_take_flush(drained));
         let opener = {
             let buffer = Arc::clone(&buffer);
@@ -356,7 +356,7 @@ fn the_next_life_sees_what_its_opener_prepared() {
     }
 }
 
-/// A reservation that looked at an open buffer, and added to it in a later state: vacant, or even the next life.
+/// A reservation that looked at an open buffer, and added to it in a later state: vacant, or even the next generation.
 #[test]
 fn a_late_arrival_never_leaves_a_hole() {
     static GRANTED_LATER: Count = Count::new(0);
@@ -394,11 +394,11 @@ fn a_late_arrival_never_leaves_a_hole() {
         let word = buffer.word.snapshot();
         assert!(word.writers() == 0 && word.offset() <= 16, "{word:?}");
     });
-    assert!(GRANTED_LATER.load(Relaxed) > 0, "nobody came so late");
+    assert!(GRANTED_LATER.load(Relaxed) > 0, "no reservation came so late");
     assert!(REOPEN_FAILED.load(Relaxed) > 0, "no addition was in the way");
 }
 
-/// A writer inside keeps the life from ending.
+/// A pin keeps the generation from ending.
 #[test]
 fn a_life_does_not_end_under_a_pin() {
     static INSIDE: Count = Count::new(0);
