@@ -1,7 +1,6 @@
 //! `crash`: lives of the ring over a disk, and all that a power cut may leave of each.
 //!
-//! A run is three lives of one log: the second and the third begin on an image that survived the life before, as after
-//! a reboot.
+//! A run is three lives of one log: the second and the third begin on an image that survived the life before, as after a reboot.
 
 use core::mem;
 use core::panic::AssertUnwindSafe;
@@ -35,8 +34,8 @@ const IMAGES_PER_LIFE: u64 = 8_000;
 const MANY_LIVES: u64 = 30;
 /// One of so many images comes from a real kernel, which takes longer to record.
 const FUSE_SHARE: u64 = 5;
-/// Nothing that a run does waits for anything, so that it takes longer only if somebody waits for ever. In ticks of the
-/// thread that watches, which stand still while the process is stopped.
+/// Nothing that a run does waits for anything, so that it takes longer only if somebody waits for ever. In ticks of the thread that
+/// watches, which stand still while the process is stopped.
 const PATIENCE: u64 = 1_500;
 const TICK: Duration = Duration::from_millis(20);
 
@@ -110,7 +109,7 @@ fn timed(level: &str, explore: impl FnOnce() -> Result<Totals, String>) -> Resul
         ));
     }
     if lives >= MANY_LIVES && imitated == 0 {
-        return Err(format!("in none of {lives} lives was a payload a marker under the key of its file"));
+        return Err(format!("in none of {lives} lives was a payload a mark under the key of its file"));
     }
     let rate = rate(images, begun.elapsed());
     let numbers = [lives, images, torn, killed, leased, imitated].map(count);
@@ -127,7 +126,7 @@ pub(crate) struct Totals {
     far_holes: u64,
     /// Records that went into leases of sessions.
     leased: u64,
-    /// Payloads that were markers under the key of their file.
+    /// Payloads that were marks under the key of their file.
     imitated: u64,
 }
 

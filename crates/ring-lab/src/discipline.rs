@@ -17,7 +17,7 @@ struct Write {
 pub(crate) fn broken(log: &Log, oracle: &Oracle) -> Option<(usize, String)> {
     let mut writes: Vec<Write> = Vec::new();
     let mut call: Option<Call> = None;
-    // What the key of the markers is, and whether it is on stable storage.
+    // What the key of the marks is, and whether it is on stable storage.
     let mut key = (log.key, true);
     for (position, event) in log.events.iter().enumerate() {
         let rule = match event {
@@ -25,7 +25,7 @@ pub(crate) fn broken(log: &Log, oracle: &Oracle) -> Option<(usize, String)> {
                 let (offset, end) = (*offset as usize, *offset as usize + bytes.len());
                 let mut rule = arrival(log, oracle, &writes, offset, bytes);
                 if matches!(key, (Some(_), false)) && prepares(oracle, offset, bytes) {
-                    rule = Err(format!("markers at {offset}..{end} under a key that a power cut would lose"));
+                    rule = Err(format!("marks at {offset}..{end} under a key that a power cut would lose"));
                 }
                 debug_assert_eq!(*write, writes.len(), "writes are counted");
                 let prepares = is_prepared(bytes, offset as u64);
@@ -67,8 +67,7 @@ enum Call {
     Flush(usize),
 }
 
-/// An error is told to one of the calls that it may be about. So no other one is under way that might succeed
-/// meanwhile.
+/// An error is told to one of the calls that it may be about. So no other one is under way that might succeed meanwhile.
 fn one_at_a_time(under_way: &mut Option<Call>, event: &Event) -> Result<(), String> {
     let begins = match *event {
         Event::Arrived { write, synced: true, .. } => Some(Call::SyncedWrite(write)),

@@ -1,10 +1,10 @@
 //! What may be on a disk after the power is cut, at any place of the log.
 //!
-//! On stable storage are the writes that had completed before a flush began that ended in success, and the synced
-//! writes that have completed. The key of the file's markers is there as it was when the last flush began that took it
-//! along, or as it was at any moment since. Of every other write that has arrived, each sector of 512 bytes is there or
-//! not, independently of all others. Once a flush has failed, what it was to cover is never safe again: the kernel may
-//! have dropped it, and the next flush says nothing about it.
+//! On stable storage are the writes that had completed before a flush began that ended in success, and the synced writes that have
+//! completed. The key of the file's marks is there as it was when the last flush began that took it along, or as it was
+//! at any moment since. Of every other write that has arrived, each sector of 512 bytes is there or not, independently
+//! of all others. Once a flush has failed, what it was to cover is never safe again: the kernel may have dropped it,
+//! and the next flush says nothing about it.
 
 use core::ops::Range;
 
@@ -78,7 +78,7 @@ pub(crate) struct Disk<'a> {
     pub(crate) pending: Vec<Pending<'a>>,
     /// A flush that runs, and the writes that it will make stable.
     flushing: Vec<(usize, Vec<usize>)>,
-    /// What the key of the markers may be, oldest first: there is always one, which is on stable storage.
+    /// What the key of the marks may be, oldest first: there is always one, which is on stable storage.
     keys: Vec<Option<Key>>,
     failed: bool,
     now: usize,
@@ -90,7 +90,7 @@ impl<'a> Disk<'a> {
         Self { stable: before.to_vec(), pending, flushing, keys: vec![key], failed: false, now: 0 }
     }
 
-    /// What the key of the markers may be after a power cut, oldest first; the last is the one that programs see.
+    /// What the key of the marks may be after a power cut, oldest first; the last is the one that programs see.
     pub(crate) fn keys(&self) -> &[Option<Key>] {
         &self.keys
     }

@@ -1,9 +1,8 @@
 //! Makes the crash images of a log, one after the other, and has each judged.
 //!
-//! At each place of the log where the set of possible images or what is owed has changed: nothing survives, everything,
-//! all but one write, only one, everything up to one, everything from one on (the newest survives, the oldest is lost);
-//! each write torn at its ends and in its midst; all subsets if there are not too many; and subsets by chance, with
-//! tears by chance.
+//! At each place of the log where the set of possible images or what is owed has changed: nothing survives, everything, all but one write, only one, everything
+//! up to one, everything from one on (the newest survives, the oldest is lost); each write torn at its ends and in its midst; all subsets if
+//! there are not too many; and subsets by chance, with tears by chance.
 
 use core::fmt::Write;
 use core::ops::Range;
@@ -70,7 +69,7 @@ pub(crate) struct Explored {
     pub(crate) positions: u64,
     /// Records that went into leases of sessions.
     pub(crate) leased: u64,
-    /// Payloads that were markers under the key that the file had, in their places.
+    /// Payloads that were marks under the key that the file had, in their places.
     pub(crate) imitated: u64,
     /// One of the images, by chance, with its key, and what was owed then.
     pub(crate) survivor: Vec<u8>,
@@ -147,7 +146,7 @@ struct Explorer<'a> {
 }
 
 impl Explorer<'_> {
-    /// Whether these bytes at `start` hold a marker under the key that the file has.
+    /// Whether these bytes at `start` hold a mark under the key that the file has.
     fn is_mark(&self, start: usize, bytes: &[u8]) -> bool {
         let first = start.next_multiple_of(BLOCK);
         let blocks = bytes.get(first - start..).unwrap_or_default().chunks(BLOCK).zip((first..).step_by(BLOCK));
@@ -294,7 +293,7 @@ pub(crate) fn describe(pending: &[Pending<'_>], choice: &[Take]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{RecordId, encode, marker};
+    use crate::record::{RecordId, encode, mark};
 
     const LEN: usize = 1500;
 
@@ -396,10 +395,10 @@ mod tests {
         said_to_be_stable(verdict([arrived(0, true), Event::Completed { write: 0, written: 1024 }, acknowledged(0)]));
     }
 
-    /// A payload that is a marker of the file takes the first block; `before` and `after` is what happens at the key
+    /// A payload that is a mark of the file takes the first block; `before` and `after` is what happens at the key
     /// before it is written, and before it is acknowledged.
     fn imitated(before: Vec<Event>, after: Vec<Event>) -> Result<u64, String> {
-        let bytes = marker([7; 16], 0).to_vec();
+        let bytes = mark([7; 16], 0).to_vec();
         let (write, written) = (0, BLOCK);
         let payload = Event::Imitated { start: 0, bytes: bytes.clone() };
         let arrived = Event::Arrived { write, offset: 0, bytes, synced: true };

@@ -1,7 +1,7 @@
 //! `faults`: a fault of each kind at every write and at every flush of a short workload, over a real kernel.
 //!
-//! Each time three things are asked: does the workload end; does it say what it has to say; and is every image that a
-//! power cut then might leave in order. A run whose workload was over before it met its fault does not count as tried.
+//! Each time three things are asked: does the workload end; does it say what it has to say; and is every image that a power cut
+//! then might leave in order. A run whose workload was over before it met its fault does not count as tried.
 
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};

@@ -4,8 +4,7 @@
 //!  workload ─▶ log on ext4 or xfs ─▶ loop device ─▶ disk of FUSE ─▶ Log ─▶ image ─▶ loop device, mounted, its journal replayed ─▶ oracle
 //! ```
 //!
-//! A power cut hits the file system's own writes as well: what the oracle judges is the file that the mounted image
-//! has.
+//! A power cut hits the file system's own writes as well: what the oracle judges is the file that the mounted image has.
 
 use core::ops::Range;
 use std::collections::BTreeSet;
@@ -163,8 +162,7 @@ pub(crate) fn explore(log: &Log, bar: &ProgressBar) -> Result<Explored, Violatio
     let mut oracle = Oracle::new(log).map_err(|what| lab(log.events.len(), what))?;
     let mut disk = Disk::new(&log.before, None);
     let mut explored = Explored::default();
-    // Equals `disk.stable` between two images. Most of it is zeros, and only pieces that ever were something else are
-    // looked at.
+    // Equals `disk.stable` between two images. Most of it is zeros, and only pieces that ever were something else are looked at.
     let mut image = log.before.clone();
     let mut pieces: BTreeSet<usize> =
         image.chunks(PIECE).enumerate().filter(|(_, piece)| zeros(piece) < piece.len()).map(|(n, _)| n).collect();
@@ -209,7 +207,7 @@ fn copy(image: &mut [u8], stable: &[u8], ranges: &[Range<usize>]) {
     }
 }
 
-/// What the log is, and the key of its markers, once the file system has been mounted from this image.
+/// What the log is, and the key of its marks, once the file system has been mounted from this image.
 fn content(folder: &Path, image: &[u8], pieces: &BTreeSet<usize>) -> Result<(Vec<u8>, Option<Key>), String> {
     let (path, inner) = (folder.join("image"), folder.join("inner"));
     let _ = fs::create_dir(&inner);

@@ -4,7 +4,7 @@
 use buffer_ring::MemoryDevice;
 
 use crate::random::Random;
-use crate::record::{BLOCK, Key, RecordId, encode, marker};
+use crate::record::{BLOCK, Key, RecordId, encode, mark};
 
 /// Where a payload is taken from.
 pub(crate) trait Source {
@@ -44,14 +44,14 @@ pub(crate) fn payload(random: &mut Random, source: &impl Source, known: &[Key], 
         let address = start + (first + n * BLOCK) as u64;
         let real = source.key().unwrap_or(former);
         let block = match way {
-            0..=2 => marker(real, address).to_vec(),
+            0..=2 => mark(real, address).to_vec(),
             3 => source.read(address as usize, BLOCK),
-            4 => marker(former, address).to_vec(),
-            5 => marker(made_up, address).to_vec(),
+            4 => mark(former, address).to_vec(),
+            5 => mark(made_up, address).to_vec(),
             6 => source.read(elsewhere + n * BLOCK, BLOCK),
             // A batch of another log, and prepared space behind it.
             _ if n == 0 => encode(RecordId { life: u32::MAX, writer: 0, sequence: random.below(100) as u32 }, 700),
-            _ => marker(made_up, address).to_vec(),
+            _ => mark(made_up, address).to_vec(),
         };
         bytes.extend(block);
         bytes.resize(first + (n + 1) * BLOCK, 0);

@@ -1,5 +1,4 @@
-//! One totally ordered log of what happened at the disk and of what the ring told its users: everything else is
-//! computed from it.
+//! One totally ordered log of what happened at the disk and of what the ring told its users: everything else is computed from it.
 
 use core::fmt;
 use std::io;
@@ -42,7 +41,7 @@ pub(crate) enum Event {
     Resized {
         len: u64,
     },
-    /// The key of the file's markers was changed; on stable storage it was not.
+    /// The key of the file's marks was changed; on stable storage it was not.
     KeyChanged {
         key: Option<Key>,
     },
@@ -115,7 +114,7 @@ pub(crate) struct Log {
     /// The disk as it was found: the file of the log, where there is no file system.
     #[serde(with = "sparse")]
     pub(crate) before: Vec<u8>,
-    /// The key of the file's markers then, where there is no file system.
+    /// The key of the file's marks then, where there is no file system.
     pub(crate) key: Option<Key>,
     /// Where in it the log begins.
     pub(crate) start: u64,

@@ -1,8 +1,8 @@
-//! A disk that is a file system of FUSE: a real kernel on one side, on the other one a log of everything that arrives,
-//! and a disk that answers in the order, at the time and with the failure that it was told.
+//! A disk that is a file system of FUSE: a real kernel on one side, on the other one a log of everything that arrives, and a
+//! disk that answers in the order, at the time and with the failure that it was told.
 //!
-//! There are two files: `disk`, and `acks`, into which the workload writes what it was told, after it was told. Both go
-//! through one lock, so the place of an acknowledgement in the log is exact.
+//! There are two files: `disk`, and `acks`, into which the workload writes what it was told, after it was told. Both go through one
+//! lock, so the place of an acknowledgement in the log is exact.
 
 use core::mem;
 use core::time::Duration;
@@ -26,11 +26,11 @@ use crate::record::Key;
 
 const DISK: INodeNo = INodeNo(2);
 const ACKS: INodeNo = INodeNo(3);
-/// The attribute of a file that holds the key of its markers.
+/// The attribute of a file that holds the key of its marks.
 pub(crate) const KEY: &str = "user.ring-io.prepared";
 const TTL: Duration = Duration::from_secs(3600);
 
-/// The key of the markers of the file at `path`.
+/// The key of the marks of the file at `path`.
 pub(crate) fn key_of(path: &Path) -> Option<Key> {
     let mut key = Key::default();
     rustix::fs::getxattr(path, KEY, &mut key).ok().filter(|&len| len == key.len()).map(|_| key)
@@ -73,7 +73,7 @@ type Covered = Option<Option<Key>>;
 #[derive(Debug, Default)]
 struct State {
     bytes: Vec<u8>,
-    /// The key of the markers: an attribute of the disk.
+    /// The key of the marks: an attribute of the disk.
     key: Option<Key>,
     events: Vec<Event>,
     waiting: Vec<Waiting>,

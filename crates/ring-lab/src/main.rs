@@ -6,8 +6,7 @@
 //!                          under a loop device with ext4 or xfs
 //! ```
 //!
-//! A run is recorded once, and all that a power cut might have left is computed from the log. `cargo xtask crash`
-//! starts it.
+//! A run is recorded once, and all that a power cut might have left is computed from the log. `cargo xtask crash` starts it.
 
 mod crash;
 mod discipline;

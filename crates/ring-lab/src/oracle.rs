@@ -1,8 +1,8 @@
 //! Judges a crash image by both bounds.
 //!
-//! *Lower*: what the ring has said to be on stable storage is there, byte for byte, at its address, and so is all that
-//! the file held before. *Upper*: every record that a scan finds had been submitted, was not refused, is whole, and
-//! lies where the ring has put it; so none is there twice, and none is of an older life.
+//! *Lower*: what the ring has said to be on stable storage is there, byte for byte, at its address, and so is all that the file held before.
+//! *Upper*: every record that a scan finds had been submitted, was not refused, is whole, and lies where the ring has put it; so none is there twice, and none is of
+//! an older life.
 
 use core::ops::Range;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,8 +30,7 @@ pub(crate) struct Oracle {
     fates: HashMap<RecordId, Fate>,
     /// Payloads that are no records, by start: whatever is found in them is theirs.
     imitated: BTreeMap<usize, usize>,
-    /// Whether it is known of each record where it is, or that it is nowhere; if not, nothing is known of what lies
-    /// between those acknowledged.
+    /// Whether it is known of each record where it is, or that it is nowhere; if not, nothing is known of what lies between those acknowledged.
     complete: bool,
     now: usize,
     /// Everything below has to be as expected.
@@ -125,8 +124,7 @@ impl Oracle {
         self.acknowledged.values().copied().max().unwrap_or(0).max(self.watermark)
     }
 
-    /// Takes the next event, and looks whether `stable`, of which it has changed these parts, holds what it must by
-    /// now.
+    /// Takes the next event, and looks whether `stable`, of which it has changed these parts, holds what it must by now.
     pub(crate) fn step(&mut self, event: &Event, stable: &[u8], changed: &[Range<usize>]) -> Result<(), String> {
         for range in changed {
             self.owed_within(stable, range.clone())?;
@@ -171,7 +169,7 @@ impl Oracle {
         let owed = self.owed_end().min(image.len());
         let last = owed.saturating_sub(1) / BLOCK * BLOCK;
         for &key in keys.iter().flatten().filter(|_| owed > 0) {
-            // Only if the block of the last owed byte is a marker can all behind it matter.
+            // Only if the block of the last owed byte is a mark can all behind it matter.
             let is_free = image.get(last..last + BLOCK).is_some_and(|block| is_mark(block, last, key));
             let end = if is_free { log_end(image, Some(key)) } else { owed };
             if end < owed {
@@ -201,10 +199,10 @@ impl Oracle {
         self.judge_whole(content)?;
         for (sector, at) in content.chunks(SECTOR).zip((0..).step_by(SECTOR)) {
             let expected = self.expected.get(at..at + sector.len()) == Some(sector);
-            // All that is not zero of a marker is in its first sector; the rest of the block may have become log.
-            let mut marker = sector.to_vec();
-            marker.resize(BLOCK, 0);
-            let prepared = at % BLOCK == 0 && is_prepared(&marker, at as u64);
+            // All that is not zero of a mark is in its first sector; the rest of the block may have become log.
+            let mut mark = sector.to_vec();
+            mark.resize(BLOCK, 0);
+            let prepared = at % BLOCK == 0 && is_prepared(&mark, at as u64);
             if self.complete && !expected && zeros(sector) < sector.len() && !prepared {
                 let head = &sector[..sector.len().min(32)];
                 return Err(format!("the sector at {at} holds what nobody has written there: {head:02x?}"));

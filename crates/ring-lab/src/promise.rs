@@ -37,8 +37,8 @@ impl Promise {
         }
     }
 
-    /// Looks for a hole in `image`, from `from` on, where none may be. Zeros cannot be missed; and what imitates
-    /// prepared space may be there because prepared space is.
+    /// Looks for a hole in `image`, from `from` on, where none may be. Zeros cannot be missed; and what imitates prepared
+    /// space may be there because prepared space is.
     pub(crate) fn check(&self, image: &[u8], expected: &[u8], from: usize) -> Result<(), String> {
         let from = from / SECTOR * SECTOR;
         let sectors = || expected.get(from..).unwrap_or_default().chunks(SECTOR).zip((from..).step_by(SECTOR));
@@ -64,7 +64,7 @@ impl Promise {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{BLOCK, marker};
+    use crate::record::{BLOCK, mark};
 
     fn check(serialized: bool, reach: Option<usize>, holes: &[(usize, usize)]) -> Result<(), String> {
         // Three writes: of a block, of two, of one.
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn prepared_space_that_a_later_payload_imitates_is_not_yet_the_log() {
         let mut expected = vec![1; 4 * BLOCK];
-        expected[3 * BLOCK..].copy_from_slice(&marker([7; 16], 3 * BLOCK as u64));
+        expected[3 * BLOCK..].copy_from_slice(&mark([7; 16], 3 * BLOCK as u64));
         let mut image = vec![0; 4 * BLOCK];
         image[3 * BLOCK..].copy_from_slice(&expected[3 * BLOCK..]);
         let promise = Promise { serialized: true, reach: Some(BLOCK), writes: Vec::new() };

@@ -73,8 +73,8 @@ fn crc(bytes: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Finds the records of `image` from `from` on, as a program would that reopens its log: one after the other, padding
-/// skipped; behind anything that is neither, it goes on at the next block.
+/// Finds the records of `image` from `from` on, as a program would that reopens its log: one after the other, padding skipped; behind
+/// anything that is neither, it goes on at the next block.
 pub(crate) fn scan<E>(
     image: &[u8],
     from: usize,
@@ -94,20 +94,20 @@ pub(crate) fn scan<E>(
     Ok(())
 }
 
-/// Whether `bytes`, which lie at `address`, are nothing but prepared space, as `ring-io` writes it ahead of the log;
-/// the kernel may have cut it at any sector.
+/// Whether `bytes`, which lie at `address`, are nothing but prepared space, as `ring-io` writes it ahead of the log; the kernel may have
+/// cut it at any sector.
 pub(crate) fn is_prepared(mut bytes: &[u8], mut address: u64) -> bool {
-    const MARKER: usize = 40;
+    const MARK: usize = 40;
     while !bytes.is_empty() {
         let inside = address as usize % BLOCK;
         let (piece, rest) = bytes.split_at(bytes.len().min(BLOCK - inside));
         let zeros_from = if inside == 0 {
             let marked =
-                piece.starts_with(b"ring-io free\0\0\0\0") && piece.get(32..MARKER) == Some(&address.to_le_bytes());
+                piece.starts_with(b"ring-io free\0\0\0\0") && piece.get(32..MARK) == Some(&address.to_le_bytes());
             if !marked {
                 return false;
             }
-            MARKER
+            MARK
         } else {
             0
         };
@@ -120,11 +120,11 @@ pub(crate) fn is_prepared(mut bytes: &[u8], mut address: u64) -> bool {
     true
 }
 
-/// The key of a file's markers.
+/// The key of a file's marks.
 pub(crate) type Key = [u8; 16];
 
 /// A block of prepared space, as `ring-io` writes it.
-pub(crate) fn marker(key: Key, address: u64) -> [u8; BLOCK] {
+pub(crate) fn mark(key: Key, address: u64) -> [u8; BLOCK] {
     let mut block = [0; BLOCK];
     block[..16].copy_from_slice(b"ring-io free\0\0\0\0");
     block[16..32].copy_from_slice(&key);
@@ -191,7 +191,7 @@ mod tests {
     fn prepared_space_is_known_by_its_marks_also_in_pieces() {
         let mut space = vec![0; 2 * BLOCK];
         for (n, block) in space.chunks_mut(BLOCK).enumerate() {
-            block.copy_from_slice(&marker([7; 16], ((8 + n) * BLOCK) as u64));
+            block.copy_from_slice(&mark([7; 16], ((8 + n) * BLOCK) as u64));
         }
         let address = 8 * BLOCK as u64;
         assert!(is_prepared(&space, address) && is_prepared(&space[2048..], address + 2048));
@@ -203,14 +203,14 @@ mod tests {
     #[test]
     fn a_log_ends_before_marks_under_the_key_of_its_file() {
         let mut image = vec![1; 2 * BLOCK];
-        (2..5).for_each(|n| image.extend(marker([7; 16], (n * BLOCK) as u64)));
+        (2..5).for_each(|n| image.extend(mark([7; 16], (n * BLOCK) as u64)));
         let ends = |image: &[u8]| [Some([7; 16]), Some([8; 16]), None].map(|key| log_end(image, key) / BLOCK);
         assert_eq!(ends(&image), [2, 5, 5]);
         assert_eq!(ends(&image[..image.len() - 512]), [5, 5, 5]);
         image[3 * BLOCK + 40] = 1;
         assert_eq!(ends(&image), [4, 5, 5]);
         assert_eq!(log_end(&image[2 * BLOCK..3 * BLOCK], Some([7; 16])), BLOCK, "in another place");
-        assert_eq!(log_end(&marker([7; 16], 0), Some([7; 16])), 0);
+        assert_eq!(log_end(&mark([7; 16], 0), Some([7; 16])), 0);
     }
 
     #[test]

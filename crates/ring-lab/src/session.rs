@@ -32,7 +32,7 @@ pub(crate) struct Plan {
     pub(crate) hands: Option<Hands>,
     pub(crate) appends: usize,
     pub(crate) before: Vec<u8>,
-    /// The key of its markers.
+    /// The key of its marks.
     pub(crate) key: Option<Key>,
     /// How much of `before` is known to be log.
     pub(crate) owed: usize,
@@ -50,8 +50,7 @@ pub(crate) struct Recorded {
     pub(crate) met: bool,
 }
 
-/// Whether there is a level beyond memory here. If there is none although there has to be (`BUFFER_RING_REQUIRE_ROOT`),
-/// that is an error.
+/// Whether there is a level beyond memory here. If there is none although there has to be (`BUFFER_RING_REQUIRE_ROOT`), that is an error.
 pub(crate) fn is_available() -> Result<bool, String> {
     let Some(why) = missing() else { return Ok(true) };
     if env::var_os("BUFFER_RING_REQUIRE_ROOT").is_some() {

@@ -1,7 +1,7 @@
 //! One life of a ring over a disk in memory, in one thread, with every choice made by a seed: the same log each time.
 //!
-//! Writers are told apart by numbers, not by threads: their appends interleave with each other, with reservations that
-//! stay open, and with a disk that completes writes when it likes.
+//! Writers are told apart by numbers, not by threads: their appends interleave with each other, with reservations that stay open,
+//! and with a disk that completes writes when it likes.
 
 use core::mem;
 use core::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ use crate::hand::{Hand, Hands};
 use crate::imitate;
 use crate::log::{Event, Log};
 use crate::random::Random;
-use crate::record::{BLOCK, HEADER, Key, RecordId, encode, log_end, marker};
+use crate::record::{BLOCK, HEADER, Key, RecordId, encode, log_end, mark};
 
 const WRITERS: usize = 4;
 const EIO: i32 = 5;
@@ -42,7 +42,7 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// As a tool leaves it that copies files: without its key, with the one of another log, or with markers of another
+    /// As a tool leaves it that copies files: without its key, with the one of another log, or with marks of another
     /// log behind it.
     fn copied(mut self, random: &mut Random) -> Self {
         let foreign = [random.next(), random.next()].map(u64::to_le_bytes).concat().try_into().expect("16 bytes");
@@ -54,7 +54,7 @@ impl Found {
             2 => {
                 for _ in 0..random.up_to(3) {
                     let address = self.image.len() as u64;
-                    self.image.extend(marker(foreign, address));
+                    self.image.extend(mark(foreign, address));
                 }
             }
             _ => {}
@@ -97,8 +97,7 @@ pub(crate) fn simulate(seed: u64, life: u32, found: Found) -> Result<Log, String
     record(&device, &events, &ring);
     let fault = plan_faults(&device, &mut random, faults);
     let setting = format!(
-        "memory, {mode:?}, {write_mode:?}, {capacity} buffers of {buffer_size}, {hands:?}, life {life}, \
-         {prepare} prepared, faults: {fault}"
+        "memory, {mode:?}, {write_mode:?}, {capacity} buffers of {buffer_size}, {hands:?}, life {life}, {prepare} prepared, faults: {fault}"
     );
     let thirst = random.pick(&[1, 3, 6, 15]);
     let mut life = Life {
@@ -144,8 +143,7 @@ fn fill(device: &MemoryDevice, before: &[u8]) -> Result<(), String> {
     ring.close().map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// Has everything that happens at the device written down; while a sync runs, completions are taken from it, as another
-/// thread might do.
+/// Has everything that happens at the device written down; while a sync runs, completions are taken from it, as another thread might do.
 fn record(device: &MemoryDevice, events: &Arc<Mutex<Vec<Event>>>, ring: &Arc<BufferRing>) {
     let (events, ring) = (Arc::clone(events), Arc::downgrade(ring));
     let arrived = Mutex::new(Vec::<Vec<u8>>::new());

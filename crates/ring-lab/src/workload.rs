@@ -1,8 +1,7 @@
-//! What a child process does to a log: several threads append through the public interface, and write down what they
-//! are told.
+//! What a child process does to a log: several threads append through the public interface, and write down what they are told.
 //!
-//! `workload --log FILE --acks FILE --seed S`: what the ring looks like, and who appends what in which way, follows
-//! from the seed. An error of the ring is no failure of the workload: it is told in the last line.
+//! `workload --log FILE --acks FILE --seed S`: what the ring looks like, and who appends what in which way, follows from the seed. An
+//! error of the ring is no failure of the workload: it is told in the last line.
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
