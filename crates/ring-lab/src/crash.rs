@@ -1,6 +1,8 @@
-//! `crash`: lives of the ring over a disk, and all that a power cut may leave of each.
+//! `crash`: incarnations of a ring, from opening to end, over a disk, and everything that a power cut may leave of
+//! each.
 //!
-//! A run is three lives of one log: the second and the third begin on an image that survived the life before, as after a reboot.
+//! A run is three incarnations of one log: the second and the third begin on an image that survived the one before,
+//! as after a reboot.
 
 use core::mem;
 use core::panic::AssertUnwindSafe;
@@ -18,24 +20,24 @@ use indicatif::ProgressBar;
 
 use crate::explore::{Explored, explore};
 use crate::filesystem::{self, FileSystem};
+use crate::incarnation::{self, Plan};
 use crate::log::Log;
 use crate::random::Random;
 use crate::report::{self, count, rate, table};
-use crate::session::{self, Plan};
 use crate::simulate::{Found, simulate};
 
 const IMAGES: u64 = 1_000_000;
 const FS_IMAGES: u64 = 50;
-/// Of a life under a file system.
-const FS_IMAGES_PER_LIFE: u64 = 10;
-const LIVES: u32 = 3;
-const IMAGES_PER_LIFE: u64 = 8_000;
-/// In so many lives sessions must have had leases.
-const MANY_LIVES: u64 = 30;
-/// One of so many images comes from a real kernel, which takes longer to record.
+/// Of an incarnation under a file system.
+const FS_IMAGES_PER_INCARNATION: u64 = 10;
+const INCARNATIONS: u32 = 3;
+const IMAGES_PER_INCARNATION: u64 = 8_000;
+/// In so many incarnations writers must have had leases.
+const MANY_INCARNATIONS: u64 = 30;
+/// One of this many images comes from a real kernel, which takes longer to record.
 const FUSE_SHARE: u64 = 5;
-/// Nothing that a run does waits for anything, so that it takes longer only if somebody waits for ever. In ticks of the thread that
-/// watches, which stand still while the process is stopped.
+/// Nothing that a run does waits for the outside, so it takes longer only if a thread waits for ever. In ticks of the
+/// watching thread, which stand still while the process is stopped.
 const PATIENCE: u64 = 1_500;
 const TICK: Duration = Duration::from_millis(20);
 
@@ -44,16 +46,16 @@ pub(crate) struct Options {
     /// About how many images
     #[arg(long)]
     images: Option<u64>,
-    /// Of the first run; the next has the next one
+    /// Seed of the first run; each further run has the next one
     #[arg(long)]
     seed: Option<u64>,
     /// Over which disks
     #[arg(long, value_enum, default_value_t = Level::All)]
     level: Level,
-    /// Under this file system, on a loop device: 50 images if nothing else is said
+    /// Under this file system, on a loop device: 50 images by default
     #[arg(long, value_enum)]
     fs: Option<FileSystem>,
-    /// Only this log, of a failure that was kept
+    /// Only this log, kept from a failure
     #[arg(long)]
     log: Option<PathBuf>,
     /// With a log: show what is in it
@@ -81,16 +83,17 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
         return under(system, seed, options.images.unwrap_or(FS_IMAGES));
     }
     let images = options.images.unwrap_or(IMAGES);
-    let heading = ["level", "lives", "images", "torn", "of kills", "in leases", "imitated", "violations", "images/s"];
+    let heading =
+        ["level", "incarnations", "images", "torn", "of kills", "in leases", "imitated", "violations", "images/s"];
     let heading = heading.map(str::to_owned).to_vec();
     let mut rows = vec![heading];
     if options.level != Level::Fuse {
         let share = if options.level == Level::All { images - images / FUSE_SHARE } else { images };
         rows.push(timed("memory", || in_memory(seed, share))?);
     }
-    if options.level != Level::Memory && session::is_available()? {
+    if options.level != Level::Memory && incarnation::is_available()? {
         let share = if options.level == Level::All { images / FUSE_SHARE } else { images };
-        rows.push(timed("disk of FUSE", || on_fuse(seed, share))?);
+        rows.push(timed("FUSE disk", || on_fuse(seed, share))?);
     }
     print!("{}", table(&rows));
     Ok(())
@@ -99,40 +102,40 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
 /// A row of the closing table.
 fn timed(level: &str, explore: impl FnOnce() -> Result<Totals, String>) -> Result<Vec<String>, String> {
     let begun = Instant::now();
-    let Totals { lives, images, torn, killed, far_holes, leased, imitated } = explore()?;
-    if lives >= MANY_LIVES && leased == 0 {
-        return Err(format!("in none of {lives} lives has a session had a lease"));
+    let Totals { incarnations, images, torn, killed, far_holes, leased, imitated } = explore()?;
+    if incarnations >= MANY_INCARNATIONS && leased == 0 {
+        return Err(format!("in none of {incarnations} incarnations did a writer have a lease"));
     }
-    if lives >= MANY_LIVES && (killed == 0 || far_holes == 0) {
+    if incarnations >= MANY_INCARNATIONS && (killed == 0 || far_holes == 0) {
         return Err(format!(
-            "of {lives} lives there were {killed} images of kills, and {far_holes} holes that no kill leaves"
+            "{incarnations} incarnations had {killed} images of kills, and {far_holes} holes that no kill leaves"
         ));
     }
-    if lives >= MANY_LIVES && imitated == 0 {
-        return Err(format!("in none of {lives} lives was a payload a mark under the key of its file"));
+    if incarnations >= MANY_INCARNATIONS && imitated == 0 {
+        return Err(format!("in none of {incarnations} incarnations was a payload a marker under the key of its file"));
     }
     let rate = rate(images, begun.elapsed());
-    let numbers = [lives, images, torn, killed, leased, imitated].map(count);
+    let numbers = [incarnations, images, torn, killed, leased, imitated].map(count);
     Ok([vec![level.to_owned()], numbers.to_vec(), vec!["0".into(), rate]].concat())
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Totals {
-    lives: u64,
+    incarnations: u64,
     images: u64,
     torn: u64,
     killed: u64,
-    /// Of power cuts, that a kill could not have left: so the promise is not made where it does not hold.
+    /// Of power cuts, with holes that a kill could not have left: so the promise is not made where it does not hold.
     far_holes: u64,
-    /// Records that went into leases of sessions.
+    /// Records that went into leases of writers.
     leased: u64,
-    /// Payloads that were marks under the key of their file.
+    /// Payloads that were markers under the key of their file.
     imitated: u64,
 }
 
 impl Totals {
     fn add(&mut self, explored: &Explored) {
-        self.lives += 1;
+        self.incarnations += 1;
         self.images += explored.images;
         self.torn += explored.torn;
         self.killed += explored.killed;
@@ -161,7 +164,7 @@ fn replay(path: &Path, show: bool) -> Result<(), String> {
     }
 }
 
-/// What one thread is at: the seed of its run, and since which tick.
+/// What one thread does: the seed of its run, and since which tick.
 #[derive(Default)]
 struct Bench {
     seed: AtomicU64,
@@ -205,7 +208,7 @@ fn in_memory(seed: u64, images: u64) -> Result<Totals, String> {
                 if now.saturating_sub(bench.since.load(Relaxed)) > PATIENCE {
                     let seed = bench.seed.load(Relaxed);
                     eprintln!(
-                        "run {seed}: somebody waits for ever\n  replay: cargo xtask crash --seed {seed} --images 1"
+                        "run {seed}: a thread waits for ever\n  replay: cargo xtask crash --seed {seed} --images 1"
                     );
                     process::exit(1);
                 }
@@ -221,10 +224,10 @@ fn run(seed: u64, bar: &ProgressBar, tried: &AtomicU64) -> Result<Vec<Explored>,
     let mut random = Random::new(seed);
     let mut last = Explored::default();
     let mut all = Vec::new();
-    for life in 1..=LIVES {
+    for incarnation in 1..=INCARNATIONS {
         let before = Found { image: mem::take(&mut last.survivor), key: last.key, owed: last.owed_end };
-        let mut log = simulate(random.next(), life, before)?;
-        log.images = IMAGES_PER_LIFE;
+        let mut log = simulate(random.next(), incarnation, before)?;
+        log.images = IMAGES_PER_INCARNATION;
         let explored = explore(&log, |images| {
             bar.inc(images);
             tried.fetch_add(images, Relaxed);
@@ -235,10 +238,10 @@ fn run(seed: u64, bar: &ProgressBar, tried: &AtomicU64) -> Result<Vec<Explored>,
     Ok(all)
 }
 
-/// Runs over disks of FUSE, in a process of their own each, through io_uring and positioned writes in turn.
+/// Runs over FUSE disks, in a process of their own each, through io_uring and positioned writes in turn.
 fn on_fuse(seed: u64, images: u64) -> Result<Totals, String> {
-    let engines = session::engines()?;
-    let bar = report::progress("crash images, disks of FUSE", images);
+    let engines = incarnation::engines()?;
+    let bar = report::progress("crash images, FUSE disks", images);
     let mut totals = Totals::default();
     for seed in seed.. {
         if totals.images >= images {
@@ -247,10 +250,10 @@ fn on_fuse(seed: u64, images: u64) -> Result<Totals, String> {
         let mut random = Random::new(seed);
         let engine = engines[seed as usize % engines.len()];
         let mut last = Explored::default();
-        for life in 1..=LIVES {
+        for incarnation in 1..=INCARNATIONS {
             let plan = Plan {
                 seed: random.next(),
-                life,
+                incarnation,
                 engine,
                 hands: None,
                 appends: 20,
@@ -258,9 +261,9 @@ fn on_fuse(seed: u64, images: u64) -> Result<Totals, String> {
                 key: last.key,
                 owed: last.owed_end,
                 fault: None,
-                images: IMAGES_PER_LIFE,
+                images: IMAGES_PER_INCARNATION,
             };
-            let log = session::record(&plan).map_err(|what| format!("run {seed}: {what}"))?.log;
+            let log = incarnation::record(&plan).map_err(|what| format!("run {seed}: {what}"))?.log;
             let explored = explore(&log, |images| bar.inc(images));
             last = explored.map_err(|violation| report::violation(&log, &violation))?;
             totals.add(&last);
@@ -272,10 +275,10 @@ fn on_fuse(seed: u64, images: u64) -> Result<Totals, String> {
 
 /// Runs under a file system; each image is mounted.
 fn under(system: FileSystem, seed: u64, images: u64) -> Result<(), String> {
-    if !session::is_available()? {
+    if !incarnation::is_available()? {
         return Ok(());
     }
-    let engines = session::engines()?;
+    let engines = incarnation::engines()?;
     let bar = report::progress(&format!("crash images, {}", system.name()), images);
     let begun = Instant::now();
     let mut totals = Totals::default();
@@ -284,14 +287,15 @@ fn under(system: FileSystem, seed: u64, images: u64) -> Result<(), String> {
             break;
         }
         let engine = engines[seed as usize % engines.len()];
-        let log = filesystem::record(seed, system, engine, FS_IMAGES_PER_LIFE.min(images - totals.images))?;
+        let log = filesystem::record(seed, system, engine, FS_IMAGES_PER_INCARNATION.min(images - totals.images))?;
         let explored = filesystem::explore(&log, &bar);
         totals.add(&explored.map_err(|violation| report::violation(&log, &violation))?);
     }
     bar.finish_and_clear();
-    let heading = ["level", "lives", "images", "violations", "images/s"].map(str::to_owned).to_vec();
-    let Totals { lives, images, .. } = totals;
-    let row = [system.name().into(), count(lives), count(images), "0".into(), rate(images, begun.elapsed())].to_vec();
+    let heading = ["level", "incarnations", "images", "violations", "images/s"].map(str::to_owned).to_vec();
+    let Totals { incarnations, images, .. } = totals;
+    let row =
+        [system.name().into(), count(incarnations), count(images), "0".into(), rate(images, begun.elapsed())].to_vec();
     print!("{}", table(&[heading, row]));
     Ok(())
 }

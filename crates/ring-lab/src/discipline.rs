@@ -2,14 +2,14 @@
 
 use crate::log::{Event, Log};
 use crate::oracle::Oracle;
-use crate::record::is_prepared;
+use crate::record::is_preallocated;
 
 struct Write {
     offset: usize,
     end: usize,
-    /// Whether it writes no log, but prepares space for it.
+    /// Whether it writes no log, but preallocates space for it.
     prepares: bool,
-    /// How it came back, when it did: how many bytes are in the file.
+    /// How it completed, when it did: how many bytes are in the file.
     outcome: Option<usize>,
 }
 
@@ -17,7 +17,7 @@ struct Write {
 pub(crate) fn broken(log: &Log, oracle: &Oracle) -> Option<(usize, String)> {
     let mut writes: Vec<Write> = Vec::new();
     let mut call: Option<Call> = None;
-    // What the key of the marks is, and whether it is on stable storage.
+    // The key of the markers, and whether it is on stable storage.
     let mut key = (log.key, true);
     for (position, event) in log.events.iter().enumerate() {
         let rule = match event {
@@ -25,10 +25,10 @@ pub(crate) fn broken(log: &Log, oracle: &Oracle) -> Option<(usize, String)> {
                 let (offset, end) = (*offset as usize, *offset as usize + bytes.len());
                 let mut rule = arrival(log, oracle, &writes, offset, bytes);
                 if matches!(key, (Some(_), false)) && prepares(oracle, offset, bytes) {
-                    rule = Err(format!("marks at {offset}..{end} under a key that a power cut would lose"));
+                    rule = Err(format!("markers at {offset}..{end} under a key that a power cut would lose"));
                 }
                 debug_assert_eq!(*write, writes.len(), "writes are counted");
-                let prepares = is_prepared(bytes, offset as u64);
+                let prepares = is_preallocated(bytes, offset as u64);
                 writes.push(Write { offset, end, prepares, outcome: None });
                 rule
             }
@@ -60,14 +60,15 @@ pub(crate) fn broken(log: &Log, oracle: &Oracle) -> Option<(usize, String)> {
     None
 }
 
-/// What makes the disk flush its cache.
+/// An operation that makes the disk flush its cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {
     SyncedWrite(usize),
     Flush(usize),
 }
 
-/// An error is told to one of the calls that it may be about. So no other one is under way that might succeed meanwhile.
+/// An error is reported to one of the calls that it may concern. So no other one may be in flight that might succeed
+/// meanwhile.
 fn one_at_a_time(under_way: &mut Option<Call>, event: &Event) -> Result<(), String> {
     let begins = match *event {
         Event::Arrived { write, synced: true, .. } => Some(Call::SyncedWrite(write)),
@@ -80,7 +81,7 @@ fn one_at_a_time(under_way: &mut Option<Call>, event: &Event) -> Result<(), Stri
         _ => None,
     };
     if let (Some(second), Some(first)) = (begins, *under_way) {
-        return Err(format!("{second:?} while {first:?} is under way"));
+        return Err(format!("{second:?} while {first:?} is in flight"));
     }
     match ends {
         Some(_) if ends == *under_way => *under_way = None,
@@ -89,9 +90,9 @@ fn one_at_a_time(under_way: &mut Option<Call>, event: &Event) -> Result<(), Stri
     Ok(())
 }
 
-/// Whether this write is the queue's own, and no payload that looks like one.
+/// Whether this write is the queue's own, not a payload that looks like one.
 fn prepares(oracle: &Oracle, offset: usize, bytes: &[u8]) -> bool {
-    is_prepared(bytes, offset as u64) && oracle.expected().get(offset..offset + bytes.len()) != Some(bytes)
+    is_preallocated(bytes, offset as u64) && oracle.expected().get(offset..offset + bytes.len()) != Some(bytes)
 }
 
 fn arrival(log: &Log, oracle: &Oracle, writes: &[Write], offset: usize, bytes: &[u8]) -> Result<(), String> {
@@ -110,7 +111,7 @@ fn arrival(log: &Log, oracle: &Oracle, writes: &[Write], offset: usize, bytes: &
             Some(_) => {}
         }
     }
-    if is_prepared(bytes, offset as u64) {
+    if is_preallocated(bytes, offset as u64) {
         return Ok(());
     }
     if log.serialized && writes.iter().any(|earlier| !earlier.prepares && earlier.outcome.is_none()) {

@@ -1,10 +1,10 @@
-//! What may be on a disk after the power is cut, at any place of the log.
+//! What may be on a disk after a power cut, at any position of the log.
 //!
-//! On stable storage are the writes that had completed before a flush began that ended in success, and the synced writes that have
-//! completed. The key of the file's marks is there as it was when the last flush began that took it along, or as it was
-//! at any moment since. Of every other write that has arrived, each sector of 512 bytes is there or not, independently
-//! of all others. Once a flush has failed, what it was to cover is never safe again: the kernel may have dropped it,
-//! and the next flush says nothing about it.
+//! On stable storage are the writes that had completed before a flush began that ended in success, and the synced
+//! writes that have completed. The key of the file's markers is there as it was when the last flush began that
+//! covered it, or as it was at any moment since. Of every other write that has arrived, each sector of 512 bytes is
+//! there or not, independently of all others. Once a flush has failed, what it should have covered is never safe
+//! again: the kernel may have dropped it, and the next flush does not report that.
 
 use core::ops::Range;
 
@@ -23,9 +23,9 @@ pub(crate) struct Pending<'a> {
     live: Vec<bool>,
     synced: bool,
     arrived: usize,
-    /// When it came back, and so was over.
+    /// When it completed.
     ended: Option<usize>,
-    /// How many of its bytes were then written; of one that failed that is not known.
+    /// How many of its bytes were then written; unknown for one that failed.
     completed: Option<usize>,
     doubtful: bool,
 }
@@ -43,18 +43,18 @@ impl Pending<'_> {
         n * SECTOR..((n + 1) * SECTOR).min(self.bytes.len())
     }
 
-    /// Whether it may still be on its way, or has failed: then any part of it may be there, even where nothing that
-    /// came back is lost.
+    /// Whether it may still be in flight, or has failed: then any part of it may be there, even where no completed
+    /// write is lost.
     pub(crate) fn is_open(&self) -> bool {
         self.completed.is_none()
     }
 
-    /// Whether a sector of it is in the file, as far as the disk has said so.
+    /// Whether a sector of it is in the file, as far as the disk has reported.
     pub(crate) fn has_completed(&self, sector: usize) -> bool {
         self.completed.is_some_and(|written| written == self.bytes.len() || sector < written / SECTOR)
     }
 
-    /// Copies the live sectors that `taken` wants into `image`.
+    /// Copies the live sectors that `taken` selects into `image`.
     pub(crate) fn apply(&self, image: &mut Vec<u8>, taken: impl Fn(usize) -> bool) {
         for n in (0..self.live.len()).filter(|&n| self.live[n] && taken(n)) {
             put(image, self.offset, self.bytes, self.sector(n));
@@ -76,9 +76,9 @@ pub(crate) struct Disk<'a> {
     pub(crate) stable: Vec<u8>,
     /// In order of arrival.
     pub(crate) pending: Vec<Pending<'a>>,
-    /// A flush that runs, and the writes that it will make stable.
+    /// A flush in flight, and the writes that it will make stable.
     flushing: Vec<(usize, Vec<usize>)>,
-    /// What the key of the marks may be, oldest first: there is always one, which is on stable storage.
+    /// What the key of the markers may be, oldest first: there is always one, which is on stable storage.
     keys: Vec<Option<Key>>,
     failed: bool,
     now: usize,
@@ -90,12 +90,12 @@ impl<'a> Disk<'a> {
         Self { stable: before.to_vec(), pending, flushing, keys: vec![key], failed: false, now: 0 }
     }
 
-    /// What the key of the marks may be after a power cut, oldest first; the last is the one that programs see.
+    /// What the key of the markers may be after a power cut, oldest first; the last is the one that programs see.
     pub(crate) fn keys(&self) -> &[Option<Key>] {
         &self.keys
     }
 
-    /// Takes the next event, and says which bytes of `stable` it has changed.
+    /// Takes the next event, and returns which bytes of `stable` it has changed.
     pub(crate) fn step(&mut self, event: &'a Event) -> Vec<Range<usize>> {
         self.now += 1;
         match event {
@@ -179,7 +179,7 @@ impl<'a> Disk<'a> {
         changed
     }
 
-    /// What was over before a write arrived that is stable now can no longer come through in its sector.
+    /// A write that completed before a now stable one arrived can no longer show in its sectors.
     fn supersede(&mut self, arrived: usize, address: usize) {
         for older in &mut self.pending {
             let before = older.ended.is_some_and(|ended| ended < arrived);

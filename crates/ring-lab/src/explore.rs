@@ -1,8 +1,9 @@
 //! Makes the crash images of a log, one after the other, and has each judged.
 //!
-//! At each place of the log where the set of possible images or what is owed has changed: nothing survives, everything, all but one write, only one, everything
-//! up to one, everything from one on (the newest survives, the oldest is lost); each write torn at its ends and in its midst; all subsets if
-//! there are not too many; and subsets by chance, with tears by chance.
+//! At each position of the log where the set of possible images, or of what must survive, has changed: nothing
+//! survives, everything, all but one write, only one, everything up to one, everything from one on (the newest
+//! survives, the oldest is lost); each write torn at its ends and in the middle; all subsets if there are not too
+//! many; and random subsets, with random tears.
 
 use core::fmt::Write;
 use core::ops::Range;
@@ -13,11 +14,11 @@ use crate::log::{Event, Log};
 use crate::oracle::Oracle;
 use crate::promise::Promise;
 use crate::random::Random;
-use crate::record::{BLOCK, Key, is_mark};
+use crate::record::{BLOCK, Key, is_marker};
 
-/// All subsets of so many writes are tried at a place.
+/// Up to this many writes, all subsets are tried at a position.
 const ALL_SUBSETS: usize = 10;
-/// Of so many writes, each is taken by itself: the oldest, and the newest.
+/// This many writes are taken by themselves: the oldest, and the newest.
 const BY_ITSELF: (usize, usize) = (4, 12);
 
 /// What becomes of one write.
@@ -31,7 +32,7 @@ pub(crate) enum Take {
     Tail(usize),
     Without(usize),
     Only(usize),
-    /// Each by the toss of a coin.
+    /// Each at random.
     Torn(u64),
 }
 
@@ -49,7 +50,7 @@ impl Take {
     }
 }
 
-/// An image that must not be.
+/// An illegal image.
 #[derive(Clone, Debug)]
 pub(crate) struct Violation {
     pub(crate) position: usize,
@@ -62,16 +63,16 @@ pub(crate) struct Violation {
 pub(crate) struct Explored {
     pub(crate) images: u64,
     pub(crate) torn: u64,
-    /// Of a killed process, which has lost nothing that came back.
+    /// Of a killed process, which has lost no completed write.
     pub(crate) killed: u64,
     /// Of a power cut, with a hole that a killed process could not have left.
     pub(crate) far_holes: u64,
     pub(crate) positions: u64,
-    /// Records that went into leases of sessions.
+    /// Records that went into leases of writers.
     pub(crate) leased: u64,
-    /// Payloads that were marks under the key that the file had, in their places.
+    /// Payloads that were markers under the key that the file had, in their places.
     pub(crate) imitated: u64,
-    /// One of the images, by chance, with its key, and what was owed then.
+    /// One random image, with its key, and what must have survived then.
     pub(crate) survivor: Vec<u8>,
     pub(crate) key: Option<Key>,
     pub(crate) owed_end: usize,
@@ -104,7 +105,7 @@ pub(crate) fn explore(log: &Log, mut progress: impl FnMut(u64)) -> Result<Explor
             explorer.explored.leased += records;
         }
         if let Event::Imitated { start, bytes } = event {
-            explorer.explored.imitated += u64::from(explorer.is_mark(*start as usize, bytes));
+            explorer.explored.imitated += u64::from(explorer.is_marker(*start as usize, bytes));
         }
         if matters(event) {
             let before = explorer.explored.images;
@@ -123,7 +124,7 @@ pub(crate) fn explore(log: &Log, mut progress: impl FnMut(u64)) -> Result<Explor
     Ok(explorer.explored)
 }
 
-/// Whether there are new images after it, or new debts.
+/// Whether there are new images after it, or more that must survive.
 fn matters(event: &Event) -> bool {
     matches!(
         event,
@@ -146,21 +147,21 @@ struct Explorer<'a> {
 }
 
 impl Explorer<'_> {
-    /// Whether these bytes at `start` hold a mark under the key that the file has.
-    fn is_mark(&self, start: usize, bytes: &[u8]) -> bool {
+    /// Whether these bytes at `start` hold a marker under the key that the file has.
+    fn is_marker(&self, start: usize, bytes: &[u8]) -> bool {
         let first = start.next_multiple_of(BLOCK);
         let blocks = bytes.get(first - start..).unwrap_or_default().chunks(BLOCK).zip((first..).step_by(BLOCK));
         let key = self.disk.keys().last().copied().flatten();
-        key.is_some_and(|key| blocks.into_iter().any(|(block, address)| is_mark(block, address, key)))
+        key.is_some_and(|key| blocks.into_iter().any(|(block, address)| is_marker(block, address, key)))
     }
 
     fn place(&mut self, oracle: &Oracle, event: &Event) -> Result<(), (String, String)> {
         let count = self.disk.pending.len();
         let mut choices = self.directed();
         let by_hand = choices.len();
-        let told = matches!(event, Event::Acknowledged { .. } | Event::FlushEnded { .. });
+        let reported = matches!(event, Event::Acknowledged { .. } | Event::FlushEnded { .. });
         let subsets = 1_usize << count.min(usize::BITS as usize - 1);
-        if count <= ALL_SUBSETS && (subsets <= self.per_place || told && subsets <= 8 * self.per_place) {
+        if count <= ALL_SUBSETS && (subsets <= self.per_place || reported && subsets <= 8 * self.per_place) {
             choices.extend((0..subsets).map(|bits| subset(count, |n| bits >> n & 1 == 1)));
         }
         while count > 0 && choices.len() < self.per_place.max(by_hand + 4) {
@@ -198,7 +199,7 @@ impl Explorer<'_> {
         self.explored.torn += u64::from(choice.iter().any(|take| !matches!(take, Take::Lost | Take::Whole)));
         let verdict = oracle.judge(&self.image, &differs);
         let verdict = verdict.and_then(|()| oracle.judge_end(&self.image, self.disk.keys()));
-        // One in many: it is only to be seen that there are some.
+        // One in many: enough to see that there are some.
         if oracle.is_complete() && self.explored.images.is_multiple_of(64) {
             self.explored.far_holes += u64::from(self.holes(oracle).is_err());
         }
@@ -206,8 +207,8 @@ impl Explorer<'_> {
         verdict.map_err(|what| (describe(&self.disk.pending, choice), what))
     }
 
-    /// The images of a killed process: all that came back is there, and of what did not each write is there, or not, or
-    /// in part.
+    /// The images of a killed process: all completed writes are there, and each other one is there, or not, or in
+    /// part.
     fn killed(&mut self, oracle: &Oracle) -> Result<(), (String, String)> {
         if !oracle.is_complete() {
             return Ok(());
@@ -229,7 +230,7 @@ impl Explorer<'_> {
             let verdict = oracle.judge(&self.image, &differs).and_then(|()| self.holes(oracle));
             self.restore(&differs);
             let all = format!(
-                "the process is killed, all that came back is there, and {}",
+                "the process is killed, all completed writes are there, and {}",
                 describe(&self.disk.pending, &choice)
             );
             verdict.map_err(|what| (all, what))?;
@@ -252,7 +253,7 @@ impl Explorer<'_> {
         }
     }
 
-    /// Keeps an image by chance, for the next life; and looks at all of it, as that life might.
+    /// Keeps a random image for the next incarnation, and checks all of it, as that incarnation might.
     fn survive(&mut self, oracle: &Oracle) -> Result<(), (String, String)> {
         let choice = by_chance(&mut self.random, &self.disk.pending);
         let mut image = self.disk.stable.clone();
@@ -267,7 +268,7 @@ impl Explorer<'_> {
     }
 }
 
-/// A subset by chance, with tears by chance: of each few, some, or many.
+/// A random subset, with random tears: few, some, or many of each.
 pub(crate) fn by_chance(random: &mut Random, pending: &[Pending<'_>]) -> Vec<Take> {
     let (lost, torn) = (random.below(101), random.below(101));
     let one = |_: &Pending<'_>| match random.chance(lost) {
@@ -293,12 +294,12 @@ pub(crate) fn describe(pending: &[Pending<'_>], choice: &[Take]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{RecordId, encode, mark};
+    use crate::record::{RecordId, encode, marker};
 
     const LEN: usize = 1500;
 
     fn record(sequence: u32) -> RecordId {
-        RecordId { life: 1, writer: 0, sequence }
+        RecordId { incarnation: 1, writer: 0, sequence }
     }
 
     /// A block with one record.
@@ -333,7 +334,7 @@ mod tests {
         Event::Acknowledged { record: record(sequence) }
     }
 
-    /// What an exploration says to two records that are appended, and then `events`.
+    /// The verdict of an exploration on two appended records, and then `events`.
     fn verdict(events: impl IntoIterator<Item = Event>) -> Result<u64, String> {
         let events = [appended(0), appended(1)].into_iter().flatten().chain(events).collect();
         let (before, setting, file_system) = (Vec::new(), "by hand".to_owned(), None);
@@ -354,7 +355,7 @@ mod tests {
 
     fn said_to_be_stable(verdict: Result<u64, String>) {
         let what = verdict.expect_err("a violation");
-        assert!(what.contains("were said to be stable"), "{what}");
+        assert!(what.contains("were reported stable"), "{what}");
     }
 
     #[test]
@@ -395,10 +396,10 @@ mod tests {
         said_to_be_stable(verdict([arrived(0, true), Event::Completed { write: 0, written: 1024 }, acknowledged(0)]));
     }
 
-    /// A payload that is a mark of the file takes the first block; `before` and `after` is what happens at the key
+    /// A payload that is a marker of the file takes the first block; `before` and `after` are what happens to the key
     /// before it is written, and before it is acknowledged.
     fn imitated(before: Vec<Event>, after: Vec<Event>) -> Result<u64, String> {
-        let bytes = mark([7; 16], 0).to_vec();
+        let bytes = marker([7; 16], 0).to_vec();
         let (write, written) = (0, BLOCK);
         let payload = Event::Imitated { start: 0, bytes: bytes.clone() };
         let arrived = Event::Arrived { write, offset: 0, bytes, synced: true };
@@ -423,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_that_is_a_mark_is_acknowledged_only_when_its_key_is_gone_for_good() {
+    fn a_payload_that_is_a_marker_is_acknowledged_only_when_its_key_is_gone_for_good() {
         let (changed, synced) = (Event::KeyChanged { key: None }, Event::KeySynced { key: None });
         assert!(imitated(vec![changed.clone()], vec![synced.clone()]).is_ok());
         assert!(imitated(vec![], vec![changed.clone(), synced.clone()]).is_ok_and(|imitated| imitated == 1));
@@ -444,7 +445,7 @@ mod tests {
 
     #[test]
     fn what_was_refused_is_not_to_be_seen() {
-        let record = RecordId { life: 1, writer: 9, sequence: 0 };
+        let record = RecordId { incarnation: 1, writer: 9, sequence: 0 };
         let mut bytes = encode(record, LEN);
         bytes.resize(BLOCK, 0);
         let refused = [Event::Submitted { record, len: LEN as u32 }, Event::Refused { record }];

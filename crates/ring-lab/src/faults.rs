@@ -1,7 +1,7 @@
 //! `faults`: a fault of each kind at every write and at every flush of a short workload, over a real kernel.
 //!
-//! Each time three things are asked: does the workload end; does it say what it has to say; and is every image that a power cut
-//! then might leave in order. A run whose workload was over before it met its fault does not count as tried.
+//! Each run checks three things: that the workload ends, that it reports what it must, and that every image which a
+//! power cut then might leave is legal. A run whose workload ended before it met its fault does not count as tried.
 
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
@@ -11,27 +11,27 @@ use libc::{EAGAIN, EBUSY, ECANCELED, EDQUOT, EINTR, EIO, ENOSPC};
 
 use crate::explore::explore;
 use crate::hand::Hands;
+use crate::incarnation::{self, Plan, Recorded};
 use crate::log::{Event, Log};
 use crate::machine::{Fault, Target};
-use crate::record::is_prepared;
+use crate::record::is_preallocated;
 use crate::report::{self, count, table};
-use crate::session::{self, Plan, Recorded};
 use crate::workload::Engine;
 
 const IMAGES: u64 = 600;
 /// Times that the disk vanishes, for each engine.
 const VANISHES: usize = 5;
 
-/// Name, row of the matrix in `docs/TESTING.md`, what happens, and what the workload has to say.
+/// Name, row of the matrix in `docs/TESTING.md`, what happens, and what the workload must report.
 type Kind = (&'static str, u32, Fault, Expected);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
-    /// Nothing is wrong.
+    /// No error.
     Success,
-    /// The error has to be told.
+    /// The error has to be reported.
     Failure,
-    /// Only an end: whether it succeeds is the kernel's to say.
+    /// Only an end: whether it succeeds is up to the kernel.
     Either,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn task(options: &Options) -> Result<(), String> {
-    if !session::is_available()? {
+    if !incarnation::is_available()? {
         return Ok(());
     }
     let clock = || SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
@@ -79,7 +79,7 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
     let begun = Instant::now();
     let mut runs = Vec::new();
     let mut leased = 0;
-    let engines = session::engines()?;
+    let engines = incarnation::engines()?;
     for (engine, hands) in engines.into_iter().flat_map(|engine| Hands::ALL.map(|hands| (engine, hands))) {
         let unharmed = run(seed, engine, hands, None)?;
         leased +=
@@ -98,7 +98,7 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
         }
     }
     if leased == 0 {
-        return Err("no session has had a lease".into());
+        return Err("no writer has had a lease".into());
     }
     let title = |engine: Engine, hands: Hands, kind: &Kind, target: Target| {
         // Without blanks, so that it can be typed.
@@ -135,26 +135,37 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
 fn run(seed: u64, engine: Engine, hands: Hands, fault: Option<(Target, Fault)>) -> Result<Recorded, String> {
     let (before, key) = (Vec::new(), None);
     let hands = Some(hands);
-    session::record(&Plan { seed, life: 1, engine, hands, appends: 8, before, key, owed: 0, fault, images: IMAGES })
+    incarnation::record(&Plan {
+        seed,
+        incarnation: 1,
+        engine,
+        hands,
+        appends: 8,
+        before,
+        key,
+        owed: 0,
+        fault,
+        images: IMAGES,
+    })
 }
 
-/// Whether the workload said what it had to.
+/// Whether the workload reported what it must.
 fn expect(log: &Log, said: &str, target: Target, (_, _, fault, expected): Kind) -> Result<(), String> {
     let succeeded = said.starts_with("closed");
     let of_the_log = log.events.iter().any(|event| match (event, target) {
         (Event::Arrived { write, offset, bytes, .. }, Target::Write(nth)) => {
-            *write == nth && !is_prepared(bytes, *offset)
+            *write == nth && !is_preallocated(bytes, *offset)
         }
         _ => false,
     });
-    // Behind the last cut the log is closed, and on stable storage: nobody asks any more.
+    // Behind the last cut the log is closed, and on stable storage: its outcome is no longer checked.
     let cut = log.events.iter().rposition(|event| matches!(event, Event::Resized { .. }));
     let flushed = |event: &Event| matches!(event, Event::FlushBegan { flush } if target == Target::Flush(*flush));
     let began = log.events.iter().position(flushed);
     let of_the_log = of_the_log || began.is_some_and(|began| cut.is_none_or(|cut| began < cut));
     match expected {
         Expected::Success if !succeeded => Err(format!("after {fault:?} it went wrong: {said}")),
-        // Preparing space may fail: then it is not prepared.
+        // Preallocation may fail: then there is none.
         Expected::Failure if succeeded && of_the_log => Err(format!("{fault:?} went unnoticed: {said}")),
         _ => Ok(()),
     }

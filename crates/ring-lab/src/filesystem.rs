@@ -1,7 +1,8 @@
-//! `crash --fs`: the same under a real file system, on a loop device over the disk of FUSE.
+//! `crash --fs`: the same under a real file system, on a loop device over the FUSE disk.
 //!
 //! ```text
-//!  workload ─▶ log on ext4 or xfs ─▶ loop device ─▶ disk of FUSE ─▶ Log ─▶ image ─▶ loop device, mounted, its journal replayed ─▶ oracle
+//!  workload ─▶ log on ext4 or xfs ─▶ loop device ─▶ FUSE disk ─▶ Log
+//!  Log ─▶ image ─▶ loop device, mounted, its journal replayed ─▶ oracle
 //! ```
 //!
 //! A power cut hits the file system's own writes as well: what the oracle judges is the file that the mounted image has.
@@ -20,12 +21,12 @@ use tempfile::TempDir;
 
 use crate::disk::Disk;
 use crate::explore::{Explored, Violation, by_chance, describe};
+use crate::incarnation::{self, Plan};
 use crate::log::{Event, Log};
 use crate::machine::{self, Machine};
 use crate::oracle::Oracle;
 use crate::random::Random;
 use crate::record::{Key, zeros};
-use crate::session::{self, Plan};
 use crate::workload::Engine;
 
 /// Bytes of an image that are written at a time.
@@ -45,7 +46,7 @@ impl FileSystem {
         }
     }
 
-    /// The smallest that it is willing to be made on.
+    /// The smallest disk that it can be made on.
     fn disk_size(self) -> u64 {
         match self {
             Self::Ext4 => 32 << 20,
@@ -62,7 +63,7 @@ impl FileSystem {
     }
 }
 
-/// Runs a command, and gives what it prints.
+/// Runs a command, and returns what it prints.
 fn call(command: &mut Command) -> Result<String, String> {
     let ran = command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))?;
     let said = String::from_utf8_lossy(&ran.stdout).trim().to_owned();
@@ -111,7 +112,7 @@ fn io_error(what: &str) -> impl Fn(io::Error) -> String + '_ {
     move |error| format!("{what}: {error}")
 }
 
-/// Has a workload write to a log on a new file system, and writes down what arrives at its disk.
+/// Lets a workload write to a log on a new file system, and records what arrives at its disk.
 pub(crate) fn record(seed: u64, system: FileSystem, engine: Engine, images: u64) -> Result<Log, String> {
     let folder = TempDir::new().map_err(io_error("a folder"))?;
     let place = |name: &str| -> Result<PathBuf, String> {
@@ -126,11 +127,12 @@ pub(crate) fn record(seed: u64, system: FileSystem, engine: Engine, images: u64)
     let (outer, inner) = (place("outer")?, place("inner")?);
     let machine = Machine::mount(&outer, before.clone(), None, seed).map_err(io_error("mount"))?;
     let (log, key) = (Vec::new(), None);
-    let plan = Plan { seed, life: 1, engine, hands: None, appends: 20, before: log, key, owed: 0, fault: None, images };
+    let plan =
+        Plan { seed, incarnation: 1, engine, hands: None, appends: 20, before: log, key, owed: 0, fault: None, images };
     let said = {
         let device = Loop::attach(&machine.disk(), "--direct-io=on")?;
         let mounted = Mounted::new(&device, &inner)?;
-        session::run(&plan, &mounted.0.join("log"), &machine.acks())?
+        incarnation::run(&plan, &mounted.0.join("log"), &machine.acks())?
     };
     let events = machine.take();
     drop(machine);
@@ -149,20 +151,21 @@ pub(crate) fn record(seed: u64, system: FileSystem, engine: Engine, images: u64)
     })
 }
 
-/// Tries `log.images` images by chance, each of them mounted.
+/// Tries `log.images` images at random, each of them mounted.
 pub(crate) fn explore(log: &Log, bar: &ProgressBar) -> Result<Explored, Violation> {
     let lab = |position, what| Violation { position, choice: "the lab".into(), what };
     let folder = TempDir::new().map_err(|error| lab(0, error.to_string()))?;
     let mut random = Random::new(log.seed);
     let first = log.events.iter().position(|event| matches!(event, Event::Submitted { .. })).unwrap_or(0);
-    // As many at each place as chance wants.
+    // A random number at each position.
     let mut places: Vec<_> = (0..log.images).map(|_| first + random.below(log.events.len() - first)).collect();
     places.sort_unstable();
     let mut places = places.into_iter().peekable();
     let mut oracle = Oracle::new(log).map_err(|what| lab(log.events.len(), what))?;
     let mut disk = Disk::new(&log.before, None);
     let mut explored = Explored::default();
-    // Equals `disk.stable` between two images. Most of it is zeros, and only pieces that ever were something else are looked at.
+    // Equals `disk.stable` between two images. Most of it is zeros, and only pieces that were ever anything else are
+    // examined.
     let mut image = log.before.clone();
     let mut pieces: BTreeSet<usize> =
         image.chunks(PIECE).enumerate().filter(|(_, piece)| zeros(piece) < piece.len()).map(|(n, _)| n).collect();
@@ -207,7 +210,7 @@ fn copy(image: &mut [u8], stable: &[u8], ranges: &[Range<usize>]) {
     }
 }
 
-/// What the log is, and the key of its marks, once the file system has been mounted from this image.
+/// The content of the log, and the key of its markers, once the file system has been mounted from this image.
 fn content(folder: &Path, image: &[u8], pieces: &BTreeSet<usize>) -> Result<(Vec<u8>, Option<Key>), String> {
     let (path, inner) = (folder.join("image"), folder.join("inner"));
     let _ = fs::create_dir(&inner);

@@ -1,4 +1,5 @@
-//! One totally ordered log of what happened at the disk and of what the ring told its users: everything else is computed from it.
+//! One totally ordered log of what happened at the disk and of what the ring reported to its users: everything else
+//! is computed from it.
 
 use core::fmt;
 use std::io;
@@ -41,42 +42,42 @@ pub(crate) enum Event {
     Resized {
         len: u64,
     },
-    /// The key of the file's marks was changed; on stable storage it was not.
+    /// The key of the file's markers was changed; on stable storage it was not.
     KeyChanged {
         key: Option<Key>,
     },
-    /// It is on stable storage as it was when the flush or the synced write began that is ending.
+    /// The key is on stable storage as it was when the flush or the synced write began that is ending.
     KeySynced {
         key: Option<Key>,
     },
-    /// These bytes, which are no record but may look like anything, were given this place.
+    /// These bytes, which are no record but may look like anything, were placed here.
     Imitated {
         start: u64,
         bytes: Vec<u8>,
     },
-    /// Somebody is about to append this.
+    /// A thread is about to append this.
     Submitted {
         record: RecordId,
         len: u32,
     },
-    /// The ring has taken it, and says where.
+    /// The ring has accepted it, at this address.
     Placed {
         record: RecordId,
         start: u64,
     },
-    /// The ring has refused it, so that it must never be seen.
+    /// The ring has refused it, so it must never be seen.
     Refused {
         record: RecordId,
     },
-    /// The ring says that this record is on stable storage.
+    /// The ring reports that this record is on stable storage.
     Acknowledged {
         record: RecordId,
     },
-    /// The ring says that everything below is on stable storage.
+    /// The ring reports that everything below is on stable storage.
     Watermark {
         address: u64,
     },
-    /// So many of the records went into leases of sessions.
+    /// The number of records that went into leases of writers.
     Leased {
         records: u64,
     },
@@ -95,10 +96,10 @@ impl fmt::Display for Event {
     }
 }
 
-/// What happened in one life of a log, from its opening to its end.
+/// What happened in one incarnation of a log, from its opening to its end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Log {
-    /// What all choices of the exploration follow from.
+    /// The seed of all choices of the exploration.
     pub(crate) seed: u64,
     /// About how many images are tried.
     pub(crate) images: u64,
@@ -107,21 +108,21 @@ pub(crate) struct Log {
     /// Whether one write at a time is promised.
     pub(crate) serialized: bool,
     /// How far the log can be written behind what is missing: all buffers together. Nothing where a buffer may be
-    /// opened again in its place while another is on its way.
+    /// opened again in place while another is in flight.
     pub(crate) reach: Option<u64>,
     /// The file system between the log and the disk, if there is one.
     pub(crate) file_system: Option<String>,
     /// The disk as it was found: the file of the log, where there is no file system.
     #[serde(with = "sparse")]
     pub(crate) before: Vec<u8>,
-    /// The key of the file's marks then, where there is no file system.
+    /// The key of the file's markers then, where there is no file system.
     pub(crate) key: Option<Key>,
     /// Where in it the log begins.
     pub(crate) start: u64,
     pub(crate) events: Vec<Event>,
 }
 
-/// An image without the blocks of it that are zero.
+/// An image without its zero blocks.
 mod sparse {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -1,8 +1,8 @@
-//! A disk that is a file system of FUSE: a real kernel on one side, on the other one a log of everything that arrives, and a
-//! disk that answers in the order, at the time and with the failure that it was told.
+//! A disk that is a FUSE file system: a real kernel on one side; on the other a log of everything that arrives, and a
+//! disk that answers in the order, at the time and with the failure that it was given.
 //!
-//! There are two files: `disk`, and `acks`, into which the workload writes what it was told, after it was told. Both go through one
-//! lock, so the place of an acknowledgement in the log is exact.
+//! There are two files: `disk`, and `acks`, into which the workload writes each acknowledgement after it has received
+//! it. Both go through one lock, so the position of an acknowledgement in the log is exact.
 
 use core::mem;
 use core::time::Duration;
@@ -26,17 +26,17 @@ use crate::record::Key;
 
 const DISK: INodeNo = INodeNo(2);
 const ACKS: INodeNo = INodeNo(3);
-/// The attribute of a file that holds the key of its marks.
+/// The attribute of a file that holds the key of its markers.
 pub(crate) const KEY: &str = "user.ring-io.prepared";
 const TTL: Duration = Duration::from_secs(3600);
 
-/// The key of the marks of the file at `path`.
+/// The key of the markers of the file at `path`.
 pub(crate) fn key_of(path: &Path) -> Option<Key> {
     let mut key = Key::default();
     rustix::fs::getxattr(path, KEY, &mut key).ok().filter(|&len| len == key.len()).map(|_| key)
 }
 
-/// What a request meets.
+/// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// It fails, and nothing was written.
@@ -45,9 +45,9 @@ pub(crate) enum Fault {
     ErrorForEver(i32),
     /// It fails, and half of it was written.
     ErrorHalfLanded(i32),
-    /// Only so many bytes are written.
+    /// Only this many bytes are written.
     Short(usize),
-    /// The answer comes after all that can come without it.
+    /// The answer comes after all others that can come without it.
     Held,
     /// The disk is gone.
     Vanish,
@@ -67,13 +67,13 @@ enum Waiting {
     Flush { flush: usize, key: Covered, reply: ReplyEmpty },
 }
 
-/// The key as it was when a flush began that takes it along.
+/// The key as it was when a flush began that covers it.
 type Covered = Option<Option<Key>>;
 
 #[derive(Debug, Default)]
 struct State {
     bytes: Vec<u8>,
-    /// The key of the marks: an attribute of the disk.
+    /// The key of the markers: an attribute of the disk.
     key: Option<Key>,
     events: Vec<Event>,
     waiting: Vec<Waiting>,
@@ -161,7 +161,7 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let vanished = self.shared.lock().vanished;
         if let Err(error) = self.end() {
-            // Somebody still has a file of it open; lazily, it goes when he does.
+            // A process still has one of its files open; a lazy unmount ends when that closes it.
             if !vanished {
                 eprintln!("{}: {error}", self.folder.display());
             }
@@ -170,7 +170,7 @@ impl Drop for Machine {
     }
 }
 
-/// The life of the disk: takes requests by chance, and answers them.
+/// The disk's thread: takes requests at random, and answers them.
 fn answer(shared: &Shared, mut random: Random) {
     let mut state = shared.lock();
     loop {
@@ -181,7 +181,7 @@ fn answer(shared: &Shared, mut random: Random) {
             state = shared.changed.wait(state).expect("no panic");
             continue;
         }
-        // Others may come meanwhile.
+        // Others may arrive meanwhile.
         if random.chance(30) && !state.over {
             let pause = Duration::from_micros(random.below(300) as u64);
             state = shared.changed.wait_timeout(state, pause).expect("no panic").0;
@@ -341,7 +341,7 @@ impl Filesystem for Files {
     }
 
     fn open(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        // Not for the disk: the kernel would then write the rest of a short write to the wrong place.
+        // Not for the disk: the kernel would then write the rest of a short write to the wrong offset.
         let flags = if ino == ACKS { FopenFlags::FOPEN_DIRECT_IO } else { FopenFlags::empty() };
         reply.opened(FileHandle(0), flags);
     }
@@ -472,7 +472,7 @@ mod tests {
             Ok(machine) => machine,
             Err(error) => {
                 assert!(env::var_os("BUFFER_RING_REQUIRE_ROOT").is_none(), "not to be skipped: {error}");
-                eprintln!("SKIPPED: disks of FUSE: {error}");
+                eprintln!("SKIPPED: FUSE disks: {error}");
                 return;
             }
         };

@@ -1,12 +1,13 @@
 //! The lab: power cuts, dying disks and real file systems against the ring.
 //!
 //! ```text
-//!  workload ──▶ ring ──▶ disk that writes down what happens ──▶ Log ──▶ explorer ──▶ images ──▶ oracle
-//!                          memory, or a FUSE file, bare or                (every legal crash)     (both bounds)
-//!                          under a loop device with ext4 or xfs
+//!  workload ──▶ ring ──▶ disk, recorded ──▶ Log ──▶ explorer ──▶ images ──▶ oracle
+//!                        memory, or a FUSE file,    (every legal crash)     (both bounds)
+//!                        bare or under a loop device with ext4 or xfs
 //! ```
 //!
-//! A run is recorded once, and all that a power cut might have left is computed from the log. `cargo xtask crash` starts it.
+//! An incarnation is recorded once, and everything that a power cut might have left is computed from the log.
+//! `cargo xtask crash` starts it.
 
 mod crash;
 mod discipline;
@@ -17,6 +18,7 @@ mod filesystem;
 #[path = "../../buffer_ring/tests/common/hand.rs"]
 mod hand;
 mod imitate;
+mod incarnation;
 mod log;
 mod machine;
 mod oracle;
@@ -24,7 +26,6 @@ mod promise;
 mod random;
 mod record;
 mod report;
-mod session;
 mod simulate;
 mod workload;
 
@@ -45,7 +46,7 @@ enum Task {
     Crash(crash::Options),
     /// A fault at each I/O, one after the other.
     Faults(faults::Options),
-    /// What the others start in a process of its own
+    /// What the other tasks start in a process of its own
     #[command(hide = true)]
     Workload(workload::Options),
 }

@@ -1,17 +1,18 @@
 //! Judges a crash image by both bounds.
 //!
-//! *Lower*: what the ring has said to be on stable storage is there, byte for byte, at its address, and so is all that the file held before.
-//! *Upper*: every record that a scan finds had been submitted, was not refused, is whole, and lies where the ring has put it; so none is there twice, and none is of
-//! an older life.
+//! *Lower*: what the ring has reported to be on stable storage is there, byte for byte, at its address, and so is
+//! everything that the file held before. *Upper*: every record that a scan finds had been submitted, was not refused,
+//! is whole, and stands where the ring has put it; so none is there twice, and none belongs to an earlier
+//! incarnation.
 
 use core::ops::Range;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::disk::SECTOR;
 use crate::log::{Event, Log};
-use crate::record::{BLOCK, Key, RecordId, encode, is_mark, is_prepared, log_end, scan, zeros};
+use crate::record::{BLOCK, Key, RecordId, encode, is_marker, is_preallocated, log_end, scan, zeros};
 
-/// What is known of a record when all is over.
+/// What is known of a record at the end.
 #[derive(Debug, Default)]
 struct Fate {
     submitted: usize,
@@ -22,15 +23,16 @@ struct Fate {
 
 #[derive(Debug)]
 pub(crate) struct Oracle {
-    /// Where this life of the log begins, and how long the file was then.
+    /// Where this incarnation of the log begins, and how long the file was then.
     start: usize,
     found: usize,
-    /// The file as it is to become: what was there before, each record at its place, zeros between them.
+    /// The file as it should become: what was there before, each record at its place, zeros between them.
     expected: Vec<u8>,
     fates: HashMap<RecordId, Fate>,
-    /// Payloads that are no records, by start: whatever is found in them is theirs.
+    /// Payloads that are no records, by start: whatever is found in them belongs to them.
     imitated: BTreeMap<usize, usize>,
-    /// Whether it is known of each record where it is, or that it is nowhere; if not, nothing is known of what lies between those acknowledged.
+    /// Whether the place of every record is known, or that it has none; if not, nothing is known of what lies between
+    /// the acknowledged ones.
     complete: bool,
     now: usize,
     /// Everything below has to be as expected.
@@ -104,7 +106,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// The file as it is to become.
+    /// The file as it should become.
     pub(crate) fn expected(&self) -> &[u8] {
         &self.expected
     }
@@ -124,7 +126,8 @@ impl Oracle {
         self.acknowledged.values().copied().max().unwrap_or(0).max(self.watermark)
     }
 
-    /// Takes the next event, and looks whether `stable`, of which it has changed these parts, holds what it must by now.
+    /// Takes the next event, and checks that `stable`, of which it has changed these parts, holds what it must by
+    /// now.
     pub(crate) fn step(&mut self, event: &Event, stable: &[u8], changed: &[Range<usize>]) -> Result<(), String> {
         for range in changed {
             self.owed_within(stable, range.clone())?;
@@ -133,7 +136,7 @@ impl Oracle {
         self.compare(stable, new)
     }
 
-    /// Takes the next event. Answers what is owed from now on.
+    /// Takes the next event, and returns what must survive from now on.
     pub(crate) fn note(&mut self, event: &Event) -> Result<Range<usize>, String> {
         self.now += 1;
         match *event {
@@ -169,11 +172,11 @@ impl Oracle {
         let owed = self.owed_end().min(image.len());
         let last = owed.saturating_sub(1) / BLOCK * BLOCK;
         for &key in keys.iter().flatten().filter(|_| owed > 0) {
-            // Only if the block of the last owed byte is a mark can all behind it matter.
-            let is_free = image.get(last..last + BLOCK).is_some_and(|block| is_mark(block, last, key));
+            // What lies behind matters only if the block of the last byte that must survive is a marker.
+            let is_free = image.get(last..last + BLOCK).is_some_and(|block| is_marker(block, last, key));
             let end = if is_free { log_end(image, Some(key)) } else { owed };
             if end < owed {
-                return Err(format!("the log would be found to end at {end}, and {owed} bytes of it are owed"));
+                return Err(format!("the log would be found to end at {end}, and {owed} bytes of it must survive"));
             }
         }
         Ok(())
@@ -194,18 +197,19 @@ impl Oracle {
         }
     }
 
-    /// Judges the file of the log, whose blocks a file system has kept: also, none of them holds anything foreign.
+    /// Judges the file of the log, whose blocks a file system has kept: none of them may hold anything foreign
+    /// either.
     pub(crate) fn judge_file(&self, content: &[u8]) -> Result<(), String> {
         self.judge_whole(content)?;
         for (sector, at) in content.chunks(SECTOR).zip((0..).step_by(SECTOR)) {
             let expected = self.expected.get(at..at + sector.len()) == Some(sector);
-            // All that is not zero of a mark is in its first sector; the rest of the block may have become log.
-            let mut mark = sector.to_vec();
-            mark.resize(BLOCK, 0);
-            let prepared = at % BLOCK == 0 && is_prepared(&mark, at as u64);
+            // All that is not zero of a marker is in its first sector; the rest of the block may have become log.
+            let mut marker = sector.to_vec();
+            marker.resize(BLOCK, 0);
+            let prepared = at % BLOCK == 0 && is_preallocated(&marker, at as u64);
             if self.complete && !expected && zeros(sector) < sector.len() && !prepared {
                 let head = &sector[..sector.len().min(32)];
-                return Err(format!("the sector at {at} holds what nobody has written there: {head:02x?}"));
+                return Err(format!("the sector at {at} holds what was never written there: {head:02x?}"));
             }
         }
         Ok(())
@@ -233,8 +237,8 @@ impl Oracle {
         }
         let differ = is.iter().zip(&self.expected[start..end]).position(|(is, should)| is != should);
         Err(match differ {
-            Some(at) => format!("bytes {start}..{end} were said to be stable, and differ at {}", start + at),
-            None => format!("bytes {start}..{end} were said to be stable, and the file ends at {}", image.len()),
+            Some(at) => format!("bytes {start}..{end} were reported stable, and differ at {}", start + at),
+            None => format!("bytes {start}..{end} were reported stable, and the file ends at {}", image.len()),
         })
     }
 
@@ -246,7 +250,7 @@ impl Oracle {
                 return Ok(());
             }
             let fate = self.fates.get(&id).filter(|fate| fate.submitted < self.now && fate.len == len);
-            let fate = fate.ok_or_else(|| format!("at {at} there is {id}, which nobody has submitted"))?;
+            let fate = fate.ok_or_else(|| format!("at {at} there is {id}, which was never submitted"))?;
             if fate.refused {
                 return Err(format!("at {at} there is {id}, which was refused"));
             }

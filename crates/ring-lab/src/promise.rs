@@ -1,18 +1,18 @@
-//! What the write modes promise beyond what is acknowledged, where every write that came back is there: after the
-//! process is killed.
+//! What the write modes promise beyond what is acknowledged, where every completed write is there: after the process
+//! is killed.
 //!
 //! Writes are in flight then, and each of them is there, in part, or not at all. So a log has holes, and they are
 //! bounded: a buffer is used again only when it has been written, so that nothing is written further than all buffers
 //! together from what is missing; and a serialized log begins a write only when all before it is there.
 //!
-//! After a power cut that is promised of no mode, since a disk may keep a later write and lose an earlier one that
-//! no sync covers.
+//! After a power cut no mode promises that, since a disk may keep a later write and lose an earlier one that no sync
+//! covers.
 
 use core::ops::Range;
 
 use crate::disk::SECTOR;
 use crate::log::{Event, Log};
-use crate::record::{is_prepared, zeros};
+use crate::record::{is_preallocated, zeros};
 
 /// Where holes may be.
 #[derive(Debug)]
@@ -20,32 +20,33 @@ pub(crate) struct Promise {
     serialized: bool,
     /// All buffers together.
     reach: Option<usize>,
-    /// Where writes of the log have arrived, by number; nothing for those that prepare space.
+    /// Where writes of the log have arrived, by number; nothing for those that preallocate space.
     writes: Vec<Range<usize>>,
 }
 
 impl Promise {
-    /// Of this log, before anything has happened.
+    /// For this log, before anything has happened.
     pub(crate) fn new(log: &Log) -> Self {
         Self { serialized: log.serialized, reach: log.reach.map(|reach| reach as usize), writes: Vec::new() }
     }
 
     pub(crate) fn note(&mut self, event: &Event) {
         if let Event::Arrived { offset, bytes, .. } = event {
-            let end = if is_prepared(bytes, *offset) { *offset as usize } else { *offset as usize + bytes.len() };
+            let end = if is_preallocated(bytes, *offset) { *offset as usize } else { *offset as usize + bytes.len() };
             self.writes.push(*offset as usize..end);
         }
     }
 
-    /// Looks for a hole in `image`, from `from` on, where none may be. Zeros cannot be missed; and what imitates prepared
-    /// space may be there because prepared space is.
+    /// Looks for a hole in `image`, from `from` on, where none may be. Missing zeros cannot be noticed; and what
+    /// imitates preallocated space may be there because preallocated space is.
     pub(crate) fn check(&self, image: &[u8], expected: &[u8], from: usize) -> Result<(), String> {
         let from = from / SECTOR * SECTOR;
         let sectors = || expected.get(from..).unwrap_or_default().chunks(SECTOR).zip((from..).step_by(SECTOR));
         let there = |sector: &[u8], at: usize| image.get(at..at + sector.len()) == Some(sector);
         let Some(hole) = sectors().find(|(sector, at)| !there(sector, *at)).map(|(_, at)| at) else { return Ok(()) };
-        let is_written =
-            |sector: &[u8], at| zeros(sector) < sector.len() && !is_prepared(sector, at as u64) && there(sector, at);
+        let is_written = |sector: &[u8], at| {
+            zeros(sector) < sector.len() && !is_preallocated(sector, at as u64) && there(sector, at)
+        };
         let last = sectors().filter(|(sector, at)| *at > hole && is_written(sector, *at)).last();
         let Some(end) = last.map(|(sector, at)| at + sector.len()) else { return Ok(()) };
         if let Some(reach) = self.reach.filter(|reach| end - hole > *reach) {
@@ -64,7 +65,7 @@ impl Promise {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{BLOCK, mark};
+    use crate::record::{BLOCK, marker};
 
     fn check(serialized: bool, reach: Option<usize>, holes: &[(usize, usize)]) -> Result<(), String> {
         // Three writes: of a block, of two, of one.
@@ -87,9 +88,9 @@ mod tests {
     }
 
     #[test]
-    fn prepared_space_that_a_later_payload_imitates_is_not_yet_the_log() {
+    fn preallocated_space_that_a_later_payload_imitates_is_not_yet_the_log() {
         let mut expected = vec![1; 4 * BLOCK];
-        expected[3 * BLOCK..].copy_from_slice(&mark([7; 16], 3 * BLOCK as u64));
+        expected[3 * BLOCK..].copy_from_slice(&marker([7; 16], 3 * BLOCK as u64));
         let mut image = vec![0; 4 * BLOCK];
         image[3 * BLOCK..].copy_from_slice(&expected[3 * BLOCK..]);
         let promise = Promise { serialized: true, reach: Some(BLOCK), writes: Vec::new() };

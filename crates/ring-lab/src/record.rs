@@ -1,12 +1,12 @@
-//! What the workloads append, and how it is found again in a file that nobody vouches for.
+//! What the workloads append, and how it is found again in an untrusted file.
 //!
 //! ```text
-//! ┌───────┬─────┬──────┬────────┬──────────┬─────┬─────────────┐
-//! │ magic │ len │ life │ writer │ sequence │ crc │ payload ... │   six little-endian words of 4 bytes, then noise
-//! └───────┴─────┴──────┴────────┴──────────┴─────┴─────────────┘
+//! ┌───────┬─────┬─────────────┬────────┬──────────┬─────┬─────────────┐
+//! │ magic │ len │ incarnation │ writer │ sequence │ crc │ payload ... │   six little-endian words, then noise
+//! └───────┴─────┴─────────────┴────────┴──────────┴─────┴─────────────┘
 //! ```
 //!
-//! The payload follows from the rest, so a record that is found can be compared byte for byte without having been kept.
+//! The payload follows from the rest, so a found record can be compared byte for byte without having been kept.
 
 use core::fmt;
 
@@ -17,7 +17,7 @@ use crate::random::Random;
 pub(crate) const BLOCK: usize = 4096;
 /// Bytes before the payload.
 pub(crate) const HEADER: usize = 24;
-/// No byte of it is zero: a record is told from padding by its first byte.
+/// No byte of it is zero: the first byte distinguishes a record from padding.
 const MAGIC: u32 = 0xB1A4_C3D7;
 /// No ring of a workload has larger buffers.
 const MAX_LEN: usize = 1 << 20;
@@ -25,15 +25,15 @@ const MAX_LEN: usize = 1 << 20;
 /// Which record it is. No two appends have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct RecordId {
-    /// How often the log had been opened before, and 1.
-    pub(crate) life: u32,
+    /// How often the log had been opened before, plus 1.
+    pub(crate) incarnation: u32,
     pub(crate) writer: u32,
     pub(crate) sequence: u32,
 }
 
 impl fmt::Display for RecordId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "record {} of writer {} in life {}", self.sequence, self.writer, self.life)
+        write!(f, "record {} of writer {} in incarnation {}", self.sequence, self.writer, self.incarnation)
     }
 }
 
@@ -41,10 +41,10 @@ impl fmt::Display for RecordId {
 pub(crate) fn encode(id: RecordId, len: usize) -> Vec<u8> {
     assert!((HEADER..=MAX_LEN).contains(&len), "no record has {len} bytes");
     let mut bytes = Vec::with_capacity(len + 8);
-    for word in [MAGIC, len as u32, id.life, id.writer, id.sequence, 0] {
+    for word in [MAGIC, len as u32, id.incarnation, id.writer, id.sequence, 0] {
         bytes.extend_from_slice(&word.to_le_bytes());
     }
-    let mut random = Random::new(u64::from(id.life) << 56 ^ u64::from(id.writer) << 40 ^ u64::from(id.sequence));
+    let mut random = Random::new(u64::from(id.incarnation) << 56 ^ u64::from(id.writer) << 40 ^ u64::from(id.sequence));
     while bytes.len() < len {
         bytes.extend_from_slice(&random.next().to_le_bytes());
     }
@@ -62,7 +62,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<(RecordId, usize)> {
     if word(0) != MAGIC || !(HEADER..=MAX_LEN).contains(&len) {
         return None;
     }
-    let id = RecordId { life: word(8), writer: word(12), sequence: word(16) };
+    let id = RecordId { incarnation: word(8), writer: word(12), sequence: word(16) };
     (crc(bytes.get(..len)?) == word(20)).then_some((id, len))
 }
 
@@ -73,8 +73,8 @@ fn crc(bytes: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Finds the records of `image` from `from` on, as a program would that reopens its log: one after the other, padding skipped; behind
-/// anything that is neither, it goes on at the next block.
+/// Finds the records of `image` from `from` on, as a program that reopens its log would: one after the other,
+/// skipping padding; behind anything else it goes on at the next block.
 pub(crate) fn scan<E>(
     image: &[u8],
     from: usize,
@@ -94,20 +94,20 @@ pub(crate) fn scan<E>(
     Ok(())
 }
 
-/// Whether `bytes`, which lie at `address`, are nothing but prepared space, as `ring-io` writes it ahead of the log; the kernel may have
-/// cut it at any sector.
-pub(crate) fn is_prepared(mut bytes: &[u8], mut address: u64) -> bool {
-    const MARK: usize = 40;
+/// Whether `bytes`, which lie at `address`, are nothing but preallocated space, as `ring-io` writes it ahead of the
+/// log; the kernel may have cut it at any sector.
+pub(crate) fn is_preallocated(mut bytes: &[u8], mut address: u64) -> bool {
+    const MARKER: usize = 40;
     while !bytes.is_empty() {
         let inside = address as usize % BLOCK;
         let (piece, rest) = bytes.split_at(bytes.len().min(BLOCK - inside));
         let zeros_from = if inside == 0 {
             let marked =
-                piece.starts_with(b"ring-io free\0\0\0\0") && piece.get(32..MARK) == Some(&address.to_le_bytes());
+                piece.starts_with(b"ring-io free\0\0\0\0") && piece.get(32..MARKER) == Some(&address.to_le_bytes());
             if !marked {
                 return false;
             }
-            MARK
+            MARKER
         } else {
             0
         };
@@ -120,11 +120,11 @@ pub(crate) fn is_prepared(mut bytes: &[u8], mut address: u64) -> bool {
     true
 }
 
-/// The key of a file's marks.
+/// The key of a file's markers.
 pub(crate) type Key = [u8; 16];
 
-/// A block of prepared space, as `ring-io` writes it.
-pub(crate) fn mark(key: Key, address: u64) -> [u8; BLOCK] {
+/// A block of preallocated space, as `ring-io` writes it.
+pub(crate) fn marker(key: Key, address: u64) -> [u8; BLOCK] {
     let mut block = [0; BLOCK];
     block[..16].copy_from_slice(b"ring-io free\0\0\0\0");
     block[16..32].copy_from_slice(&key);
@@ -132,9 +132,9 @@ pub(crate) fn mark(key: Key, address: u64) -> [u8; BLOCK] {
     block
 }
 
-/// Whether this block of a file is prepared space for a reader that knows the key.
-pub(crate) fn is_mark(block: &[u8], address: usize, key: Key) -> bool {
-    block.len() == BLOCK && block[16..32] == key && is_prepared(block, address as u64)
+/// Whether this block of a file is preallocated space for a reader that knows the key.
+pub(crate) fn is_marker(block: &[u8], address: usize, key: Key) -> bool {
+    block.len() == BLOCK && block[16..32] == key && is_preallocated(block, address as u64)
 }
 
 /// Where the log ends in a file with these bytes and this key.
@@ -143,7 +143,7 @@ pub(crate) fn log_end(image: &[u8], key: Option<Key>) -> usize {
     while let Some(key) = key
         && end > 0
         && let Some(block) = image.get(end - BLOCK..end)
-        && is_mark(block, end - BLOCK, key)
+        && is_marker(block, end - BLOCK, key)
     {
         end -= BLOCK;
     }
@@ -172,13 +172,13 @@ mod tests {
     }
 
     fn record(sequence: u32, len: usize) -> Vec<u8> {
-        encode(RecordId { life: 1, writer: 2, sequence }, len)
+        encode(RecordId { incarnation: 1, writer: 2, sequence }, len)
     }
 
     #[test]
     fn a_record_with_any_bit_changed_is_none() {
         let whole = record(7, 61);
-        assert_eq!(decode(&whole), Some((RecordId { life: 1, writer: 2, sequence: 7 }, 61)));
+        assert_eq!(decode(&whole), Some((RecordId { incarnation: 1, writer: 2, sequence: 7 }, 61)));
         for bit in 0..whole.len() * 8 {
             let mut changed = whole.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
@@ -188,29 +188,29 @@ mod tests {
     }
 
     #[test]
-    fn prepared_space_is_known_by_its_marks_also_in_pieces() {
+    fn preallocated_space_is_known_by_its_markers_also_in_pieces() {
         let mut space = vec![0; 2 * BLOCK];
         for (n, block) in space.chunks_mut(BLOCK).enumerate() {
-            block.copy_from_slice(&mark([7; 16], ((8 + n) * BLOCK) as u64));
+            block.copy_from_slice(&marker([7; 16], ((8 + n) * BLOCK) as u64));
         }
         let address = 8 * BLOCK as u64;
-        assert!(is_prepared(&space, address) && is_prepared(&space[2048..], address + 2048));
-        assert!(!is_prepared(&space, address + BLOCK as u64) && !is_prepared(&record(1, 4096), address));
+        assert!(is_preallocated(&space, address) && is_preallocated(&space[2048..], address + 2048));
+        assert!(!is_preallocated(&space, address + BLOCK as u64) && !is_preallocated(&record(1, 4096), address));
         space[BLOCK + 3000] = 1;
-        assert!(!is_prepared(&space, address) && is_prepared(&space[..BLOCK], address));
+        assert!(!is_preallocated(&space, address) && is_preallocated(&space[..BLOCK], address));
     }
 
     #[test]
-    fn a_log_ends_before_marks_under_the_key_of_its_file() {
+    fn a_log_ends_before_markers_under_the_key_of_its_file() {
         let mut image = vec![1; 2 * BLOCK];
-        (2..5).for_each(|n| image.extend(mark([7; 16], (n * BLOCK) as u64)));
+        (2..5).for_each(|n| image.extend(marker([7; 16], (n * BLOCK) as u64)));
         let ends = |image: &[u8]| [Some([7; 16]), Some([8; 16]), None].map(|key| log_end(image, key) / BLOCK);
         assert_eq!(ends(&image), [2, 5, 5]);
         assert_eq!(ends(&image[..image.len() - 512]), [5, 5, 5]);
         image[3 * BLOCK + 40] = 1;
         assert_eq!(ends(&image), [4, 5, 5]);
         assert_eq!(log_end(&image[2 * BLOCK..3 * BLOCK], Some([7; 16])), BLOCK, "in another place");
-        assert_eq!(log_end(&mark([7; 16], 0), Some([7; 16])), 0);
+        assert_eq!(log_end(&marker([7; 16], 0), Some([7; 16])), 0);
     }
 
     #[test]

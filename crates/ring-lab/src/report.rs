@@ -1,4 +1,4 @@
-//! What is shown while it runs and at the end, and what is kept of a failure.
+//! What is shown during a run and at its end, and what is kept of a failure.
 
 use core::time::Duration;
 use std::fs;
@@ -18,15 +18,15 @@ pub(crate) fn progress(what: &str, count: u64) -> ProgressBar {
     ProgressBar::new(count).with_style(style).with_message(what.to_owned())
 }
 
-/// Keeps `log`, and tells what is wrong with it and how to see it again.
+/// Keeps `log`, and returns what is wrong with it and how to reproduce it.
 pub(crate) fn violation(log: &Log, violation: &Violation) -> String {
     let Violation { position, choice, what } = violation;
-    let told =
+    let report =
         format!("VIOLATION after event {position} of {}: {what}\n  {choice}\n  {}", log.events.len(), log.setting);
     let path = PathBuf::from(KEPT).join(format!("{:016x}.log", log.seed));
     match fs::create_dir_all(KEPT).and_then(|()| log.save(&path)) {
-        Ok(()) => format!("{told}\n  replay: cargo xtask crash --log {}", path.display()),
-        Err(error) => format!("{told}\n  the log of seed {} cannot be kept: {error}", log.seed),
+        Ok(()) => format!("{report}\n  replay: cargo xtask crash --log {}", path.display()),
+        Err(error) => format!("{report}\n  the log of seed {} cannot be kept: {error}", log.seed),
     }
 }
 

@@ -1,7 +1,7 @@
-//! One life of a ring over a disk in memory, in one thread, with every choice made by a seed: the same log each time.
+//! One incarnation of a ring over a disk in memory, in one thread. A seed makes every choice: the same log each time.
 //!
-//! Writers are told apart by numbers, not by threads: their appends interleave with each other, with reservations that stay open,
-//! and with a disk that completes writes when it likes.
+//! Writers are numbers, not threads: their appends interleave with each other, with reservations that stay open, and
+//! with a disk that completes writes at arbitrary moments.
 
 use core::mem;
 use core::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ use crate::hand::{Hand, Hands};
 use crate::imitate;
 use crate::log::{Event, Log};
 use crate::random::Random;
-use crate::record::{BLOCK, HEADER, Key, RecordId, encode, log_end, mark};
+use crate::record::{BLOCK, HEADER, Key, RecordId, encode, log_end, marker};
 
 const WRITERS: usize = 4;
 const EIO: i32 = 5;
@@ -23,30 +23,30 @@ const ENOSPC: i32 = 28;
 const AN_HOUR: Duration = Duration::from_secs(3600);
 const TRANSIENT: [i32; 4] = [4, 11, 16, 125];
 
-/// Who calls flush and rotate.
+/// Whether the ring or the workload flushes and rotates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Auto,
-    /// Sealed buffers are written when that is asked for.
+    /// Sealed buffers are written on request.
     Held,
     Manual,
 }
 
-/// The file in which a life begins.
+/// The file in which a incarnation begins.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
     pub(crate) image: Vec<u8>,
     pub(crate) key: Option<Key>,
-    /// So many bytes are known to be a log.
+    /// This many bytes are known to be a log.
     pub(crate) owed: usize,
 }
 
 impl Found {
-    /// As a tool leaves it that copies files: without its key, with the one of another log, or with marks of another
-    /// log behind it.
+    /// As a tool that copies files leaves it: without its key, with the one of another log, or with markers of
+    /// another log behind it.
     fn copied(mut self, random: &mut Random) -> Self {
         let foreign = [random.next(), random.next()].map(u64::to_le_bytes).concat().try_into().expect("16 bytes");
-        // The device that it goes on with holds whole blocks.
+        // The device on which it goes on holds whole blocks.
         self.image.resize(self.image.len().next_multiple_of(BLOCK), 0);
         match random.below(12) {
             0 => self.key = None,
@@ -54,7 +54,7 @@ impl Found {
             2 => {
                 for _ in 0..random.up_to(3) {
                     let address = self.image.len() as u64;
-                    self.image.extend(mark(foreign, address));
+                    self.image.extend(marker(foreign, address));
                 }
             }
             _ => {}
@@ -63,8 +63,8 @@ impl Found {
     }
 }
 
-/// A ring's life on a file that was found.
-pub(crate) fn simulate(seed: u64, life: u32, found: Found) -> Result<Log, String> {
+/// An incarnation of a ring on a file that was found.
+pub(crate) fn simulate(seed: u64, incarnation: u32, found: Found) -> Result<Log, String> {
     let mut random = Random::new(seed);
     let Found { image: before, key, owed } = found.copied(&mut random);
     let mode = random.pick(&[Mode::Auto, Mode::Auto, Mode::Auto, Mode::Held, Mode::Manual]);
@@ -82,7 +82,7 @@ pub(crate) fn simulate(seed: u64, life: u32, found: Found) -> Result<Log, String
     let io = device.builder().write_mode(write_mode).prepare(prepare).build().map_err(|error| error.to_string())?;
     let start = io.start().map_err(|error| error.to_string())?;
     if start < owed as u64 {
-        return Err(format!("the log was found to end at {start}, and {owed} bytes of it are owed"));
+        return Err(format!("the log was found to end at {start}, and {owed} bytes of it must survive"));
     }
     if start != log_end(&before, key) as u64 {
         return Err(format!("the log was found to end at {start}, and ends at {}", log_end(&before, key)));
@@ -97,10 +97,11 @@ pub(crate) fn simulate(seed: u64, life: u32, found: Found) -> Result<Log, String
     record(&device, &events, &ring);
     let fault = plan_faults(&device, &mut random, faults);
     let setting = format!(
-        "memory, {mode:?}, {write_mode:?}, {capacity} buffers of {buffer_size}, {hands:?}, life {life}, {prepare} prepared, faults: {fault}"
+        "memory, {mode:?}, {write_mode:?}, {capacity} buffers of {buffer_size}, {hands:?}, incarnation {incarnation}, \
+         {prepare} preallocated, faults: {fault}"
     );
     let thirst = random.pick(&[1, 3, 6, 15]);
-    let mut life = Life {
+    let mut incarnation = Incarnation {
         thirst,
         sync_fails: fault.contains("sync"),
         ring: &ring,
@@ -109,18 +110,18 @@ pub(crate) fn simulate(seed: u64, life: u32, found: Found) -> Result<Log, String
         events: &events,
         random,
         mode,
-        life,
+        incarnation,
         buffer_size,
         sequences: [0; WRITERS],
         open: Vec::new(),
         placed: Vec::new(),
         keys: key.into_iter().collect(),
     };
-    let steps = 60 + life.random.below(240);
+    let steps = 60 + incarnation.random.below(240);
     for _ in 0..steps {
-        life.step();
+        incarnation.step();
     }
-    life.end();
+    incarnation.end();
     drop(ring);
     let events = mem::take(&mut *events.lock().expect("no panic"));
     let serialized = write_mode == WriteMode::Serialized;
@@ -128,7 +129,7 @@ pub(crate) fn simulate(seed: u64, life: u32, found: Found) -> Result<Log, String
     Ok(Log { seed, images: 0, setting, serialized, reach, file_system: None, before, key, start, events })
 }
 
-/// Puts `before` into the device, as if it had been there for ever.
+/// Puts `before` into the device, as if it had always been there.
 fn fill(device: &MemoryDevice, before: &[u8]) -> Result<(), String> {
     let io = device.builder().start_at(0).build().map_err(|error| error.to_string())?;
     let ring = BufferRing::with_options(BufferRingOptions {
@@ -143,7 +144,8 @@ fn fill(device: &MemoryDevice, before: &[u8]) -> Result<(), String> {
     ring.close().map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// Has everything that happens at the device written down; while a sync runs, completions are taken from it, as another thread might do.
+/// Records everything that happens at the device; while a sync runs, completions are taken from it, as another thread
+/// might do.
 fn record(device: &MemoryDevice, events: &Arc<Mutex<Vec<Event>>>, ring: &Arc<BufferRing>) {
     let (events, ring) = (Arc::clone(events), Arc::downgrade(ring));
     let arrived = Mutex::new(Vec::<Vec<u8>>::new());
@@ -184,54 +186,54 @@ fn plan_faults(device: &MemoryDevice, random: &mut Random, faults: bool) -> Stri
     if !faults {
         return "none".into();
     }
-    let mut told = Vec::new();
+    let mut faults = Vec::new();
     for _ in 0..random.up_to(4) {
         let nth = random.below(12);
         match random.below(9) {
             0..=2 => {
                 let bytes = 512 * random.below(24);
                 device.shorten_write(nth, bytes);
-                told.push(format!("write {nth} short at {bytes}"));
+                faults.push(format!("write {nth} short at {bytes}"));
             }
             3..=4 => {
                 let errno = random.pick(&TRANSIENT);
                 device.fail_write(nth, errno);
-                told.push(format!("write {nth} put off by {errno}"));
+                faults.push(format!("write {nth} postponed by {errno}"));
             }
             5..=6 => {
                 let errno = random.pick(&[EIO, ENOSPC]);
                 device.fail_write(nth, errno);
-                told.push(format!("write {nth} fails by {errno}"));
+                faults.push(format!("write {nth} fails by {errno}"));
             }
-            _ => told.push("a sync fails".into()),
+            _ => faults.push("a sync fails".into()),
         }
     }
-    told.join(", ")
+    faults.join(", ")
 }
 
-struct Life<'a> {
+struct Incarnation<'a> {
     ring: &'a BufferRing,
     hands: [Hand<'a>; WRITERS],
     device: &'a MemoryDevice,
     events: &'a Mutex<Vec<Event>>,
     random: Random,
     mode: Mode,
-    life: u32,
+    incarnation: u32,
     buffer_size: usize,
-    /// How often, in percent of all steps, durability is asked for.
+    /// How often, in percent of all steps, durability is requested.
     thirst: usize,
-    /// Whether a sync is to fail some time.
+    /// Whether a sync should fail at some point.
     sync_fails: bool,
     sequences: [u32; WRITERS],
-    /// Reservations that are filled, and not yet given up.
+    /// Reservations that are filled, and not yet released.
     open: Vec<(RecordId, Reservation<'a>)>,
     placed: Vec<(RecordId, Extent)>,
-    /// What a client has seen as the key of the file.
+    /// The key of the file as a client has seen it.
     keys: Vec<Key>,
 }
 
-impl Life<'_> {
-    fn tell(&self, event: Event) {
+impl Incarnation<'_> {
+    fn note(&self, event: Event) {
         self.events.lock().expect("no panic").push(event);
     }
 
@@ -246,7 +248,7 @@ impl Life<'_> {
             80..=86 => self.give_up_one(),
             87..=91 => _ = self.ring.flush(&self.ring.current_buffer(Ordering::Acquire)),
             92 if self.mode == Mode::Manual => _ = self.ring.rotate(),
-            93 => self.begin_another_session(),
+            93 => self.begin_another_writer(),
             94 => self.device.fail_write(self.random.below(3), self.random.clone().pick(&TRANSIENT)),
             95 if self.sync_fails => {
                 self.device.fail_sync(EIO);
@@ -254,12 +256,12 @@ impl Life<'_> {
             }
             _ => {
                 _ = self.ring.written_watermark();
-                self.tell(Event::Watermark { address: self.ring.durable_watermark() });
+                self.note(Event::Watermark { address: self.ring.durable_watermark() });
             }
         }
     }
 
-    /// Once, or through a session several times: it takes a lease after a run of appends.
+    /// Once, or through a `Writer` several times: it takes a lease after a sequence of appends.
     fn append_some(&mut self) {
         let writer = self.random.below(WRITERS);
         let run = if self.hands[writer].is_session() { self.random.up_to(8) } else { 1 };
@@ -267,7 +269,7 @@ impl Life<'_> {
     }
 
     /// In the place of one that is dropped, or leaked.
-    fn begin_another_session(&mut self) {
+    fn begin_another_writer(&mut self) {
         let writer = self.random.below(WRITERS);
         if self.hands[writer].is_session() {
             let before = mem::replace(&mut self.hands[writer], Hand::Session(self.ring.writer()));
@@ -278,7 +280,8 @@ impl Life<'_> {
     }
 
     fn next_record(&mut self, writer: usize) -> (RecordId, usize) {
-        let record = RecordId { life: self.life, writer: writer as u32, sequence: self.sequences[writer] };
+        let record =
+            RecordId { incarnation: self.incarnation, writer: writer as u32, sequence: self.sequences[writer] };
         self.sequences[writer] += 1;
         let most = match self.random.below(16) {
             4.. if self.hands[writer].is_session() => 150,
@@ -287,14 +290,15 @@ impl Life<'_> {
             _ => 500,
         };
         let len = HEADER + self.random.below(most - HEADER + 1);
-        self.tell(Event::Submitted { record, len: len as u32 });
+        self.note(Event::Submitted { record, len: len as u32 });
         (record, len)
     }
 
     fn append(&mut self, writer: usize) {
         let (record, len) = self.next_record(writer);
         let bytes = encode(record, len);
-        // A call that waits must not wait for a reservation of its own thread, nor for a flush that nobody asks for.
+        // A call that waits must not wait for a reservation of its own thread, nor for a flush that is never
+        // requested.
         let may_wait = self.open.is_empty() && self.mode == Mode::Auto;
         let cut = self.random.below(len);
         let hand = &mut self.hands[writer];
@@ -304,8 +308,8 @@ impl Life<'_> {
             3 if may_wait && self.random.chance(8 * self.thirst) => {
                 let outcome = hand.append_durable(&bytes);
                 if let Ok(extent) = outcome {
-                    self.tell(Event::Placed { record, start: extent.start() });
-                    self.tell(Event::Acknowledged { record });
+                    self.note(Event::Placed { record, start: extent.start() });
+                    self.note(Event::Acknowledged { record });
                     self.placed.push((record, extent));
                     return;
                 }
@@ -319,11 +323,11 @@ impl Life<'_> {
     fn outcome(&mut self, record: RecordId, outcome: Result<Extent, AppendError>) {
         match outcome {
             Ok(extent) => {
-                self.tell(Event::Placed { record, start: extent.start() });
+                self.note(Event::Placed { record, start: extent.start() });
                 self.placed.push((record, extent));
             }
             Err(AppendError::RingFull | AppendError::Sealed) => {
-                self.tell(Event::Refused { record });
+                self.note(Event::Refused { record });
                 self.make_room();
             }
             // It may be in the log, or not.
@@ -350,25 +354,25 @@ impl Life<'_> {
             Ok(mut reservation) => {
                 reservation.copy_from_slice(&encode(record, len));
                 if self.random.chance(20) {
-                    // Aborted: the bytes become zeros, and nobody ever sees them.
-                    self.tell(Event::Refused { record });
+                    // Aborted: the bytes become zeros, and are never seen.
+                    self.note(Event::Refused { record });
                     return;
                 }
-                self.tell(Event::Placed { record, start: reservation.extent().start() });
+                self.note(Event::Placed { record, start: reservation.extent().start() });
                 self.open.push((record, reservation));
                 if self.open.len() > 3 {
                     self.give_up_one();
                 }
             }
             Err(AppendError::RingFull | AppendError::Sealed) => {
-                self.tell(Event::Refused { record });
+                self.note(Event::Refused { record });
                 self.make_room();
             }
             Err(_) => {}
         }
     }
 
-    /// A session does nothing else while it has a reservation.
+    /// A `Writer` does nothing else while it has a reservation.
     fn reserve_at_once(&mut self, writer: usize) {
         let (record, len) = self.next_record(writer);
         let is_aborted = self.random.chance(20);
@@ -378,12 +382,12 @@ impl Life<'_> {
         });
         match outcome {
             Ok(Some(extent)) => self.outcome(record, Ok(extent)),
-            Ok(None) => self.tell(Event::Refused { record }),
+            Ok(None) => self.note(Event::Refused { record }),
             Err(error) => self.outcome(record, Err(error)),
         }
     }
 
-    /// Appends something that looks like prepared space, or like a log.
+    /// Appends something that looks like preallocated space, or like a log.
     fn imitate(&mut self) {
         if self.random.chance(50) {
             self.sync();
@@ -395,11 +399,11 @@ impl Life<'_> {
                 let (start, len) = (reservation.extent().start(), reservation.len());
                 let bytes = imitate::payload(&mut self.random, self.device, &self.keys, start, len);
                 reservation.copy_from_slice(&bytes);
-                self.tell(Event::Imitated { start, bytes });
+                self.note(Event::Imitated { start, bytes });
                 let extent = reservation.commit();
                 self.give_up_all();
                 if self.random.chance(60) && self.ring.wait_durable(extent.end()).is_ok() {
-                    self.tell(Event::Watermark { address: self.ring.durable_watermark() });
+                    self.note(Event::Watermark { address: self.ring.durable_watermark() });
                 }
             }
             Err(AppendError::RingFull | AppendError::Sealed) => self.make_room(),
@@ -428,8 +432,8 @@ impl Life<'_> {
         let recent = self.placed.len().min(8);
         let (record, extent) = self.placed[self.placed.len() - self.random.up_to(recent)];
         if self.ring.wait_durable(extent.end()).is_ok() {
-            self.tell(Event::Acknowledged { record });
-            self.tell(Event::Watermark { address: self.ring.durable_watermark() });
+            self.note(Event::Acknowledged { record });
+            self.note(Event::Watermark { address: self.ring.durable_watermark() });
         }
     }
 
@@ -438,7 +442,7 @@ impl Life<'_> {
         // With a deadline it submits what it has to wait for.
         let synced = if self.random.chance(50) { self.ring.sync() } else { self.ring.sync_timeout(AN_HOUR) };
         if let Ok(address) = synced {
-            self.tell(Event::Watermark { address });
+            self.note(Event::Watermark { address });
         }
     }
 
@@ -447,7 +451,7 @@ impl Life<'_> {
         if self.random.chance(50) {
             self.sync();
         }
-        self.tell(Event::Leased { records: self.ring.stats().writers.leased_records });
+        self.note(Event::Leased { records: self.ring.stats().writers.leased_records });
     }
 }
 
@@ -476,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_repeats_a_life() {
+    fn a_seed_repeats_an_incarnation() {
         for seed in 0..20 {
             assert_eq!(events(seed), events(seed), "seed {seed}");
         }

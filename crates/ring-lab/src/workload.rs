@@ -1,7 +1,8 @@
-//! What a child process does to a log: several threads append through the public interface, and write down what they are told.
+//! What a child process does to a log: several threads append through the public interface, and record each
+//! acknowledgement.
 //!
-//! `workload --log FILE --acks FILE --seed S`: what the ring looks like, and who appends what in which way, follows from the seed. An
-//! error of the ring is no failure of the workload: it is told in the last line.
+//! `workload --log FILE --acks FILE --seed S`: the shape of the ring, and which thread appends what in which way,
+//! follow from the seed. An error of the ring is no failure of the workload: it is reported in the last line.
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
@@ -28,16 +29,16 @@ pub(crate) struct Options {
     /// The file of the log
     #[arg(long)]
     pub(crate) log: PathBuf,
-    /// Where to write down what is told
+    /// Where to record acknowledgements
     #[arg(long)]
     pub(crate) acks: PathBuf,
     #[arg(long)]
     pub(crate) seed: u64,
     #[arg(long, default_value_t = 1)]
-    pub(crate) life: u32,
+    pub(crate) incarnation: u32,
     #[arg(long, value_enum, default_value_t = Engine::Uring)]
     pub(crate) engine: Engine,
-    /// Who appends through a session, if not as the seed says
+    /// Which threads append through a writer, if not as the seed decides
     #[arg(long, value_enum)]
     pub(crate) hands: Option<Hands>,
     /// Appends of each thread
@@ -68,7 +69,7 @@ impl ValueEnum for Hands {
     }
 }
 
-/// Who calls flush and rotate.
+/// Whether the ring or the workload flushes and rotates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Auto,
@@ -76,7 +77,7 @@ pub(crate) enum Mode {
     Manual,
 }
 
-/// What follows from the seed alone.
+/// Everything that follows from the seed alone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
     mode: Mode,
@@ -87,7 +88,7 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    /// `hands`, if it is to be said.
+    /// `hands`, if it was given.
     pub(crate) fn of(seed: u64, hands: Option<Hands>) -> Self {
         let mut random = Random::new(seed);
         Self {
@@ -99,14 +100,14 @@ impl Setting {
         }
     }
 
-    /// What the log says of it.
+    /// How the log describes it.
     pub(crate) fn reach(&self) -> Option<u64> {
         (self.mode != Mode::Manual).then_some((self.capacity * self.buffer_size) as u64)
     }
 }
 
 pub(crate) fn task(options: &Options) -> Result<(), String> {
-    let told = |what: &str, error: &dyn core::fmt::Display| format!("{what}: {error}");
+    let context = |what: &str, error: &dyn core::fmt::Display| format!("{what}: {error}");
     let setting = Setting::of(options.seed, options.hands);
     let direct = OpenOptions::new()
         .read(true)
@@ -115,11 +116,12 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
         .truncate(false)
         .custom_flags(libc::O_DIRECT)
         .open(&options.log);
-    let file = direct.map_err(|error| told("the log", &error))?;
-    // Without that, a power cut may take the file itself.
+    let file = direct.map_err(|error| context("the log", &error))?;
+    // Without that, a power cut may lose the file itself.
     let folder = options.log.parent().and_then(|folder| File::open(folder).ok());
-    folder.map_or(Ok(()), |folder| folder.sync_all()).map_err(|error| told("the folder", &error))?;
-    let acks = File::options().write(true).open(&options.acks).map_err(|error| told("the acknowledgements", &error))?;
+    folder.map_or(Ok(()), |folder| folder.sync_all()).map_err(|error| context("the folder", &error))?;
+    let acks =
+        File::options().write(true).open(&options.acks).map_err(|error| context("the acknowledgements", &error))?;
     let engine = match options.engine {
         Engine::Uring => EngineKind::IoUring,
         Engine::Positioned => EngineKind::Positioned,
@@ -128,7 +130,7 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
     let ring = BufferRing::try_with_options(BufferRingOptions {
         capacity: setting.capacity,
         buffer_size: setting.buffer_size,
-        io_instance: Some(Arc::new(io.map_err(|error| told("the engine", &error))?)),
+        io_instance: Some(Arc::new(io.map_err(|error| context("the engine", &error))?)),
         auto_flush: setting.mode == Mode::Auto,
         auto_rotate: setting.mode != Mode::Manual,
     });
@@ -149,14 +151,14 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
                 acks: &acks,
                 setting,
                 random: Random::new(seeds.next()),
-                record: RecordId { life: options.life, writer, sequence: 0 },
+                record: RecordId { incarnation: options.incarnation, writer, sequence: 0 },
                 placed: Vec::new(),
                 keys: Vec::new(),
             };
             scope.spawn(|| writer.run(options.appends));
         }
     });
-    tell(&acks, &Event::Leased { records: ring.stats().writers.leased_records });
+    note(&acks, &Event::Leased { records: ring.stats().writers.leased_records });
     match ring.close() {
         Ok(end) => println!("closed at {end}"),
         Err(error) => println!("failed: {error}"),
@@ -164,8 +166,8 @@ pub(crate) fn task(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-/// A disk that is gone takes this with it.
-fn tell(mut acks: &File, event: &Event) {
+/// If the disk is gone, this is lost with it.
+fn note(mut acks: &File, event: &Event) {
     let bytes = postcard::to_stdvec(event).expect("it fits memory");
     let _ = acks.write(&bytes);
 }
@@ -179,11 +181,11 @@ struct Writer<'a> {
     random: Random,
     record: RecordId,
     placed: Vec<(RecordId, Extent)>,
-    /// What it has seen as the key of the file.
+    /// The key of the file as it has seen it.
     keys: Vec<Key>,
 }
 
-/// The log as a client may see it that reads its file.
+/// The log as a client that reads its file may see it.
 impl Source for &Path {
     fn key(&self) -> Option<Key> {
         machine::key_of(self)
@@ -200,7 +202,7 @@ impl Source for &Path {
 impl Writer<'_> {
     fn run(mut self, appends: usize) {
         for _ in 0..appends {
-            // A session takes a lease after a run of appends.
+            // A `Writer` takes a lease after a sequence of appends.
             let run = if self.hand.is_session() { self.random.up_to(16) } else { 1 };
             (0..run).for_each(|_| self.append());
             match self.random.below(10) {
@@ -217,14 +219,14 @@ impl Writer<'_> {
         self.wait_for_one();
     }
 
-    fn tell(&self, event: &Event) {
-        tell(self.acks, event);
+    fn note(&self, event: &Event) {
+        note(self.acks, event);
     }
 
     fn append(&mut self) {
         let record = self.record;
         self.record.sequence += 1;
-        // Few of a session's are too long for a lease.
+        // Few of a writer's are too long for a lease.
         let short = self.hand.is_session() && self.random.chance(90);
         let most = if short {
             150
@@ -235,7 +237,7 @@ impl Writer<'_> {
         };
         let len = HEADER + self.random.below(most - HEADER + 1);
         let bytes = encode(record, len);
-        self.tell(&Event::Submitted { record, len: len as u32 });
+        self.note(&Event::Submitted { record, len: len as u32 });
         let cut = self.random.below(len);
         let way = if short { 0 } else { self.random.below(6) };
         let durable = way == 3;
@@ -262,15 +264,15 @@ impl Writer<'_> {
             }
         };
         if let Ok(extent) = outcome {
-            self.tell(&Event::Placed { record, start: extent.start() });
+            self.note(&Event::Placed { record, start: extent.start() });
             if durable {
-                self.tell(&Event::Acknowledged { record });
+                self.note(&Event::Acknowledged { record });
             }
             self.placed.push((record, extent));
         }
     }
 
-    /// Appends something that looks like prepared space, or like a log.
+    /// Appends something that looks like preallocated space, or like a log.
     fn imitate(&mut self) {
         self.keys.extend(self.log.key().filter(|key| !self.keys.contains(key)));
         if self.random.chance(50) {
@@ -281,10 +283,10 @@ impl Writer<'_> {
         let (start, len) = (reservation.extent().start(), reservation.len());
         let bytes = imitate::payload(&mut self.random, &self.log, &self.keys, start, len);
         reservation.copy_from_slice(&bytes);
-        self.tell(&Event::Imitated { start, bytes });
+        self.note(&Event::Imitated { start, bytes });
         let extent = reservation.commit();
         if self.random.chance(60) && self.ring.wait_durable(extent.end()).is_ok() {
-            self.tell(&Event::Watermark { address: self.ring.durable_watermark() });
+            self.note(&Event::Watermark { address: self.ring.durable_watermark() });
         }
     }
 
@@ -295,14 +297,14 @@ impl Writer<'_> {
         }
         let (record, extent) = self.placed[self.placed.len() - self.random.up_to(recent)];
         if self.ring.wait_durable(extent.end()).is_ok() {
-            self.tell(&Event::Acknowledged { record });
-            self.tell(&Event::Watermark { address: self.ring.durable_watermark() });
+            self.note(&Event::Acknowledged { record });
+            self.note(&Event::Watermark { address: self.ring.durable_watermark() });
         }
     }
 
     fn sync(&mut self) {
         if let Ok(address) = self.ring.sync() {
-            self.tell(&Event::Watermark { address });
+            self.note(&Event::Watermark { address });
         }
     }
 }

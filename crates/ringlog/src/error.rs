@@ -86,7 +86,7 @@ pub enum OpenError {
         /// The newest epoch that `MANIFEST` knows.
         newest: u32,
     },
-    /// Batches of two copies of the log that both went on.
+    /// The log mixes batches of two copies that were both written to.
     #[error("{file} has a batch at address {address} of another copy's epoch {epoch}; restore the files of one copy")]
     Mixed {
         /// The segment.
@@ -106,7 +106,7 @@ pub enum OpenError {
         /// Why.
         refusal: HeaderRefusal,
     },
-    /// A batch has the right checksums, but holds what is no record.
+    /// A batch has the right checksums, but holds bytes that are no record.
     #[error("the record at address {address} of {file} cannot be read: {refusal}")]
     Record {
         /// The segment.
@@ -134,7 +134,7 @@ pub enum OpenError {
         /// What a reader keeps.
         max: usize,
     },
-    /// A record that is longer than the reader allows.
+    /// A record is longer than the reader allows.
     #[error("the record at address {address} is {len} bytes long, {max} are allowed; raise max_record")]
     RecordTooLong {
         /// Where it begins.

@@ -1,5 +1,5 @@
-//! `ringlog`: the record layer over the ring, as far as it stands: the on-disk format, and a recovery that proves its
-//! verdict.
+//! `ringlog`: the record layer over the ring: the on-disk format, and a recovery that proves its verdict. It recovers
+//! logs but cannot append through the ring yet.
 //!
 //! A log is a directory of segments and a `MANIFEST`. What the ring flushes together is a *batch*: a header that only
 //! this log can have written, records, and a checksum for each block of 4096 bytes. A batch is accepted as a whole or
@@ -29,7 +29,7 @@
 //!
 //! # What is not
 //!
-//! Appending through the ring. Until then only the reference writer of the tests (feature `testing`) writes batches.
+//! Appending through the ring. Only the reference writer of the tests (feature `testing`) writes batches so far.
 //!
 //! # Examples
 //!

@@ -31,7 +31,7 @@ impl Random {
         (self.next() % end as u64) as usize
     }
 
-    /// Returns true so many times in a hundred.
+    /// Returns true with a probability of `percent` in a hundred.
     pub const fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }

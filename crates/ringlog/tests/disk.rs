@@ -97,7 +97,7 @@ fn files_in_the_way_are_errors_with_their_names() {
         other => panic!("{other:?}"),
     }
     fs::remove_dir(folder.path().join(file_name(5 * SIZE))).unwrap();
-    // Names that are none of ours do not matter.
+    // Names that are not the log's do not matter.
     fs::write(folder.path().join("notes.txt"), "mine").unwrap();
     fs::create_dir(folder.path().join("folder.seg")).unwrap();
     assert!(verify(&directory, &Verify::new()).is_ok());

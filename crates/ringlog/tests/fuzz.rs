@@ -1,8 +1,8 @@
 //! Mutated logs whose checksums and signatures are right again, so that the mutation reaches the code behind them;
 //! and random bytes.
 //!
-//! Nothing may panic, and nothing may be changed by a refusal. `RINGLOG_FUZZ` says how many inputs, `RINGLOG_SEED`
-//! where they begin.
+//! Nothing may panic, and nothing may be changed by a refusal. `RINGLOG_FUZZ` sets the number of inputs,
+//! `RINGLOG_SEED` the first seed.
 
 mod common;
 
@@ -85,7 +85,7 @@ fn mutate(random: &mut Random, bytes: &mut [u8], at: usize, len: usize) {
     }
 }
 
-/// Mutates the batch at `base` and seals it again, with whatever it says now.
+/// Mutates the batch at `base` and seals it again with its new content.
 fn mutate_batch(random: &mut Random, directory: &MemoryDirectory, manifest: &Manifest, base: u64) {
     let (name, at) = (file_name(base / SIZE * SIZE), 4096 + (base % SIZE) as usize);
     let mut bytes = directory.contents()[&name][at..at + 4096].to_vec();
@@ -142,7 +142,7 @@ fn everything(random: &mut Random, directory: &MemoryDirectory) -> Result<u64, O
             Ok(opened) => {
                 let end = opened.report().end;
                 drop(opened);
-                // A log that was opened is one from then on.
+                // A log that was opened once opens again.
                 assert!(verify(directory, &how()).is_ok_and(|report| report.end == end));
             }
             Err(OpenError::Io { .. }) => {}
@@ -243,7 +243,7 @@ fn files_of_random_bytes_and_lengths_are_refused_or_fresh() {
     }
 }
 
-/// Seals `records` as the only batch of a log, and says what becomes of them.
+/// Seals `records` as the only batch of a log, and returns how it is read.
 fn sealed(records: &[u8]) -> Result<u64, OpenError> {
     let directory = MemoryDirectory::new();
     let opened = recover(SIZE, 1).open(&directory).unwrap();

@@ -113,7 +113,7 @@ fn every_crash_image_is_judged_right_and_with_every_kind_of_damage() {
         panic!("{failure}");
     }
     println!("{figures:#?}");
-    // What was to be met was met.
+    // Every case that must occur has occurred.
     if wanted >= 3_000 {
         let Figures { torn, clean, unclosed, fresh, judged_damaged, refused, had_to_be_damaged, .. } = figures;
         let Figures { unprovable, fast_jumps, set_aside, skipped, interrupted, trims, records, kills, .. } = figures;

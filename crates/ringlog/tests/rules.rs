@@ -40,7 +40,7 @@ fn write(writer: &mut Writer, batches: usize) {
     }
 }
 
-/// A log of so many batches that a process left without closing it.
+/// A log of this many batches, left by a process without closing it.
 fn log(batches: usize) -> MemoryDirectory {
     let directory = MemoryDirectory::new();
     write(&mut open(&directory, 1), batches);

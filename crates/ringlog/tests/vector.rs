@@ -1,4 +1,4 @@
-//! The format test vector: small logs that are checked in, and what must be read from them for ever.
+//! The format test vector: small checked-in logs, and what every later release must read from them.
 //!
 //! `RINGLOG_WRITE_VECTOR=1 cargo test -p ringlog --test vector` writes them anew. That is right only for a log that
 //! no release has written; a format that changes gets a vector of its own, beside this one.
@@ -117,7 +117,7 @@ fn logs() -> BTreeMap<&'static str, MemoryDirectory> {
     .into()
 }
 
-/// All that must never change, in words.
+/// Everything that must never change, as text.
 fn describe<D: Directory>(directory: &D) -> String {
     let mut text = String::new();
     let report = verify(directory, &how()).unwrap();

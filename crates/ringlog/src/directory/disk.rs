@@ -32,7 +32,7 @@ pub struct DiskLock {
 }
 
 impl DiskDirectory {
-    /// The directory at `path`.
+    /// Opens the directory at `path`.
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ impl DiskDirectory {
         if fs::metadata(&path)?.is_dir() { Ok(Self { path }) } else { Err(io::ErrorKind::NotADirectory.into()) }
     }
 
-    /// The directory at `path`, made if there is none; its name is durable then.
+    /// Opens the directory at `path`, or creates it, with its name durable.
     ///
     /// # Errors
     ///
@@ -133,7 +133,7 @@ impl Directory for DiskDirectory {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        // A name that is no UTF-8 is none of ours.
+        // A name that is not UTF-8 is not the log's.
         fs::read_dir(&self.path)?
             .filter_map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).transpose())
             .collect()

@@ -1,8 +1,8 @@
 //! A directory in memory that can crash.
 //!
 //! On stable storage is what a sync covered. Of all the rest, a power cut leaves each sector of 512 bytes of each
-//! write, and each change of the names, independently of all others: present or not. A kill leaves everything that
-//! had come back visible, and none of it stable.
+//! write, and each change of the names, independently of all others: present or not. A kill leaves every completed
+//! write visible, and none of it stable.
 
 use core::fmt;
 use core::mem;
@@ -70,7 +70,7 @@ struct Content {
 
 #[derive(Clone, Debug)]
 enum Effect {
-    /// `flight`: it has not come back yet.
+    /// `flight`: it has not completed yet.
     Write {
         file: usize,
         at: usize,
@@ -158,7 +158,7 @@ impl State {
         self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Without what only a running machine has.
+    /// A copy without the state of a running machine.
     fn rebooted(&self) -> Self {
         let mut after = self.clone();
         after.names.clone_from(&self.stable_names);
@@ -185,13 +185,13 @@ impl MemoryDirectory {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Returns a copy that goes its own way, locks and all.
+    /// Returns an independent copy, locks included.
     #[must_use]
     pub fn fork(&self) -> Self {
         Self::with(self.state().clone())
     }
 
-    /// Returns what is left after the power fails now; the seed chooses among all that is legal.
+    /// Returns what is left after a power cut now; the seed chooses among all legal states.
     #[must_use]
     pub fn power_cut(&self, seed: u64) -> Self {
         let mut random = Random::new(seed);
@@ -212,8 +212,8 @@ impl MemoryDirectory {
         Self::with(after.rebooted())
     }
 
-    /// Returns what is left after the process is killed now: what had come back is there, but not stable; of each
-    /// write that was under way, each sector is there or not.
+    /// Returns what is left after the process is killed now: completed writes are there, but not stable; of each
+    /// write in flight, each sector is there or not.
     #[must_use]
     pub fn kill(&self, seed: u64) -> Self {
         let mut random = Random::new(seed);
@@ -232,12 +232,12 @@ impl MemoryDirectory {
         Self::with(after)
     }
 
-    /// After so many more changes and syncs, each further one fails and has no effect.
+    /// Lets this many more changes and syncs succeed; each further one fails and has no effect.
     pub fn stop_after(&self, changes: u64) {
         self.state().fuse = Some(changes);
     }
 
-    /// Whether [`stop_after`](Self::stop_after) leaves no further change.
+    /// Returns whether [`stop_after`](Self::stop_after) leaves no further change.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.state().fuse == Some(0)
@@ -249,7 +249,7 @@ impl MemoryDirectory {
         self.state().pending.len()
     }
 
-    /// Begins a write that comes back with [`complete`](Self::complete); a sync before that does not cover it.
+    /// Begins a write that completes with [`complete`](Self::complete); a sync before that does not cover it.
     ///
     /// # Errors
     ///
@@ -263,7 +263,7 @@ impl MemoryDirectory {
         Ok(flight)
     }
 
-    /// A write comes back; `durably`: as one that the device has put on stable storage.
+    /// Completes a write; `durably`: as one that the device has put on stable storage.
     pub fn complete(&self, flight: u64, durably: bool) {
         let mut state = self.state();
         if durably {
@@ -285,7 +285,7 @@ impl MemoryDirectory {
         state.names.iter().map(|(name, &file)| (name.clone(), Arc::clone(&state.files[file].seen))).collect()
     }
 
-    /// Puts a file there, on stable storage, whatever was there before: damage, or a file from elsewhere.
+    /// Replaces a file, on stable storage: for damage, or a file from elsewhere.
     pub fn put(&self, name: &str, bytes: impl Into<Vec<u8>>) {
         let content = Arc::new(bytes.into());
         let mut state = self.state();
@@ -295,7 +295,7 @@ impl MemoryDirectory {
         state.stable_names.insert(name.to_owned(), file);
     }
 
-    /// Takes a file away, on stable storage.
+    /// Removes a file, on stable storage.
     pub fn remove(&self, name: &str) {
         let mut state = self.state();
         state.names.remove(name);

@@ -68,7 +68,7 @@ pub trait Directory: fmt::Debug + Sync {
     /// What the file system reports.
     fn unlink(&self, name: &str) -> io::Result<()>;
 
-    /// Puts the content of a file on stable storage, as far as its writes had come back.
+    /// Puts the content of a file on stable storage, as far as its writes had completed.
     ///
     /// # Errors
     ///

@@ -1,7 +1,8 @@
 //! A batch: what the ring flushes together, and what recovery accepts together.
 //!
 //! ```text
-//! header 72 B | records, with zero filler between | checksum per 4096-byte block, 8 B each | checksum of the checksums 8 B | zeros to 4096
+//! header 72 B | records, with zero filler between
+//! checksum per 4096-byte block, 8 B each | checksum of the checksums 8 B | zeros to 4096
 //! ```
 //!
 //! | header, at | field |
@@ -57,7 +58,7 @@ impl BatchFlags {
     }
 }
 
-/// The header of a batch. 72 bytes suffice to judge it, without its batch, as evidence.
+/// The header of a batch. Its 72 bytes are evidence by themselves, without the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchHeader {
     /// Last of its segment, first of its epoch, empty.
@@ -108,7 +109,7 @@ pub enum HeaderRefusal {
 }
 
 impl BatchHeader {
-    /// Whether `bytes` begin like a header: the cheap test before [`decode_at`](Self::decode_at).
+    /// Returns whether `bytes` begin like a header: the cheap test before [`decode_at`](Self::decode_at).
     #[must_use]
     pub fn is_likely(bytes: &[u8]) -> bool {
         u32_at(bytes, 0) == MAGIC
@@ -162,7 +163,7 @@ impl BatchHeader {
             previous: u64_at(bytes, 48),
             salt: u64_at(bytes, 56),
         };
-        // Log and place come first: what belongs elsewhere is no evidence here, in whatever version.
+        // Log and address come first: what belongs elsewhere is no evidence here, whatever its version.
         if header.log_id != log_id {
             return Err(HeaderRefusal::OtherLog(header.log_id));
         }
@@ -217,7 +218,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout of a batch with so many bytes of records.
+    /// Returns the layout of a batch with this many bytes of records.
     #[must_use]
     pub const fn of(payload_len: u32) -> Self {
         let table = HEADER_LEN + payload_len as usize;
@@ -239,7 +240,7 @@ pub const fn trailer_len(payload_len: u32) -> usize {
 pub fn payload_capacity(buffer_len: usize) -> u32 {
     let buffer_len = buffer_len.min(256 << 20) / BLOCK * BLOCK;
     let most = buffer_len / BLOCK;
-    // Few of the blocks are needed for checksums; the first that leaves enough room for its own is the best.
+    // Few blocks are needed for checksums; the first length that leaves enough room for its own is the best.
     let fits = |blocks: &usize| (buffer_len - SUM_LEN * (blocks + 1)).div_ceil(BLOCK) <= *blocks;
     let blocks = (most - most.min(most / 512 + 2)..=most).skip_while(|&blocks| blocks == 0).find(fits);
     blocks.map_or(0, |blocks| ((buffer_len - SUM_LEN * (blocks + 1)).min(blocks * BLOCK) - HEADER_LEN) as u32)

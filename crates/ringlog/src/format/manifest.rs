@@ -61,10 +61,10 @@ pub struct Epoch {
     pub start: u64,
 }
 
-/// Damage that was accepted: no batch is read there, and what follows is known.
+/// An accepted range of damage: no batch is read there, and the batch behind it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The first address of it.
+    /// Where the damage begins.
     pub start: u64,
     /// Where the next batch begins.
     pub end: u64,

@@ -8,14 +8,13 @@
 //! | snapshot | u64 address below which it is complete, u64 records before that, entries |
 //!
 //! An entry of a snapshot is u32 length, three zero bytes, u8 type (7, 8 or 9), then the payload of that type and
-//! zeros to a multiple of
-//! 8. A truncation in a snapshot has a second u64: where it ends.
+//! zeros to a multiple of 8. A truncation in a snapshot has a second u64: where it ends.
 
 use thiserror::Error;
 
 use super::{is_zero, padded, u32_at, u64_at};
 
-/// Why a payload is none of these.
+/// Why a payload of these types is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct OwnRefusal(&'static str);
@@ -135,7 +134,7 @@ const VOID: u8 = 9;
 pub struct Snapshot<'a> {
     /// Below it, nothing is missing.
     pub complete_to: u64,
-    /// Records before that address, over the whole life of the log.
+    /// Records before that address, since the log was created.
     pub records: u64,
     /// What it holds.
     pub entries: Vec<SnapshotEntry<'a>>,

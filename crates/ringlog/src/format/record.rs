@@ -1,7 +1,8 @@
 //! A record: 8 bytes of header, a payload, zeros to a multiple of 8.
 //!
 //! ```text
-//! u32 length | u16 blocks back to the batch header | u8 type (never 0) | u8 kind, the user's | payload | zeros to a multiple of 8
+//! u32 length | u16 blocks back to the batch header | u8 type (never 0) | u8 kind, the user's
+//! payload | zeros to a multiple of 8
 //! ```
 //!
 //! Eight zero bytes where a header could stand are filler. The bytes of a record are covered by the checksums of its

@@ -14,7 +14,7 @@ use crate::format::{
 const SUM: usize = 8;
 const CHUNK: usize = MAX_READ / BLOCK;
 
-/// The disjoint ranges that are void at most; a reader keeps them in memory.
+/// The most disjoint void ranges; a reader keeps them in memory.
 pub(super) const MAX_VOIDS: usize = 1 << 16;
 
 /// Checks all bytes of the batch with this header, which fits into its segment. `None`: they are right.
@@ -52,7 +52,7 @@ pub(super) fn table_is_right<D: Directory>(
     table: u64,
     blocks: usize,
 ) -> Result<bool, OpenError> {
-    // 512 KiB for the longest batch, of which the header, signed, has spoken.
+    // 512 KiB for the longest batch, whose length the signed header states.
     let mut bytes = vec![0; (blocks + 1) * SUM];
     for (n, piece) in bytes.chunks_mut(CHUNK * SUM).enumerate() {
         reader.read_aside(table + (n * CHUNK * SUM) as u64, piece)?;
@@ -60,7 +60,7 @@ pub(super) fn table_is_right<D: Directory>(
     Ok(sums.table(base, &bytes[..blocks * SUM]) == u64_at(&bytes, blocks * SUM))
 }
 
-/// Goes over the records of a batch whose bytes are right, or stops at what is none.
+/// Iterates over the records of a verified batch, and stops at bytes that are no record.
 #[derive(Debug)]
 pub(super) struct Records {
     base: u64,
@@ -71,7 +71,7 @@ pub(super) struct Records {
 
 /// A record, and where its header stands.
 pub(super) type Found = (u64, RecordHeader);
-/// What is none, and where.
+/// Bytes that are no record: where, and why.
 pub(super) type BadRecord = (u64, RecordRefusal);
 
 impl Records {
@@ -174,7 +174,7 @@ fn group_len<D: Directory>(
     Ok(Ok(entries))
 }
 
-/// What the records of accepted batches amount to.
+/// Totals over the records of accepted batches.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     pub(super) batches: u64,
@@ -184,7 +184,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Reads the records of a batch whose bytes are right.
+    /// Reads the records of a verified batch.
     pub(super) fn add<D: Directory>(
         &mut self,
         reader: &mut SegmentReader<'_, D>,
@@ -215,7 +215,7 @@ impl Tally {
         Ok(Ok(()))
     }
 
-    /// Takes what comes behind all that was counted so far.
+    /// Adds the totals of what follows.
     pub(super) fn join(&mut self, later: &Self) -> Result<(), OpenError> {
         self.batches += later.batches;
         self.records += later.records;

@@ -67,12 +67,12 @@ impl Expected {
     }
 }
 
-/// Why the log does not go on.
+/// Why the log ends here.
 #[derive(Clone, Copy, Debug)]
 enum Stop {
-    /// This is no batch that continues it.
+    /// No batch here continues it.
     Content(Content),
-    /// It may go on, but this crate cannot read how.
+    /// It may go on, in a way that this crate cannot read.
     Header(HeaderRefusal),
     Record(BadRecord),
 }

@@ -47,7 +47,7 @@ impl Verify {
         self
     }
 
-    /// Reads so many segments side by side; each takes about a mebibyte of memory.
+    /// Sets how many segments are read side by side; each takes about a mebibyte of memory.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.clamp(1, 64);
         self
@@ -56,7 +56,7 @@ impl Verify {
 
 /// Finds the end of a log, and proves what lies behind it. Takes no lock, and changes nothing.
 ///
-/// The verdict is in the report, also if it is "damaged". Of a log that another process is writing to, the tail may
+/// The verdict is in the report, also if it is "damaged". The tail of a log that another process is writing to may
 /// look torn.
 ///
 /// # Errors

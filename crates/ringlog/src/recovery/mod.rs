@@ -1,9 +1,9 @@
 //! Finding the end of a log, and proving that nothing acknowledged lies behind it.
 //!
 //! From the first batch of the first kept segment, batches are accepted while each part of them is right: signature,
-//! log, address, number, link, epoch, checksums. Acceptance stops at `a`. Then everything that can still speak does:
-//! `W` is the highest address up to which something promises that bytes were durable, be it `MANIFEST` or a signed
-//! header in the segment of `a` or behind.
+//! log, address, number, link, epoch, checksums. Acceptance stops at `a`. Then all remaining evidence is collected:
+//! `W` is the highest address up to which `MANIFEST`, or a signed header in the segment of `a` or behind, promises
+//! that bytes were durable.
 //!
 //! | | verdict |
 //! |---|---|

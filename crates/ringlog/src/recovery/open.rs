@@ -1,7 +1,7 @@
 //! Acting on the verdict: the steps that make a log ready to be appended to, in an order in which a crash at any of
 //! them is harmless.
 //!
-//! 1. Lock, so that no writer, not even a killed one whose I/O is still under way, changes what is judged.
+//! 1. Lock, so that no log writer, not even a killed one whose I/O is still in flight, changes what is judged.
 //! 2. Judge. A refusal ends here: nothing was changed.
 //! 3. Sync the directory, `MANIFEST` and every segment from the known durable address to the end: after a kill all of
 //!    it may be in a cache only, and step 4 promises it.
@@ -33,7 +33,7 @@ const LOCK: &str = "LOCK";
 /// The name of the directory in errors.
 const DIRECTORY: &str = "the directory";
 
-/// What opening does about a write that was under way and never acknowledged.
+/// What opening does about a write that was in flight and never acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TornTail {

@@ -1,7 +1,7 @@
 //! Handing out the records of a verified log, in order.
 //!
 //! Each batch is verified once more when it is read, because a file may have changed since the verdict. A record
-//! longer than a buffer is handed out where its last part is: what is incomplete at the end of the log is not a
+//! longer than a buffer is handed out where its last part is: an incomplete one at the end of the log is not a
 //! record. Void records are left out.
 
 use core::fmt;

@@ -115,7 +115,7 @@ impl fmt::Display for Damage {
     }
 }
 
-/// What shows that a write was under way.
+/// What shows that a write was in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Evidence {
@@ -131,12 +131,12 @@ pub enum Evidence {
     },
 }
 
-/// A write that was under way when the log stopped, and never acknowledged.
+/// A write that was in flight when the log stopped, and never acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Torn {
     /// What stands where the log ends.
     pub content: Content,
-    /// What shows that a write was under way.
+    /// What shows that a write was in flight.
     pub evidence: Evidence,
 }
 
@@ -148,9 +148,9 @@ pub enum Verdict {
     Fresh,
     /// It was closed.
     Clean,
-    /// A process ended without closing it; nothing is left of writes under way.
+    /// A process ended without closing it; nothing is left of writes in flight.
     Unclosed,
-    /// A write was under way, and never acknowledged.
+    /// A write was in flight, and never acknowledged.
     Torn(Torn),
     /// Acknowledged bytes are not as they were.
     Damaged(Damage),

@@ -69,7 +69,7 @@ impl BatchBuilder {
         self.push(RecordType::Group, 0, &bytes)
     }
 
-    /// Leaves so many bytes zero, as a reservation that was given up does; rounded up to a multiple of 8.
+    /// Leaves this many bytes zero, rounded up to a multiple of 8, as an aborted reservation does.
     pub fn filler(&mut self, len: usize) {
         let end = (self.bytes.len() + len).next_multiple_of(8).min(self.end);
         self.bytes.resize(end, 0);

@@ -1,4 +1,4 @@
-//! Sealing, submitting, syncing, rotating, trimming, closing: in the order that the rules ask for.
+//! Sealing, submitting, syncing, rotating, trimming, closing: in the order that the rules require.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -18,7 +18,7 @@ pub struct Flight {
     pub base: u64,
     /// Where the next batch begins.
     pub next: u64,
-    /// It has come back.
+    /// It has completed.
     pub written: bool,
     durably: bool,
 }
@@ -158,7 +158,7 @@ impl Writer {
     }
 
     /// Seals a batch and hands it to the device. `roll`: the next one begins a segment. `durably`: as a write that is
-    /// durable when it comes back, if nothing before it is still in doubt.
+    /// durable when it completes, if nothing before it is still in doubt.
     ///
     /// # Errors
     ///
@@ -204,7 +204,7 @@ impl Writer {
         self.submit(BatchBuilder::new(self.next, 4096), roll, false)
     }
 
-    /// A write comes back: the one at this position among those that are not durable.
+    /// Completes a write: the one at this position among those that are not durable.
     pub fn complete(&mut self, position: usize) {
         let flight = &mut self.flights[position];
         flight.written = true;
@@ -220,7 +220,7 @@ impl Writer {
         self.durable = self.durable.max(to);
     }
 
-    /// Begins a sync of what is written contiguously, unless one is under way.
+    /// Begins a sync of what is written contiguously, unless one is in flight.
     pub fn sync_begin(&mut self) {
         let written: Vec<_> = self.flights.iter().take_while(|flight| flight.written).collect();
         let Some(covers) = written.last().map(|flight| flight.next) else { return };
@@ -231,9 +231,9 @@ impl Writer {
         self.syncing = Some(Syncing { covers, segments: segments.into_iter().collect() });
     }
 
-    /// Syncs one file of the sync under way; behind the last one the watermark moves.
+    /// Syncs one file of the sync in flight; behind the last one the watermark moves.
     ///
-    /// Writes that come back in between are covered by what the memory directory syncs, but not by the watermark.
+    /// Writes that complete in between are covered by what the memory directory syncs, but not by the watermark.
     ///
     /// # Errors
     ///

@@ -86,21 +86,21 @@ pub(crate) struct World {
     /// What was submitted and not cut since.
     pub(crate) chain: Vec<Batch>,
     pub(crate) acknowledged: u64,
-    /// The trim point is one of these: the last that was settled, or one that was under way.
+    /// The trim point is one of these: the last that was settled, or one that was in flight.
     pub(crate) trims: Vec<u64>,
     pub(crate) random: Random,
     /// What was on stable storage earlier.
     pub(crate) past: Vec<Files>,
     /// The files of another log.
     pub(crate) foreign: Files,
-    /// The files of a copy that went another way.
+    /// The files of a copy that diverged.
     pub(crate) fork: Option<Files>,
     pub(crate) buffer: usize,
     long: Option<(LongRecord, u8, Vec<u8>)>,
     pub(crate) figures: Figures,
 }
 
-/// What a crate that judges says, in the oracle's words.
+/// The crate's verdict, in the oracle's terms.
 pub(crate) fn answer(judged: &Result<Report, OpenError>) -> Result<Answer, String> {
     Ok(match judged {
         Ok(report) => match &report.verdict {
@@ -343,7 +343,7 @@ impl World {
     /// A fast opening never finds what a full one does not.
     fn check_fast(&mut self, directory: &MemoryDirectory, full: &Report, is_newest: bool) -> Check {
         let Ok(fast) = verify(directory, &how().fast(true)) else { return Ok(()) };
-        // Whether all of MANIFEST is older than the log is seen only by a reader of the epochs behind it.
+        // Only a reader of the epochs behind it sees whether all of MANIFEST is older than the log.
         if !is_newest {
             return Ok(());
         }
@@ -388,7 +388,7 @@ impl World {
                     // The gap may be known already, and the file of the end still missing.
                     let is_there = now.end == found.end || (!now.gaps.is_empty() && now.end > found.end);
                     let still = matches!(now.verdict, Verdict::Damaged(_)) && is_there;
-                    // Only a durable cut may end the alarm.
+                    // Only a durable cut may end the report of damage.
                     let is_decided = now.epoch > found.epoch && !matches!(now.verdict, Verdict::Damaged(_));
                     let done = is_decided
                         && match what {
@@ -489,7 +489,7 @@ impl World {
         }
     }
 
-    /// A batch of whatever may be in one.
+    /// A batch with random content of every kind.
     fn random_batch(&mut self, roll: bool) -> Result<(), OpenError> {
         let mut batch = self.writer.as_ref().unwrap().batch();
         let (mut records, mut voids) = (Vec::new(), Vec::new());
@@ -657,7 +657,7 @@ impl World {
         }
     }
 
-    /// A copy of the directory goes another way, and so does this one.
+    /// A copy of the directory and this one diverge.
     pub(crate) fn fork_away(&mut self) -> Check {
         let other = self.directory.fork();
         let how = recover(self.size, self.random.next()).verify(how());

@@ -1,4 +1,4 @@
-//! One life of a ring in a process of its own, over a mounted disk, and the log of it.
+//! One incarnation of a ring in a process of its own, over a mounted disk, and its log.
 
 use core::time::Duration;
 use std::io::{self, Read};
@@ -19,20 +19,20 @@ use crate::machine::{Fault, Machine, Target};
 use crate::record::{Key, log_end};
 use crate::workload::{Engine, Setting};
 
-/// A workload is a matter of milliseconds, so that it takes longer only if somebody waits for ever.
+/// A workload takes milliseconds; it takes longer only if a thread waits for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is to be recorded.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
-    pub(crate) life: u32,
+    pub(crate) incarnation: u32,
     pub(crate) engine: Engine,
-    /// Who has a session, if that does not follow from the seed.
+    /// Which threads have a writer, if that does not follow from the seed.
     pub(crate) hands: Option<Hands>,
     pub(crate) appends: usize,
     pub(crate) before: Vec<u8>,
-    /// The key of its marks.
+    /// The key of its markers.
     pub(crate) key: Option<Key>,
     /// How much of `before` is known to be log.
     pub(crate) owed: usize,
@@ -40,23 +40,24 @@ pub(crate) struct Plan {
     pub(crate) images: u64,
 }
 
-/// What became of it.
+/// The outcome.
 #[derive(Debug)]
 pub(crate) struct Recorded {
     pub(crate) log: Log,
-    /// What the workload said last.
+    /// The last line of the workload.
     pub(crate) said: String,
     /// Whether the fault was met.
     pub(crate) met: bool,
 }
 
-/// Whether there is a level beyond memory here. If there is none although there has to be (`BUFFER_RING_REQUIRE_ROOT`), that is an error.
+/// Whether this machine has a level beyond memory. If it has none but must have (`BUFFER_RING_REQUIRE_ROOT`), that is
+/// an error.
 pub(crate) fn is_available() -> Result<bool, String> {
     let Some(why) = missing() else { return Ok(true) };
     if env::var_os("BUFFER_RING_REQUIRE_ROOT").is_some() {
-        return Err(format!("a disk of FUSE is required: {why}"));
+        return Err(format!("a FUSE disk is required: {why}"));
     }
-    println!("skipped: disks of FUSE: {why}");
+    println!("skipped: FUSE disks: {why}");
     Ok(false)
 }
 
@@ -81,18 +82,18 @@ fn missing() -> Option<String> {
         return Some(format!("/dev/fuse: {error}"));
     }
     let probe = tempfile::tempdir().and_then(|folder| Machine::mount(folder.path(), Vec::new(), None, 0).map(drop));
-    probe.err().map(|error| format!("a file system of FUSE cannot be mounted: {error}"))
+    probe.err().map(|error| format!("a FUSE file system cannot be mounted: {error}"))
 }
 
 pub(crate) fn record(plan: &Plan) -> Result<Recorded, String> {
-    let told = |what: &str, error: io::Error| format!("{what}: {error}");
+    let context = |what: &str, error: io::Error| format!("{what}: {error}");
     let start = log_end(&plan.before, plan.key) as u64;
     if start < plan.owed as u64 {
-        return Err(format!("the log was found to end at {start}, and {} bytes of it are owed", plan.owed));
+        return Err(format!("the log was found to end at {start}, and {} bytes of it must survive", plan.owed));
     }
-    let folder = TempDir::new().map_err(|error| told("a folder", error))?;
+    let folder = TempDir::new().map_err(|error| context("a folder", error))?;
     let machine = Machine::mount(folder.path(), plan.before.clone(), plan.key, plan.seed);
-    let machine = machine.map_err(|error| told("mount", error))?;
+    let machine = machine.map_err(|error| context("mount", error))?;
     if let Some((target, fault)) = plan.fault {
         machine.plan(target, fault);
     }
@@ -104,7 +105,10 @@ pub(crate) fn record(plan: &Plan) -> Result<Recorded, String> {
     let log = Log {
         seed: plan.seed,
         images: plan.images,
-        setting: format!("fuse, {:?}, {setting:?}, life {}, fault: {:?}; {said}", plan.engine, plan.life, plan.fault),
+        setting: format!(
+            "fuse, {:?}, {setting:?}, incarnation {}, fault: {:?}; {said}",
+            plan.engine, plan.incarnation, plan.fault
+        ),
         serialized: setting.write_mode == WriteMode::Serialized,
         reach: setting.reach(),
         file_system: None,
@@ -116,7 +120,7 @@ pub(crate) fn record(plan: &Plan) -> Result<Recorded, String> {
     Ok(Recorded { log, said, met })
 }
 
-/// The workload, in a process of its own; what it says last.
+/// Runs the workload in a process of its own, and returns its last line.
 pub(crate) fn run(plan: &Plan, log: &Path, acks: &Path) -> Result<String, String> {
     let engine = match plan.engine {
         Engine::Uring => "uring",
@@ -125,7 +129,7 @@ pub(crate) fn run(plan: &Plan, log: &Path, acks: &Path) -> Result<String, String
     let program = env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
     command.arg("workload").arg("--log").arg(log).arg("--acks").arg(acks).args(["--engine", engine]);
-    command.args(["--seed", &plan.seed.to_string(), "--life", &plan.life.to_string()]);
+    command.args(["--seed", &plan.seed.to_string(), "--incarnation", &plan.incarnation.to_string()]);
     command.args(["--appends", &plan.appends.to_string()]);
     if let Some(hands) = plan.hands.and_then(|hands| hands.to_possible_value()) {
         command.args(["--hands", hands.get_name()]);
@@ -138,7 +142,7 @@ pub(crate) fn run(plan: &Plan, log: &Path, acks: &Path) -> Result<String, String
             Some(status) => break status,
             None if begun.elapsed() > PATIENCE => {
                 let _ = child.kill();
-                return Err(format!("the workload of seed {} does not end: somebody waits for ever", plan.seed));
+                return Err(format!("the workload of seed {} does not end: a thread waits for ever", plan.seed));
             }
             None => thread::sleep(Duration::from_millis(1)),
         }
