@@ -103,3 +103,8 @@ pub use word::{Released, Reserve, Seal, StateWord};
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod exhaustive;
+
+/// The examples of the crate's README, which are compiled and run with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -139,6 +139,8 @@ fn named(value: &OsStr) -> Result<Option<EngineKind>, FileError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     #[test]
@@ -161,6 +163,17 @@ mod tests {
         ] {
             assert_eq!(named(value), Ok(kind), "{value:?}");
         }
-        assert_eq!(named("memory"), Err(FileError::UnknownEngine("memory".to_owned())));
+        for unknown in ["memory", "IO_URING", "uring ", "positioned,uring"] {
+            assert_eq!(named(unknown), Err(FileError::UnknownEngine(unknown.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_is_unknown_and_shown_as_well_as_it_can_be() {
+        let error = named(OsStr::from_bytes(b"uring\xFF")).expect_err("no engine is called so");
+        assert_eq!(
+            error.to_string(),
+            "there is no engine `uring\u{FFFD}`: set BUFFER_RING_ENGINE to uring, io_uring or positioned, or unset it"
+        );
     }
 }
