@@ -15,6 +15,7 @@ mod planted;
 mod run;
 mod shuttle;
 mod survivors;
+mod tidy;
 mod tsan;
 mod workbench;
 
@@ -68,6 +69,7 @@ const TASKS: &[(&str, &str, &str, Task)] = &[
         kills::task,
     ),
     ("asan", "", "the tests under AddressSanitizer", asan::task),
+    ("tidy", "", "what no compiler checks: imports, edges of orderings, long lines, names of types", tidy::task),
     ("tsan", "", "the tests under ThreadSanitizer; needs the sources of std", tsan::task),
     ("help", "", "this list", help),
 ];

@@ -79,7 +79,7 @@ fn collect(folder: &Path, end: &Path, found: &mut Vec<PathBuf>) -> Result<(), St
 }
 
 /// The places of the tokens of `source`: words, literals in quotes, and single other characters. Comments are none.
-fn tokens(source: &str) -> Vec<Range<usize>> {
+pub(crate) fn tokens(source: &str) -> Vec<Range<usize>> {
     let (mut tokens, mut at) = (Vec::new(), 0);
     while let Some(next) = source[at..].chars().next() {
         let rest = &source[at..];

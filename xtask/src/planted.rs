@@ -46,8 +46,9 @@ impl Bug {
 }
 
 const QUIK_IO: &str = "ring-io/quik_io.rs";
+const STICKY_ERROR: &str = "ring-io/sticky_error.rs";
 const RETRY: &str = "ring-io/retry.rs";
-const ORDER: &str = "ring-io/order.rs";
+const SEQUENCER: &str = "ring-io/sequencer.rs";
 const SLOT: &str = "buffer_ring/slot.rs";
 const LEASE: &str = "buffer_ring/slot/lease.rs";
 const WRITER: &str = "buffer_ring/writer/mod.rs";
@@ -55,10 +56,10 @@ const DURABILITY: &str = "buffer_ring/durability.rs";
 const LEDGER: &str = "buffer_ring/ledger.rs";
 const LOG_FILE: &str = "ring-io/file.rs";
 const ROTATION: &str = "buffer_ring/rotation.rs";
-const MARK: &str = "ring-io/mark.rs";
+const MARKER: &str = "ring-io/prealloc/marker.rs";
 const QUEUE: &str = "ring-io/queue.rs";
-const SETTLE: &str = "ring-io/settle.rs";
-const SPACE: &str = "ring-io/space.rs";
+const SETTLE: &str = "ring-io/prealloc/settle.rs";
+const PREALLOC: &str = "ring-io/prealloc/mod.rs";
 
 const BUGS: &[Bug] = &[
     Bug {
@@ -105,7 +106,7 @@ const BUGS: &[Bug] = &[
             "        Ok(written) if request.done + written >= request.bytes.len() => {
             if request.stalls == 0 {
                 request.stalls = 1;
-                return Verdict::Again(request);
+                return Decision::Again(request);
             }\n",
         )],
     },
@@ -165,9 +166,9 @@ const BUGS: &[Bug] = &[
             ),
             (
                 RETRY,
-                "    let durable = request.durable && result.is_ok();\n    Verdict::Finished(Finished { token: request.token,",
+                "    let durable = request.durable && result.is_ok();\n    Decision::Finished(Finished { token: request.token,",
                 "    let durable = (request.durable || request.token >> 63 == 1) && result.is_ok();
-    Verdict::Finished(Finished { token: request.token & (u64::MAX >> 1),",
+    Decision::Finished(Finished { token: request.token & (u64::MAX >> 1),",
             ),
         ],
     },
@@ -182,7 +183,7 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            MARK,
+            MARKER,
             "ending.log = walk_back(storage, file, key);",
             "ending.log = walk_back(storage, file, key).saturating_sub(BLOCK as u64);",
         )],
@@ -192,23 +193,23 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            SPACE,
-            "let start = self.end.max(self.reach);",
-            "let start = self.end.max(self.reach).saturating_sub(BLOCK as u64);",
+            PREALLOC,
+            "let start = self.end.max(self.submitted_end);",
+            "let start = self.end.max(self.submitted_end).saturating_sub(BLOCK as u64);",
         )],
     },
     Bug {
-        what: "take a mark for prepared space whatever its key",
+        what: "take a marker for prepared space whatever its key",
         level: Level::Memory,
         gate: false,
         changes: &[(
-            MARK,
+            MARKER,
             "            if !key.is_on(block, end - BLOCK as u64) {",
             "            if !Key::within(block).is_on(block, end - BLOCK as u64) {",
         )],
     },
     Bug {
-        what: "leave the key of a file to a payload that is a mark under it",
+        what: "leave the key of a file to a payload that is a marker under it",
         level: Level::Memory,
         gate: true,
         changes: &[(QUEUE, "        if !imitates(key, &request.bytes, request.offset) {", "        if key == key {")],
@@ -218,14 +219,18 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[
-            (QUEUE, "            self.look_at(&request, space);\n", ""),
-            (QUEUE, "        self.look_at(request, space);\n", ""),
-            (QUEUE, "fn look_at(&self, request: &Request, space", "fn look_at(&self, offset: u64, bytes: &[u8], space"),
+            (QUEUE, "            self.look_at(&request, prealloc);\n", ""),
+            (QUEUE, "        self.look_at(request, prealloc);\n", ""),
+            (
+                QUEUE,
+                "fn look_at(&self, request: &Request, prealloc",
+                "fn look_at(&self, offset: u64, bytes: &[u8], prealloc",
+            ),
             (QUEUE, "!imitates(key, &request.bytes, request.offset)", "!imitates(key, bytes, offset)"),
             (
                 QUEUE,
-                "space.lock().give_up_key(&self.io), request.range());",
-                "space.lock().give_up_key(&self.io), offset..offset);",
+                "prealloc.lock().give_up_key(&self.io), request.range());",
+                "prealloc.lock().give_up_key(&self.io), offset..offset);",
             ),
             (
                 QUEUE,
@@ -233,22 +238,26 @@ const BUGS: &[Bug] = &[
             self.io.flushed(scope);
 ",
                 "        if write.durable {
-            if let Some(space) = &self.space {
-                self.look_at(offset, &write.bytes, space);
+            if let Some(prealloc) = &self.prealloc {
+                self.look_at(offset, &write.bytes, prealloc);
             }
             self.io.flushed(scope);
 ",
             ),
-            (QUEUE, "fn vouch_for(&self, durable: bool,", "fn vouch_for(&self, offset: u64, durable: bool,"),
             (
                 QUEUE,
-                "        let finished = self.vouch_for(durable, scope, finished);",
-                "        let finished = self.vouch_for(range.start, durable, scope, finished);",
+                "fn apply_sticky_error(&self, durable: bool,",
+                "fn apply_sticky_error(&self, offset: u64, durable: bool,",
             ),
             (
                 QUEUE,
-                "                    let write = self.vouch_for(durable, scope, write);",
-                "                    let write = self.vouch_for(range.start, durable, scope, write);",
+                "        let finished = self.apply_sticky_error(durable, scope, finished);",
+                "        let finished = self.apply_sticky_error(range.start, durable, scope, finished);",
+            ),
+            (
+                QUEUE,
+                "                    let write = self.apply_sticky_error(durable, scope, write);",
+                "                    let write = self.apply_sticky_error(range.start, durable, scope, write);",
             ),
         ],
     },
@@ -390,7 +399,7 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            ORDER,
+            SEQUENCER,
             "self.waiting.first_entry().filter(|first| first.key().0 <= self.next)?",
             "self.waiting.first_entry()?",
         )],
@@ -400,7 +409,7 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: true,
         changes: &[(
-            ORDER,
+            SEQUENCER,
             "        self.next = self.next.max(range.end);\n        self.next_turn()",
             "        self.next = self.next.max(range.end);\n        self.waiting.pop_first().map(|(_, request)| request)",
         )],
@@ -444,13 +453,13 @@ const BUGS: &[Bug] = &[
         level: Level::Tests("-p ring-io --test faults"),
         gate: false,
         changes: &[
-            (QUIK_IO, "failure: OnceLock<DeviceError>,", "failure: Mutex<Option<DeviceError>>,"),
+            (STICKY_ERROR, "error: OnceLock<DeviceError>,", "error: Mutex<Option<DeviceError>>,"),
             (
-                QUIK_IO,
-                "self.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))",
-                "self.failure.lock().as_ref().map_or(Ok(()), |failure| Err(failure.clone()))",
+                STICKY_ERROR,
+                "self.error.get().map_or(Ok(()), |error| Err(error.clone()))",
+                "self.error.lock().as_ref().map_or(Ok(()), |error| Err(error.clone()))",
             ),
-            (QUIK_IO, "_ = self.failure.set(error);", "*self.failure.lock() = Some(error);"),
+            (STICKY_ERROR, "_ = self.error.set(error);", "*self.error.lock() = Some(error);"),
         ],
     },
     Bug {

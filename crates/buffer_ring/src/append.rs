@@ -4,13 +4,13 @@ use std::io::IoSlice;
 use std::time::Instant;
 
 use ring_io::events::{self, Hold};
-use ring_state::Duty;
+use ring_state::Released;
 
 use crate::error::TimedOut;
 use crate::latency::Measure;
 use crate::rotation::{Life, Rotation, Target};
 use crate::shared::Shared;
-use crate::slot::{Grant, Inside, Seized, Slot};
+use crate::slot::{Grant, PinGuard, Seized, Slot};
 use crate::sync::Ordering::Relaxed;
 use crate::sync::spin_loop;
 use crate::{AppendError, Extent, Reservation};
@@ -99,7 +99,7 @@ impl Shared {
     fn fill(&self, mut grant: Grant<'_>, len: usize, fill: impl FnOnce(&mut [u8])) -> Extent {
         let extent = grant.extent();
         fill(grant.bytes_mut());
-        self.leave(grant);
+        self.release(grant);
         self.counters.appended(len);
         extent
     }
@@ -147,8 +147,8 @@ impl Shared {
                     kept.into_iter().for_each(Hold::keep);
                     return Ok(grant);
                 }
-                Seized::Sealed(inside) => self.after_seal(inside, patience, seen),
-                Seized::Late(duty) => self.after_late(duty, patience, seen),
+                Seized::Sealed(pin) => self.after_seal(pin, patience, seen),
+                Seized::Late(released) => self.after_late(released, patience, seen),
             };
             kept.get_or_insert_with(events::hold);
             // A ring that has ended looks like a full one to some.
@@ -180,32 +180,32 @@ impl Shared {
 
     /// Ends a granted range.
     #[inline]
-    pub(crate) fn leave(&self, grant: Grant<'_>) {
+    pub(crate) fn release(&self, grant: Grant<'_>) {
         let slot = grant.slot();
-        self.pay(slot, grant.leave());
+        self.flush_if_drained(slot, grant.release());
     }
 
     /// Does what a thread owes after it has left `slot`.
     #[inline]
-    pub(crate) fn pay(&self, slot: &Slot, duty: Duty) {
-        if duty != Duty::None {
-            self.pay_flush(slot, duty);
+    pub(crate) fn flush_if_drained(&self, slot: &Slot, released: Released) {
+        if released != Released::Pending {
+            self.flush_drained(slot, released);
         }
     }
 
     #[cold]
-    fn pay_flush(&self, slot: &Slot, duty: Duty) {
+    fn flush_drained(&self, slot: &Slot, released: Released) {
         let _held = events::hold();
-        if let Some(flush) = slot.settle(duty) {
+        if let Some(flush) = slot.try_take_flush(released) {
             self.dispatch(Some(flush));
         }
     }
 
     #[cold]
-    fn after_seal(&self, inside: Inside<'_>, patience: Patience, seen: Life) -> Result<(), AppendError> {
+    fn after_seal(&self, pin: PinGuard<'_>, patience: Patience, seen: Life) -> Result<(), AppendError> {
         {
             let _held = events::hold();
-            self.dispatch(self.finish_seal(inside));
+            self.dispatch(self.finish_seal(pin));
         }
         // Even if the buffer has opened again in place: whether a full buffer is told must not depend on the device's speed.
         if !self.auto_rotate {
@@ -215,8 +215,8 @@ impl Shared {
     }
 
     #[cold]
-    fn after_late(&self, duty: Duty, patience: Patience, seen: Life) -> Result<(), AppendError> {
-        self.pay(&self.slots[seen.slot()], duty);
+    fn after_late(&self, released: Released, patience: Patience, seen: Life) -> Result<(), AppendError> {
+        self.flush_if_drained(&self.slots[seen.slot()], released);
         self.advance();
         self.wait_for_room(patience, seen)
     }

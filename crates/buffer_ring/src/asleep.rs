@@ -53,7 +53,7 @@ fn seal_beside(shared: Arc<Shared>, prepare: fn(), wait: Wait, least: u64) {
     let (said, heard) = mpsc::channel();
     let sealer = thread::spawn(move || {
         shared.append(&[1; BLOCK], Patience::ForRoom).expect("there is room");
-        let Seized::Sealed(inside) = shared.slots[0].reserve(8) else { panic!("it is full") };
+        let Seized::Sealed(pin) = shared.slots[0].reserve(8) else { panic!("it is full") };
         let (here, there) = mpsc::channel();
         let waiter = {
             let shared = Arc::clone(&shared);
@@ -68,7 +68,7 @@ fn seal_beside(shared: Arc<Shared>, prepare: fn(), wait: Wait, least: u64) {
         while naps(&thread) < before + least {
             thread::yield_now();
         }
-        shared.dispatch(shared.finish_seal(inside));
+        shared.dispatch(shared.finish_seal(pin));
         waiter.join().expect("it goes on");
         said.send(()).expect("the test waits");
     });

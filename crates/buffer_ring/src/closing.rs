@@ -25,7 +25,7 @@ impl Shared {
         self.refuse_appends();
         let end = self.freeze();
         self.flush_everything();
-        let outcome = self.settle(end, deadline);
+        let outcome = self.await_end(end, deadline);
         if outcome == Err(RingError::TimedOut) {
             return outcome.map(|()| end);
         }
@@ -76,7 +76,7 @@ impl Shared {
     }
 
     /// Waits until all below `end` is durable, or written where there is no device; at least what no reservation holds back.
-    fn settle(&self, end: u64, deadline: Option<Instant>) -> Result<(), RingError> {
+    fn await_end(&self, end: u64, deadline: Option<Instant>) -> Result<(), RingError> {
         let outcome = self.await_written(end, deadline);
         if !self.device.exists() {
             return outcome;

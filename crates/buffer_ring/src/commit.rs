@@ -73,10 +73,10 @@ impl Shared {
         let mut grant = self.seize(len, patience)?;
         fill(grant.bytes_mut());
         let (slot, extent) = (grant.slot(), grant.extent());
-        let duty = grant.leave();
+        let released = grant.release();
         self.counters.appended(len);
         // If the batch was sealed for somebody else, and this thread is the last one out, it is the one who writes.
-        match slot.settle(duty) {
+        match slot.try_take_flush(released) {
             Some(flush) if deadline.is_none() => self.write_now(flush, None),
             flush => self.dispatch(flush),
         }

@@ -15,7 +15,7 @@ use crate::latency::Measure;
 use crate::ring::deadline;
 use crate::rotation::Life;
 use crate::shared::Shared;
-use crate::slot::{Flush, Inside};
+use crate::slot::{Flush, PinGuard};
 use crate::sync::Ordering::Relaxed;
 
 /// One life of one buffer of a ring: what [`current_buffer`](crate::BufferRing::current_buffer) gives.
@@ -146,10 +146,10 @@ impl Shared {
     /// The sealer's part: tells where the next life begins, has it opened, and leaves, or deposits its place for a later flush. Gives
     /// the flush if nobody else is inside any more.
     #[must_use]
-    pub(crate) fn finish_seal<'a>(&self, inside: Inside<'a>) -> Option<Flush<'a>> {
-        let slot = inside.slot();
+    pub(crate) fn finish_seal<'a>(&self, pin: PinGuard<'a>) -> Option<Flush<'a>> {
+        let slot = pin.slot();
         let (generation, base, len) = (slot.generation(), slot.base(), slot.sealed_len());
-        inside.note_time(self.counters.now());
+        pin.note_time(self.counters.now());
         event!(TRACE, generation, base, len, "sealed");
         let next_base = base + ring_alloc::round_up(u64::from(len));
         self.rotation.hand_over(Life::new(generation, slot.index()), next_base);
@@ -160,7 +160,7 @@ impl Shared {
             self.waiters.wake();
             None
         } else {
-            slot.settle(inside.leave())
+            slot.try_take_flush(pin.release())
         }
     }
 
@@ -170,13 +170,13 @@ impl Shared {
     pub(crate) fn try_seal(&self, life: Life) -> Sealing<'_> {
         let slot = &self.slots[life.slot()];
         // If it cannot be entered, its flush has begun.
-        let Some(inside) = slot.enter() else { return Sealing::Already };
+        let Some(pin) = slot.pin() else { return Sealing::Already };
         // Only from inside: a life that was looked up from outside may be over when it is sealed.
-        let sealed = if slot.generation() == life.generation() { inside.seal() } else { Seal::Already };
+        let sealed = if slot.generation() == life.generation() { pin.seal() } else { Seal::Already };
         if let Seal::Sealed { .. } = sealed {
-            return Sealing::Sealed(self.finish_seal(inside));
+            return Sealing::Sealed(self.finish_seal(pin));
         }
-        self.pay(slot, inside.leave());
+        self.flush_if_drained(slot, pin.release());
         // Being inside may have been what kept the slot from opening.
         self.advance();
         if sealed == Seal::Empty { Sealing::Empty } else { Sealing::Already }
@@ -210,8 +210,8 @@ impl Shared {
     /// Without `auto_flush`: asks for the flush of `life`, which is sealed.
     pub(crate) fn flush_held(&self, life: Life) {
         let slot = &self.slots[life.slot()];
-        if let Some(inside) = slot.claim_hold(life.generation()) {
-            self.pay(slot, inside.leave());
+        if let Some(pin) = slot.claim_hold(life.generation()) {
+            self.flush_if_drained(slot, pin.release());
         }
     }
 

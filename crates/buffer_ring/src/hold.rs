@@ -1,6 +1,6 @@
 //! Manual flushing: a sealed buffer that waits until somebody asks for its flush.
 //!
-//! Without `auto_flush` the sealer does not leave: it deposits its place inside the buffer here. So nobody can see the buffer quiet,
+//! Without `auto_flush` the sealer does not leave: it deposits its place inside the buffer here. So nobody can see the buffer drained,
 //! and nobody flushes it. Whoever asks for the flush picks the place up and leaves with it; from there on everything goes as always.
 //!
 //! ```text

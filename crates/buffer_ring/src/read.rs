@@ -54,7 +54,7 @@ impl Shared {
                 }
                 Found::Writing(life) => {
                     looks += 1;
-                    self.await_quiet(life, looks, &mut backoff)?;
+                    self.await_drained(life, looks, &mut backoff)?;
                 }
                 // Whatever is not in memory has been written.
                 Found::Later(later) => {
@@ -111,7 +111,7 @@ impl Shared {
 
     /// Gives the writers in `life` time to leave. When others keep coming it has the buffer sealed, so that they go elsewhere, unless
     /// sealing is the user's business.
-    fn await_quiet(&self, life: Life, looks: usize, backoff: &mut Backoff) -> Result<(), ReadError> {
+    fn await_drained(&self, life: Life, looks: usize, backoff: &mut Backoff) -> Result<(), ReadError> {
         if looks == 1 || looks.is_multiple_of(LOOKS) {
             // Sessions may be idle.
             self.revoke_leases(&self.slots[life.slot()]);
@@ -135,9 +135,9 @@ impl Shared {
             return Ok(());
         }
         let slot = &self.slots[life.slot()];
-        let quiet = || slot.has_completed(life.generation()) || slot.snapshot().is_flushing();
+        let drained = || slot.has_completed(life.generation()) || slot.snapshot().is_flushing();
         // Without a deadline the wait ends only with the answer.
-        let _ = self.wait_until(None, || quiet().then_some(()));
+        let _ = self.wait_until(None, || drained().then_some(()));
         Ok(())
     }
 

@@ -48,7 +48,7 @@ impl<'a> Reservation<'a> {
     pub fn commit(mut self) -> Extent {
         let extent = self.extent();
         if let Some(grant) = self.grant.take() {
-            self.shared.leave(grant);
+            self.shared.release(grant);
             self.shared.counters.appended(extent.len());
         }
         extent
@@ -77,7 +77,7 @@ impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         if let Some(mut grant) = self.grant.take() {
             grant.bytes_mut().fill(0);
-            self.shared.leave(grant);
+            self.shared.release(grant);
             self.shared.counters.aborted();
         }
     }

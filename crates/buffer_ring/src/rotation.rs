@@ -146,7 +146,7 @@ impl Rotation {
             if generation != seen.generation() {
                 self.publish(Life::new(generation, seen.slot()));
             }
-            // An offset beyond the end is a crosser's, whose buffer is full up to its last block.
+            // An offset beyond the end is an overflowing writer's, whose buffer is full up to its last block.
             return Some(base + u64::from(word.offset()).min(slot.capacity_bytes()));
         }
         let next_base = self.next_base();

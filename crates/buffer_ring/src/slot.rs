@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub(crate) use lease::{Lease, LeaseCell};
 use ring_alloc::{Arena, Frozen, Region, round_up};
-use ring_state::{Duty, Quiet, Reserve, Seal, Snapshot, StateWord};
+use ring_state::{Released, Reserve, Seal, Snapshot, StateWord};
 
 use crate::Extent;
 use crate::gate::Gate;
@@ -55,10 +55,10 @@ const _: () =
 #[derive(Debug)]
 pub(crate) enum Seized<'a> {
     Granted(Grant<'a>),
-    /// It did not fit: the caller sealed the buffer, and is inside.
-    Sealed(Inside<'a>),
+    /// It did not fit: the caller sealed the buffer, and holds a pin.
+    Sealed(PinGuard<'a>),
     /// Too late for this buffer. What the caller owes it comes along.
-    Late(Duty),
+    Late(Released),
 }
 
 impl Slot {
@@ -98,34 +98,31 @@ impl Slot {
             Reserve::Granted { start } => Seized::Granted(Grant { slot: self, start, len }),
             Reserve::Sealed { len } => {
                 self.sealed_len.store(len, Relaxed);
-                Seized::Sealed(Inside { slot: self })
+                Seized::Sealed(PinGuard { slot: self })
             }
-            Reserve::Late(duty) => Seized::Late(duty),
+            Reserve::Late(released) => Seized::Late(released),
         }
     }
 
-    /// Goes inside without bytes.
-    pub(crate) fn enter(&self) -> Option<Inside<'_>> {
-        self.word.enter().then_some(Inside { slot: self })
+    /// Pins the life in the slot, without bytes.
+    pub(crate) fn pin(&self) -> Option<PinGuard<'_>> {
+        self.word.pin().then_some(PinGuard { slot: self })
     }
 
     /// Picks up the place that the sealer of life `generation` left in the hold, if it is there.
-    pub(crate) fn claim_hold(&self, generation: u64) -> Option<Inside<'_>> {
-        self.hold.request(generation).then_some(Inside { slot: self })
+    pub(crate) fn claim_hold(&self, generation: u64) -> Option<PinGuard<'_>> {
+        self.hold.request(generation).then_some(PinGuard { slot: self })
     }
 
     /// What a thread owes after it has left: the flush, if it is the one who takes it.
     #[inline]
-    pub(crate) fn settle(&self, duty: Duty) -> Option<Flush<'_>> {
-        match duty {
-            Duty::Flush(quiet) => self.take_flush(quiet),
-            Duty::None => None,
+    pub(crate) fn try_take_flush(&self, released: Released) -> Option<Flush<'_>> {
+        match released {
+            Released::Flushable(drained) if self.word.try_take_flush(drained) => {
+                Some(Flush { slot: self, len: drained.len() })
+            }
+            _ => None,
         }
-    }
-
-    /// Tries to take the flush.
-    pub(crate) fn take_flush(&self, quiet: Quiet) -> Option<Flush<'_>> {
-        self.word.take_flush(quiet).then_some(Flush { slot: self, len: quiet.len() })
     }
 
     /// The device has read the bytes: this life is over, and the slot free.
@@ -307,19 +304,19 @@ impl<'a> Grant<'a> {
 
     /// Gives the range up, filled.
     #[inline]
-    pub(crate) fn leave(self) -> Duty {
+    pub(crate) fn release(self) -> Released {
         self.slot.word.release()
     }
 }
 
-/// A place inside a buffer, without bytes. As long as it is there, the life in the slot cannot end.
+/// A pin on a buffer, without bytes. As long as it is there, the life in the slot cannot end.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Inside<'a> {
+pub(crate) struct PinGuard<'a> {
     slot: &'a Slot,
 }
 
-impl<'a> Inside<'a> {
+impl<'a> PinGuard<'a> {
     pub(crate) fn slot(&self) -> &'a Slot {
         self.slot
     }
@@ -338,7 +335,7 @@ impl<'a> Inside<'a> {
         self.slot.sealed_at.store(nanos, Relaxed);
     }
 
-    pub(crate) fn leave(self) -> Duty {
+    pub(crate) fn release(self) -> Released {
         self.slot.word.release()
     }
 }

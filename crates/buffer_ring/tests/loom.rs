@@ -104,9 +104,9 @@ fn exact_appends_fill_buffers_that_go_out_once() {
 }
 
 #[test]
-fn blind_appends_fill_buffers_that_go_out_once() {
+fn optimistic_appends_fill_buffers_that_go_out_once() {
     static CROSSED: [Count; 2] = [const { Count::new(0) }; 2];
-    model("blind_appends_fill_buffers_that_go_out_once", Bound::Preemptions(3), || {
+    model("optimistic_appends_fill_buffers_that_go_out_once", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(2, true, true));
         let first = append(&ring, 3584, 1);

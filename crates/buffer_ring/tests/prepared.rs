@@ -117,7 +117,7 @@ fn a_log_of_zeros_ends_where_it_was_written_to() {
     assert!(fs::read(&path).expect("the file") == vec![0; COMMITS as usize * BLOCK]);
 }
 
-/// The block that stands behind the log, read there and appended, and marks of a key that was made up.
+/// The block that stands behind the log, read there and appended, and markers of a key that was made up.
 #[test]
 fn a_payload_that_looks_like_prepared_space_is_a_part_of_the_log() {
     for (blocks, made_up) in [(1, false), (1, true), (60, false), (200, true)] {
@@ -132,7 +132,7 @@ fn a_payload_that_looks_like_prepared_space_is_a_part_of_the_log() {
         let file = fs::read(&copy).expect("the copy");
         let mut payload = file[end as usize..][..blocks.min((file.len() - end as usize) / BLOCK) * BLOCK].to_vec();
         if made_up {
-            payload = (0..blocks).flat_map(|n| mark([42; 16], end + (n * BLOCK) as u64)).collect();
+            payload = (0..blocks).flat_map(|n| marker([42; 16], end + (n * BLOCK) as u64)).collect();
         }
         let ring = ring_on(QuikIO::open(&copy).expect("the copy"), options(2, 256 * BLOCK));
         let extent = ring.append_durable(&payload).expect("a sound device");
@@ -147,10 +147,10 @@ fn a_payload_that_looks_like_prepared_space_is_a_part_of_the_log() {
     }
 }
 
-fn mark(key: [u8; 16], address: u64) -> Vec<u8> {
-    let mut mark = [b"ring-io free\0\0\0\0".as_slice(), &key, &address.to_le_bytes()].concat();
-    mark.resize(BLOCK, 0);
-    mark
+fn marker(key: [u8; 16], address: u64) -> Vec<u8> {
+    let mut marker = [b"ring-io free\0\0\0\0".as_slice(), &key, &address.to_le_bytes()].concat();
+    marker.resize(BLOCK, 0);
+    marker
 }
 
 #[test]

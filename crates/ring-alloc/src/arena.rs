@@ -13,8 +13,9 @@ const HUGE_PAGE: usize = 2 << 20;
 
 /// One anonymous mapping cut into `count` equal, 4096-aligned buffers. Fresh memory is zero.
 ///
-/// A child made by `fork(2)` does not get the bytes: there the memory is zero again, and nothing is copied. Copying would cost a fork
-/// much time and memory where the kernel has the pages pinned for I/O. Kernels before 4.14 give the child a copy.
+/// A child made by `fork(2)` does not get the bytes: there the memory is zero again, and nothing is copied. Copying
+/// would cost a fork much time and memory where the kernel has the pages pinned for I/O. Kernels before 4.14 give the
+/// child a copy.
 #[derive(Debug)]
 pub struct Arena {
     map: MmapRaw,
@@ -87,7 +88,8 @@ impl Arena {
     ///
     /// # Errors
     ///
-    /// [`ArenaError`], if `count` is 0, `buffer_size` is not a positive multiple of 4096, or the memory cannot be mapped.
+    /// [`ArenaError`], if `count` is 0, `buffer_size` is not a positive multiple of 4096, or the memory cannot be
+    /// mapped.
     pub fn new(count: usize, buffer_size: usize) -> Result<Self, ArenaError> {
         if count == 0 {
             return Err(ArenaError::NoBuffers);
@@ -178,8 +180,9 @@ fn map(len: usize) -> Result<MmapMut, ArenaError> {
 /// Keeps the memory from a forked child, which finds zeros there.
 fn wipe_on_fork(map: &MmapRaw) {
     let start = map.as_mut_ptr().cast();
-    // SAFETY: *nothing changes in this process*: the advice concerns only children, in which each byte of the mapping stays readable and
-    // writable, and is initialised, to zero. It was made of the whole mapping, which is private and anonymous.
+    // SAFETY: *nothing changes in this process*: the advice concerns only children, in which each byte of the mapping
+    // stays readable and writable, and is initialised, to zero. It was made of the whole mapping, which is private and
+    // anonymous.
     let outcome = unsafe { madvise(start, map.len(), ForkAdvice::LinuxWipeOnFork) };
     // Refused: the child gets a copy, as of all other memory.
     _ = outcome;

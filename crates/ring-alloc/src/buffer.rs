@@ -26,7 +26,8 @@ impl Buffer {
         Self { region }
     }
 
-    /// The first `len` bytes, immutable from now on and so fit to be lent to the kernel. [`Frozen::thaw`] takes it back.
+    /// The first `len` bytes, immutable from now on and so fit to be lent to the kernel. [`Frozen::thaw`] takes it
+    /// back.
     ///
     /// # Panics
     ///
@@ -60,7 +61,7 @@ impl DerefMut for Buffer {
 pub struct Frozen {
     region: Region,
     len: usize,
-    /// Whether it came from a [`Buffer`], whose owner it then still is.
+    /// Whether it came from a [`Buffer`], which it then still owns.
     sole: bool,
 }
 
@@ -87,7 +88,8 @@ impl Frozen {
     ///
     /// # Errors
     ///
-    /// Gives itself back if it was frozen by [`Region::freeze`]: then the arena's user decides who may write next.
+    /// Gives itself back if it was frozen by [`Region::freeze`]: then the arena's user decides which thread may write
+    /// next.
     pub fn thaw(self) -> Result<Buffer, Self> {
         if self.sole { Ok(Buffer::sole_owner(self.region)) } else { Err(self) }
     }
@@ -97,7 +99,8 @@ impl Deref for Frozen {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: *unwritten*: the value stands for exactly that promise, by `Buffer::freeze` or by `Region::freeze`'s *quiet*.
+        // SAFETY: *unwritten*: the value stands for exactly that promise, by `Buffer::freeze` or by `Region::freeze`'s
+        // *quiet*.
         unsafe { self.region.bytes(0..self.len) }
     }
 }

@@ -10,22 +10,24 @@
 //!            4096-aligned     start + size     start + 2 size
 //! ```
 //!
-//! Direct I/O hands a buffer's address to the device, so the address and the length have to be block-aligned; and a buffer
-//! that lies on huge pages is one segment to the device instead of hundreds. An [`Arena`] provides both, for all buffers of a
-//! ring at once, from one anonymous mapping that starts as zeros.
+//! Direct I/O hands a buffer's address to the device, so the address and the length have to be block-aligned; and a
+//! buffer that lies on huge pages is one segment to the device instead of hundreds. An [`Arena`] provides both, for all
+//! buffers of a ring at once, from one anonymous mapping that starts as zeros.
 //!
 //! # Three ways to hold the bytes
 //!
-//! | type | who may write | who may read | how it is had |
+//! | type | may write | may read | how to get it |
 //! |---|---|---|---|
 //! | [`Buffer`] | its owner | its owner | safely: [`Arena::into_buffers`], [`Buffer::zeroed`] |
 //! | [`Frozen`] | no thread | every thread, and the kernel | safely by [`Buffer::freeze`]; or [`Region::freeze`] |
 //! | a slice | as the borrow says | as the borrow says | [`Region::bytes`], [`Region::bytes_mut`] of an [`Arena::region`] |
 //!
-//! The last two rows' `unsafe` calls are for a caller who has a protocol that decides who owns which range, such as a latch-free
-//! ring: this crate turns ranges into slices, and knows nothing about writers. Raw pointers become slices in `region.rs` and nowhere else.
+//! The last two rows' `unsafe` calls are for a caller with a protocol that decides which thread owns which range, such
+//! as a latch-free ring: this crate turns ranges into slices, and knows nothing about writers. Raw pointers become
+//! slices in `region.rs` and nowhere else.
 //!
-//! Every [`Buffer`], [`Frozen`] and [`Region`] keeps its arena alive, so memory that an operating system is still reading is never unmapped.
+//! Every [`Buffer`], [`Frozen`] and [`Region`] keeps its arena alive, so memory that an operating system is still
+//! reading is never unmapped.
 //!
 //! ```
 //! use ring_alloc::{BLOCK, Buffer};

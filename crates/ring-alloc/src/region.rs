@@ -1,5 +1,5 @@
-//! One buffer's memory, located, and the place where raw pointers become slices. Only a session's lease, in `buffer_ring`, makes some of
-//! a range that it was granted here.
+//! One buffer's memory, located, and the place where raw pointers become slices. Only a session's lease, in
+//! `buffer_ring`, makes some of a range that it was granted here.
 
 use core::ops::Range;
 use core::slice;
@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use crate::{Arena, Frozen};
 
-/// The memory of one buffer of an arena, which it keeps alive. Many values may stand for the same memory: which thread may touch which bytes is
-/// for their users to decide.
+/// The memory of one buffer of an arena, which it keeps alive. Many values may stand for the same memory: which thread
+/// may touch which bytes is for their users to decide.
 ///
-/// It knows where the buffer lies, so that whoever goes there all the time need not ask the arena, and compute it.
+/// It keeps the buffer's address, so that a hot path need not compute it from the arena each time.
 #[derive(Clone, Debug)]
 pub struct Region {
     start: *mut u8,
@@ -19,8 +19,8 @@ pub struct Region {
     arena: Arc<Arena>,
 }
 
-// SAFETY: the mapping that `start` points into can be used from every thread; a caller of the `unsafe` methods promises that
-// others do nothing with those bytes that would be a race.
+// SAFETY: the mapping that `start` points into can be used from every thread; a caller of the `unsafe` methods promises
+// that others do nothing with those bytes that would be a race.
 unsafe impl Send for Region {}
 
 // SAFETY: as above; the value itself never changes.

@@ -1,4 +1,5 @@
-//! Writing: owners of different buffers at once; no thread while a buffer is frozen; memory outlives the arena's handle.
+//! Writing: owners of different buffers at once; no thread while a buffer is frozen; memory outlives the arena's
+//! handle.
 
 use std::sync::Arc;
 use std::thread;

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use ring_state::{Duty, Reserve, StateWord};
+use ring_state::{Released, Reserve, StateWord};
 
 const CAPACITY: u32 = 1 << 31;
 
@@ -13,7 +13,7 @@ fn round(word: &StateWord, len: u32) {
         Reserve::Granted { start } => _ = black_box(start),
         Reserve::Sealed { .. } | Reserve::Late(_) => unreachable!("nobody else is there"),
     }
-    assert_eq!(word.release(), Duty::None);
+    assert_eq!(word.release(), Released::Pending);
 }
 
 fn open() -> StateWord {
@@ -45,10 +45,10 @@ fn state(criterion: &mut Criterion) {
         bencher.iter(|| {
             assert!(matches!(word.reserve(4096, 4096), Reserve::Granted { start: 0 }));
             assert_eq!(word.reserve(4096, 4096), Reserve::Sealed { len: 4096 });
-            assert_eq!(word.release(), Duty::None);
-            let Duty::Flush(quiet) = word.release() else { unreachable!("the last one out") };
-            assert!(word.take_flush(quiet));
-            word.complete(quiet.len());
+            assert_eq!(word.release(), Released::Pending);
+            let Released::Flushable(drained) = word.release() else { unreachable!("the last one out") };
+            assert!(word.try_take_flush(drained));
+            word.complete(drained.len());
             assert!(word.reopen());
         });
     });

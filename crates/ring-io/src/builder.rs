@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use ring_alloc::is_aligned;
 
+use crate::backend::Storage;
+use crate::engine::uring::Submitter;
 use crate::file::LogFile;
 use crate::open::Opened;
-use crate::seam::Storage;
-use crate::uring::Submitter;
 use crate::{Engine, EngineKind, FileError, MemoryDevice, OpenError, QuikIO, WriteMode, engine, event, open};
 
-/// How a [`QuikIO`] is made: its engine, its write mode, where its log starts, how much it prepares. See [`QuikIO::options`].
+/// How a [`QuikIO`] is made: its engine, its write mode, where its log starts, how much it prepares. See
+/// [`QuikIO::options`].
 ///
 /// ```
 /// use ring_io::{QuikIO, WriteMode};
@@ -33,8 +34,8 @@ pub struct QuikIOOptions {
 }
 
 impl QuikIOOptions {
-    /// The log begins at this byte of the file, a multiple of 4096. What the file holds from there on is overwritten. A second ring on the
-    /// same [`QuikIO`] begins behind what was written through it.
+    /// The log begins at this byte of the file, a multiple of 4096. What the file holds from there on is overwritten. A
+    /// second ring on the same [`QuikIO`] begins behind what was written through it.
     pub fn start_at(mut self, offset: u64) -> Self {
         self.start_at = Some(offset);
         self
@@ -46,12 +47,13 @@ impl QuikIOOptions {
         self
     }
 
-    /// Whether a thread of the kernel takes over what is submitted (`IORING_SETUP_SQPOLL`), so that no completion interrupts a system call of
-    /// the threads that append. For programs whose event loop appends; without it, `epoll_wait` and reads with a timeout return `EINTR`
-    /// there when a buffer that the thread has flushed is written.
+    /// Whether a thread of the kernel takes over what is submitted (`IORING_SETUP_SQPOLL`), so that no completion
+    /// interrupts a system call of the threads that append. For programs whose event loop appends; without it,
+    /// `epoll_wait` and reads with a timeout return `EINTR` there when a buffer that the thread has flushed is written.
     ///
-    /// It costs a thread of the kernel per `QuikIO`, which looks for more work for a millisecond after each flush before it sleeps: next to
-    /// a whole processor under a steady load. Only for the engine io_uring; with positioned writes there is nothing to interrupt.
+    /// It costs a thread of the kernel per `QuikIO`, which looks for more work for a millisecond after each flush
+    /// before it sleeps: next to a whole processor under a steady load. Only for the engine io_uring; with positioned
+    /// writes there is nothing to interrupt.
     pub fn kernel_submits(mut self, on: bool) -> Self {
         self.submitter = if on { Submitter::Kernel } else { Submitter::Caller };
         self
@@ -63,24 +65,24 @@ impl QuikIOOptions {
         self
     }
 
-    /// How many bytes of the file may be prepared ahead of the log, for durable writes to be faster; 0: none. The default is 8 MiB for a
-    /// file, and 0 for memory.
+    /// How many bytes of the file may be prepared ahead of the log, for durable writes to be faster; 0: none. The
+    /// default is 8 MiB for a file, and 0 for memory.
     ///
-    /// It begins small, when a few small durable writes have come in a row, and is never more than has been written durably.
-    /// [`QuikIO::log_end`] says how it is found again: by an extended attribute, so that nothing is prepared where the
-    /// file system has none.
+    /// It begins small, when a few small durable writes have come in a row, and is never more than has been written
+    /// durably. [`QuikIO::log_end`] says how it is found again: by an extended attribute, so that nothing is prepared
+    /// where the file system has none.
     pub fn prepare(mut self, bytes: u64) -> Self {
         self.prepare = Some(bytes);
         self
     }
 
-    /// Opens the file at `path` like [`QuikIO::open`]: direct where that works, its directory synced, and locked against other writers
-    /// as long as the `QuikIO` lives.
+    /// Opens the file at `path` like [`QuikIO::open`]: direct where that works, its directory synced, and locked
+    /// against other writers as long as the `QuikIO` lives.
     ///
     /// # Errors
     ///
-    /// [`OpenError`], if it cannot be opened, or for one of the reasons of [`file`](Self::file). A file that is missing is created only
-    /// after the options have been checked.
+    /// [`OpenError`], if it cannot be opened, or for one of the reasons of [`file`](Self::file). A file that is missing
+    /// is created only after the options have been checked.
     pub fn open(self, path: impl AsRef<Path>) -> Result<QuikIO, OpenError> {
         let path = path.as_ref();
         let refused = |error| OpenError::file(path, error);
@@ -161,7 +163,8 @@ impl QuikIOOptions {
     }
 }
 
-/// [`QuikIOOptions`] for a file that is open already, or for memory. See [`QuikIO::builder`] and [`MemoryDevice::builder`].
+/// [`QuikIOOptions`] for a file that is open already, or for memory. See [`QuikIO::builder`] and
+/// [`MemoryDevice::builder`].
 #[derive(Debug)]
 #[must_use]
 pub struct QuikIOBuilder {

@@ -78,8 +78,8 @@ impl DeviceError {
         self.operation
     }
 
-    /// What the operating system answered; `None` if it reported success over and over without taking a block, or was not asked because
-    /// [the process was forked](Self::is_forked).
+    /// What the operating system answered; `None` if it reported success over and over without taking a block, or was
+    /// not asked because [the process was forked](Self::is_forked).
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match &self.fault {
@@ -88,7 +88,8 @@ impl DeviceError {
         }
     }
 
-    /// Whether nothing was tried because this process was [forked](crate::fork) from the one that the device belongs to.
+    /// Whether nothing was tried because this process was [forked](crate::fork) from the one that the device belongs
+    /// to.
     #[must_use]
     pub fn is_forked(&self) -> bool {
         self.fault == Fault::Forked
@@ -102,8 +103,8 @@ impl DeviceError {
         self.range.clone()
     }
 
-    /// The write before this one in the file whose failure, with this [`errno`](Self::errno), kept this one from being tried; only with
-    /// [`WriteMode::Serialized`](crate::WriteMode::Serialized).
+    /// The write before this one in the file whose failure, with this [`errno`](Self::errno), kept this one from being
+    /// tried; only with [`WriteMode::Serialized`](crate::WriteMode::Serialized).
     #[must_use]
     pub fn behind(&self) -> Option<Range<u64>> {
         self.behind.clone()
@@ -194,11 +195,11 @@ pub enum FileError {
     /// It was opened with `O_APPEND`, which ignores offsets.
     #[error("the file is open for appending, which ignores offsets")]
     Append,
-    /// Somebody writes to it already: another process, or another `QuikIO` in this one.
+    /// It has a writer already: another process, or another `QuikIO` in this one.
     #[error("another process or QuikIO already writes to this file")]
     Locked,
-    /// It is a block device that is mounted, or claimed (`O_EXCL`): by another process, by another `QuikIO` in this one, or by the
-    /// `File` that was handed over, which must be opened without that.
+    /// It is a block device that is mounted, or claimed (`O_EXCL`): by another process, by another `QuikIO` in this
+    /// one, or by the `File` that was handed over, which must be opened without that.
     #[error("the block device is mounted or claimed by another process, QuikIO or open file")]
     InUse,
     /// This process was [forked](crate::fork) from the one that the `QuikIO` was made in.
@@ -227,7 +228,7 @@ pub enum FileError {
         /// Bytes.
         needed: u32,
     },
-    /// The engine that the builder was told to use cannot run.
+    /// The engine that the builder asked for cannot run.
     #[error("engine {kind} is unavailable: {reason}")]
     EngineUnavailable {
         /// The engine asked for.
@@ -238,7 +239,7 @@ pub enum FileError {
     /// The environment variable `BUFFER_RING_ENGINE` names no engine.
     #[error("there is no engine `{0}`: set BUFFER_RING_ENGINE to uring, io_uring or positioned, or unset it")]
     UnknownEngine(String),
-    /// The operating system does not tell about the file; with its errno.
+    /// The operating system could not describe the file; with its errno.
     #[error("cannot examine the file: {}", os(*.0))]
     Stat(i32),
 }
@@ -348,7 +349,8 @@ impl OpenError {
         &self.path
     }
 
-    /// What the operating system answered, if it was not opened, or its [directory](Self::unsynced_directory) not synced.
+    /// What the operating system answered, if it was not opened, or its [directory](Self::unsynced_directory) not
+    /// synced.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self.cause {
@@ -357,8 +359,8 @@ impl OpenError {
         }
     }
 
-    /// The directory of an empty file that could not be put on stable storage, so that the file might be gone after a crash. If the
-    /// call had created the file, it has removed it again.
+    /// The directory of an empty file that could not be put on stable storage, so that the file might be gone after a
+    /// crash. If the call had created the file, it has removed it again.
     #[must_use]
     pub fn unsynced_directory(&self) -> Option<&Path> {
         match &self.cause {

@@ -1,8 +1,9 @@
-//! Events for the subscribers of `tracing`, and a shield against the panics of foreign code. Shared with the ring above.
+//! Events for the subscribers of `tracing`, and a shield against the panics of foreign code. Shared with the ring
+//! above.
 //!
-//! A subscriber is foreign code: it may panic, block, or use the very ring that an event is about. So a thread that owes something to
-//! others, because it holds a lock or a role, or is inside a buffer, first [holds back](hold) what it has to say, and emits it when
-//! nothing is owed any more. Held back are the values, in the order of the events.
+//! A subscriber is foreign code: it may panic, block, or use the very ring that an event is about. So a thread that
+//! owes something to others, because it holds a lock or a role, or is inside a buffer, first [holds back](hold) what it
+//! has to say, and emits it when nothing is owed any more. Held back are the values, in the order of the events.
 //!
 //! What a subscriber itself causes, by using the ring during an event, emits nothing: it would call itself without end.
 
@@ -105,7 +106,8 @@ pub fn shield(foreign: impl FnOnce()) -> bool {
     true
 }
 
-/// Emits an event of `tracing` when nothing is held back. Its values must own what they show: `clone(name)` makes those of references.
+/// Emits an event of `tracing` when nothing is held back. Its values must own what they show: `clone(name)` makes those
+/// of references.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! event {

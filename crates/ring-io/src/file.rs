@@ -11,12 +11,12 @@ use rustix::fs::{AtFlags, FileType, IFlags, OFlags, Stat, StatVfsMountFlags, Sta
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use crate::FileError;
+use crate::backend::{Job, Request, Storage};
 use crate::fork::Process;
 use crate::lock::WriterLock;
-use crate::mark::Key;
+use crate::prealloc::marker::Key;
+use crate::prealloc::settle::Scope;
 use crate::retry::is_transient;
-use crate::seam::{Job, Request, Storage};
-use crate::settle::Scope;
 
 /// Bytes of the largest buffer that a direct read goes through.
 const MAX_BOUNCE: u64 = 1 << 20;
@@ -27,8 +27,8 @@ const MAX_OFFSET: u64 = round_down(i64::MAX as u64);
 /// `f_type` of file systems that are memory (tmpfs, ramfs), or never overwrite in place (btrfs, zfs, bcachefs, nilfs2).
 const NOT_IN_PLACE: [u32; 6] = [0x0102_1994, 0x8584_58f6, 0x9123_683e, 0x2fc1_2fc1, 0xca45_1a4e, 0x3434];
 
-/// `f_type` of file systems that answer for themselves, without a server, and never with `ECANCELED`: ext2 to ext4, xfs, btrfs, f2fs,
-/// tmpfs, ramfs, zfs, bcachefs, nilfs2, jfs, exfat, ntfs3.
+/// `f_type` of file systems that answer for themselves, without a server, and never with `ECANCELED`: ext2 to ext4,
+/// xfs, btrfs, f2fs, tmpfs, ramfs, zfs, bcachefs, nilfs2, jfs, exfat, ntfs3.
 const LOCAL: [u32; 12] = [
     0xef53,
     0x5846_5342,
@@ -50,7 +50,7 @@ const FUSE: u32 = 0x6573_5546;
 /// `OFlags::DSYNC` is all of `O_SYNC`, of which this is a part.
 const O_DSYNC: OFlags = OFlags::from_bits_retain(libc::O_DSYNC.cast_unsigned());
 
-/// The extended attribute that holds the key of the marks.
+/// The extended attribute that holds the key of the markers.
 const KEY: &CStr = c"user.ring-io.prepared";
 
 #[derive(Debug)]
@@ -62,7 +62,7 @@ pub(crate) struct LogFile {
 
 impl LogFile {
     pub(crate) fn new(file: Arc<File>) -> Self {
-        // A file that does not even tell its flags is refused by `check`.
+        // A file whose flags cannot be read is refused by `check`.
         let direct = rustix::fs::fcntl_getfl(&file).is_ok_and(|flags| flags.contains(OFlags::DIRECT));
         Self { file, direct, process: Process::here() }
     }
@@ -92,15 +92,15 @@ impl LogFile {
         }
     }
 
-    /// Whether io_uring answers `ECANCELED` only for what it has never begun. No file system named in [`LOCAL`] has that errno; a server
-    /// behind another one may answer whatever it likes, also after a sync that has failed.
+    /// Whether io_uring answers `ECANCELED` only for what it has never begun. No file system named in [`LOCAL`] has
+    /// that errno; a server behind another one may answer whatever it likes, also after a sync that has failed.
     pub(crate) fn cancels_only_unbegun(&self) -> bool {
         let local = |system: rustix::fs::StatFs| LOCAL.contains(&(system.f_type as u32));
         self.file_type() == Ok(FileType::BlockDevice) || rustix::fs::fstatfs(&self.file).is_ok_and(local)
     }
 
-    /// Whether io_uring would have the thread that submits a write wait for its end: FUSE does not know a write that must not block, and
-    /// does not say so.
+    /// Whether io_uring would have the thread that submits a write wait for its end: FUSE does not know a write that
+    /// must not block, and does not say so.
     pub(crate) fn blocks_submit(&self) -> bool {
         rustix::fs::fstatfs(&self.file).is_ok_and(|system| system.f_type as u32 == FUSE)
     }
@@ -125,7 +125,7 @@ impl LogFile {
     fn write_and_sync(&self, bytes: &[u8], offset: u64, scope: Scope) -> Result<usize, Errno> {
         let written = rustix::io::pwrite(&self.file, bytes, offset)?;
         match self.sync(scope) {
-            // "Not now" is no answer to a sync: what it had to tell is told once.
+            // "Not now" is no answer to a sync: the kernel reports each error once.
             Err(errno) if is_transient(errno) => Err(Errno::IO),
             outcome => outcome.map(|()| written),
         }
@@ -136,12 +136,12 @@ impl LogFile {
         if self.process.is_here() { Ok(()) } else { Err(Errno::PERM) }
     }
 
-    /// What direct I/O on the file has to be aligned to, where the kernel tells.
+    /// What direct I/O on the file has to be aligned to, where the kernel reports it.
     pub(crate) fn direct_alignment(&self) -> Option<u32> {
         let stat = rustix::fs::statx(&self.file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok()?;
-        let told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::DIOALIGN);
+        let is_known = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::DIOALIGN);
         // 0 stands for files that the kernel serves through its cache even so.
-        told.then_some(stat.stx_dio_mem_align.max(stat.stx_dio_offset_align))
+        is_known.then_some(stat.stx_dio_mem_align.max(stat.stx_dio_offset_align))
     }
 
     fn file_type(&self) -> Result<FileType, FileError> {
@@ -204,10 +204,10 @@ impl Storage for LogFile {
         WriterLock::of_file(&self.file)
     }
 
-    fn granule(&self) -> usize {
+    fn logical_block_size(&self) -> usize {
         match self.direct_alignment() {
             _ if !self.direct => 1,
-            Some(told) if (1..BLOCK as u32).contains(&told) => told as usize,
+            Some(known) if (1..BLOCK as u32).contains(&known) => known as usize,
             _ => BLOCK,
         }
     }
@@ -282,7 +282,7 @@ impl Storage for LogFile {
 
     fn is_worth_preparing(&self) -> bool {
         let in_place = |system: rustix::fs::StatFs| !NOT_IN_PLACE.contains(&(system.f_type as u32));
-        // Where every write is synced, a preparing one would be told of what went wrong with another.
+        // Where every write is synced, a preparing one would get the error of another write.
         !self.is_synced() && rustix::fs::fstatfs(&self.file).is_ok_and(in_place)
     }
 }

@@ -1,15 +1,15 @@
-//! Whose process this is. After `fork(2)` the child shares open files with its parent, but has neither its threads nor its io_uring: it
-//! must not touch what it inherited, and has to find that out before it does.
+//! The process that a file belongs to. After `fork(2)` the child shares open files with its parent, but has neither its
+//! threads nor its io_uring: it must not touch what it inherited, and has to find that out before it does.
 //!
 //! ```text
 //!   parent:  page = 1 ──fork──────────────────────────────▶ page = 1
 //!                        └──▶ child: page = 0 ──here()──▶ page = 2 ──fork──▶ …
 //! ```
 //!
-//! The number of the process lies in a page that the kernel wipes in a child (`MADV_WIPEONFORK`), whichever way the child was made.
-//! Everything that reaches for a file remembers the number that it was made under, as a [`Process`], and compares: one load. An object
-//! of a parent does so before it takes any lock, for another thread may have held that lock at the moment of the fork, and does not exist
-//! in the child.
+//! The number of the process lies in a page that the kernel wipes in a child (`MADV_WIPEONFORK`), whichever way the
+//! child was made. Everything that reaches for a file remembers the number that it was made under, as a [`Process`],
+//! and compares: one load. An object of a parent does so before it takes any lock, for another thread may have held
+//! that lock at the moment of the fork, and does not exist in the child.
 //!
 //! Code that cannot afford even the load is [adopted](adopt): it is called in the child before `fork` returns there.
 
@@ -70,18 +70,20 @@ impl fmt::Debug for Process {
 
 /// Something that has to act in a forked child before anything else does.
 ///
-/// In the child it is never dropped: another thread may have been changing it at the moment of the fork, and what that left half done
-/// must not even be freed.
+/// In the child it is never dropped: another thread may have been changing it at the moment of the fork, and what that
+/// left half done must not even be freed.
 pub trait Inherited: Send + Sync {
     /// Called in the child, by its only thread, before `fork` returns there.
     ///
     /// It must do no more than a signal handler may: not allocate, not lock, not panic. Storing to atomics is fine.
     ///
-    /// `fork` of the C library calls it; a child of the bare system call (`clone`) is known by [`Process::is_here`] only.
+    /// `fork` of the C library calls it; a child of the bare system call (`clone`) is known by [`Process::is_here`]
+    /// only.
     fn disown(&self);
 }
 
-/// Has `heir` called in each child that is forked as long as it lives. Dropping the answer forgets it, if it is gone by then.
+/// Has `heir` called in each child that is forked as long as it lives. Dropping the answer forgets it, if it is gone by
+/// then.
 pub fn adopt(heir: Weak<dyn Inherited>) -> Adopted {
     hook();
     HEIRS.lock().push(heir);
@@ -125,8 +127,9 @@ fn current() -> &'static AtomicU64 {
             Err(first) => page = first,
         }
     }
-    // SAFETY: *valid for ever*: it is `PLAIN`, or a mapped page, aligned and zeroed at first, whose arena is never dropped. *Only used
-    // atomically*: nothing else knows its address. Relaxed loads of the pointer suffice: what it points to was the kernel's to prepare.
+    // SAFETY: *valid for ever*: it is `PLAIN`, or a mapped page, aligned and zeroed at first, whose arena is never
+    // dropped. *Only used atomically*: nothing else knows its address. Relaxed loads of the pointer suffice: what it
+    // points to was the kernel's to prepare.
     unsafe { &*page }
 }
 
@@ -144,11 +147,14 @@ thread_local! {
 /// Has the C library call the handlers around each fork.
 fn hook() {
     static HOOKED: AtomicBool = AtomicBool::new(false);
+    // ordering: acquire half of D4.
     if !HOOKED.load(Acquire) {
-        // Several threads may come here at once: that the handlers are called several times does no harm, and nothing waits.
-        // SAFETY: *callable at any fork*: the handlers are functions of this crate, which take no arguments and do not unwind.
+        // Several threads may come here at once: that the handlers are called several times does no harm, and nothing
+        // waits.
+        // SAFETY: *callable at any fork*: the handlers are functions of this crate, which take no arguments and do not
+        // unwind.
         let outcome = unsafe { libc::pthread_atfork(Some(prepare), Some(in_parent), Some(in_child)) };
-        // ordering: with the load above: what it finds set has been registered. Without memory it is tried again.
+        // ordering: release half of D4. Without memory it stays false, and the next caller tries again.
         HOOKED.store(outcome == 0, Release);
     }
 }
@@ -186,12 +192,13 @@ fn unlock() {
     unsafe { HEIRS.force_unlock() };
 }
 
-/// A lock whose unlocking is one store: in a child, where other threads may have been waiting for it, there is nothing else to touch. It is
-/// held for a few instructions.
+/// A lock whose unlocking is one store: in a child, where other threads may have been waiting for it, there is nothing
+/// else to touch. It is held for a few instructions.
 #[derive(Debug)]
 pub(crate) struct Latch(AtomicBool);
 
-// SAFETY: *exclusive*: `lock` and `try_lock` succeed only by changing the flag from false to true, and only `unlock` changes it back.
+// SAFETY: *exclusive*: `lock` and `try_lock` succeed only by changing the flag from false to true, and only `unlock`
+// changes it back.
 unsafe impl RawMutex for Latch {
     #[allow(clippy::declare_interior_mutable_const, reason = "what each lock begins as")]
     const INIT: Self = Self(AtomicBool::new(false));
@@ -214,11 +221,12 @@ unsafe impl RawMutex for Latch {
     }
 
     fn try_lock(&self) -> bool {
-        // ordering: with `unlock`: what its last holder did.
+        // ordering: acquire half of D3.
         !self.0.swap(true, Acquire)
     }
 
     unsafe fn unlock(&self) {
+        // ordering: release half of D3.
         self.0.store(false, Release);
     }
 }

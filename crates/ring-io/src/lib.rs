@@ -1,4 +1,4 @@
-//! Aligned buffers to a file through io_uring or positioned writes, with every error told.
+//! Aligned buffers to a file through io_uring or positioned writes, with complete error reporting.
 //!
 //! ```text
 //!               submit(token, Frozen, offset)                 raw requests
@@ -9,45 +9,48 @@
 //!                                                                           └───────────────────┘
 //! ```
 //!
-//! A [`QuikIO`] is one file with one engine. [`QuikIO::attach`] gives the exclusive right to write to it, a [`WriteQueue`];
-//! [`QuikIO::read_at`] and [`QuikIO::sync`] are for everybody. All engines behave alike, and one test suite holds them to it.
+//! A [`QuikIO`] is one file with one engine. [`QuikIO::attach`] gives the exclusive right to write to it, a
+//! [`WriteQueue`]; [`QuikIO::read_at`] and [`QuikIO::sync`] may be called by any thread. All engines behave alike, and
+//! one test suite holds them to it.
 //!
-//! # Who owns the bytes at each moment
+//! # The owner of the bytes at each moment
 //!
-//! Bytes travel as a [`Frozen`](ring_alloc::Frozen): a value that keeps its memory mapped, and during whose life nobody writes there.
+//! Bytes travel as a [`Frozen`](ring_alloc::Frozen): a value that keeps its memory mapped and unwritten while it lives.
 //!
-//! | moment | who owns the `Frozen` | who reads the bytes |
+//! | moment | owner of the `Frozen` | reader of the bytes |
 //! |---|---|---|
 //! | before [`WriteQueue::submit`] | the caller | the caller |
 //! | from `submit` on | the engine, in a slot of its own | the device |
 //! | its completion was seen, but some bytes have to go out again | the queue, then the engine | the device |
 //! | from [`WriteQueue::reap`] on | the caller, in [`Finished`] | the caller |
 //!
-//! So memory is free to be used again exactly when it comes back, and not before. Dropping the [`WriteQueue`] waits until everything
-//! has come back. [`WriteQueue::write_durable_now`] goes through the same rows within one call. If even waiting fails, the memory is
-//! leaked: the kernel may still be reading it.
+//! So memory is free to be used again exactly when it comes back, and not before. Dropping the [`WriteQueue`] waits
+//! until everything has come back. [`WriteQueue::write_durable_now`] goes through the same rows within one call. If
+//! even waiting fails, the memory is leaked: the kernel may still be reading it.
 //!
 //! # What comes back
 //!
-//! Every token comes back exactly once, in any order. A short write goes on from the block where it stopped; `EINTR`, `EAGAIN`,
-//! `EBUSY` and `ECANCELED` are tried again, a bounded number of times; everything else is a [`DeviceError`] with the errno and the
-//! file range. A write that came back is in the file. It is on stable storage if it was durable ([`WriteQueue::submit_durable`],
-//! [`WriteQueue::write_durable_now`]), all of it, however many attempts it took; else once a sync that began later has succeeded:
-//! [`QuikIO::sync`], or [`WriteQueue::submit_sync`], for which nobody has to wait. A sync is never tried again.
+//! Every token comes back exactly once, in any order. A short write goes on from the block where it stopped; `EINTR`,
+//! `EAGAIN`, `EBUSY` and `ECANCELED` are tried again, a bounded number of times; everything else is a [`DeviceError`]
+//! with the errno and the file range. A write that came back is in the file. It is on stable storage if it was durable
+//! ([`WriteQueue::submit_durable`], [`WriteQueue::write_durable_now`]), all of it, however many attempts it took; else
+//! once a sync that began later has succeeded: [`QuikIO::sync`], or [`WriteQueue::submit_sync`], which returns at once.
+//! A failed sync is never tried again.
 //!
-//! At a task limit (`RLIMIT_NPROC`, `pids.max`) the kernel has no worker for what would block; then the thread that reaps writes or syncs
-//! itself. Submitting never blocks, not even on FUSE, unless io_uring is asked for there by name.
+//! At a task limit (`RLIMIT_NPROC`, `pids.max`) the kernel has no worker for what would block; then the thread that
+//! reaps writes or syncs itself. Submitting never blocks, not even on FUSE, unless io_uring is asked for there by name.
 //!
 //! # In an event loop
 //!
-//! When a write completes, io_uring interrupts the thread that has submitted it: `epoll_wait`, `poll` and reads with a timeout return
-//! `EINTR` without any signal, 100 of 100 times on Linux 6.18. Go on after `EINTR`, submit from another thread, or choose
-//! [`kernel_submits`](QuikIOBuilder::kernel_submits) or positioned writes, with both of which it happens 0 of 100 times.
+//! When a write completes, io_uring interrupts the thread that has submitted it: `epoll_wait`, `poll` and reads with a
+//! timeout return `EINTR` without any signal, 100 of 100 times on Linux 6.18. Go on after `EINTR`, submit from another
+//! thread, or choose [`kernel_submits`](QuikIOBuilder::kernel_submits) or positioned writes, with both of which it
+//! happens 0 of 100 times.
 //!
-//! # Prepared space
+//! # Preallocated space
 //!
-//! While small durable writes come, the queue also writes behind the log: space [prepared](QuikIOBuilder::prepare) for them, which
-//! [`QuikIO::log_end`] tells from the log, and which is cut off when the queue is dropped.
+//! While small durable writes come, the queue also writes behind the log: space [prepared](QuikIOBuilder::prepare) for
+//! them, which [`QuikIO::log_end`] excludes, and which is cut off when the queue is dropped.
 //!
 //! This crate knows nothing about reservations, records or rotation: that is the business of the ring on top.
 //!
@@ -77,8 +80,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod backend;
 mod builder;
-mod chunk;
+mod completion_queue;
 mod engine;
 mod error;
 #[doc(hidden)]
@@ -86,29 +90,23 @@ pub mod events;
 mod file;
 pub mod fork;
 mod lock;
-mod mailbox;
-mod mark;
-mod memory;
 mod open;
-mod order;
-mod positioned;
+mod prealloc;
 mod queue;
-mod quiet;
 mod quik_io;
 mod retry;
-mod seam;
-mod settle;
-mod space;
-mod uring;
+mod sequencer;
+mod sticky_error;
+mod thread;
 mod watch;
 
 pub use builder::{QuikIOBuilder, QuikIOOptions};
+pub use engine::memory::MemoryDevice;
 pub use engine::{Engine, EngineKind};
 pub use error::{AttachError, DeviceError, FileError, OpenError, Operation};
-pub use memory::MemoryDevice;
-pub use order::WriteMode;
 pub use queue::{Finished, Registered, Wait, WriteQueue};
-#[doc(hidden)]
-pub use quiet::spawn;
 pub use quik_io::QuikIO;
+pub use sequencer::WriteMode;
+#[doc(hidden)]
+pub use thread::spawn;
 pub use watch::DeviceEvent;

@@ -1,15 +1,16 @@
 //! One writer per file: an advisory lock against other processes, and a list against the rest of this one.
 //!
-//! `flock` belongs to the open file. Two `QuikIO`s that share one, or a file system without locks, would both get it; so a process
-//! also lists the files that it writes. It belongs to the file's name in the file system, too: two device nodes of one block device are two
-//! files. So the list knows a block device by its number, and a writer claims it from the kernel (`O_EXCL`), which also knows what is
-//! mounted, and which partitions it has.
+//! `flock` belongs to the open file. Two `QuikIO`s that share one, or a file system without locks, would both get it;
+//! so a process also lists the files that it writes. It belongs to the file's name in the file system, too: two device
+//! nodes of one block device are two files. So the list knows a block device by its number, and a writer claims it from
+//! the kernel (`O_EXCL`), which also knows what is mounted, and which partitions it has.
 //!
-//! A lock ends by an explicit call, and not with the last descriptor: the user's own `File` may live on, and io_uring keeps what it
-//! writes to open for a while. After a kill that while is all there is, so another process's lock is tried again for a second.
+//! A lock ends by an explicit call, and not with the last descriptor: the user's own `File` may live on, and io_uring
+//! keeps what it writes to open for a while. After a kill that while is all there is, so another process's lock is
+//! tried again for a second.
 //!
-//! A forked child shares the open file, and with it the lock, which stays its parent's: the child never releases it, and the list that it
-//! inherits keeps it from taking the same one.
+//! A forked child shares the open file, and with it the lock, which stays its parent's: the child never releases it,
+//! and the list that it inherits keeps it from taking the same one.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -41,14 +42,14 @@ pub(crate) enum Identity {
 /// What this process writes; and, in a forked child, what the process that it was forked from wrote then.
 pub(crate) static WRITTEN: Mutex<BTreeMap<Identity, Process>> = Mutex::new(BTreeMap::new());
 
-/// The right to be the only writer, until it is dropped. Forgotten, it lasts as long as the process, or as what that has the kernel
-/// write.
+/// The right to be the only writer, until it is dropped. Forgotten, it lasts as long as the process, or as what that
+/// has the kernel write.
 #[derive(Debug)]
 pub(crate) struct WriterLock {
     _file: Option<FileLock>,
     /// Of a block device: closing it ends the claim.
     _claim: Option<OwnedFd>,
-    /// Dropped last: nobody in this process tries while the file is still locked.
+    /// Dropped last, so that no thread of this process tries while the file is still locked.
     _listed: Listed,
 }
 
@@ -114,7 +115,8 @@ fn reopen(file: &File, flags: OFlags) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | flags, Mode::empty())
 }
 
-/// Whether nothing has the file locked, this process's own descriptors included. What cannot be known is taken for locked.
+/// Whether nothing has the file locked, this process's own descriptors included. What cannot be known is taken for
+/// locked.
 fn is_unlocked(file: &File) -> Result<bool, FileError> {
     let probe = reopen(file, OFlags::empty());
     Ok(probe.is_ok_and(|probe| rustix::fs::flock(&probe, FlockOperation::NonBlockingLockExclusive).is_ok()))

@@ -1,11 +1,12 @@
 //! Opening a log by its path: direct where that works, locked, and there after a crash.
 //!
-//! A file that has content is there after a crash if its writer has done its part. An empty one may be new, even if it was not created
-//! here: the program that did may have died before it synced the directory. So the directory of an empty file is synced before a byte is
-//! written. Where that cannot be done, `syncfs` does the same at more cost: it writes out the file system that the file is on.
+//! A file that has content is there after a crash if its writer has done its part. An empty one may be new, even if it
+//! was not created here: the program that did may have died before it synced the directory. So the directory of an
+//! empty file is synced before a byte is written. Where that cannot be done, `syncfs` does the same at more cost: it
+//! writes out the file system that the file is on.
 //!
-//! What this call has created it removes again if that fails. Another process may have opened the file meanwhile; so it is removed under
-//! the lock, and each opener that gets the lock checks whether the file still has a name.
+//! What this call has created it removes again if that fails. Another process may have opened the file meanwhile; so it
+//! is removed under the lock, and each opener that gets the lock checks whether the file still has a name.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -17,15 +18,15 @@ use ring_alloc::BLOCK;
 use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 
+use crate::backend::Storage;
 use crate::file::LogFile;
 use crate::lock::WriterLock;
-use crate::seam::Storage;
 use crate::{OpenError, event};
 
 /// Links from one to the next, as many as the kernel follows.
 const MAX_LINKS: usize = 40;
 
-/// A file that nobody else writes to.
+/// A file with no other writer.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) file: Arc<LogFile>,
@@ -81,8 +82,7 @@ fn open_or_create(path: &Path) -> io::Result<(LogFile, bool, Option<String>)> {
         Ok((file, cached)) => Ok((file, created, cached)),
         Err(error) => {
             let cached = format!("cannot open it once more with O_DIRECT: {error}");
-            let path = path.to_path_buf();
-            event!(WARN, clone(cached), path = %path.display(), reason = cached, "writes go through the kernel's cache");
+            warn_of_the_cache(path, &cached);
             Ok((LogFile::new(Arc::new(plain)), created, Some(cached)))
         }
     }
@@ -109,9 +109,13 @@ fn open_existing(path: &Path) -> io::Result<(LogFile, Option<String>)> {
         }
     };
     let file = with(OFlags::empty())?;
-    let path = path.to_path_buf();
-    event!(WARN, clone(reason), path = %path.display(), reason, "writes go through the kernel's cache");
+    warn_of_the_cache(path, &reason);
     Ok((file, Some(reason)))
+}
+
+fn warn_of_the_cache(path: &Path, reason: &str) {
+    let (path, reason) = (path.to_path_buf(), reason.to_owned());
+    event!(WARN, path = %path.display(), reason, "writes go through the kernel's cache");
 }
 
 /// Puts the file's name on stable storage.
@@ -154,7 +158,8 @@ fn sync_file_system(path: &Path, directory: &Path, file: &LogFile) -> Result<(),
     })
 }
 
-/// The path behind the links that `path` is; relative to the working directory, which may lie below one that must not be searched.
+/// The path behind the links that `path` is; relative to the working directory, which may lie below one that must not
+/// be searched.
 fn behind_links(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {

@@ -11,13 +11,13 @@ use parking_lot::{Mutex, MutexGuard};
 use ring_alloc::{Arena, Frozen, is_aligned};
 use rustix::io::Errno;
 
+use crate::backend::{Completion, Flush, Job, Request};
 use crate::lock::WriterLock;
-use crate::mark::imitates;
-use crate::order::{Admitted, Order};
-use crate::retry::{self, Verdict};
-use crate::seam::{Completion, Flush, Job, Request};
-use crate::settle::Scope;
-use crate::space::{Prepared, Space};
+use crate::prealloc::marker::imitates;
+use crate::prealloc::settle::Scope;
+use crate::prealloc::{Preallocation, Prepared};
+use crate::retry::{self, Decision};
+use crate::sequencer::{Turn, WriteSequencer};
 use crate::{DeviceError, Operation, QuikIO, event, events};
 
 /// How long [`WriteQueue::reap`] may take.
@@ -36,7 +36,8 @@ pub struct Finished {
     pub token: u64,
     /// The bytes, which the device no longer reads.
     pub bytes: Frozen,
-    /// Whether they are on stable storage: it was submitted as durable, and the result is `Ok`. If not, a sync has to put them there.
+    /// Whether they are on stable storage: it was submitted as durable, and the result is `Ok`. If not, a sync has to
+    /// put them there.
     pub durable: bool,
     /// Whether they are all in the file.
     pub result: Result<(), DeviceError>,
@@ -55,8 +56,8 @@ impl Registered {
         Self { buffers: false, file: false, reason: Some(reason.to_owned()) }
     }
 
-    /// Whether the arena's buffers are: each as soon as it has gone to the device for the first time. One that the kernel refuses then, for
-    /// want of memory to lock, goes on without.
+    /// Whether the arena's buffers are: each as soon as it has gone to the device for the first time. One that the
+    /// kernel refuses then, for want of memory to lock, goes on without.
     #[must_use]
     pub fn buffers(&self) -> bool {
         self.buffers
@@ -77,30 +78,32 @@ impl Registered {
 
 /// The exclusive right to write through a [`QuikIO`], for the buffers of one arena.
 ///
-/// Dropping it waits for everything in flight, cuts off what was [prepared](crate::QuikIOBuilder::prepare) and not used, then lets
-/// the next [`QuikIO::attach`] succeed. A queue that is leaked (`mem::forget`) keeps the file for itself until the process ends; and so
-/// does one whose writes came back with errors because the kernel no longer lets io_uring be entered: it may still carry them out.
+/// Dropping it waits for everything in flight, cuts off what was [prepared](crate::QuikIOBuilder::prepare) and not
+/// used, then lets the next [`QuikIO::attach`] succeed. A queue that is leaked (`mem::forget`) keeps the file for
+/// itself until the process ends; and so does one whose writes came back with errors because the kernel no longer lets
+/// io_uring be entered: it may still carry them out.
 ///
-/// Threads share it by reference. Any of them may submit; those who reap take turns.
+/// Threads share it by reference. Any of them may submit; reaping threads take turns.
 ///
-/// In a child of `fork(2)` each write comes back untried, with an error that [says so](DeviceError::is_forked), and dropping the queue does
-/// nothing; see [`fork`](crate::fork).
+/// In a child of `fork(2)` each write comes back untried, with an error that [says so](DeviceError::is_forked), and
+/// dropping the queue does nothing; see [`fork`](crate::fork).
 pub struct WriteQueue {
     io: Arc<QuikIO>,
     registered: Registered,
     /// Counts a write or sync before the engine has it, until after `reap` has handed it out; so at 0 nothing is lent.
     in_flight: AtomicUsize,
-    /// Whether one of them is a sync. Relaxed: who submits the next knows of the outcome.
+    /// Whether one of them is a sync. Relaxed: the thread that submits the next knows the outcome of this one.
     syncing: AtomicBool,
     /// Locked by the one thread that reaps.
     reaper: Mutex<Reaper>,
     /// What stands before the engine in [`Serialized`](crate::WriteMode::Serialized).
-    order: Option<Mutex<Order>>,
+    sequencer: Option<Mutex<WriteSequencer>>,
     /// `None`: the file has no end.
-    space: Option<Mutex<Space>>,
-    /// [`Storage::granule`](crate::seam::Storage::granule) of the file.
-    granule: usize,
-    /// In a forked child: writes that are to come back untried. Never locked in the parent, so that no thread of it can have it locked.
+    prealloc: Option<Mutex<Preallocation>>,
+    /// [`Storage::logical_block_size`](crate::backend::Storage::logical_block_size) of the file.
+    logical_block_size: usize,
+    /// In a forked child: writes that are to come back untried. Never locked in the parent, so that no thread of it can
+    /// have it locked.
     untried: Mutex<Vec<Finished>>,
     /// `None`: `io` has it for good.
     lock: Option<WriterLock>,
@@ -110,7 +113,7 @@ pub struct WriteQueue {
 struct Reaper {
     /// Scratch space.
     completions: Vec<Completion>,
-    /// For whoever reaps next.
+    /// For the next thread that reaps.
     finished: Vec<Finished>,
     synced: Option<Result<(), DeviceError>>,
 }
@@ -119,28 +122,28 @@ impl WriteQueue {
     pub(crate) fn new(
         io: Arc<QuikIO>,
         arena: &Arc<Arena>,
-        order: Option<Order>,
-        space: Option<Space>,
+        sequencer: Option<WriteSequencer>,
+        prealloc: Option<Preallocation>,
         lock: Option<WriterLock>,
     ) -> Self {
         let registered = io.backend().attach(arena);
         let (in_flight, syncing) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let (reaper, granule) = (Mutex::default(), io.storage().granule());
-        let (order, space) = (order.map(Mutex::new), space.map(Mutex::new));
+        let (reaper, logical_block_size) = (Mutex::default(), io.storage().logical_block_size());
+        let (sequencer, prealloc) = (sequencer.map(Mutex::new), prealloc.map(Mutex::new));
         let (engine, mode, untried) = (io.engine(), io.write_mode(), Mutex::default());
         event!(DEBUG, clone(engine, registered), %engine, ?mode, ?registered, "attached");
-        Self { io, registered, in_flight, syncing, reaper, order, space, granule, untried, lock }
+        Self { io, registered, in_flight, syncing, reaper, sequencer, prealloc, logical_block_size, untried, lock }
     }
 
     /// Lends `bytes` to the device, which writes them at byte `offset` of the file; returns soon.
     ///
-    /// Length and offset are multiples of 4096. `token` is the caller's name for the write. It never fails here: every outcome
-    /// arrives by [`reap`](Self::reap). Writes complete in any order, so two at once must not overlap in the file.
-    /// Bytes from outside the queue's arena are fine, only slower.
+    /// Length and offset are multiples of 4096. `token` is the caller's name for the write. It never fails here: every
+    /// outcome arrives by [`reap`](Self::reap). Writes complete in any order, so two at once must not overlap in the
+    /// file. Bytes from outside the queue's arena are fine, only slower.
     ///
-    /// In [`Serialized`](crate::WriteMode::Serialized) it is kept here until every byte of the file from [`QuikIO::start`] up to
-    /// `offset` has been written; so the writes may be submitted in any order, but must leave no gap. After a failed write each
-    /// later one comes back untried.
+    /// In [`Serialized`](crate::WriteMode::Serialized) it is kept here until every byte of the file from
+    /// [`QuikIO::start`] up to `offset` has been written; so the writes may be submitted in any order, but must leave
+    /// no gap. After a failed write each later one comes back untried.
     ///
     /// # Panics
     ///
@@ -150,9 +153,9 @@ impl WriteQueue {
         self.arrive(self.request(token, bytes, offset, false));
     }
 
-    /// Like [`submit`](Self::submit), but the bytes are on stable storage when the write comes back without an error: no sync has to
-    /// follow. It says nothing about other writes. Who has several of them under way, or a sync beside them, minds what
-    /// [`QuikIO::sync`] says of that.
+    /// Like [`submit`](Self::submit), but the bytes are on stable storage when the write comes back without an error:
+    /// no sync has to follow. It says nothing about other writes. With several of them in flight, or a sync beside
+    /// them, mind what [`QuikIO::sync`] says of that.
     ///
     /// # Panics
     ///
@@ -162,8 +165,8 @@ impl WriteQueue {
         self.arrive(self.request(token, bytes, offset, true));
     }
 
-    /// Has every write that was reaped before this call put on stable storage, as [`QuikIO::sync`] does; returns soon. The outcome
-    /// arrives by [`reap`](Self::reap).
+    /// Has every write that was reaped before this call put on stable storage, as [`QuikIO::sync`] does; returns soon.
+    /// The outcome arrives by [`reap`](Self::reap).
     ///
     /// # Errors
     ///
@@ -171,7 +174,7 @@ impl WriteQueue {
     ///
     /// # Panics
     ///
-    /// If the outcome of the one before has not been handed out: beside it, success would tell nothing.
+    /// If the outcome of the one before has not been handed out: beside it, success would prove nothing.
     pub fn submit_sync(&self) -> Result<(), DeviceError> {
         let _held = events::hold();
         self.io.check_sync()?;
@@ -188,7 +191,7 @@ impl WriteQueue {
         let len = bytes.len();
         event!(TRACE, token, offset, len, durable, "write begins");
         let request = Request::new(token, bytes, offset, durable);
-        self.io.reach(request.range().end);
+        self.io.note_write_up_to(request.range().end);
         request
     }
 
@@ -196,78 +199,78 @@ impl WriteQueue {
         if self.io.is_inherited() {
             return self.untried.lock().push(forked(request));
         }
-        let Some(order) = &self.order else { return self.start(request) };
-        let mut order = order.lock();
-        match order.admit(request) {
-            Admitted::Now(request) => {
-                drop(order);
+        let Some(sequencer) = &self.sequencer else { return self.start(request) };
+        let mut sequencer = sequencer.lock();
+        match sequencer.enqueue(request) {
+            Turn::Now(request) => {
+                drop(sequencer);
                 self.start(request);
             }
-            Admitted::Later => {}
-            // Counted with `order` still locked, before anybody can hand it out.
-            Admitted::Never => _ = self.in_flight.fetch_add(1, Ordering::Relaxed),
+            Turn::Later => {}
+            // Counted with `sequencer` still locked, before another thread can hand it out.
+            Turn::Never => _ = self.in_flight.fetch_add(1, Ordering::Relaxed),
         }
     }
 
     fn start(&self, mut request: Request) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        if let Some(space) = &self.space {
-            self.look_at(&request, space);
-            let mut space = space.lock();
-            let is_free = space.admit(&self.io, &request, request.durable);
+        if let Some(prealloc) = &self.prealloc {
+            self.look_at(&request, prealloc);
+            let mut prealloc = prealloc.lock();
+            let is_free = prealloc.begin_write(&self.io, &request, request.durable);
             // Behind that: it may have changed the key.
             request.scope = self.io.scope();
             if !is_free {
-                return space.keep(request);
+                return prealloc.keep(request);
             }
         }
         self.io.backend().submit(Job::Write(request));
         self.prepare();
     }
 
-    /// Removes the key of prepared space if this write, which goes to the device next, holds what would be a mark under
-    /// it. A key that is drawn meanwhile is random, and none that these bytes could know.
-    fn look_at(&self, request: &Request, space: &Mutex<Space>) {
-        let key = space.lock().key();
+    /// Removes the key of preallocated space if this write, which goes to the device next, holds what would be a marker
+    /// under it. A key that is drawn meanwhile is random, and none that these bytes could know.
+    fn look_at(&self, request: &Request, prealloc: &Mutex<Preallocation>) {
+        let key = prealloc.lock().key();
         if !imitates(key, &request.bytes, request.offset) {
             return;
         }
-        let (outcome, range) = (space.lock().give_up_key(&self.io), request.range());
+        let (outcome, range) = (prealloc.lock().give_up_key(&self.io), request.range());
         match outcome {
             Ok(()) => event!(
                 WARN,
                 clone(range),
                 ?range,
-                "appended bytes are a mark of prepared space: no more of it is prepared"
+                "appended bytes are a marker of preallocated space: no more of it is prepared"
             ),
             // Then nothing is acknowledged any more.
-            Err(errno) => self.io.health().fail_unseen(DeviceError::new(Operation::Write, errno, range)),
+            Err(errno) => self.io.sticky_error().set_unseen(DeviceError::new(Operation::Write, errno, range)),
         }
     }
 
     /// Has space prepared ahead, if it is time.
     fn prepare(&self) {
-        let next = self.space.as_ref().and_then(|space| space.lock().next(&self.io));
+        let next = self.prealloc.as_ref().and_then(|prealloc| prealloc.lock().next(&self.io));
         next.into_iter().for_each(|request| self.io.backend().submit(Job::Write(request)));
     }
 
     /// Writes in this thread, and returns when the bytes are in the file, or with the error: the same outcome as of
-    /// [`submit`](Self::submit), but without a submission and without [`reap`](Self::reap), for a thread that has nothing else to do
-    /// meanwhile. It is not counted by [`in_flight`](Self::in_flight), and does not wait for what is, unless space is just being
-    /// [prepared](crate::QuikIOBuilder::prepare) in its place.
+    /// [`submit`](Self::submit), but without a submission and without [`reap`](Self::reap), for a thread that has
+    /// nothing else to do meanwhile. It is not counted by [`in_flight`](Self::in_flight), and does not wait for what
+    /// is, unless space is just being [prepared](crate::QuikIOBuilder::prepare) in its place.
     ///
     /// # Panics
     ///
-    /// If length or offset is not a multiple of 4096. In [`Serialized`](crate::WriteMode::Serialized), if it is not its turn: every byte of the file from [`QuikIO::start`] up to
-    /// `offset` must have come back written.
+    /// If length or offset is not a multiple of 4096. In [`Serialized`](crate::WriteMode::Serialized), if it is not its
+    /// turn: every byte of the file from [`QuikIO::start`] up to `offset` must have come back written.
     #[must_use]
     pub fn write_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
         let _held = events::hold();
         self.write_here(self.request(token, bytes, offset, false))
     }
 
-    /// Like [`write_now`](Self::write_now), but the bytes are on stable storage when it returns without an error: the same outcome as of
-    /// [`submit_durable`](Self::submit_durable).
+    /// Like [`write_now`](Self::write_now), but the bytes are on stable storage when it returns without an error: the
+    /// same outcome as of [`submit_durable`](Self::submit_durable).
     ///
     /// # Panics
     ///
@@ -282,8 +285,8 @@ impl WriteQueue {
         if self.io.is_inherited() {
             return forked(request);
         }
-        if let Some(order) = &self.order {
-            match order.lock().claim(request) {
+        if let Some(sequencer) = &self.sequencer {
+            match sequencer.lock().claim(request) {
                 Ok(its_turn) => request = its_turn,
                 Err(untried) => return *untried,
             }
@@ -292,54 +295,55 @@ impl WriteQueue {
         request.scope = self.io.scope();
         let (durable, scope, range) = (request.durable, request.scope, request.range());
         let finished = loop {
-            match retry::judge(self.io.backend().write_now(request), self.granule) {
-                Verdict::Finished(write) => break write,
-                Verdict::Again(rest) => request = rest,
+            match retry::decide(self.io.backend().write_now(request), self.logical_block_size) {
+                Decision::Finished(write) => break write,
+                Decision::Again(rest) => request = rest,
             }
             retry::pause(request.stalls);
         };
-        let finished = self.vouch_for(durable, scope, finished);
-        if let Some(order) = &self.order {
-            self.pass_on(order, &range, &finished.result);
+        let finished = self.apply_sticky_error(durable, scope, finished);
+        if let Some(sequencer) = &self.sequencer {
+            self.pass_on(sequencer, &range, &finished.result);
         }
         self.tidy_up();
         finished
     }
 
-    /// Waits until nothing is being prepared in the place of a write that a thread waits for: durable, or to be synced soon.
+    /// Waits until nothing is being prepared in the place of a write that a thread waits for: durable, or to be synced
+    /// soon.
     fn make_way(&self, request: &Request) {
-        let Some(space) = &self.space else { return };
-        self.look_at(request, space);
+        let Some(prealloc) = &self.prealloc else { return };
+        self.look_at(request, prealloc);
         let range = &request.range();
         let mut interrupted = false;
-        let mut free = space.lock().admit(&self.io, request, true);
+        let mut free = prealloc.lock().begin_write(&self.io, request, true);
         while !free {
             let mut reaper = self.reaper.lock();
-            free = space.lock().is_free(range);
+            free = prealloc.lock().is_free(range);
             interrupted |= !free && !self.collect(Wait::Until(None), &mut reaper);
         }
         if interrupted {
-            // That was for somebody else.
+            // The interrupt was meant for another thread.
             self.interrupt();
         }
         self.prepare();
     }
 
-    /// Takes back what a preparing write was lent, if that has ended: perhaps nobody reaps.
+    /// Takes back what a preallocating write was lent, if that has ended: perhaps no other thread reaps.
     fn tidy_up(&self) {
-        if self.space.as_ref().is_some_and(|space| space.lock().is_preparing())
+        if self.prealloc.as_ref().is_some_and(|prealloc| prealloc.lock().is_preparing())
             && let Some(mut reaper) = self.reaper.try_lock()
         {
             self.collect(Wait::No, &mut reaper);
         }
     }
 
-    /// What a write may say of itself. A durable one: nothing, after a failure that may have been about it; and its own failure may be
-    /// about others.
-    fn vouch_for(&self, durable: bool, scope: Scope, mut write: Finished) -> Finished {
-        let health = self.io.health();
+    /// What a write may say of itself. A durable one: nothing, after a failure that may have been about it; and its own
+    /// failure may be about others.
+    fn apply_sticky_error(&self, durable: bool, scope: Scope, mut write: Finished) -> Finished {
+        let sticky = self.io.sticky_error();
         if write.durable
-            && let Err(failure) = health.verdict()
+            && let Err(failure) = sticky.check()
         {
             (write.durable, write.result) = (false, Err(failure));
         }
@@ -347,40 +351,42 @@ impl WriteQueue {
             self.io.flushed(scope);
         }
         if let Err(error) = &write.result {
-            health.troubled.store(true, Ordering::Relaxed);
+            sticky.note_failed_write();
             if durable {
-                health.fail(error.clone());
+                sticky.set(error.clone());
             }
         }
         write
     }
 
-    /// In [`Serialized`](crate::WriteMode::Serialized): lets go what waited for the write of `range`, or nothing any more.
-    fn pass_on(&self, order: &Mutex<Order>, range: &Range<u64>, result: &Result<(), DeviceError>) {
-        let mut order = order.lock();
+    /// In [`Serialized`](crate::WriteMode::Serialized): lets go what waited for the write of `range`, or nothing any
+    /// more.
+    fn pass_on(&self, sequencer: &Mutex<WriteSequencer>, range: &Range<u64>, result: &Result<(), DeviceError>) {
+        let mut sequencer = sequencer.lock();
         match result {
             Ok(()) => {
-                let next = order.succeeded(range);
-                drop(order);
+                let next = sequencer.succeeded(range);
+                drop(sequencer);
                 next.into_iter().for_each(|request| self.start(request));
             }
-            Err(error) => _ = self.in_flight.fetch_add(order.failed(error), Ordering::Relaxed),
+            Err(error) => _ = self.in_flight.fetch_add(sequencer.failed(error), Ordering::Relaxed),
         }
     }
 
-    /// Appends finished writes to `finished`, and answers the outcome of a [submitted sync](Self::submit_sync) if one has ended.
+    /// Appends finished writes to `finished`, and answers the outcome of a [submitted sync](Self::submit_sync) if one
+    /// has ended.
     ///
     /// - [`Wait::No`]: what has finished by now. If another thread is reaping: nothing, at once.
-    /// - [`Wait::Until`]: returns when there is something to hand out, or nothing is in flight, or the moment has come, or after an
-    ///   [`interrupt`](Self::interrupt). If another
-    ///   thread is reaping it waits for its turn first, and what that thread gets does not count.
+    /// - [`Wait::Until`]: returns when there is something to hand out, or nothing is in flight, or the moment has come,
+    ///   or after an [`interrupt`](Self::interrupt). If another thread is reaping it waits for its turn first, and what
+    ///   that thread gets does not count.
     pub fn reap(&self, wait: Wait, finished: &mut Vec<Finished>) -> Option<Result<(), DeviceError>> {
         if self.io.is_inherited() {
             finished.append(&mut self.untried.lock());
             return None;
         }
         let _held = events::hold();
-        // Nobody is to wait for a preparing write alone.
+        // No caller may have to wait for a preallocating write alone.
         let wait = if self.in_flight() == 0 { Wait::No } else { wait };
         let mut reaper = self.become_reaper(wait)?;
         while reaper.finished.is_empty() && reaper.synced.is_none() && self.collect(wait, &mut reaper) {}
@@ -388,6 +394,7 @@ impl WriteQueue {
         if synced.is_some() {
             self.syncing.store(false, Ordering::Relaxed);
         }
+        // ordering: release half of D1.
         self.in_flight.fetch_sub(reaper.finished.len() + usize::from(synced.is_some()), Ordering::Release);
         finished.append(&mut reaper.finished);
         synced
@@ -395,9 +402,9 @@ impl WriteQueue {
 
     /// Takes completions from the engine, once, and deals with them. `false` if there were none.
     fn collect(&self, wait: Wait, Reaper { completions, finished, synced }: &mut Reaper) -> bool {
-        if let Some(order) = &self.order {
+        if let Some(sequencer) = &self.sequencer {
             let before = finished.len();
-            order.lock().take_untried(finished);
+            sequencer.lock().take_untried(finished);
             if finished.len() > before {
                 return true;
             }
@@ -415,16 +422,16 @@ impl WriteQueue {
             };
             let (preparing, range) = (request.preparing, request.range());
             let (durable, scope) = (request.durable, request.scope);
-            match retry::judge((request, result), self.granule) {
-                Verdict::Finished(write) if preparing => self.prepared(write),
-                Verdict::Finished(write) => {
-                    let write = self.vouch_for(durable, scope, write);
-                    if let Some(order) = &self.order {
-                        self.pass_on(order, &range, &write.result);
+            match retry::decide((request, result), self.logical_block_size) {
+                Decision::Finished(write) if preparing => self.prepared(write),
+                Decision::Finished(write) => {
+                    let write = self.apply_sticky_error(durable, scope, write);
+                    if let Some(sequencer) = &self.sequencer {
+                        self.pass_on(sequencer, &range, &write.result);
                     }
                     finished.push(write);
                 }
-                Verdict::Again(request) => again.push(request),
+                Decision::Again(request) => again.push(request),
             }
         }
         // One pause for all: a device that puts off everything is not waited for once per write.
@@ -433,7 +440,7 @@ impl WriteQueue {
         any
     }
 
-    /// A preparing write has ended.
+    /// A preallocating write has ended.
     fn prepared(&self, Finished { bytes, result, .. }: Finished) {
         let cancelled = |error: &DeviceError| error.errno() == Some(Errno::CANCELED.raw_os_error());
         let outcome = match result {
@@ -441,42 +448,42 @@ impl WriteQueue {
             Err(error) if cancelled(&error) => Prepared::NotNow,
             Err(error) => {
                 // Before anything that waited for it can succeed.
-                self.io.health().preparing_failed(error);
+                self.io.sticky_error().preparing_failed(error);
                 Prepared::No
             }
         };
-        let kept = self.space.as_ref().map(|space| space.lock().done(bytes, outcome));
+        let kept = self.prealloc.as_ref().map(|prealloc| prealloc.lock().done(bytes, outcome));
         kept.into_iter().flatten().for_each(|request| self.io.backend().submit(Job::Write(request)));
     }
 
-    /// Cuts prepared space off the file that the log has not used, and takes its key away. Only when nothing is in
+    /// Cuts preallocated space off the file that the log has not used, and takes its key away. Only when nothing is in
     /// flight.
     fn trim(&self) {
-        let Some(space) = &self.space else { return };
-        let (storage, health) = (self.io.storage(), self.io.health());
-        if health.troubled.load(Ordering::Relaxed) {
+        let Some(prealloc) = &self.prealloc else { return };
+        let (storage, sticky) = (self.io.storage(), self.io.sticky_error());
+        if sticky.has_failed_writes() {
             return;
         }
         let Ok(mut len) = storage.len() else { return };
-        let surplus = space.lock().surplus(len);
+        let surplus = prealloc.lock().surplus(len);
         if let Some(end) = surplus {
             match storage.cut(end).and_then(|()| storage.sync(self.io.scope())) {
                 Ok(()) => event!(DEBUG, end, "what was prepared behind the log is cut off"),
-                // Not lost, only longer. But what the sync had to tell it will not tell again.
-                Err(errno) => return health.fail_unseen(DeviceError::new(Operation::Sync, errno, 0..u64::MAX)),
+                // Nothing is lost, the file is only longer. But the kernel will not report this error again.
+                Err(errno) => return sticky.set_unseen(DeviceError::new(Operation::Sync, errno, 0..u64::MAX)),
             }
             len = end;
         }
-        // A power cut may bring it back, until the first flush of the next queue: no block of the log is a mark under
+        // A power cut may bring it back, until the first flush of the next queue: no block of the log is a marker under
         // it.
-        let is_idle = space.lock().has_idle_key(len);
+        let is_idle = prealloc.lock().has_idle_key(len);
         if is_idle && let Err(errno) = self.io.set_key(None) {
-            event!(DEBUG, %errno, "the file keeps the key of its prepared space");
+            event!(DEBUG, %errno, "the file keeps the key of its preallocated space");
         }
     }
 
-    /// Lets the thread that waits in [`reap`](Self::reap) return early, or the next one that would wait there; for what it waits for
-    /// may have come from elsewhere.
+    /// Lets the thread that waits in [`reap`](Self::reap) return early, or the next one that would wait there; for what
+    /// it waits for may have come from elsewhere.
     pub fn interrupt(&self) {
         if !self.io.is_inherited() {
             self.io.backend().interrupt();
@@ -491,21 +498,23 @@ impl WriteQueue {
         }
     }
 
-    /// Writes and syncs submitted and not yet handed out by [`reap`](Self::reap), without writes that are [waiting](Self::waiting). May be out of
-    /// date when you read it, except that it stays 0 as long as nobody submits.
+    /// Writes and syncs submitted and not yet handed out by [`reap`](Self::reap), without writes that are
+    /// [waiting](Self::waiting). May be out of date when you read it, except that it stays 0 as long as no thread
+    /// submits.
     #[must_use]
     pub fn in_flight(&self) -> usize {
+        // ordering: acquire half of D1.
         if self.io.is_inherited() { self.untried.lock().len() } else { self.in_flight.load(Ordering::Acquire) }
     }
 
-    /// In [`Serialized`](crate::WriteMode::Serialized): writes submitted whose turn has not come. While nothing is in flight, they wait
-    /// for one that was not submitted; dropping the queue drops them.
+    /// In [`Serialized`](crate::WriteMode::Serialized): writes submitted whose turn has not come. While nothing is in
+    /// flight, they wait for one that was not submitted; dropping the queue drops them.
     #[must_use]
     pub fn waiting(&self) -> usize {
         if self.io.is_inherited() {
             return 0;
         }
-        self.order.as_ref().map_or(0, |order| order.lock().waiting())
+        self.sequencer.as_ref().map_or(0, |sequencer| sequencer.lock().waiting())
     }
 
     /// What is registered with the engine.
@@ -542,7 +551,7 @@ impl Drop for WriteQueue {
     fn drop(&mut self) {
         if self.io.is_inherited() {
             // What a thread of the parent was just changing must not even be freed.
-            mem::forget((self.order.take(), self.space.take(), mem::take(&mut self.reaper)));
+            mem::forget((self.sequencer.take(), self.prealloc.take(), mem::take(&mut self.reaper)));
             return;
         }
         let _held = events::hold();
@@ -551,7 +560,7 @@ impl Drop for WriteQueue {
             self.reap(Wait::Until(None), &mut finished);
             finished.clear();
         }
-        while self.space.as_ref().is_some_and(|space| space.lock().is_preparing()) {
+        while self.prealloc.as_ref().is_some_and(|prealloc| prealloc.lock().is_preparing()) {
             self.collect(Wait::Until(None), &mut self.reaper.lock());
         }
         if self.io.backend().has_given_up() {
@@ -560,7 +569,7 @@ impl Drop for WriteQueue {
         }
         self.trim();
         self.io.backend().detach();
-        // In this order: whoever finds the queue gone finds the file free.
+        // In this order: a thread that finds the queue gone finds the file unlocked.
         drop(self.lock.take());
         self.io.release();
     }

@@ -5,23 +5,22 @@ use core::mem;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
 use ring_alloc::{Arena, is_aligned, round_up};
 use rustix::io::Errno;
 
+use crate::backend::{Backend, Flush, Storage};
+use crate::engine::memory::MemoryDevice;
+use crate::engine::uring::Submitter;
 use crate::file::LogFile;
 use crate::fork::Process;
 use crate::lock::WriterLock;
-use crate::mark::{Ending, Key};
-use crate::memory::MemoryDevice;
-use crate::order::Order;
-use crate::retry::is_transient;
-use crate::seam::{Backend, Flush, Storage};
-use crate::settle::{Scope, Settling};
-use crate::space::{DEFAULT_LIMIT, Space};
-use crate::uring::Submitter;
+use crate::prealloc::marker::{Ending, Key};
+use crate::prealloc::settle::{Scope, Settling};
+use crate::prealloc::{DEFAULT_LIMIT, Preallocation};
+use crate::sequencer::WriteSequencer;
+use crate::sticky_error::StickyError;
 use crate::{
     AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, QuikIOOptions,
     WriteMode, WriteQueue, engine, event, events,
@@ -29,14 +28,14 @@ use crate::{
 
 /// A file for a log, together with the engine that writes to it.
 ///
-/// Reading and syncing are for everybody; writing is for the one [`WriteQueue`] that is attached. Other writers are kept away
-/// by an advisory lock on the file (`flock`), which lasts as long as the queue, or as long as a `QuikIO` that was made by
-/// [`open`](Self::open). It is taken and released on the open file: a program must not use `flock` on the same `File` itself. A block
-/// device is also claimed (`O_EXCL`), which keeps away writers at its other nodes, at its partitions, and mounts; but not those at a device
-/// that is mapped onto it, such as a loop device.
+/// Any thread may read and sync; only the one [`WriteQueue`] that is attached may write. Other writers are kept away by
+/// an advisory lock on the file (`flock`), which lasts as long as the queue, or as long as a `QuikIO` that was made by
+/// [`open`](Self::open). It is taken and released on the open file: a program must not use `flock` on the same `File`
+/// itself. A block device is also claimed (`O_EXCL`), which keeps away writers at its other nodes, at its partitions,
+/// and mounts; but not those at a device that is mapped onto it, such as a loop device.
 ///
-/// It belongs to the process that made it: in a child of `fork(2)` every call answers an error, and dropping does nothing; see
-/// [`fork`](crate::fork).
+/// It belongs to the process that made it: in a child of `fork(2)` every call answers an error, and dropping does
+/// nothing; see [`fork`](crate::fork).
 pub struct QuikIO {
     backend: Arc<dyn Backend>,
     storage: Arc<dyn Storage>,
@@ -47,22 +46,22 @@ pub struct QuikIO {
     pub(crate) synced: bool,
     /// Bytes that may be prepared ahead of the log.
     pub(crate) prepare: u64,
-    health: Health,
+    sticky_error: StickyError,
     settling: Settling,
     attached: AtomicBool,
     /// Why [`open`](Self::open) did not open it with `O_DIRECT`.
     cached: Option<String>,
     /// Where the furthest write ends that was ever asked for.
-    reached: AtomicU64,
+    written_end: AtomicU64,
     process: Process,
     /// Held for good, if it was opened here. Declared last: released when nothing can write any more.
     lock: Option<WriterLock>,
 }
 
 impl QuikIO {
-    /// A `QuikIO` for `file`, with io_uring where that works and positioned writes where not, or on FUSE; [`engine`](Self::engine) tells.
-    /// The environment variable `BUFFER_RING_ENGINE` (`uring`, `io_uring` or `positioned`) chooses one of the two; another value changes
-    /// nothing, and [`engine`](Self::engine) says so.
+    /// A `QuikIO` for `file`, with io_uring where that works, else (and on FUSE) with positioned writes;
+    /// [`engine`](Self::engine) says which. The environment variable `BUFFER_RING_ENGINE` (`uring`, `io_uring` or
+    /// `positioned`) chooses one of the two; another value changes nothing, and [`engine`](Self::engine) says so.
     ///
     /// It never fails: a file that cannot hold a log is refused by [`start`](Self::start) and [`attach`](Self::attach).
     #[must_use]
@@ -72,17 +71,19 @@ impl QuikIO {
         Self::assemble(backend, file, engine)
     }
 
-    /// Opens the file at `path` to read and write, past the kernel's cache (`O_DIRECT`) where the file system allows that.
+    /// Opens the file at `path` to read and write, past the kernel's cache (`O_DIRECT`) where the file system allows
+    /// that.
     ///
-    /// A missing file is created; an existing one keeps its content. If it is empty, it may be new, and its directory is synced, so that the
-    /// file is there after a crash; a directory that may not be read, or does not know how to be synced, is replaced by the whole file
-    /// system (`syncfs`). No second writer can use it through a `QuikIO` while this one lives.
+    /// A missing file is created; an existing one keeps its content. If it is empty, it may be new, and its directory
+    /// is synced, so that the file is there after a crash; a directory that may not be read, or does not know how to be
+    /// synced, is replaced by the whole file system (`syncfs`). No second writer can use it through a `QuikIO` while
+    /// this one lives.
     ///
     /// # Errors
     ///
-    /// [`OpenError`], if it cannot be opened or cannot hold a log, its directory cannot be synced, another writer has it (what another
-    /// process has locked is tried for about a second), or `BUFFER_RING_ENGINE` names no engine. A file that the call had created is
-    /// removed again if its directory is the reason.
+    /// [`OpenError`], if it cannot be opened or cannot hold a log, its directory cannot be synced, another writer has
+    /// it (what another process has locked is tried for about a second), or `BUFFER_RING_ENGINE` names no engine. A
+    /// file that the call had created is removed again if its directory is the reason.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         Self::options().open(path)
     }
@@ -98,7 +99,8 @@ impl QuikIO {
         QuikIOBuilder::new(file.into())
     }
 
-    /// A device in memory, which starts empty, and its remote control: for tests that decide when writes complete, and how.
+    /// A device in memory, which starts empty, and its remote control: for tests that decide when writes complete, and
+    /// how.
     #[must_use]
     pub fn in_memory() -> (Self, MemoryDevice) {
         let device = MemoryDevice::new();
@@ -125,11 +127,11 @@ impl QuikIO {
             write_mode: WriteMode::default(),
             synced,
             prepare,
-            health: Health::default(),
+            sticky_error: StickyError::default(),
             settling: Settling::unknown(),
             attached: AtomicBool::new(false),
             cached: None,
-            reached: AtomicU64::new(0),
+            written_end: AtomicU64::new(0),
             process: Process::here(),
             lock: None,
         }
@@ -143,9 +145,9 @@ impl QuikIO {
 
     /// In which order writes reach the file.
     ///
-    /// If it was opened with `O_DSYNC` or `O_SYNC`, has the attribute `S` (`chattr +S`), or lies on a file system that is mounted with `sync`:
-    /// [`WriteMode::Serialized`], whatever was asked for. Every write is a durable one then, and
-    /// beside another one its success would tell nothing, as [`sync`](Self::sync) explains.
+    /// If it was opened with `O_DSYNC` or `O_SYNC`, has the attribute `S` (`chattr +S`), or lies on a file system that
+    /// is mounted with `sync`: [`WriteMode::Serialized`], whatever was asked for. Every write is a durable one then,
+    /// and beside another one its success would prove nothing, as [`sync`](Self::sync) explains.
     #[must_use]
     pub fn write_mode(&self) -> WriteMode {
         if self.synced { WriteMode::Serialized } else { self.write_mode }
@@ -163,8 +165,8 @@ impl QuikIO {
         self.cached.as_deref()
     }
 
-    /// The byte of the file where a new log begins: what the builder was given, or behind everything that was written through this
-    /// `QuikIO` since; without the builder's word, [`log_end`](Self::log_end).
+    /// The byte of the file where a new log begins: what the builder was given, or behind everything that was written
+    /// through this `QuikIO` since; without the builder's word, [`log_end`](Self::log_end).
     ///
     /// # Errors
     ///
@@ -173,22 +175,24 @@ impl QuikIO {
         self.check_process()?;
         self.storage.check()?;
         match self.start_at {
-            Some(start) => Ok(start.max(self.reached.load(Ordering::Relaxed))),
+            Some(start) => Ok(start.max(self.written_end.load(Ordering::Relaxed))),
             None => self.log_end(),
         }
     }
 
     /// Where the log in the file ends, a multiple of 4096: without what was prepared behind it and never used.
     ///
-    /// A ring that was closed has cut that off, and so has one that was dropped. After a crash the file may end with it: recovery stops here,
-    /// looks for the last valid record below, and [cuts](Self::cut) the log behind that before a ring goes on, which begins here. The page
-    /// `buffer_ring::reopening` shows how, and what happens otherwise. Anything that was written counts as log, if only in part, and zeros too; so does a gap between writes that
-    /// came to the file out of order.
+    /// A ring that was closed has cut that off, and so has one that was dropped. After a crash the file may end with
+    /// it: recovery stops here, looks for the last valid record below, and [cuts](Self::cut) the log behind that before
+    /// a ring goes on, which begins here. The page `buffer_ring::reopening` shows how, and what happens otherwise.
+    /// Anything that was written counts as log, if only in part, and zeros too; so does a gap between writes that came
+    /// to the file out of order.
     ///
-    /// Prepared space is known by a key that the file has in its extended attribute `user.ring-io.prepared`, and that
-    /// no payload can imitate. Without it (a copy that was made without attributes) all of the file is log.
+    /// Preallocated space is known by a key that the file has in its extended attribute `user.ring-io.prepared`, and
+    /// that no payload can imitate. Without it (a copy that was made without attributes) all of the file is log.
     ///
-    /// Costs one `fgetxattr`; where there is a key, one read of 4 KiB, and of as much more as there is prepared space.
+    /// Costs one `fgetxattr`; where there is a key, one read of 4 KiB, and of as much more as there is preallocated
+    /// space.
     ///
     /// # Errors
     ///
@@ -207,15 +211,15 @@ impl QuikIO {
         self.storage.len()
     }
 
-    /// Why no more space is prepared ahead of the log: the disk is full, or a limit is reached. Durable writes go on without, as long as
-    /// there is room for them.
+    /// Why no more space is prepared ahead of the log: the disk is full, or a limit is reached. Durable writes go on
+    /// without, as long as there is room for them.
     #[must_use]
     pub fn preparing_stopped(&self) -> Option<DeviceError> {
-        if self.is_inherited() { None } else { self.health.stopped.lock().clone() }
+        if self.is_inherited() { None } else { self.sticky_error.preparing_stopped() }
     }
 
-    /// Reads from byte `offset` of the file into `buf`: any offset, any length, also with `O_DIRECT`. Returns how many bytes
-    /// were read, fewer than `buf.len()` only at the end of the file.
+    /// Reads from byte `offset` of the file into `buf`: any offset, any length, also with `O_DIRECT`. Returns how many
+    /// bytes were read, fewer than `buf.len()` only at the end of the file.
     ///
     /// A write in flight may be seen in part. Where the file ends before the log starts, the gap between them becomes
     /// readable, as zeros, with the first write behind it; a ring's `read` answers zeros for it from the beginning.
@@ -239,13 +243,15 @@ impl QuikIO {
     ///
     /// # Errors
     ///
-    /// [`DeviceError`], also that of a write that [prepared space](QuikIOBuilder::prepare); after which nobody knows which writes are on
-    /// stable storage: the kernel may have dropped them, and a later success would not bring them back. So nothing is retried: from then
-    /// on each sync and each durable write gets that error, until a new `QuikIO` is made for the file, by whoever has looked what is
-    /// in it. A durable write that failed has the same effect.
+    /// [`DeviceError`], also that of a write that [preallocated space](QuikIOBuilder::prepare); after which it is
+    /// unknown which writes are on stable storage: the kernel may have dropped them, and a later success would not
+    /// bring them back. So nothing is retried: from then on each sync and each durable write gets that error, until a
+    /// new `QuikIO` is made for the file, after checking what is in it. A durable write that failed has the same
+    /// effect.
     ///
-    /// The kernel tells an error to one of the calls that it concerns. So if several syncs and durable writes are under way at once, the
-    /// success of one counts only when all those have succeeded that overlapped it. A ring has one under way at a time.
+    /// The kernel reports an error to one of the calls that it concerns. So if several syncs and durable writes are
+    /// under way at once, the success of one counts only when all those have succeeded that overlapped it. A ring has
+    /// one under way at a time.
     pub fn sync(&self) -> Result<(), DeviceError> {
         let _held = events::hold();
         self.check_sync()?;
@@ -254,43 +260,45 @@ impl QuikIO {
         self.synced(outcome, flush)
     }
 
-    /// Whether a sync may be asked for. A child's would take its parent's errors away: an open file has each of them reported once.
+    /// Whether a sync may be asked for. A child's would take its parent's errors away: an open file has each of them
+    /// reported once.
     pub(crate) fn check_sync(&self) -> Result<(), DeviceError> {
         if self.is_inherited() {
             return Err(DeviceError::forked(Operation::Sync, 0..u64::MAX));
         }
-        self.health.verdict()
+        self.sticky_error.check()
     }
 
-    /// What the outcome of a sync means. No errno says "not now": the kernel reports each error once. What io_uring has never begun does
-    /// not get here: the engine has carried it out.
+    /// What the outcome of a sync means. No errno says "not now": the kernel reports each error once. What io_uring has
+    /// never begun does not get here: the engine has carried it out.
     pub(crate) fn synced(&self, outcome: Result<(), Errno>, flush: Flush) -> Result<(), DeviceError> {
         let elapsed = flush.submitted.elapsed();
         match outcome {
             Ok(()) => {
                 event!(TRACE, ?elapsed, "synced");
-                // Another call may have been told what was about this one.
-                self.health.verdict()?;
+                // Another call may have got the error that concerns this one.
+                self.sticky_error.check()?;
                 self.flushed(flush.scope);
                 Ok(())
             }
             Err(errno) => {
                 let error = DeviceError::new(Operation::Sync, errno, 0..u64::MAX);
                 event!(ERROR, clone(error), %error, errno = error.errno(), ?elapsed, "sync failed");
-                self.health.fail(error.clone());
+                self.sticky_error.set(error.clone());
                 Err(error)
             }
         }
     }
 
-    /// Cuts the log at byte `at`: what is behind it is gone for good when this returns. The rest of the block that `at` lies in becomes zeros,
-    /// like padding, and a ring starts behind it.
+    /// Cuts the log at byte `at`: what is behind it is gone for good when this returns. The rest of the block that `at`
+    /// lies in becomes zeros, like padding, and a ring starts behind it.
     ///
-    /// For throwing away, before a log goes on after a crash, what was written to its end and not acknowledged. `at` is where the last
-    /// record ends that is kept. Without that the records behind a gap would stand in the log again, below newer ones, and half a record
-    /// in the last block would end every later reading of the log.
+    /// For throwing away, before a log goes on after a crash, what was written to its end and not acknowledged. `at` is
+    /// where the last record ends that is kept. Without that the records behind a gap would stand in the log again,
+    /// below newer ones, and half a record in the last block would end every later reading of the log.
     ///
-    /// It needs the writer's lock: that of a `QuikIO` made by [`open`](Self::open), or else one for the length of the call.
+    /// It needs the writer's lock: that of a `QuikIO` made by [`open`](Self::open), or else one for the length of the
+    /// call.
     ///
     /// ```
     /// use ring_io::QuikIO;
@@ -311,11 +319,12 @@ impl QuikIO {
     /// - [`FileError::CutBeyondEnd`] if `at` is beyond [`log_end`](Self::log_end);
     /// - [`FileError::NoEnd`] for a block device, which has no length;
     /// - [`FileError::Locked`] if another `QuikIO` or process writes to the file;
-    /// - [`FileError::Cut`] if the file system refuses, or the cut cannot be put on stable storage. Then a later sync cannot succeed either,
-    ///   and a new `QuikIO` has to find out what the file holds.
+    /// - [`FileError::Cut`] if the file system refuses, or the cut cannot be put on stable storage. Then a later sync
+    ///   cannot succeed either, and a new `QuikIO` has to find out what the file holds.
     pub fn cut(&self, at: u64) -> Result<(), FileError> {
         self.check_process()?;
         self.storage.check()?;
+        // ordering: acquire half of D2.
         if self.attached.swap(true, Ordering::Acquire) {
             return Err(FileError::Attached);
         }
@@ -342,7 +351,7 @@ impl QuikIO {
         }
         let failed = |error: DeviceError| FileError::Cut(error.errno().unwrap_or_default());
         self.sync().map_err(failed)?;
-        self.reached.fetch_min(round_up(at), Ordering::Relaxed);
+        self.written_end.fetch_min(round_up(at), Ordering::Relaxed);
         event!(DEBUG, at, end, "the log is cut");
         Ok(())
     }
@@ -351,36 +360,37 @@ impl QuikIO {
     ///
     /// # Errors
     ///
-    /// [`AttachError::Busy`] while another queue lives; [`AttachError::File`] if the file cannot hold a log, or somebody else writes to it
-    /// already (what another process has locked is tried for about a second).
+    /// [`AttachError::Busy`] while another queue lives; [`AttachError::File`] if the file cannot hold a log, or another
+    /// writer has it already (what another process has locked is tried for about a second).
     pub fn attach(self: &Arc<Self>, arena: &Arc<Arena>) -> Result<WriteQueue, AttachError> {
         let _held = events::hold();
         self.check_process()?;
         self.storage.check()?;
+        // ordering: acquire half of D2.
         if self.attached.swap(true, Ordering::Acquire) {
             return Err(AttachError::Busy);
         }
         self.writer(arena).inspect_err(|_| self.release()).map_err(AttachError::File)
     }
 
-    /// Only for the one who has set `attached`.
+    /// Only for the thread that has set `attached`.
     fn writer(self: &Arc<Self>, arena: &Arc<Arena>) -> Result<WriteQueue, FileError> {
         let lock = if self.lock.is_none() { Some(self.storage.lock()?) } else { None };
-        let order = match self.write_mode() {
+        let sequencer = match self.write_mode() {
             WriteMode::TailLocalized => None,
-            WriteMode::Serialized => Some(Order::new(self.start()?)),
+            WriteMode::Serialized => Some(WriteSequencer::new(self.start()?)),
         };
-        let space = match Ending::of(&*self.storage) {
+        let prealloc = match Ending::of(&*self.storage) {
             Ok(ending) => {
                 let limit = if self.storage.is_worth_preparing() { self.prepare } else { 0 };
-                Some(Space::new(limit, ending))
+                Some(Preallocation::new(limit, ending))
             }
             Err(FileError::NoEnd) => None,
             Err(error) => return Err(error),
         };
         // Another writer may have been there meanwhile, and been killed.
         self.settling.changed();
-        Ok(WriteQueue::new(Arc::clone(self), arena, order, space, lock))
+        Ok(WriteQueue::new(Arc::clone(self), arena, sequencer, prealloc, lock))
     }
 
     /// Gives the file this key, or none: on stable storage with the next flush that succeeds.
@@ -406,11 +416,12 @@ impl QuikIO {
 
     /// The queue is gone: the next may come.
     pub(crate) fn release(&self) {
+        // ordering: release half of D2.
         self.attached.store(false, Ordering::Release);
     }
 
-    /// Whether the caller is in a child that was forked from the process of this `QuikIO`: then nothing of it may be touched, not even a
-    /// lock.
+    /// Whether the caller is in a child that was forked from the process of this `QuikIO`: then nothing of it may be
+    /// touched, not even a lock.
     pub(crate) fn is_inherited(&self) -> bool {
         !self.process.is_here()
     }
@@ -420,9 +431,9 @@ impl QuikIO {
     }
 
     /// A write up to byte `end` of the file is about to be asked for.
-    pub(crate) fn reach(&self, end: u64) {
-        // Relaxed: the next queue comes behind this one by `attached`.
-        self.reached.fetch_max(end, Ordering::Relaxed);
+    pub(crate) fn note_write_up_to(&self, end: u64) {
+        // Relaxed: D2 brings it to the next queue.
+        self.written_end.fetch_max(end, Ordering::Relaxed);
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {
@@ -433,63 +444,22 @@ impl QuikIO {
         &*self.storage
     }
 
-    pub(crate) fn health(&self) -> &Health {
-        &self.health
+    pub(crate) fn sticky_error(&self) -> &StickyError {
+        &self.sticky_error
     }
 }
 
 impl Drop for QuikIO {
     fn drop(&mut self) {
         if self.is_inherited() {
-            // A forked child has neither the engine's threads nor its ring, and what they were at is half done for ever.
+            // A forked child has neither the engine's threads nor its ring, and what they were at is half done for
+            // ever.
             mem::forget(Arc::clone(&self.backend));
         } else if self.backend.has_given_up() {
-            // A write that was given up may still come: the next writer must not be there yet. The kernel ends the lock with the process,
-            // or with the write if that is later.
+            // A write that was given up may still come: the next writer must not be there yet. The kernel ends the lock
+            // with the process, or with the write if that is later.
             mem::forget(self.lock.take());
         }
-    }
-}
-
-/// What has gone wrong so far.
-#[derive(Debug, Default)]
-pub(crate) struct Health {
-    /// Whether anything of the log has.
-    pub(crate) troubled: AtomicBool,
-    /// The first failure after which nobody knows what is on stable storage.
-    failure: OnceLock<DeviceError>,
-    /// Why preparing ended, where it is one.
-    stopped: Mutex<Option<DeviceError>>,
-}
-
-impl Health {
-    /// Whether a sync or a durable write may still succeed.
-    pub(crate) fn verdict(&self) -> Result<(), DeviceError> {
-        self.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
-    }
-
-    /// A preparing write has failed.
-    pub(crate) fn preparing_failed(&self, error: DeviceError) {
-        let full = [Errno::NOSPC, Errno::DQUOT, Errno::FBIG];
-        let is_full = |errno| full.contains(&errno) || is_transient(errno);
-        if error.errno().is_none_or(|errno| is_full(Errno::from_raw_os_error(errno))) {
-            event!(WARN, clone(error), %error, "no more space is prepared: durable writes become slower");
-            *self.stopped.lock() = Some(error);
-        } else {
-            self.fail_unseen(error);
-        }
-    }
-
-    /// Something failed that nobody waits for: whoever comes next is told.
-    pub(crate) fn fail_unseen(&self, error: DeviceError) {
-        event!(ERROR, clone(error), %error, "failed behind the log");
-        self.fail(error);
-    }
-
-    /// Something failed that may have been about anything that is not on stable storage.
-    pub(crate) fn fail(&self, error: DeviceError) {
-        self.troubled.store(true, Ordering::Relaxed);
-        _ = self.failure.set(error);
     }
 }
 

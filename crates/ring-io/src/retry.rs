@@ -6,13 +6,13 @@ use std::{io, thread};
 use ring_alloc::round_down;
 use rustix::io::Errno;
 
-use crate::seam::{Attempt, Request};
+use crate::backend::{Attempt, Request};
 use crate::{DeviceError, Finished, Operation, event};
 
 /// Attempts in a row that may bring no block to its end.
 pub(crate) const MAX_STALLS: u32 = 64;
 
-/// The same for a preparing write that was cancelled: once, since the thread that submitted it may have exited.
+/// The same for a preallocating write that was cancelled: once, since the thread that submitted it may have exited.
 const PREPARING_STALLS: u32 = 1;
 
 /// Stalls after which the next attempt is made at once; then the pauses grow, from a microsecond to 4 ms.
@@ -20,7 +20,7 @@ const EAGER_STALLS: u32 = 4;
 const MAX_PAUSE_EXPONENT: u32 = 12;
 
 /// What becomes of a request.
-pub(crate) enum Verdict {
+pub(crate) enum Decision {
     /// Its caller gets this.
     Finished(Finished),
     /// It goes out again.
@@ -32,12 +32,12 @@ pub(crate) fn is_transient(errno: Errno) -> bool {
     matches!(errno, Errno::INTR | Errno::AGAIN | Errno::BUSY | Errno::CANCELED)
 }
 
-/// Pauses in which memory is waited for that the kernel may be about to free: 0.1, 0.2, 0.4, ... ms, 0.1 s in all. Seen on two busy cores:
-/// 25 ms at most.
+/// Pauses in which memory is waited for that the kernel may be about to free: 0.1, 0.2, 0.4, ... ms, 0.1 s in all. Seen
+/// on two busy cores: 25 ms at most.
 const MEMORY_PAUSES: u32 = 10;
 
-/// Asks again for a moment when there is no memory (`ENOMEM`): what a ring had locked counts against `RLIMIT_MEMLOCK` until the kernel
-/// has torn the ring down, which it does after the last descriptor is closed.
+/// Asks again for a moment when there is no memory (`ENOMEM`): what a ring had locked counts against `RLIMIT_MEMLOCK`
+/// until the kernel has torn the ring down, which it does after the last descriptor is closed.
 pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut outcome = attempt();
     for pause in (0..MEMORY_PAUSES).map(|n| Duration::from_micros(100 << n)) {
@@ -58,8 +58,9 @@ pub(crate) fn pause(stalls: u32) {
     }
 }
 
-/// Decides, and counts in a request that goes out again how often it has stalled. `granule`: where a write may begin.
-pub(crate) fn judge((mut request, result): Attempt, granule: usize) -> Verdict {
+/// Decides, and counts in a request that goes out again how often it has stalled. `logical_block_size`: where a write
+/// may begin.
+pub(crate) fn decide((mut request, result): Attempt, logical_block_size: usize) -> Decision {
     let range = request.range();
     let (token, offset, position) = (request.token, request.offset, request.position());
     let error = match result {
@@ -70,10 +71,10 @@ pub(crate) fn judge((mut request, result): Attempt, granule: usize) -> Verdict {
             return finished(request, Ok(()));
         }
         Ok(written) if written > 0 && request.stalls < MAX_STALLS => {
-            resume(&mut request, written, granule);
+            resume(&mut request, written, logical_block_size);
             let (resumes_at, stalls) = (request.position(), request.stalls);
             event!(DEBUG, token, position, written, resumes_at, stalls, "short write: the rest goes out");
-            return Verdict::Again(request);
+            return Decision::Again(request);
         }
         Ok(_) => DeviceError::no_progress(Operation::Write, range),
         // It is only meant to make others faster, and must not hold them up.
@@ -84,11 +85,11 @@ pub(crate) fn judge((mut request, result): Attempt, granule: usize) -> Verdict {
             request.stalls += 1;
             let (errno, stalls) = (errno.raw_os_error(), request.stalls);
             event!(DEBUG, token, position, errno, stalls, "write put off: it goes out again");
-            return Verdict::Again(request);
+            return Decision::Again(request);
         }
         Err(errno) => DeviceError::new(Operation::Write, errno, range),
     };
-    // That is for the queue to tell, for whom it may be a matter of course.
+    // The queue decides whether the failure of a preallocating write is worth an event.
     if !request.preparing {
         let elapsed = request.submitted.elapsed();
         event!(ERROR, clone(error), token, offset, position, %error, errno = error.errno(), ?elapsed, "write failed");
@@ -96,9 +97,10 @@ pub(crate) fn judge((mut request, result): Attempt, granule: usize) -> Verdict {
     finished(request, Err(error))
 }
 
-/// Where a short write goes on: at the block in which it stopped, so that it stays aligned; part of the block is written twice, with
-/// the same bytes. If that was tried in vain, as close to where it stopped as possible: there the device says what is in its way.
-fn resume(request: &mut Request, written: usize, granule: usize) {
+/// Where a short write goes on: at the block in which it stopped, so that it stays aligned; part of the block is
+/// written twice, with the same bytes. If that was tried in vain, as close to where it stopped as possible: there the
+/// device says what is in its way.
+fn resume(request: &mut Request, written: usize, logical_block_size: usize) {
     let reached = request.done + written;
     let block = round_down(reached as u64) as usize;
     if block > request.done {
@@ -107,12 +109,12 @@ fn resume(request: &mut Request, written: usize, granule: usize) {
         return;
     }
     if request.stalls > 0 {
-        request.done = request.done.max(reached - reached % granule);
+        request.done = request.done.max(reached - reached % logical_block_size);
     }
     request.stalls += 1;
 }
 
-fn finished(request: Request, result: Result<(), DeviceError>) -> Verdict {
+fn finished(request: Request, result: Result<(), DeviceError>) -> Decision {
     let durable = request.durable && result.is_ok();
-    Verdict::Finished(Finished { token: request.token, bytes: request.bytes, durable, result })
+    Decision::Finished(Finished { token: request.token, bytes: request.bytes, durable, result })
 }

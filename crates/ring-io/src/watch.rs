@@ -1,4 +1,4 @@
-//! What a device in memory tells whoever watches it, in the order in which it happens.
+//! The events of a device in memory, in the order in which they happen.
 
 use core::any::Any;
 use core::fmt;
@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Something that happened at a [`MemoryDevice`](crate::MemoryDevice). Writes and syncs are numbered from 0, in order of arrival.
+/// Something that happened at a [`MemoryDevice`](crate::MemoryDevice). Writes and syncs are numbered from 0, in order
+/// of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeviceEvent<'a> {
@@ -40,8 +41,8 @@ pub enum DeviceEvent<'a> {
         /// Bytes of the file.
         len: u64,
     },
-    /// The key of the marks in [prepared space](crate::QuikIOBuilder::prepare) has changed; on stable storage it has
-    /// not.
+    /// The key of the markers in [preallocated space](crate::QuikIOBuilder::prepare) has changed; on stable storage it
+    /// has not.
     KeyChanged {
         /// What it is now.
         key: Option<[u8; 16]>,
@@ -73,7 +74,8 @@ type Payload = Box<dyn Any + Send>;
 #[derive(Clone, Default)]
 pub(crate) struct Watcher {
     watch: Option<Arc<Watch>>,
-    /// The first panic of `watch`, for the remote control: the thread that caused the event may be in the middle of a completion.
+    /// The first panic of `watch`, for the remote control: the thread that caused the event may be in the middle of a
+    /// completion.
     panic: Arc<Mutex<Option<Payload>>>,
 }
 
@@ -82,7 +84,7 @@ impl Watcher {
         Self { watch: Some(Arc::new(watch)), panic: Arc::default() }
     }
 
-    pub(crate) fn tell(&self, event: DeviceEvent<'_>) {
+    pub(crate) fn notify(&self, event: DeviceEvent<'_>) {
         if let Some(watch) = &self.watch
             && let Err(payload) = catch_unwind(AssertUnwindSafe(|| watch(event)))
         {
@@ -97,7 +99,7 @@ impl Watcher {
 
 impl fmt::Debug for Watcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.watch.is_some() { "watching" } else { "nobody" })
+        f.write_str(if self.watch.is_some() { "watched" } else { "unwatched" })
     }
 }
 

@@ -255,7 +255,7 @@ fn a_submitted_sync_is_in_flight_until_its_outcome_is_handed_out(device: Device)
             assert_eq!((memory.synced(), memory.syncs() as u64), (memory.contents(), round));
         }
     }
-    // What nobody reaps is waited for.
+    // A write that no thread reaps is waited for.
     assert_eq!(queue.submit_sync(), Ok(()));
     drop(queue);
     assert_eq!(device.io.sync(), Ok(()));
@@ -352,7 +352,7 @@ fn threads_that_write_themselves_do_not_disturb_those_that_submit(device: Device
 
 /// Registration is a matter of speed: without it the same writes succeed.
 #[test]
-fn refused_registration_is_told_and_harmless() {
+fn refused_registration_is_reported_and_harmless() {
     const MORE_THAN_THE_KERNEL_TAKES: usize = 16_385;
     let Some(device) = Device::io_uring() else { return };
     let (arena, mut buffers) = buffers(MORE_THAN_THE_KERNEL_TAKES, BLOCK);

@@ -1,4 +1,4 @@
-//! What the device layer tells by `tracing`: every step of a write, with the facts that identify it.
+//! What the device layer reports through `tracing`: every step of a write, with the facts that identify it.
 
 mod common;
 mod told;
@@ -16,7 +16,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use told::{Told, assert_told};
 
 #[test]
-fn every_step_of_a_write_is_told_with_what_identifies_it() {
+fn every_step_of_a_write_is_an_event_with_what_identifies_it() {
     let told = Told::during(|| {
         let (io, device) = QuikIO::in_memory();
         let queue = attach(&Arc::new(io));
@@ -33,7 +33,7 @@ fn every_step_of_a_write_is_told_with_what_identifies_it() {
 }
 
 #[test]
-fn failures_are_told_with_their_errno() {
+fn failures_are_events_with_their_errno() {
     let told = Told::during(|| {
         let (io, device) = QuikIO::in_memory();
         let io = Arc::new(io);
@@ -52,7 +52,7 @@ fn failures_are_told_with_their_errno() {
 }
 
 #[test]
-fn a_fallback_is_told_with_its_reason() {
+fn a_fallback_is_an_event_with_its_reason() {
     let dir = disk();
     let path = dir.path().join("log");
     if env::var_os("BUFFER_RING_ENGINE").is_some() {

@@ -84,7 +84,8 @@ fn a_device_that_never_takes_a_whole_block_is_given_up() {
     }
 }
 
-/// As at the end of a file's permitted length: what fits is taken, and only a write that begins behind it is refused with the reason.
+/// As at the end of a file's permitted length: what fits is taken, and only a write that begins behind it is refused
+/// with the reason.
 #[test]
 fn a_device_that_stops_inside_a_block_is_asked_for_the_reason_there() {
     for sectors in 1..8 {
@@ -161,7 +162,7 @@ fn progress_renews_the_patience() {
 }
 
 #[test]
-fn any_other_error_is_final_and_told_in_full() {
+fn any_other_error_is_final_and_reported_in_full() {
     for errno in [Errno::IO, Errno::NOSPC, Errno::FBIG, Errno::DQUOT, Errno::INVAL] {
         let (_, device, queue) = device();
         device.fail_write(0, errno.raw_os_error());
@@ -186,7 +187,7 @@ fn an_error_after_a_short_write_is_final_too() {
 }
 
 #[test]
-fn a_failed_sync_is_told_and_never_made_good() {
+fn a_failed_sync_is_reported_and_never_made_good() {
     let (io, device, queue) = device();
     write(&queue).expect("no fault yet");
     device.fail_sync(Errno::IO.raw_os_error());
@@ -205,7 +206,7 @@ fn a_failed_sync_is_told_and_never_made_good() {
     assert_eq!(device.syncs(), 1);
 }
 
-/// Also if the errno says "not now": what it had to tell is told once.
+/// Also if the errno says "not now": the kernel reports each error once.
 #[test]
 fn a_submitted_sync_that_fails_is_final() {
     for errno in [Errno::IO, Errno::INTR, Errno::AGAIN, Errno::BUSY, Errno::CANCELED] {
@@ -224,7 +225,7 @@ fn a_submitted_sync_that_fails_is_final() {
 }
 
 #[test]
-fn a_submitted_sync_that_nobody_reaped_is_not_forgotten() {
+fn a_submitted_sync_that_no_thread_reaped_is_not_forgotten() {
     let (io, device, queue) = device();
     device.fail_sync(Errno::IO.raw_os_error());
     queue.submit_sync().expect("nothing is known yet");
@@ -249,14 +250,16 @@ fn a_submitted_sync_does_not_succeed_beside_a_failure_that_may_be_about_it() {
 }
 
 #[test]
-fn a_submitted_sync_is_held_like_a_write_and_nobody_has_to_wait_for_it() {
+fn a_submitted_sync_is_held_like_a_write_and_no_caller_has_to_wait_for_it() {
     let (_, device, queue) = device();
-    let told = Arc::new(Mutex::new(Vec::new()));
+    let events = Arc::new(Mutex::new(Vec::new()));
     device.watch({
-        let told = Arc::clone(&told);
+        let events = Arc::clone(&events);
         move |event| match event {
-            DeviceEvent::SyncBegan { sync } => told.lock().expect("no panic").push((sync, None)),
-            DeviceEvent::SyncEnded { sync, succeeded } => told.lock().expect("no panic").push((sync, Some(succeeded))),
+            DeviceEvent::SyncBegan { sync } => events.lock().expect("no panic").push((sync, None)),
+            DeviceEvent::SyncEnded { sync, succeeded } => {
+                events.lock().expect("no panic").push((sync, Some(succeeded)))
+            }
             _ => {}
         }
     });
@@ -267,9 +270,9 @@ fn a_submitted_sync_is_held_like_a_write_and_nobody_has_to_wait_for_it() {
     assert_eq!(queue.reap(Wait::No, &mut finished), None);
     assert_eq!(queue.reap(Wait::Until(Some(Instant::now())), &mut finished), None);
     assert_eq!((queue.in_flight(), device.held(), device.syncs(), device.synced().len()), (1, 1, 1, 0));
-    assert_eq!(*told.lock().expect("no panic"), [(0, None)]);
+    assert_eq!(*events.lock().expect("no panic"), [(0, None)]);
     device.release(0);
-    assert_eq!(*told.lock().expect("no panic"), [(0, None), (0, Some(true))]);
+    assert_eq!(*events.lock().expect("no panic"), [(0, None), (0, Some(true))]);
     assert_eq!(queue.reap(Wait::No, &mut finished), Some(Ok(())));
     assert!(device.synced() == device.contents() && queue.in_flight() == 0);
 }
@@ -398,7 +401,7 @@ fn a_durable_write_that_is_put_off_for_ever_fails_in_the_end() {
 }
 
 #[test]
-fn a_write_in_the_own_thread_waits_while_it_is_held_and_nobody_else_reaps_it() {
+fn a_write_in_the_own_thread_waits_while_it_is_held_and_no_other_thread_reaps_it() {
     let (_, device, queue) = device();
     let _holding = Holding::new(&device);
     let mut finished = Vec::new();

@@ -1,4 +1,5 @@
-//! A forked child has copies of everything, and owns none of it: each call says so, and dropping does nothing to the parent.
+//! A forked child has copies of everything, and owns none of it: each call says so, and dropping does nothing to the
+//! parent.
 
 mod common;
 #[path = "common/forked.rs"]

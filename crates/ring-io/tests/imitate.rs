@@ -1,5 +1,5 @@
-//! Payloads that look like prepared space, and files whose key is gone, foreign or out of reach: nothing acknowledged
-//! is ever taken for free space.
+//! Payloads that look like preallocated space, and files whose key is gone, foreign or out of reach: nothing
+//! acknowledged is ever taken for free space.
 
 mod common;
 
@@ -22,15 +22,15 @@ const COMMITS: u64 = 20;
 
 type Key = [u8; 16];
 
-/// What prepared space of `blocks` blocks from `address` looks like.
-fn marks(key: Key, address: u64, blocks: usize) -> Vec<u8> {
-    let mut marks = vec![0; blocks * BLOCK];
-    for (n, block) in marks.chunks_exact_mut(BLOCK).enumerate() {
+/// What preallocated space of `blocks` blocks from `address` looks like.
+fn markers(key: Key, address: u64, blocks: usize) -> Vec<u8> {
+    let mut markers = vec![0; blocks * BLOCK];
+    for (n, block) in markers.chunks_exact_mut(BLOCK).enumerate() {
         block[..12].copy_from_slice(b"ring-io free");
         block[16..32].copy_from_slice(&key);
         block[32..40].copy_from_slice(&(address + n as u64 * SIZE).to_le_bytes());
     }
-    marks
+    markers
 }
 
 fn frozen(contents: &[u8]) -> Frozen {
@@ -109,7 +109,7 @@ fn a_mark_that_was_read_and_appended_in_its_own_place_is_log() {
             let (io, device, queue) = prepared(mode);
             let case = format!("way {way}, {mode:?}, {blocks} blocks");
             let key = device.key().expect("a key");
-            let payload = marks(key, COMMITS * SIZE, blocks);
+            let payload = markers(key, COMMITS * SIZE, blocks);
             assert!(device.contents()[COMMITS as usize * BLOCK..].starts_with(&payload[..BLOCK]), "{case}");
             let end = COMMITS * SIZE + payload.len() as u64;
             let (flushes, writes) = (device.syncs() + device.durable_writes().len(), device.writes().len());
@@ -135,8 +135,8 @@ fn a_mark_among_other_blocks_of_a_write_is_log() {
         let (_, device, queue) = prepared(WriteMode::TailLocalized);
         let mut contents = pattern(9, 3 * BLOCK);
         let address = (COMMITS + place) * SIZE;
-        let mark = marks(device.key().expect("a key"), address, 1);
-        contents[place as usize * BLOCK..][..BLOCK].copy_from_slice(&mark);
+        let marker = markers(device.key().expect("a key"), address, 1);
+        contents[place as usize * BLOCK..][..BLOCK].copy_from_slice(&marker);
         write(1, &queue, &contents, COMMITS * SIZE);
         assert_eq!(device.synced_key(), None, "block {place}");
         assert!(log_end_after_a_power_cut(&device) >= (COMMITS + 3) * SIZE, "block {place}");
@@ -149,10 +149,10 @@ fn a_mark_that_was_made_up_is_log_and_hinders_nothing() {
         let (io, device, queue) = prepared(WriteMode::TailLocalized);
         let key = device.key();
         let end = (COMMITS + 2) * SIZE;
-        write(way, &queue, &marks([42; 16], COMMITS * SIZE, 2), COMMITS * SIZE);
+        write(way, &queue, &markers([42; 16], COMMITS * SIZE, 2), COMMITS * SIZE);
         assert_eq!((device.key(), io.log_end()), (key, Ok(end)), "way {way}");
-        // Its own marks, but elsewhere.
-        write(way, &queue, &marks(key.expect("a key"), 0, 1), end);
+        // Its own markers, but elsewhere.
+        write(way, &queue, &markers(key.expect("a key"), 0, 1), end);
         assert_eq!((device.key(), io.log_end()), (key, Ok(end + SIZE)), "way {way}");
     }
 }
@@ -164,8 +164,8 @@ fn a_mark_that_is_appended_while_its_place_is_being_prepared_is_log() {
     (0..3).for_each(|n| commit(&queue, n));
     device.hold();
     queue.submit_durable(3, bytes(3, BLOCK), 3 * SIZE);
-    assert_eq!(device.held(), 2, "a commit, and a preparing write");
-    queue.submit_durable(4, frozen(&marks(device.key().expect("a key"), 4 * SIZE, 1)), 4 * SIZE);
+    assert_eq!(device.held(), 2, "a commit, and a preallocating write");
+    queue.submit_durable(4, frozen(&markers(device.key().expect("a key"), 4 * SIZE, 1)), 4 * SIZE);
     device.release_all();
     assert!(drain(&queue).iter().all(|write| write.durable));
     assert_eq!((device.key(), device.synced_key()), (None, None));
@@ -179,7 +179,7 @@ fn watch(device: &MemoryDevice) -> Arc<Mutex<Vec<&'static str>>> {
     device.watch(move |event| {
         seen.lock().expect("no panic").push(match event {
             DeviceEvent::WriteArrived { durable: true, .. } => "commit",
-            DeviceEvent::WriteArrived { .. } => "marks",
+            DeviceEvent::WriteArrived { .. } => "markers",
             DeviceEvent::KeyChanged { key: Some(_) } => "key",
             DeviceEvent::KeyChanged { key: None } => "no key",
             DeviceEvent::KeySynced { .. } => "key synced",
@@ -198,7 +198,7 @@ fn a_key_is_on_stable_storage_before_the_first_mark_and_gone_after_the_last() {
     let events = watch(&device);
     (0..4).for_each(|n| commit(&queue, n));
     drop(queue);
-    let expected = ["commit", "commit", "key", "commit", "key synced", "commit", "marks", "cut", "sync", "no key"];
+    let expected = ["commit", "commit", "key", "commit", "key synced", "commit", "markers", "cut", "sync", "no key"];
     assert_eq!(*events.lock().expect("no panic"), expected);
 }
 
@@ -214,7 +214,7 @@ fn commits_that_overlap_prepare_nothing_before_the_key_is_on_stable_storage() {
     drain(&queue);
     commit(&queue, 10);
     assert!(device.synced_key().is_some());
-    assert_eq!(events.lock().expect("no panic").last(), Some(&"marks"));
+    assert_eq!(events.lock().expect("no panic").last(), Some(&"markers"));
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn a_mark_under_a_key_that_a_power_cut_would_bring_back_is_log() {
         drop(queue);
         assert_eq!((device.key(), device.synced_key()), (None, Some(key)));
         let queue = attach(&Arc::new(device.builder().build().expect("no obstacle")));
-        write(way, &queue, &marks(key, COMMITS * SIZE, 1), COMMITS * SIZE);
+        write(way, &queue, &markers(key, COMMITS * SIZE, 1), COMMITS * SIZE);
         assert_eq!(log_end_after_a_power_cut(&device), (COMMITS + 1) * SIZE, "way {way}");
     }
 }
@@ -255,7 +255,7 @@ fn a_queue_does_not_know_what_another_writer_has_left_of_the_key() {
     let key = device.key().expect("a key");
     drop(queue);
     let queue = attach(&io);
-    write(1, &queue, &marks(key, COMMITS * SIZE, 1), COMMITS * SIZE);
+    write(1, &queue, &markers(key, COMMITS * SIZE, 1), COMMITS * SIZE);
     assert_eq!((device.synced_key(), log_end_after_a_power_cut(&device)), (None, (COMMITS + 1) * SIZE));
 }
 
@@ -286,7 +286,7 @@ fn a_queue_goes_on_with_the_key_of_the_marks_that_it_finds_and_draws_its_own_whe
     device.set_key(key);
     let (_, queue) = on(&device, WriteMode::TailLocalized);
     (3 * COMMITS..4 * COMMITS).for_each(|n| commit(&queue, n));
-    assert!(device.key().is_some() && device.key() != key, "under that one there were no marks");
+    assert!(device.key().is_some() && device.key() != key, "under that one there were no markers");
 }
 
 #[test]
@@ -305,7 +305,7 @@ fn a_queue_that_prepares_nothing_minds_the_key_that_it_finds() {
         let device = QuikIO::in_memory().1;
         device.set_key(Some([7; 16]));
         let queue = attach(&Arc::new(device.builder().prepare(0).build().expect("no obstacle")));
-        write(way, &queue, &marks([7; 16], 0, 3), 0);
+        write(way, &queue, &markers([7; 16], 0, 3), 0);
         assert_eq!((device.synced_key(), log_end_after_a_power_cut(&device)), (None, 3 * SIZE), "way {way}");
     }
 }
@@ -324,7 +324,7 @@ fn where_the_key_cannot_be_read_all_is_log_and_a_mark_is_not_acknowledged() {
         let end = len / SIZE;
         (end..end + 50).for_each(|n| commit(&queue, n));
         assert_eq!(device.contents().len() as u64, len + 50 * SIZE, "nothing is prepared");
-        let finished = write(way, &queue, &marks(key, len + 50 * SIZE, 1), len + 50 * SIZE);
+        let finished = write(way, &queue, &markers(key, len + 50 * SIZE, 1), len + 50 * SIZE);
         let errno = Some(Errno::ACCESS.raw_os_error());
         assert_eq!((finished.durable, finished.result.unwrap_err().errno()), (false, errno));
         assert_eq!(io.sync().unwrap_err().errno(), errno);
@@ -339,7 +339,7 @@ fn a_mark_whose_key_cannot_be_removed_is_not_acknowledged() {
     for way in [1, 3] {
         let (io, device, queue) = prepared(WriteMode::TailLocalized);
         device.fail_keys(Some(Errno::IO.raw_os_error()));
-        let finished = write(way, &queue, &marks(device.key().expect("a key"), COMMITS * SIZE, 1), COMMITS * SIZE);
+        let finished = write(way, &queue, &markers(device.key().expect("a key"), COMMITS * SIZE, 1), COMMITS * SIZE);
         assert_eq!(finished.result.unwrap_err().errno(), Some(Errno::IO.raw_os_error()));
         assert!(io.sync().is_err() && !finished.durable);
     }
@@ -357,7 +357,7 @@ fn where_no_key_can_be_set_nothing_is_prepared() {
 #[test]
 fn what_a_cut_has_left_is_log_whatever_it_looks_like() {
     let key = [7; 16];
-    let contents = [log(5), marks(key, 5 * SIZE, 1), pattern(6, BLOCK), marks(key, 7 * SIZE, 3)].concat();
+    let contents = [log(5), markers(key, 5 * SIZE, 1), pattern(6, BLOCK), markers(key, 7 * SIZE, 3)].concat();
     let device = QuikIO::in_memory().1;
     let queue = attach(&Arc::new(device.builder().build().expect("no obstacle")));
     queue.submit(0, frozen(&contents), 0);
@@ -401,14 +401,14 @@ fn log_end(path: &Path) -> u64 {
     QuikIO::new(File::open(path).expect("the file")).log_end().expect("an end")
 }
 
-/// A file that looks as after a kill: a log of so many blocks, prepared space behind it, and the key.
+/// A file that looks as after a kill: a log of so many blocks, preallocated space behind it, and the key.
 fn killed(path: &Path) -> Key {
     let io = Arc::new(QuikIO::new(open(path, OFlags::DIRECT)));
     let queue = attach(&io);
     (0..COMMITS).for_each(|n| assert!(queue.write_durable_now(n, bytes(n, BLOCK), n * SIZE).durable));
     let key = key_of(path).expect("a key");
     let copy = path.with_extension("killed");
-    // The preparing write may still be under way.
+    // The preallocating write may still be under way.
     while log_end(path) != COMMITS * SIZE || fs::metadata(path).expect("the file").len() == COMMITS * SIZE {
         std::thread::yield_now();
     }
@@ -444,7 +444,7 @@ fn a_mark_in_a_file_is_log_whether_it_was_made_up_or_read_there() {
             let case = format!("{kind}, way {way}, {blocks} blocks, made up: {made_up}");
             let real = killed(&path);
             let key = if made_up { [42; 16] } else { real };
-            let payload = marks(key, COMMITS * SIZE, blocks);
+            let payload = markers(key, COMMITS * SIZE, blocks);
             let io = QuikIO::builder(open(&path, OFlags::DIRECT)).engine(kind).build().expect("an engine");
             let queue = attach(&Arc::new(io));
             assert_eq!(write(way, &queue, &payload, COMMITS * SIZE).result, Ok(()), "{case}");

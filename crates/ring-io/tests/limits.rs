@@ -1,5 +1,5 @@
-//! What a process may be refused: io_uring by filters and limits, memory to register, descriptors, room in a file, locks. Each test
-//! brings the limit about, in a thread or a process of its own.
+//! What a process may be refused: io_uring by filters and limits, memory to register, descriptors, room in a file,
+//! locks. Each test brings the limit about, in a thread or a process of its own.
 
 mod common;
 
@@ -27,7 +27,7 @@ use seccompiler::{
     apply_filter,
 };
 
-/// Tells a test that it runs in a process of its own, and may limit it.
+/// Marks a process that a test has to itself, and may limit.
 const ALONE: &str = "RING_IO_TEST_IS_ALONE";
 
 /// Runs `body` in a process of its own: the test `name` again.
@@ -38,7 +38,7 @@ fn alone(name: &str, body: impl FnOnce()) {
     let output = this_test(name, ALONE, "").output().expect("a process");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.contains("1 passed"), "{}\n{out}\n{err}", output.status);
-    // A test that passes keeps what it says to itself; whoever wants to see what was skipped runs it with `--nocapture`.
+    // A test that passes keeps what it says to itself; run it with `--nocapture` to see what was skipped.
     eprint!("{err}");
 }
 
@@ -95,7 +95,7 @@ fn io_uring_is_there() -> bool {
 }
 
 fn privileged() -> bool {
-    rustix::process::geteuid().is_root() || skipped("BUFFER_RING_REQUIRE_ROOT", "only root can become somebody else")
+    rustix::process::geteuid().is_root() || skipped("BUFFER_RING_REQUIRE_ROOT", "only root can become another user")
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn with_little_memory_to_lock_nothing_is_registered_and_everything_written() {
         let reason = registered.reason().expect("a reason");
         assert!(reason.starts_with("buffers: ") && reason.contains("os error 12"), "{reason}");
         drop(queue);
-        assert_works(Arc::into_inner(io).expect("nobody else has it"));
+        assert_works(Arc::into_inner(io).expect("no other owner"));
     });
 }
 
@@ -359,7 +359,7 @@ impl Drop for Loop {
 }
 
 #[test]
-fn a_block_device_holds_a_log_where_it_is_told_to() {
+fn a_block_device_holds_a_log_from_the_start_that_was_asked_for() {
     let dir = disk();
     let image = dir.path().join("image");
     File::create(&image).and_then(|file| file.set_len(1 << 20)).expect("a sparse file");
@@ -417,7 +417,7 @@ fn a_lock_that_fails_for_another_reason_is_an_error() {
         let error = QuikIO::open(dir.path().join("log")).unwrap_err();
         assert_eq!(error.file_error(), Some(&FileError::Stat(Errno::IO.raw_os_error())));
     });
-    assert_works(QuikIO::open(dir.path().join("log")).expect("nobody has it"));
+    assert_works(QuikIO::open(dir.path().join("log")).expect("no other writer"));
 }
 
 #[test]
@@ -434,7 +434,8 @@ fn where_no_thread_can_be_started_the_one_that_submits_writes() {
     assert!(read_all(&io, 3 * BLOCK) == (0..3).flat_map(|token| pattern(token, BLOCK)).collect::<Vec<_>>());
 }
 
-/// This test again, under a `strace` that watches `calls` and does what `inject` says; `None` where there is no `strace`.
+/// This test again, under a `strace` that watches `calls` and does what `inject` says; `None` where there is no
+/// `strace`.
 fn traced(name: &str, path: &Path, calls: &str, inject: Option<&str>) -> Option<(bool, String)> {
     let this = this_test(name, ALONE, path);
     let mut strace = Command::new("strace");
@@ -453,7 +454,8 @@ fn traced(name: &str, path: &Path, calls: &str, inject: Option<&str>) -> Option<
     }
 }
 
-/// After a crash a new file is there only if its directory was synced: before anything is written to it, and not in vain.
+/// After a crash a new file is there only if its directory was synced: before anything is written to it, and not in
+/// vain.
 #[test]
 fn the_directory_of_a_new_file_is_synced_or_there_is_no_file() {
     const NAME: &str = "the_directory_of_a_new_file_is_synced_or_there_is_no_file";
@@ -473,17 +475,20 @@ fn the_directory_of_a_new_file_is_synced_or_there_is_no_file() {
     let real = fs::canonicalize(dir.path()).expect("the folder");
     let synced = format!("<{}>", real.display());
     let (path, calls) = (dir.path().join("log"), "fsync");
-    let Some((passed, told)) = traced(NAME, &path, calls, Some("fsync:error=EIO:when=1")) else { return };
-    assert!(passed && told.contains("errno Some(5), directory Some("), "{told}");
+    let Some((passed, output)) = traced(NAME, &path, calls, Some("fsync:error=EIO:when=1")) else { return };
+    assert!(passed && output.contains("errno Some(5), directory Some("), "{output}");
     assert!(!path.exists(), "it was created in vain");
     File::create(&path).expect("a file");
-    let (passed, told) = traced(NAME, &path, calls, Some("fsync:error=EIO:when=1")).expect("strace");
-    assert!(passed && told.contains("errno Some(5), directory Some("), "{told}");
+    let (passed, output) = traced(NAME, &path, calls, Some("fsync:error=EIO:when=1")).expect("strace");
+    assert!(passed && output.contains("errno Some(5), directory Some("), "{output}");
     assert!(path.exists(), "it was there before");
-    let (passed, told) = traced(NAME, &path, calls, None).expect("strace");
-    assert!(passed && told.matches(&synced).count() == 1, "left over from another program, it is new still: {told}");
-    let (passed, told) = traced(NAME, &path, calls, None).expect("strace");
-    assert!(passed && !told.contains(&synced), "it has content, so it was there: {told}");
+    let (passed, output) = traced(NAME, &path, calls, None).expect("strace");
+    assert!(
+        passed && output.matches(&synced).count() == 1,
+        "left over from another program, it is new still: {output}"
+    );
+    let (passed, output) = traced(NAME, &path, calls, None).expect("strace");
+    assert!(passed && !output.contains(&synced), "it has content, so it was there: {output}");
 }
 
 /// Some network file systems answer so. The test before this one is what `strace` runs.
@@ -494,11 +499,11 @@ fn where_a_directory_cannot_be_synced_the_file_system_is_or_there_is_no_file() {
     let path = dir.path().join("log");
     let unknown = "fsync:error=EINVAL:when=1";
     let broken = format!("{unknown} syncfs:error=EIO:when=1");
-    let Some((passed, told)) = traced(OPENING, &path, "fsync,syncfs", Some(&broken)) else { return };
-    assert!(passed && told.contains("errno Some(5), directory Some("), "{told}");
-    assert!(!path.exists(), "{told}");
-    let (passed, told) = traced(OPENING, &path, "fsync,syncfs", Some(unknown)).expect("strace");
-    assert!(passed && told.matches("syncfs(").count() == 1 && path.exists(), "{told}");
+    let Some((passed, output)) = traced(OPENING, &path, "fsync,syncfs", Some(&broken)) else { return };
+    assert!(passed && output.contains("errno Some(5), directory Some("), "{output}");
+    assert!(!path.exists(), "{output}");
+    let (passed, output) = traced(OPENING, &path, "fsync,syncfs", Some(unknown)).expect("strace");
+    assert!(passed && output.matches("syncfs(").count() == 1 && path.exists(), "{output}");
 }
 
 /// Runs `body` in a thread that is not root.
@@ -634,7 +639,8 @@ fn memory_that_the_kernel_frees_late_is_waited_for() {
     });
 }
 
-/// Runs `body` in a thread whose user has no more tasks to be had, neither threads nor workers of the kernel.
+/// Runs `body` in a thread of a user at its limit of tasks, so that there are no more, neither threads nor workers of
+/// the kernel.
 fn without_another_task<R: Send>(uid: u32, body: impl FnOnce() -> R + Send) -> R {
     unprivileged(uid, || {
         limit(Resource::Nproc, 1);
@@ -776,9 +782,9 @@ fn an_entry_that_the_kernel_puts_off_at_any_call_goes_out_exactly_once() {
         for call in 1..=2 * WRITES + 2 {
             let path = dir.path().join(format!("{errno}-{call}"));
             let inject = format!("io_uring_enter:error={errno}:when={call}");
-            let Some((passed, told)) = traced(NAME, &path, "io_uring_enter", Some(&inject)) else { return };
-            assert!(passed, "{errno} at call {call}: {told}");
-            injected += told.matches("(INJECTED)").count();
+            let Some((passed, output)) = traced(NAME, &path, "io_uring_enter", Some(&inject)) else { return };
+            assert!(passed, "{errno} at call {call}: {output}");
+            injected += output.matches("(INJECTED)").count();
             let expected: Vec<_> = (0..WRITES).flat_map(|token| pattern(token, BLOCK)).collect();
             assert!(fs::read(&path).expect("the file") == expected, "{errno} at call {call}");
         }
@@ -820,10 +826,10 @@ fn where_files_have_no_attributes_nothing_is_prepared_and_all_is_log() {
             }
             let end = 20 * BLOCK as u64;
             assert_eq!((fs::metadata(&path).expect("the file").len(), io.log_end()), (end, Ok(end)));
-            let mut mark = buffers(1, BLOCK).1.remove(0);
-            mark[..12].copy_from_slice(b"ring-io free");
-            mark[32..40].copy_from_slice(&end.to_le_bytes());
-            let write = queue.write_durable_now(0, mark.freeze(BLOCK), end);
+            let mut marker = buffers(1, BLOCK).1.remove(0);
+            marker[..12].copy_from_slice(b"ring-io free");
+            marker[32..40].copy_from_slice(&end.to_le_bytes());
+            let write = queue.write_durable_now(0, marker.freeze(BLOCK), end);
             // The file may have a key that this process is not allowed to see.
             let refused = is_supported.then_some(errno.raw_os_error());
             assert_eq!((write.durable, write.result.err().and_then(|error| error.errno())), (!is_supported, refused));

@@ -1,4 +1,5 @@
-//! A file has one writer: whoever comes second is told, in this process and in others, and when the first is gone there is no trace.
+//! A file has one writer: a second one is refused, in this process and in others, and when the first is gone there is
+//! no trace.
 
 mod common;
 
@@ -52,7 +53,7 @@ fn log() -> (tempfile::TempDir, PathBuf) {
 #[test]
 fn whoever_opens_second_is_refused_until_the_first_is_gone() {
     let (_dir, path) = log();
-    let first = Arc::new(QuikIO::open(&path).expect("nobody else"));
+    let first = Arc::new(QuikIO::open(&path).expect("no other writer"));
     assert!(is_locked(&path));
     assert_open_locked(&path);
     assert_locked(&on(buffered(&path)));
@@ -70,7 +71,7 @@ fn whoever_opens_second_is_refused_until_the_first_is_gone() {
 fn a_file_that_was_handed_over_is_locked_while_it_has_a_queue() {
     let (_dir, path) = log();
     let (first, second) = (on(buffered(&path)), on(buffered(&path)));
-    assert!(!is_locked(&path), "nobody writes yet");
+    assert!(!is_locked(&path), "there is no writer yet");
     let queue = attach(&first);
     assert!(is_locked(&path));
     assert_locked(&second);
@@ -136,7 +137,7 @@ fn a_queue_that_is_forgotten_keeps_the_file() {
 #[test]
 fn a_second_quik_io_can_read() {
     let (_dir, path) = log();
-    let first = Arc::new(QuikIO::open(&path).expect("nobody else"));
+    let first = Arc::new(QuikIO::open(&path).expect("no other writer"));
     let queue = attach(&first);
     queue.submit(1, bytes(1, BLOCK), 0);
     assert_eq!(drain(&queue)[0].result, Ok(()));
@@ -159,7 +160,7 @@ fn a_device_in_memory_has_one_writer_too() {
 
 /// What the process does that has the file: says so, and waits for the end of its input.
 fn keep(path: &Path) {
-    let io = QuikIO::open(path).expect("nobody else");
+    let io = QuikIO::open(path).expect("no other writer");
     println!("have it");
     io::copy(&mut io::stdin(), &mut io::sink()).expect("an end of the input");
     drop(io);
@@ -180,7 +181,7 @@ fn another_process_is_refused_until_this_one_is_done() {
         let output = test.output().expect("a process");
         String::from_utf8(output.stdout).expect("text")
     };
-    let io = QuikIO::open(&path).expect("nobody else");
+    let io = QuikIO::open(&path).expect("no other writer");
     let answer = open_elsewhere();
     assert!(answer.contains("another process or QuikIO already writes to this file"), "{answer}");
     drop(io);
@@ -209,11 +210,11 @@ fn this_process_is_refused_until_the_other_one_is_done() {
 fn write_without_end(path: &Path) -> ! {
     const MANY: u64 = 32;
     const LARGE: usize = 64 * BLOCK;
-    let io = Arc::new(QuikIO::open(path).expect("nobody else"));
+    let io = Arc::new(QuikIO::open(path).expect("no other writer"));
     let queue = attach(&io);
     (0..MANY).for_each(|token| queue.submit(token, bytes(token, LARGE), token * LARGE as u64));
     println!("writing");
-    io::stdout().flush().expect("somebody who reads it");
+    io::stdout().flush().expect("a reader");
     loop {
         let mut finished = Vec::new();
         queue.reap(Wait::Until(None), &mut finished);

@@ -1,4 +1,4 @@
-//! The write modes, told by the order in which writes arrive at a device that completes them in any order.
+//! The write modes, checked by the order in which writes arrive at a device that completes them in any order.
 
 mod common;
 
@@ -40,7 +40,7 @@ fn in_order(writes: u64) -> Vec<(u64, usize)> {
 }
 
 #[test]
-fn what_nobody_chose_is_tail_localized() {
+fn without_a_choice_the_write_mode_is_tail_localized() {
     let (io, _device) = QuikIO::in_memory();
     assert_eq!((io.write_mode(), WriteMode::default()), (WriteMode::TailLocalized, WriteMode::TailLocalized));
 }
@@ -104,7 +104,7 @@ fn serialized_writes_arrive_in_the_order_of_the_file_and_one_at_a_time() {
 }
 
 #[test]
-fn a_serialized_write_waits_for_one_that_nobody_has_submitted_yet() {
+fn a_serialized_write_waits_for_one_that_is_not_submitted_yet() {
     let (_, device, queue) = serialized();
     let mut finished = Vec::new();
     submit(&queue, 1);

@@ -19,7 +19,7 @@ const SIZE: u64 = BLOCK as u64;
 /// Plenty.
 const LIMIT: u64 = 4 << 20;
 
-/// The first preparing write comes along with this durable one, counted from 1, and is so long.
+/// The first preallocating write comes along with this durable one, counted from 1, and is so long.
 const PATIENCE: u64 = 4;
 const FIRST: u64 = 128 << 10;
 
@@ -84,7 +84,7 @@ fn small_durable_writes_in_a_row_find_prepared_space() {
         assert_eq!((log_end(&device), io.log_end()), ((n + 1) * SIZE, Ok((n + 1) * SIZE)));
     }
     assert!(device.writes().len() > device.durable_writes().len());
-    assert!(device.durable_writes().iter().all(|&(_, len)| len == BLOCK), "no preparing write is durable");
+    assert!(device.durable_writes().iter().all(|&(_, len)| len == BLOCK), "no preallocating write is durable");
     assert_eq!((device.syncs(), io.preparing_stopped()), (0, None));
 }
 
@@ -137,7 +137,7 @@ fn what_is_ahead_is_bounded_by_the_limit_and_by_what_was_committed() {
         }
         assert!(most >= limit / 4, "limit {limit}: no more than {most} bytes");
         let preparing = device.writes().len() - 1000;
-        assert!(limit < LIMIT || preparing < 20, "{preparing} preparing writes");
+        assert!(limit < LIMIT || preparing < 20, "{preparing} preallocating writes");
     }
 }
 
@@ -158,7 +158,7 @@ fn a_log_that_overtakes_prepared_space_begins_anew() {
     assert!(device.contents().starts_with(&log(far + PATIENCE)));
 }
 
-/// Durable writes up to the one that a preparing write follows, which is held: the next is in its place.
+/// Durable writes up to the one that a preallocating write follows, which is held: the next is in its place.
 fn with_a_held_preparing_write() -> (Arc<QuikIO>, MemoryDevice, WriteQueue) {
     let (io, device, queue) = device();
     (0..PATIENCE - 1).for_each(|n| commit(&queue, n));
@@ -177,7 +177,7 @@ fn a_write_waits_while_space_is_prepared_in_its_place() {
     let (_, device, queue) = with_a_held_preparing_write();
     let mut finished = Vec::new();
     queue.reap(Wait::Until(None), &mut finished);
-    assert!(finished.is_empty(), "nobody waits for a preparing write alone");
+    assert!(finished.is_empty(), "no caller waits for a preallocating write alone");
     queue.submit_durable(4, bytes(4, BLOCK), 4 * SIZE);
     queue.submit(5, bytes(5, BLOCK), 5 * SIZE);
     let behind = 4 + FIRST / SIZE;
@@ -333,7 +333,7 @@ fn what_was_torn_counts_as_log() {
     let mut contents = whole.clone();
     contents[60 * BLOCK..61 * BLOCK].copy_from_slice(&pattern(60, BLOCK));
     assert_eq!(holding(&contents, device.key()).builder().build().expect("no obstacle").log_end(), Ok(61 * SIZE));
-    // A copy of a mark in another place is none.
+    // A copy of a marker in another place is none.
     contents.copy_within(70 * BLOCK..71 * BLOCK, 71 * BLOCK);
     assert_eq!(holding(&contents, device.key()).builder().build().expect("no obstacle").log_end(), Ok(72 * SIZE));
 }
@@ -358,7 +358,7 @@ fn marks_of_another_log_are_data() {
 
 #[test]
 fn old_content_is_never_cut_off() {
-    // Without marks, longer than what is written in its middle.
+    // Without markers, longer than what is written in its middle.
     let device = holding(&log(200), None);
     let io = Arc::new(device.builder().start_at(50 * SIZE).prepare(LIMIT).build().expect("no obstacle"));
     let queue = attach(&io);
@@ -367,7 +367,7 @@ fn old_content_is_never_cut_off() {
     drop(queue);
     assert!(device.contents() == log(200));
 
-    // With prepared space behind it.
+    // With preallocated space behind it.
     let (_, first, queue) = self::device();
     (0..200).for_each(|n| commit(&queue, n));
     let device = holding(&first.contents(), first.key());
@@ -377,7 +377,7 @@ fn old_content_is_never_cut_off() {
     drop(queue);
     assert!(device.contents() == log(200));
 
-    // What somebody else has appended meanwhile.
+    // What another program has appended meanwhile.
     let (io, device, queue) = self::device();
     (0..50).for_each(|n| commit(&queue, n));
     let len = device.contents().len();
@@ -391,7 +391,7 @@ fn old_content_is_never_cut_off() {
     assert_eq!(device.contents().len() as u64, (foreign + 1) * SIZE);
 }
 
-/// The arrivals of the preparing writes among the first `commits`, and all of them together.
+/// The arrivals of the preallocating writes among the first `commits`, and all of them together.
 fn preparing_writes(commits: u64) -> (Vec<usize>, usize) {
     let (_, device, queue) = device();
     (0..commits).for_each(|n| commit(&queue, n));
@@ -419,7 +419,7 @@ fn a_full_disk_ends_preparing_and_nothing_else() {
                     None => device.shorten_write(at, 0),
                 }
                 (0..COMMITS).for_each(|n| commit(&queue, n));
-                let case = format!("preparing write {nth}, {errno:?}, after {part} bytes");
+                let case = format!("preallocating write {nth}, {errno:?}, after {part} bytes");
                 assert!(device.synced().starts_with(&whole), "{case}");
                 let error = io.preparing_stopped().expect(&case);
                 let expected = errno.map(Errno::raw_os_error);
@@ -439,13 +439,13 @@ fn a_full_disk_ends_preparing_and_nothing_else() {
 }
 
 #[test]
-fn any_other_failure_is_told_to_the_next_durable_write_and_to_every_sync() {
+fn any_other_failure_is_reported_by_the_next_durable_write_and_by_every_sync() {
     const COMMITS: u64 = 150;
     for (nth, &arrival) in preparing_writes(COMMITS).0.iter().enumerate() {
         for errno in [Errno::IO, Errno::INVAL, Errno::NXIO] {
             let (io, device, queue) = device();
             device.fail_write(arrival, errno.raw_os_error());
-            let case = format!("preparing write {nth}, {errno}");
+            let case = format!("preallocating write {nth}, {errno}");
             let errno = Some(errno.raw_os_error());
             let mut acknowledged = 0;
             let error = loop {
@@ -454,7 +454,7 @@ fn any_other_failure_is_told_to_the_next_durable_write_and_to_every_sync() {
                     Ok(()) => acknowledged += 1,
                     Err(error) => break error,
                 }
-                assert!(acknowledged < COMMITS, "{case}: told to nobody");
+                assert!(acknowledged < COMMITS, "{case}: not reported");
             };
             assert_eq!((error.errno(), io.preparing_stopped()), (errno, None), "{case}");
             let now = queue.write_durable_now(7, bytes(7, BLOCK), COMMITS * SIZE);
@@ -559,7 +559,7 @@ fn a_preparing_write_that_is_short_or_put_off_goes_on() {
 }
 
 #[test]
-fn a_failed_cut_is_told_to_who_comes_next() {
+fn a_failed_cut_is_reported_to_the_next_call() {
     let (io, device, queue) = device();
     (0..50).for_each(|n| commit(&queue, n));
     device.fail_sync(Errno::IO.raw_os_error());
@@ -632,7 +632,7 @@ fn files_are_prepared_by_every_engine_found_again_and_cut() {
         };
         let case = format!("{kind}, {flags:?}");
         let queue = attach(&Arc::new(io));
-        // As a reader would open it who comes after a crash.
+        // As a reader would open it after a crash.
         let reader = QuikIO::new(File::open(&path).expect("the file"));
         for n in 0..400 {
             match n % 2 {
@@ -656,17 +656,17 @@ fn settled(reader: &QuikIO, end: u64) -> bool {
 }
 
 #[test]
-fn what_somebody_else_has_appended_is_not_cut_off() {
+fn what_another_program_has_appended_is_not_cut_off() {
     let dir = disk();
     let path = dir.path().join("log");
     let queue = attach(&Arc::new(QuikIO::new(open(&path, OFlags::DIRECT))));
     (0..50).for_each(|n| commit(&queue, n));
     let foreign = open(&path, OFlags::empty());
     let end = 1 << 20;
-    foreign.write_all_at(b"of somebody else", end).expect("another end");
+    foreign.write_all_at(b"of another program", end).expect("another end");
     drop(queue);
     let contents = fs::read(&path).expect("the file");
-    assert!(contents.starts_with(&log(50)) && contents[end as usize..] == *b"of somebody else");
+    assert!(contents.starts_with(&log(50)) && contents[end as usize..] == *b"of another program");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A device in memory that decides by a seed, and tells what happens.
+//! A device in memory that decides by a seed, and reports what happens.
 
 mod common;
 
@@ -8,21 +8,21 @@ use common::{attach, bytes, drain};
 use ring_alloc::BLOCK;
 use ring_io::{DeviceEvent, QuikIO, Wait};
 
-/// Submits `count` writes, looks for completions now and then, syncs; gives what the device told.
+/// Submits `count` writes, looks for completions now and then, syncs; gives what the device events.
 fn story(seed: u64, count: u64) -> Vec<String> {
     let (io, device) = QuikIO::in_memory();
     let io = Arc::new(io);
-    let told = Arc::new(Mutex::new(Vec::new()));
+    let events = Arc::new(Mutex::new(Vec::new()));
     device.shuffle(seed);
     device.watch({
-        let told = Arc::clone(&told);
+        let events = Arc::clone(&events);
         move |event| {
             let line = match event {
                 DeviceEvent::WriteArrived { write, durable, .. } => format!("arrived {write} {durable}"),
                 DeviceEvent::WriteCompleted { write, bytes } => format!("completed {write}: {}", bytes.len()),
                 other => format!("{other:?}"),
             };
-            told.lock().expect("no panic").push(line);
+            events.lock().expect("no panic").push(line);
         }
     });
     let queue = attach(&io);
@@ -40,7 +40,7 @@ fn story(seed: u64, count: u64) -> Vec<String> {
     assert_eq!(finished.len() as u64, count);
     io.sync().expect("a working device");
     assert_eq!(device.synced().len() as u64, (count + 1) * BLOCK as u64);
-    told.lock().expect("no panic").clone()
+    events.lock().expect("no panic").clone()
 }
 
 #[test]
@@ -51,30 +51,30 @@ fn a_seed_repeats_what_a_shuffled_device_does() {
 
 #[test]
 fn a_shuffled_device_completes_out_of_order_and_each_write_once() {
-    let told = story(1, 30);
-    let completed: Vec<_> = told.iter().filter(|line| line.starts_with("completed")).collect();
+    let events = story(1, 30);
+    let completed: Vec<_> = events.iter().filter(|line| line.starts_with("completed")).collect();
     let in_order: Vec<_> = (0..31).map(|write| format!("completed {write}: {BLOCK}")).collect();
     assert_ne!(completed, in_order.iter().collect::<Vec<_>>());
     let mut sorted: Vec<_> = completed.into_iter().collect();
     sorted.sort_by_key(|line| line[10..line.len() - 6].parse::<u32>().expect("a number"));
     assert_eq!(sorted, in_order.iter().collect::<Vec<_>>());
-    let syncs: Vec<_> = told.iter().filter(|line| line.starts_with("Sync")).collect();
+    let syncs: Vec<_> = events.iter().filter(|line| line.starts_with("Sync")).collect();
     let sync =
         |sync| [format!("SyncBegan {{ sync: {sync} }}"), format!("SyncEnded {{ sync: {sync}, succeeded: true }}")];
     assert_eq!(syncs, [0, 1].map(sync).as_flattened().iter().collect::<Vec<_>>());
 }
 
 #[test]
-fn a_failed_write_and_a_short_one_are_told_as_what_they_are() {
+fn a_failed_write_and_a_short_one_are_reported_as_what_they_are() {
     let (io, device) = QuikIO::in_memory();
-    let told = Arc::new(Mutex::new(Vec::new()));
+    let events = Arc::new(Mutex::new(Vec::new()));
     device.fail_write(0, 5);
     device.shorten_write(1, 512);
     device.watch({
-        let told = Arc::clone(&told);
+        let events = Arc::clone(&events);
         move |event| match event {
-            DeviceEvent::WriteCompleted { write, bytes } => told.lock().expect("no panic").push((write, bytes.len())),
-            DeviceEvent::WriteFailed { write } => told.lock().expect("no panic").push((write, usize::MAX)),
+            DeviceEvent::WriteCompleted { write, bytes } => events.lock().expect("no panic").push((write, bytes.len())),
+            DeviceEvent::WriteFailed { write } => events.lock().expect("no panic").push((write, usize::MAX)),
             _ => {}
         }
     });
@@ -82,5 +82,5 @@ fn a_failed_write_and_a_short_one_are_told_as_what_they_are() {
     queue.submit(0, bytes(0, BLOCK), 0);
     queue.submit(1, bytes(1, BLOCK), BLOCK as u64);
     assert_eq!(drain(&queue).len(), 2);
-    assert_eq!(*told.lock().expect("no panic"), [(0, usize::MAX), (1, 512), (2, BLOCK)]);
+    assert_eq!(*events.lock().expect("no panic"), [(0, usize::MAX), (1, 512), (2, BLOCK)]);
 }

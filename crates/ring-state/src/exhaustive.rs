@@ -1,12 +1,13 @@
-//! Every transition from every small word, and from the words next to each limit, against the rules spelled out once more.
+//! Every transition from every small word, and from the words next to each limit, against the rules spelled out once
+//! more.
 
 extern crate std;
 
 use crate::layout::{CROWDED, FLUSHING, MAX_THREADS, RESERVED_MASK, SEALED, bytes};
-use crate::snapshot::{Judgement, Quiet, Snapshot};
+use crate::snapshot::{Drained, Fit, Snapshot};
 use crate::sync::{AtomicUsize, Ordering};
-use crate::word::{Duty, Reserve, Seal, StateWord};
-use crate::{MAX_BLIND_LEN, MAX_CAPACITY};
+use crate::word::{Released, Reserve, Seal, StateWord};
+use crate::{MAX_CAPACITY, MAX_OPTIMISTIC_LEN};
 
 /// The word as four plain fields: the other side of the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +41,9 @@ impl Fields {
         StateWord(AtomicUsize::new(self.pack()))
     }
 
-    fn duty(self) -> Duty {
-        let quiet = self.sealed && !self.flushing && self.writers == 0 && self.offset > 0;
-        if quiet { Duty::Flush(Snapshot(self.pack()).quiet().expect("quiet")) } else { Duty::None }
+    fn released(self) -> Released {
+        let drained = self.sealed && !self.flushing && self.writers == 0 && self.offset > 0;
+        if drained { Released::Flushable(Snapshot(self.pack()).drained().expect("drained")) } else { Released::Pending }
     }
 }
 
@@ -62,7 +63,7 @@ fn words(offsets: &[u32], writers: &[u32]) -> impl Iterator<Item = Fields> {
 
 fn small_and_limit_words() -> impl Iterator<Item = Fields> {
     const END: u32 = MAX_CAPACITY;
-    const OVERSHOT: u32 = END + MAX_THREADS as u32 * MAX_BLIND_LEN;
+    const OVERSHOT: u32 = END + MAX_THREADS as u32 * MAX_OPTIMISTIC_LEN;
     let small = [0, 1, 2, 3, 4, 5, 511, 512, 513, 1023, 1024, 1025, 1536];
     let large = [END - 513, END - 512, END - 1, END, END + 1, OVERSHOT - 512, OVERSHOT];
     let counts = [0, 1, 2, 3, CROWDED - 1, CROWDED, CROWDED + 1, CROWDED + MAX_THREADS as u32 - 1];
@@ -85,10 +86,10 @@ fn a_word_is_vacant_only_if_nothing_but_the_seal_is_set() {
 }
 
 #[test]
-fn a_quiet_word_keeps_its_length() {
+fn a_drained_word_keeps_its_length() {
     for offset in [1, 2, 511, MAX_CAPACITY] {
-        let quiet = Fields { offset, writers: 0, flushing: false, sealed: true };
-        assert_eq!(Snapshot(quiet.pack()).quiet().map(Quiet::len), Some(offset));
+        let drained = Fields { offset, writers: 0, flushing: false, sealed: true };
+        assert_eq!(Snapshot(drained.pack()).drained().map(Drained::len), Some(offset));
     }
 }
 
@@ -109,24 +110,24 @@ fn a_word_prints_its_four_fields() {
 }
 
 #[test]
-fn a_judgement_follows_from_the_word_before() {
+fn a_classification_follows_from_the_word_before() {
     for fields in small_and_limit_words() {
         let snapshot = Snapshot(fields.pack());
         for capacity in [1, 2, 4, 512, 1024, MAX_CAPACITY] {
             for len in [1, 2, 3, 4, 511, 512, 513, 1024, MAX_CAPACITY].into_iter().filter(|&len| len <= capacity) {
                 let end = u64::from(fields.offset) + u64::from(len);
                 let expected = if fields.sealed || fields.offset > capacity {
-                    Judgement::Late
+                    Fit::Late
                 } else if end <= u64::from(capacity) {
-                    Judgement::Granted
+                    Fit::Granted
                 } else {
-                    Judgement::Crossed
+                    Fit::Overflow
                 };
-                assert_eq!(snapshot.judge(len, capacity), expected, "{len} of {capacity} onto {fields:?}");
-                let crowded = expected == Judgement::Granted && fields.writers >= CROWDED;
-                let expected = if crowded { Judgement::Crossed } else { expected };
-                assert_eq!(snapshot.foresee(len, capacity), expected, "{len} of {capacity} onto {fields:?}");
-                let granted = expected == Judgement::Granted;
+                assert_eq!(snapshot.classify(len, capacity), expected, "{len} of {capacity} onto {fields:?}");
+                let crowded = expected == Fit::Granted && fields.writers >= CROWDED;
+                let expected = if crowded { Fit::Overflow } else { expected };
+                assert_eq!(snapshot.would_fit(len, capacity), expected, "{len} of {capacity} onto {fields:?}");
+                let granted = expected == Fit::Granted;
                 assert_eq!(snapshot.has_room(len, capacity), granted, "{len} of {capacity} onto {fields:?}");
             }
         }
@@ -156,9 +157,9 @@ fn a_reservation_moves_exactly_the_fields_it_says() {
                         assert_eq!(valid, before.offset, "{context}");
                         Fields { sealed: true, writers: before.writers + 1, ..before }
                     }
-                    Reserve::Late(duty) => {
+                    Reserve::Late(released) => {
                         assert!(before.sealed || before.offset > capacity, "{context}");
-                        assert_eq!(duty, Duty::None, "{context}");
+                        assert_eq!(released, Released::Pending, "{context}");
                         before
                     }
                 };
@@ -170,23 +171,23 @@ fn a_reservation_moves_exactly_the_fields_it_says() {
 
 /// The word may have become any other one between the look and the addition.
 #[test]
-fn a_blind_addition_is_granted_seals_or_is_taken_back_whatever_it_meets() {
+fn an_optimistic_addition_is_granted_seals_or_is_taken_back_whatever_it_meets() {
     // The last thread that may add has not.
-    let most = MAX_CAPACITY + (MAX_THREADS as u32 - 1) * MAX_BLIND_LEN;
+    let most = MAX_CAPACITY + (MAX_THREADS as u32 - 1) * MAX_OPTIMISTIC_LEN;
     for before in small_and_limit_words().filter(|before| before.offset <= most) {
         for capacity in [1, 4, 512, 1024, MAX_CAPACITY] {
             for len in [1, 3, 511, 512].into_iter().filter(|&len| len <= capacity) {
                 let word = before.word();
                 let inside = Fields { writers: before.writers + 1, ..before };
-                let expected = match Snapshot(before.pack()).judge(len, capacity) {
-                    Judgement::Granted => {
+                let expected = match Snapshot(before.pack()).classify(len, capacity) {
+                    Fit::Granted => {
                         let after = Fields { offset: before.offset + len, ..inside };
                         (Reserve::Granted { start: before.offset }, after)
                     }
-                    Judgement::Crossed => (Reserve::Sealed { len: before.offset }, Fields { sealed: true, ..inside }),
-                    Judgement::Late => (Reserve::Late(before.duty()), before),
+                    Fit::Overflow => (Reserve::Sealed { len: before.offset }, Fields { sealed: true, ..inside }),
+                    Fit::Late => (Reserve::Late(before.released()), before),
                 };
-                let outcome = word.reserve_blindly(len, capacity);
+                let outcome = word.reserve_optimistically(len, capacity);
                 assert_eq!((outcome, after(&word)), expected, "{len} of {capacity} onto {before:?}");
             }
         }
@@ -194,12 +195,12 @@ fn a_blind_addition_is_granted_seals_or_is_taken_back_whatever_it_meets() {
 }
 
 #[test]
-fn entering_needs_a_life_that_has_not_come_to_its_flush() {
+fn pinning_needs_a_life_that_has_not_come_to_its_flush() {
     for before in small_and_limit_words() {
         let word = before.word();
-        let entered = word.enter();
-        assert_eq!(entered, !before.flushing && (!before.sealed || before.offset > 0), "{before:?}");
-        assert_eq!(after(&word), Fields { writers: before.writers + u32::from(entered), ..before }, "{before:?}");
+        let pinned = word.pin();
+        assert_eq!(pinned, !before.flushing && (!before.sealed || before.offset > 0), "{before:?}");
+        assert_eq!(after(&word), Fields { writers: before.writers + u32::from(pinned), ..before }, "{before:?}");
     }
 }
 
@@ -223,23 +224,23 @@ fn sealing_needs_an_open_buffer_with_bytes() {
 }
 
 #[test]
-fn a_release_gives_the_duty_to_whoever_leaves_the_buffer_quiet() {
+fn a_release_gives_the_flush_to_the_one_that_leaves_the_buffer_drained() {
     for before in small_and_limit_words().filter(|before| before.writers > 0) {
         let word = before.word();
         let left = Fields { writers: before.writers - 1, ..before };
-        assert_eq!(word.release(), left.duty(), "{before:?}");
+        assert_eq!(word.release(), left.released(), "{before:?}");
         assert_eq!(after(&word), left);
     }
 }
 
 #[test]
 fn the_flush_is_taken_from_exactly_the_word_that_was_seen() {
-    let quiet = Fields { offset: 5, writers: 0, flushing: false, sealed: true };
-    let Duty::Flush(seen) = quiet.duty() else { panic!("{quiet:?} is quiet") };
+    let drained = Fields { offset: 5, writers: 0, flushing: false, sealed: true };
+    let Released::Flushable(seen) = drained.released() else { panic!("{drained:?} is drained") };
     for now in small_and_limit_words() {
         let word = now.word();
-        let taken = word.take_flush(seen);
-        assert_eq!(taken, now == quiet, "{now:?}");
+        let taken = word.try_take_flush(seen);
+        assert_eq!(taken, now == drained, "{now:?}");
         assert_eq!(after(&word), Fields { flushing: now.flushing || taken, ..now });
     }
 }

@@ -22,10 +22,10 @@ pub const MAX_CAPACITY: u32 = 1 << 31;
 
 /// The longest reservation, in bytes, that is added before it is known to fit.
 ///
-/// Every thread may have run over the end of a full buffer at once, and the 32-bit offset must not wrap even then. With at most
-/// 2^22 - 1 threads, 512 bytes each and a buffer of at most [`MAX_CAPACITY`] it cannot. Longer reservations go through a
-/// compare-exchange, which never runs over.
-pub const MAX_BLIND_LEN: u32 = 512;
+/// Every thread may have run over the end of a full buffer at once, and the 32-bit offset must not wrap even then. With
+/// at most 2^22 - 1 threads, 512 bytes each and a buffer of at most [`MAX_CAPACITY`] it cannot. Longer reservations go
+/// through a compare-exchange, which never runs over.
+pub const MAX_OPTIMISTIC_LEN: u32 = 512;
 
 /// Linux gives out thread ids below 2^22.
 pub(crate) const MAX_THREADS: usize = (1 << 22) - 1;
@@ -43,7 +43,7 @@ const_assert_eq!(OFFSET_MASK ^ WRITERS_MASK ^ RESERVED_MASK ^ FLUSHING ^ SEALED,
 const_assert_eq!(OFFSET_MASK.count_ones() + WRITERS_MASK.count_ones() + RESERVED_MASK.count_ones() + 2, usize::BITS);
 
 // Neither counter can overflow into its neighbour, whatever all threads add at once.
-const_assert!(MAX_CAPACITY as usize + MAX_THREADS * MAX_BLIND_LEN as usize <= u32::MAX as usize);
+const_assert!(MAX_CAPACITY as usize + MAX_THREADS * MAX_OPTIMISTIC_LEN as usize <= u32::MAX as usize);
 const_assert!(CROWDED as usize + MAX_THREADS < 1 << 24);
 
 // No count of writers that the field can hold reaches `CROWDED` without that bit.

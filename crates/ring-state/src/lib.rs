@@ -7,66 +7,70 @@
 //! └─────────────────┴──────────────┴──────────┴──────────┴────────┘
 //! ```
 //!
-//! Every field moves by one atomic instruction on this word, so that any snapshot of it is consistent in itself. In particular,
-//! at a moment when the word is sealed and has no writers, the offset is exactly the number of bytes that were written.
+//! Every field changes by one atomic instruction on this word, so any snapshot of it is consistent in itself. In
+//! particular, whenever the word is sealed and has no writers, the offset is exactly the number of bytes written.
 //!
-//! # The states, and which threads may touch the bytes
+//! A buffer is used again and again; what it holds from one opening to the next is a *generation*.
 //!
-//! | sealed | writers | offset | flushing | state | who may touch the bytes |
+//! # The states, and the threads that may touch the bytes
+//!
+//! | sealed | writers | offset | flushing | state | may touch the bytes |
 //! |---|---|---|---|---|---|
 //! | no | any | <= capacity | no | *open* | each writer its own range |
-//! | no | >= 1 | > capacity | no | *crossed*: one thread is about to seal | each writer its own range |
+//! | no | >= 1 | > capacity | no | *overflowed*: one thread is about to seal | each writer its own range |
 //! | yes | >= 1 | any | no | *sealed*: the last writers are copying | each writer its own range |
-//! | yes | 0 | >= 1 | no | *quiet*: a thread that sees it tries to take the flush | none |
-//! | yes | any (late arrivals) | >= 1 | yes | *flushing* | the one who took the flush; the device reads |
+//! | yes | 0 | >= 1 | no | *drained*: a thread that sees it tries to take the flush | none |
+//! | yes | any (late arrivals) | >= 1 | yes | *flushing* | the thread that took the flush; the device reads |
 //! | yes | any (late arrivals) | any | no | *vacant* | none, until it is reopened |
 //!
-//! *Sealed* and *vacant* can be the same word for a moment, while a late arrival has not undone its addition. Whether a buffer is
-//! free must therefore not be read off the word; a ring keeps a mark of its own for that. Only the exact word "sealed, and all
-//! else zero" can be [reopened](StateWord::reopen).
+//! *Sealed* and *vacant* can be the same word for a moment, while a late arrival has not undone its addition. So the
+//! word alone does not say whether a buffer is free; a ring keeps a flag of its own for that. Only the exact word
+//! "sealed, and all else zero" can be [reopened](StateWord::reopen).
 //!
-//! # The life of one write
+//! # The steps of one write
 //!
-//! 1. [`reserve`](StateWord::reserve) adds the length and one writer in one instruction. What was there before decides: the
-//!    range is [granted](Reserve::Granted); or it ran over the end, so that this thread, and no other, [sealed](Reserve::Sealed)
-//!    the buffer; or it came [late](Reserve::Late).
+//! 1. [`reserve`](StateWord::reserve) adds the length and one writer in one instruction. The word before the addition
+//!    decides: the range is [granted](Reserve::Granted); or it overflowed the buffer, and this thread alone
+//!    [sealed](Reserve::Sealed) it; or it came [late](Reserve::Late).
 //! 2. The writer copies its bytes, and [releases](StateWord::release) its count.
-//! 3. The thread that sees the buffer quiet gets a [`Duty`], and tries to [take the flush](StateWord::take_flush) by
-//!    compare-exchange from exactly the word it saw. One wins.
-//! 4. When the bytes are written, the winner [completes](StateWord::complete); some time later the buffer is
-//!    [reopened](StateWord::reopen) for its next life.
+//! 3. A thread that leaves the buffer drained gets [`Released::Flushable`], and tries to
+//!    [take the flush](StateWord::try_take_flush) by a compare-exchange from exactly the word it saw. One thread wins.
+//! 4. When the bytes are written, the winner [completes](StateWord::complete) the flush; later the buffer is
+//!    [reopened](StateWord::reopen) for its next generation.
 //!
-//! A thread that has to look at a life without writing [enters](StateWord::enter) it like a writer of no bytes: as long as it is
-//! inside, this life cannot end. Sealing on request is done from inside, too.
+//! A thread that needs a generation to stay without writing to it [pins](StateWord::pin) it, as a writer of no bytes: a
+//! pinned generation cannot end. Sealing on request needs a pin, too.
 //!
 //! # Orderings
 //!
-//! Each edge carries something from one thread to another. The witness is the model in `tests/loom.rs` that fails when either
-//! half is weakened.
+//! Each edge carries something from one thread to another. The witness is the model that fails when either half is
+//! weakened; the first three are in `tests/loom.rs`, the last one is a model of `buffer_ring`.
 //!
 //! | edge | carries | release half | acquire half | witness |
 //! |---|---|---|---|---|
-//! | E1 | the writers' bytes → the flusher | `release` | `take_flush` | `the_flusher_sees_every_byte` |
-//! | E2 | the flusher's last read → the next life's opener | `complete` | `reopen` | `the_next_life_waits_for_the_flusher` |
-//! | E3 | what the opener prepared → the next life's threads | `reopen` | `reserve`, `enter` | `the_next_life_sees_what_its_opener_prepared` |
+//! | E1 | the writers' bytes → the flusher | `release` | `try_take_flush` | `the_flusher_sees_every_byte` |
+//! | E2 | the flusher's last read → the next generation's opener | `complete` | `reopen` | `the_next_life_waits_for_the_flusher` |
+//! | E3 | what the opener prepared → the next generation's threads | `reopen` | `reserve`, `pin`, `retire` | `the_next_life_sees_what_its_opener_prepared` |
+//! | E4 | the writers' bytes → a reader that keeps the generation from ending | `release` | `snapshot` | `a_reader_never_meets_the_next_life` |
 //!
-//! All other operations are relaxed. They are read-modify-writes, and those continue the release sequence that they land in, so
-//! that a relaxed seal or undo between `release` and `take_flush` breaks no edge. A stale [`snapshot`](StateWord::snapshot) costs
-//! one failed compare-exchange or one more addition that is undone.
+//! All other operations are relaxed. They are read-modify-writes, and those continue the release sequence that they
+//! land in, so a relaxed seal or undo between `release` and `try_take_flush` breaks no edge. A stale word costs one
+//! failed compare-exchange, or one more addition that is undone.
 //!
 //! # ABA
 //!
-//! `take_flush` may succeed on a later life whose word happens to equal the one that was seen. That is harmless: the word says that
-//! *this* life is quiet too, and that is all that taking a flush needs. The caller has to look up which life it is after it has won,
-//! not before. `enter` and `seal` are protected by the caller being inside, from which moment the life stays the same.
+//! `try_take_flush` may succeed on a later generation whose word happens to equal the one that was seen. That is
+//! harmless: the word says that *this* generation is drained too, and taking a flush needs no more. The caller has to
+//! look up the generation after it has won, not before. `pin` and `seal` are protected by the pin that the caller
+//! holds: the generation stays the same while it does.
 //!
 //! # What this crate does not do
 //!
-//! It has no bytes, no file and no threads that wait: it counts. It assumes at most 2^22 - 1 threads, the limit of 64-bit
-//! Linux, see [`MAX_BLIND_LEN`].
+//! It has no bytes, no file and no threads that wait: it counts. It assumes at most 2^22 - 1 threads, the limit of
+//! 64-bit Linux, see [`MAX_OPTIMISTIC_LEN`].
 //!
 //! ```
-//! use ring_state::{Duty, Reserve, StateWord};
+//! use ring_state::{Released, Reserve, StateWord};
 //!
 //! let word = StateWord::vacant();
 //! assert!(word.reopen());
@@ -75,13 +79,13 @@
 //! assert_eq!(word.reserve(3000, capacity), Reserve::Granted { start: 0 });
 //! // 2000 bytes do not fit any more: this thread has sealed the buffer, and is still inside it.
 //! assert_eq!(word.reserve(2000, capacity), Reserve::Sealed { len: 3000 });
-//! assert_eq!(word.release(), Duty::None);
+//! assert_eq!(word.release(), Released::Pending);
 //!
 //! // The first writer is the last one out.
-//! let Duty::Flush(quiet) = word.release() else { panic!("no other writer is inside") };
-//! assert!(word.take_flush(quiet));
-//! assert_eq!(quiet.len(), 3000);
-//! word.complete(quiet.len());
+//! let Released::Flushable(drained) = word.release() else { panic!("no other writer is inside") };
+//! assert!(word.try_take_flush(drained));
+//! assert_eq!(drained.len(), 3000);
+//! word.complete(drained.len());
 //! assert!(word.reopen());
 //! ```
 
@@ -93,9 +97,9 @@ mod snapshot;
 mod sync;
 mod word;
 
-pub use layout::{MAX_BLIND_LEN, MAX_CAPACITY};
-pub use snapshot::{Quiet, Snapshot};
-pub use word::{Duty, Reserve, Seal, StateWord};
+pub use layout::{MAX_CAPACITY, MAX_OPTIMISTIC_LEN};
+pub use snapshot::{Drained, Snapshot};
+pub use word::{Released, Reserve, Seal, StateWord};
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod exhaustive;

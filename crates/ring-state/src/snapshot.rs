@@ -18,14 +18,14 @@ impl Snapshot {
         (self.0 >> OFFSET_SHIFT) as u32
     }
 
-    /// Threads inside: writers, and whoever entered.
+    /// Threads inside: writers, and threads with a pin.
     #[must_use]
     #[inline]
     pub const fn writers(self) -> u32 {
         ((self.0 & WRITERS_MASK) >> WRITERS_SHIFT) as u32
     }
 
-    /// Whether no reservation succeeds any more in this life. Once true it stays so until the buffer is reopened.
+    /// Whether no reservation succeeds any more in this generation. Once true it stays so until the buffer is reopened.
     #[must_use]
     #[inline]
     pub const fn is_sealed(self) -> bool {
@@ -49,9 +49,9 @@ impl Snapshot {
     /// This word as a proof that the flush can be taken: sealed, no writer inside, some bytes, no flush under way.
     #[must_use]
     #[inline]
-    pub const fn quiet(self) -> Option<Quiet> {
+    pub const fn drained(self) -> Option<Drained> {
         if self.is_sealed() && self.writers() == 0 && self.offset() > 0 && !self.is_flushing() {
-            Some(Quiet(self))
+            Some(Drained(self))
         } else {
             None
         }
@@ -59,28 +59,28 @@ impl Snapshot {
 
     /// What an addition of `len` bytes means when `self` is the word that it was added to.
     #[inline]
-    pub(crate) const fn judge(self, len: u32, capacity: u32) -> Judgement {
+    pub(crate) const fn classify(self, len: u32, capacity: u32) -> Fit {
         if self.is_sealed() || self.offset() > capacity {
-            Judgement::Late
+            Fit::Late
         } else if self.offset() as u64 + len as u64 <= capacity as u64 {
             // In 64 bits the sum cannot wrap.
-            Judgement::Granted
+            Fit::Granted
         } else {
-            Judgement::Crossed
+            Fit::Overflow
         }
     }
 
     /// The same before anything was added, with the one more reason to be full: too many writers inside.
     #[inline]
-    pub(crate) const fn foresee(self, len: u32, capacity: u32) -> Judgement {
-        match self.judge(len, capacity) {
-            Judgement::Granted if self.writers() >= CROWDED => Judgement::Crossed,
-            judgement => judgement,
+    pub(crate) const fn would_fit(self, len: u32, capacity: u32) -> Fit {
+        match self.classify(len, capacity) {
+            Fit::Granted if self.writers() >= CROWDED => Fit::Overflow,
+            fit => fit,
         }
     }
 
-    /// Whether [`foresee`](Self::foresee) says granted, found by looking at the word as a whole, which is what an append can afford.
-    /// `len` is at most `capacity`.
+    /// Whether [`would_fit`](Self::would_fit) says granted, found by looking at the word as a whole, which is what an
+    /// append can afford. `len` is at most `capacity`.
     #[inline]
     pub(crate) const fn has_room(self, len: u32, capacity: u32) -> bool {
         // The offset is on top: this is the largest word whose offset is not beyond that.
@@ -88,16 +88,16 @@ impl Snapshot {
         self.0 <= last && self.0 & (SEALED | CROWD) == 0
     }
 
-    /// Whether a thread may enter: this life has not ended, and its bytes are not with the device.
+    /// Whether a thread may enter: this generation has not ended, and its bytes are not with the device.
     #[inline]
     pub(crate) const fn admits(self) -> bool {
         let ended = self.is_sealed() && self.offset() == 0;
         !ended && !self.is_flushing()
     }
 
-    /// The word with one more thread inside.
+    /// The word with one more pin.
     #[inline]
-    pub(crate) const fn entered(self) -> Self {
+    pub(crate) const fn pinned(self) -> Self {
         Self(self.0 + WRITER)
     }
 
@@ -133,23 +133,23 @@ impl fmt::Debug for Snapshot {
 
 /// What an addition means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Judgement {
+pub(crate) enum Fit {
     /// It fits: the bytes from the old offset on are the caller's.
     Granted,
     /// It is the one that does not fit: the caller seals.
-    Crossed,
-    /// The buffer is sealed, or another reservation has crossed.
+    Overflow,
+    /// The buffer is sealed, or another reservation has overflowed.
     Late,
 }
 
 /// A word that was seen sealed, with no writer inside, with bytes and without a flush under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quiet(pub(crate) Snapshot);
+pub struct Drained(pub(crate) Snapshot);
 
-impl Quiet {
+impl Drained {
     /// Bytes in the buffer: all granted ranges together, at least 1.
     #[must_use]
-    #[allow(clippy::len_without_is_empty, reason = "a quiet buffer has at least one byte")]
+    #[allow(clippy::len_without_is_empty, reason = "a drained buffer has at least one byte")]
     #[inline]
     pub const fn len(self) -> u32 {
         self.0.offset()

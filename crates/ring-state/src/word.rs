@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use crate::layout::{FLUSHING, MAX_BLIND_LEN, MAX_CAPACITY, SEALED, WRITER, bytes};
-use crate::snapshot::{Judgement, Quiet, Snapshot};
+use crate::layout::{FLUSHING, MAX_CAPACITY, MAX_OPTIMISTIC_LEN, SEALED, WRITER, bytes};
+use crate::snapshot::{Drained, Fit, Snapshot};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{AtomicUsize, const_unless_loom};
 
@@ -16,23 +16,24 @@ pub enum Reserve {
         /// Offset of the first byte in the buffer.
         start: u32,
     },
-    /// They did not fit, and you sealed the buffer, which holds `len` bytes. You are still inside: release exactly once.
+    /// They did not fit, and you sealed the buffer, which holds `len` bytes. You still hold a pin: release exactly
+    /// once.
     Sealed {
         /// Bytes in the buffer; 0 never happens to a reservation that would fit an empty buffer.
         len: u32,
     },
-    /// The buffer is sealed, or about to be: go to the next one. You are not inside.
-    Late(Duty),
+    /// The buffer is sealed, or about to be: go to the next one. You hold no pin.
+    Late(Released),
 }
 
-/// What a thread owes after it has left.
+/// What a thread has left behind: a flush that may have become due.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Duty {
-    /// Nothing.
-    None,
-    /// The buffer was left quiet: try to take the flush. If that fails, another thread has done so or will.
-    Flush(Quiet),
+pub enum Released {
+    /// Nothing to do: another thread is still inside, or the buffer is open.
+    Pending,
+    /// The buffer was left drained: try to take the flush. If that fails, another thread has done so or will.
+    Flushable(Drained),
 }
 
 /// What [`StateWord::seal`] found.
@@ -46,7 +47,7 @@ pub enum Seal {
     },
     /// Nothing has been reserved; the buffer stays open.
     Empty,
-    /// Another thread has sealed it, or has crossed its end and is about to.
+    /// Another thread has sealed it, or has overflowed it and is about to.
     Already,
 }
 
@@ -64,18 +65,19 @@ impl StateWord {
 
     /// The word as it is now; it may have changed when you look at it.
     ///
-    /// It acquires what the last threads to leave released, so that a thread which keeps the life from ending by other means may
-    /// read the bytes below [`Snapshot::offset`] if the snapshot shows no writer inside.
+    /// It acquires what the last threads to leave released, so that a thread which keeps the generation from ending by
+    /// other means may read the bytes below [`Snapshot::offset`] if the snapshot shows no writer inside.
     #[must_use]
     #[inline]
     pub fn snapshot(&self) -> Snapshot {
+        // ordering: acquire half of E4.
         Snapshot(self.0.load(Acquire))
     }
 
-    /// Seizes `len` bytes of a buffer of `capacity` bytes.
+    /// Reserves `len` bytes of a buffer of `capacity` bytes.
     ///
-    /// One load and one addition when `len` is at most [`MAX_BLIND_LEN`], a compare-exchange loop for longer ones. Both decide the
-    /// same. The loop is lock-free: each failure is another thread's success.
+    /// One load and one addition when `len` is at most [`MAX_OPTIMISTIC_LEN`], a compare-exchange loop for longer ones.
+    /// Both decide the same. The loop is lock-free: each failure is another thread's success.
     ///
     /// # Panics
     ///
@@ -86,8 +88,8 @@ impl StateWord {
         // A stale word costs an addition that is undone, or a compare-exchange that fails.
         let seen = Snapshot(self.0.load(Relaxed));
         // At most the capacity, too, on which `has_room` relies.
-        if len <= MAX_BLIND_LEN.min(capacity) && seen.has_room(len, capacity) {
-            self.reserve_blindly(len, capacity)
+        if len <= MAX_OPTIMISTIC_LEN.min(capacity) && seen.has_room(len, capacity) {
+            self.reserve_optimistically(len, capacity)
         } else {
             // Also when it will not fit: then the exchange seals.
             self.reserve_exactly(len, capacity, seen)
@@ -95,38 +97,39 @@ impl StateWord {
     }
 
     #[inline]
-    pub(crate) fn reserve_blindly(&self, len: u32, capacity: u32) -> Reserve {
+    pub(crate) fn reserve_optimistically(&self, len: u32, capacity: u32) -> Reserve {
         // ordering: acquire half of E3.
         let before = Snapshot(self.0.fetch_add(WRITER + bytes(len), Acquire));
         if before.has_room(len, capacity) {
             Reserve::Granted { start: before.offset() }
         } else {
-            self.run_over(before, len, capacity)
+            self.handle_overflow(before, len, capacity)
         }
     }
 
-    /// What becomes of an addition that may have run over the end.
+    /// What becomes of an addition that may have overflowed the buffer.
     #[cold]
-    fn run_over(&self, before: Snapshot, len: u32, capacity: u32) -> Reserve {
-        match before.judge(len, capacity) {
+    fn handle_overflow(&self, before: Snapshot, len: u32, capacity: u32) -> Reserve {
+        match before.classify(len, capacity) {
             // The crowd came between the look and the addition.
-            Judgement::Granted => Reserve::Granted { start: before.offset() },
-            Judgement::Crossed => {
-                // Until this instruction the offset stays beyond the capacity, so that no other thread can cross or seal.
+            Fit::Granted => Reserve::Granted { start: before.offset() },
+            Fit::Overflow => {
+                // Until this instruction the offset stays beyond the capacity, so that no other thread can cross or
+                // seal.
                 self.0.fetch_add(SEALED.wrapping_sub(bytes(len)), Relaxed);
                 Reserve::Sealed { len: before.offset() }
             }
-            Judgement::Late => Reserve::Late(self.undo(len)),
+            Fit::Late => Reserve::Late(self.undo(len)),
         }
     }
 
     #[inline]
     fn reserve_exactly(&self, len: u32, capacity: u32, mut seen: Snapshot) -> Reserve {
         loop {
-            let (next, outcome) = match seen.foresee(len, capacity) {
-                Judgement::Granted => (seen.granted(len), Reserve::Granted { start: seen.offset() }),
-                Judgement::Crossed => (seen.entered().sealed(), Reserve::Sealed { len: seen.offset() }),
-                Judgement::Late => return Reserve::Late(Duty::None),
+            let (next, outcome) = match seen.would_fit(len, capacity) {
+                Fit::Granted => (seen.granted(len), Reserve::Granted { start: seen.offset() }),
+                Fit::Overflow => (seen.pinned().sealed(), Reserve::Sealed { len: seen.offset() }),
+                Fit::Late => return Reserve::Late(Released::Pending),
             };
             // ordering: acquire half of E3.
             match self.0.compare_exchange_weak(seen.0, next.0, Acquire, Relaxed) {
@@ -138,20 +141,20 @@ impl StateWord {
 
     /// Takes back an addition, all of it in one instruction: no writers means that no undo is pending.
     #[inline]
-    fn undo(&self, len: u32) -> Duty {
+    fn undo(&self, len: u32) -> Released {
         let change = WRITER + bytes(len);
-        Self::duty(Snapshot(self.0.fetch_sub(change, Relaxed) - change))
+        Self::released(Snapshot(self.0.fetch_sub(change, Relaxed) - change))
     }
 
-    /// Goes inside without seizing bytes. As long as the caller is inside, this life of the buffer cannot end.
+    /// Pins the buffer without reserving bytes. As long as the pin is held, this generation cannot end.
     ///
-    /// `false` if the life has already come to its flush; then the caller is not inside.
+    /// `false` if the generation has already come to its flush; then nothing is pinned.
     #[must_use]
-    pub fn enter(&self) -> bool {
+    pub fn pin(&self) -> bool {
         let mut seen = Snapshot(self.0.load(Relaxed));
         while seen.admits() {
             // ordering: acquire half of E3.
-            match self.0.compare_exchange_weak(seen.0, seen.entered().0, Acquire, Relaxed) {
+            match self.0.compare_exchange_weak(seen.0, seen.pinned().0, Acquire, Relaxed) {
                 Ok(_) => return true,
                 Err(now) => seen = Snapshot(now),
             }
@@ -159,7 +162,7 @@ impl StateWord {
         false
     }
 
-    /// Seals the buffer on request. The caller must be inside, and stays inside whatever the answer.
+    /// Seals the buffer on request. The caller must hold a pin, and keeps it whatever the answer.
     ///
     /// # Panics
     ///
@@ -181,35 +184,38 @@ impl StateWord {
         }
     }
 
-    /// Leaves: after a granted range has been filled, after sealing, after entering.
+    /// Leaves the buffer: after filling a granted range, after sealing, after pinning.
     ///
     /// # Panics
     ///
     /// In debug builds, if no writer is inside.
     #[inline]
-    pub fn release(&self) -> Duty {
-        // ordering: release half of E1.
+    pub fn release(&self) -> Released {
+        // ordering: release half of E1 and E4.
         let before = Snapshot(self.0.fetch_sub(WRITER, Release));
         debug_assert!(before.writers() > 0, "release from outside: {before:?}");
-        Self::duty(Snapshot(before.0 - WRITER))
+        Self::released(Snapshot(before.0 - WRITER))
     }
 
     #[inline]
-    fn duty(left: Snapshot) -> Duty {
-        left.quiet().map_or(Duty::None, Duty::Flush)
+    fn released(left: Snapshot) -> Released {
+        left.drained().map_or(Released::Pending, Released::Flushable)
     }
 
-    /// Tries to become the one who flushes. From `true` until [`complete`](Self::complete) the bytes are the caller's.
+    /// Tries to become the thread that flushes. From `true` until [`complete`](Self::complete) the bytes are the
+    /// caller's.
     ///
-    /// A compare-exchange from exactly the word that was seen: an unconditional "set the bit" could land on a later life. If the
-    /// exchange fails, a writer has come in meanwhile and will see the buffer quiet again, or has taken the flush.
+    /// A compare-exchange from exactly the word that was seen: an unconditional "set the bit" could land on a later
+    /// generation. If the exchange fails, a writer has come in meanwhile and will see the buffer drained again, or has
+    /// taken the flush.
     #[must_use]
-    pub fn take_flush(&self, quiet: Quiet) -> bool {
+    pub fn try_take_flush(&self, drained: Drained) -> bool {
         // ordering: acquire half of E1.
-        self.0.compare_exchange(quiet.0.0, quiet.0.flushing().0, Acquire, Relaxed).is_ok()
+        self.0.compare_exchange(drained.0.0, drained.0.flushing().0, Acquire, Relaxed).is_ok()
     }
 
-    /// Ends the flush of `len` bytes: the buffer is vacant, apart from late arrivals that have not undone their addition.
+    /// Ends the flush of `len` bytes: the buffer is vacant, apart from late arrivals that have not undone their
+    /// addition.
     ///
     /// # Panics
     ///
@@ -220,16 +226,16 @@ impl StateWord {
         debug_assert!(before.is_flushing() && before.offset() >= len, "complete({len}) of {before:?}");
     }
 
-    /// Takes an open buffer out of use that has no bytes: it is vacant again. `false` if a thread is inside, bytes were reserved, or it is
-    /// not open.
+    /// Takes an open buffer out of use that has no bytes: it is vacant again. `false` if a thread is inside, bytes were
+    /// reserved, or it is not open.
     #[must_use]
     pub fn retire(&self) -> bool {
         // ordering: acquire half of E3.
         self.0.compare_exchange(0, SEALED, Acquire, Relaxed).is_ok()
     }
 
-    /// Begins the next life. `false` if the word is not exactly vacant, for instance because a late arrival is about to undo its
-    /// addition.
+    /// Begins the next generation. `false` if the word is not exactly vacant, for instance because a late arrival is
+    /// about to undo its addition.
     #[must_use]
     pub fn reopen(&self) -> bool {
         // ordering: acquire half of E2, release half of E3.

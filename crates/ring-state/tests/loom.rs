@@ -1,7 +1,7 @@
 //! Every interleaving of small programs over one word. Run with `cargo xtask loom`.
 //!
-//! The threads that race are the spawned ones, and each model counts, outside the model, that the branch it is about was taken:
-//! a model that never gets there would pass with any bug.
+//! The threads that race are the spawned ones, and each model counts, outside the model, that the branch it is about
+//! was taken: a model that never gets there would pass with any bug.
 #![cfg(loom)]
 
 mod model;
@@ -13,7 +13,7 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 use model::{Bound, hit, model};
-use ring_state::{Duty, MAX_BLIND_LEN, Quiet, Reserve, Seal, StateWord};
+use ring_state::{Drained, MAX_OPTIMISTIC_LEN, Released, Reserve, Seal, StateWord};
 
 /// Memory that loom watches: an access that races with another one fails the model.
 struct Bytes<const N: usize>([UnsafeCell<u32>; N]);
@@ -77,16 +77,16 @@ impl<const N: usize> Buffer<N> {
                     self.bytes.set(unit as usize, mark);
                 }
                 self.granted.fetch_add(units as usize, Relaxed);
-                self.pay(self.word.release());
+                self.flush_if_drained(self.word.release());
                 true
             }
             Reserve::Sealed { len } => {
                 self.sealed(len);
-                self.pay(self.word.release());
+                self.flush_if_drained(self.word.release());
                 false
             }
-            Reserve::Late(duty) => {
-                self.pay(duty);
+            Reserve::Late(released) => {
+                self.flush_if_drained(released);
                 false
             }
         }
@@ -94,11 +94,11 @@ impl<const N: usize> Buffer<N> {
 
     /// Seals on request.
     fn seal(&self) {
-        if self.word.enter() {
+        if self.word.pin() {
             if let Seal::Sealed { len } = self.word.seal(self.capacity()) {
                 self.sealed(len);
             }
-            self.pay(self.word.release());
+            self.flush_if_drained(self.word.release());
         }
     }
 
@@ -107,18 +107,18 @@ impl<const N: usize> Buffer<N> {
         self.sealed_len.store(len as usize, Relaxed);
     }
 
-    fn pay(&self, duty: Duty) {
-        if let Duty::Flush(quiet) = duty
-            && self.word.take_flush(quiet)
+    fn flush_if_drained(&self, released: Released) {
+        if let Released::Flushable(drained) = released
+            && self.word.try_take_flush(drained)
         {
-            self.flush(quiet);
+            self.flush(drained);
         }
     }
 
     /// Reads what the device would read.
-    fn flush(&self, quiet: Quiet) {
+    fn flush(&self, drained: Drained) {
         self.flushes.fetch_add(1, Relaxed);
-        for unit in 0..quiet.len() / self.unit {
+        for unit in 0..drained.len() / self.unit {
             assert_ne!(self.bytes.get(unit as usize), 0, "unit {unit} was flushed before it was written");
         }
     }
@@ -157,13 +157,13 @@ fn two_writers(name: &'static str, unit: u32, mixed: bool) {
         hit(if buffer.word.snapshot().is_sealed() { &SEALED } else { &OPEN });
         buffer.check_one_life();
     });
-    assert!(SEALED.load(Relaxed) > 0, "nobody sealed");
+    assert!(SEALED.load(Relaxed) > 0, "the buffer was never sealed");
     assert_eq!(OPEN.load(Relaxed), 0, "four units fitted into three");
 }
 
 #[test]
-fn blind_writers_seal_once_and_flush_once() {
-    two_writers("blind_writers_seal_once_and_flush_once", 8, false);
+fn optimistic_writers_seal_once_and_flush_once() {
+    two_writers("optimistic_writers_seal_once_and_flush_once", 8, false);
 }
 
 #[test]
@@ -172,14 +172,14 @@ fn exact_writers_seal_once_and_flush_once() {
 }
 
 #[test]
-fn blind_and_exact_writers_seal_once_and_flush_once() {
-    two_writers("blind_and_exact_writers_seal_once_and_flush_once", 400, true);
+fn optimistic_and_exact_writers_seal_once_and_flush_once() {
+    two_writers("optimistic_and_exact_writers_seal_once_and_flush_once", 400, true);
 }
 
 #[test]
-fn three_writers_agree_on_the_one_who_crosses() {
+fn three_writers_agree_on_which_one_overflows() {
     static CROSSED: Count = Count::new(0);
-    model("three_writers_agree_on_the_one_who_crosses", Bound::None, || {
+    model("three_writers_agree_on_which_one_overflows", Bound::None, || {
         let buffer = Buffer::<2>::open(8);
         let others = [1, 2].map(|mark| {
             let buffer = Arc::clone(&buffer);
@@ -196,10 +196,11 @@ fn three_writers_agree_on_the_one_who_crosses() {
     assert!(CROSSED.load(Relaxed) > 0);
 }
 
-/// A blind addition of such a length, times all threads, could make the offset wrap. So it is never there, not even for a moment.
+/// A blind addition of such a length, times all threads, could make the offset wrap. So it is never there, not even for
+/// a moment.
 #[test]
 fn a_long_reservation_never_runs_over_the_end() {
-    const LEN: u32 = 2 * MAX_BLIND_LEN;
+    const LEN: u32 = 2 * MAX_OPTIMISTIC_LEN;
     static SEALED: Count = Count::new(0);
     static OPEN: Count = Count::new(0);
     model("a_long_reservation_never_runs_over_the_end", Bound::None, || {
@@ -245,10 +246,10 @@ fn an_explicit_seal_and_a_full_buffer_have_one_sealer() {
 
 /// A crossing that was foreseen takes the exact way; this one is blind.
 #[test]
-fn a_blind_crosser_and_an_explicit_seal_have_one_sealer() {
+fn an_overflowing_writer_and_an_explicit_seal_have_one_sealer() {
     static CROSSED: Count = Count::new(0);
     static REQUESTED: Count = Count::new(0);
-    model("a_blind_crosser_and_an_explicit_seal_have_one_sealer", Bound::Preemptions(3), || {
+    model("an_overflowing_writer_and_an_explicit_seal_have_one_sealer", Bound::Preemptions(3), || {
         let buffer = Buffer::<2>::open(8);
         assert!(buffer.append(1, 1));
         let writers = [2, 3].map(|mark| {
@@ -278,36 +279,36 @@ fn the_flusher_sees_every_byte() {
             thread::spawn(move || {
                 buffer.bytes.set(0, 1);
                 match buffer.word.release() {
-                    Duty::Flush(quiet) if buffer.word.take_flush(quiet) => hit(&BY_WRITER),
+                    Released::Flushable(drained) if buffer.word.try_take_flush(drained) => hit(&BY_WRITER),
                     _ => {}
                 }
             })
         };
-        assert!(buffer.word.enter());
+        assert!(buffer.word.pin());
         assert_eq!(buffer.word.seal(16), Seal::Sealed { len: 8 });
-        if let Duty::Flush(quiet) = buffer.word.release()
-            && buffer.word.take_flush(quiet)
+        if let Released::Flushable(drained) = buffer.word.release()
+            && buffer.word.try_take_flush(drained)
         {
             hit(&BY_SEALER);
             assert_eq!(buffer.bytes.get(0), 1);
         }
         writer.join().unwrap();
-        assert!(buffer.word.snapshot().is_flushing(), "nobody took the flush");
+        assert!(buffer.word.snapshot().is_flushing(), "the flush was not taken");
     });
     assert!(BY_WRITER.load(Relaxed) > 0 && BY_SEALER.load(Relaxed) > 0);
 }
 
-/// E2: the flusher reads, completes; the opener writes as the next life's first writer.
+/// E2: the flusher reads, completes; the opener writes as the next generation's first writer.
 #[test]
 fn the_next_life_waits_for_the_flusher() {
     static SECOND_LIFE: Count = Count::new(0);
     model("the_next_life_waits_for_the_flusher", Bound::None, || {
         let buffer = Buffer::<1>::open(8);
         assert!(buffer.append(1, 1));
-        assert!(buffer.word.enter());
+        assert!(buffer.word.pin());
         let Seal::Sealed { len: 8 } = buffer.word.seal(8) else { panic!("one unit is in") };
-        let Duty::Flush(quiet) = buffer.word.release() else { panic!("nobody else is inside") };
-        assert!(buffer.word.take_flush(quiet));
+        let Released::Flushable(drained) = buffer.word.release() else { panic!("no other writer is inside") };
+        assert!(buffer.word.try_take_flush(drained));
         let opener = {
             let buffer = Arc::clone(&buffer);
             thread::spawn(move || {
@@ -339,7 +340,7 @@ fn the_next_life_sees_what_its_opener_prepared() {
                     let inside = match way {
                         0 => matches!(word.reserve(8, 4096), Reserve::Granted { start: 0 }),
                         1 => matches!(word.reserve(600, 4096), Reserve::Granted { start: 0 }),
-                        _ => word.enter(),
+                        _ => word.pin(),
                     };
                     if inside {
                         hit(&INSIDE[way]);
@@ -355,7 +356,7 @@ fn the_next_life_sees_what_its_opener_prepared() {
     }
 }
 
-/// A reservation that looked at an open buffer, and added to it in a later state: vacant, or even the next life.
+/// A reservation that looked at an open buffer, and added to it in a later state: vacant, or even the next generation.
 #[test]
 fn a_late_arrival_never_leaves_a_hole() {
     static GRANTED_LATER: Count = Count::new(0);
@@ -373,15 +374,15 @@ fn a_late_arrival_never_leaves_a_hole() {
                     buffer.word.release()
                 }
                 Reserve::Sealed { .. } => buffer.word.release(),
-                Reserve::Late(duty) => duty,
+                Reserve::Late(released) => released,
             })
         };
-        assert!(buffer.word.enter());
+        assert!(buffer.word.pin());
         let _ = buffer.word.seal(16);
-        if let Duty::Flush(quiet) = buffer.word.release()
-            && buffer.word.take_flush(quiet)
+        if let Released::Flushable(drained) = buffer.word.release()
+            && buffer.word.try_take_flush(drained)
         {
-            buffer.word.complete(quiet.len());
+            buffer.word.complete(drained.len());
             if buffer.word.reopen() {
                 let word = buffer.word.snapshot();
                 assert!(word.offset() == 0 || word.offset() == 8, "{word:?}");
@@ -393,26 +394,26 @@ fn a_late_arrival_never_leaves_a_hole() {
         let word = buffer.word.snapshot();
         assert!(word.writers() == 0 && word.offset() <= 16, "{word:?}");
     });
-    assert!(GRANTED_LATER.load(Relaxed) > 0, "nobody came so late");
+    assert!(GRANTED_LATER.load(Relaxed) > 0, "no reservation came so late");
     assert!(REOPEN_FAILED.load(Relaxed) > 0, "no addition was in the way");
 }
 
-/// A writer inside keeps the life from ending.
+/// A pin keeps the generation from ending.
 #[test]
-fn a_life_does_not_end_under_a_thread_inside() {
+fn a_life_does_not_end_under_a_pin() {
     static INSIDE: Count = Count::new(0);
     static TOO_LATE: Count = Count::new(0);
-    model("a_life_does_not_end_under_a_thread_inside", Bound::None, || {
+    model("a_life_does_not_end_under_a_pin", Bound::None, || {
         let buffer = Buffer::<1>::open(8);
         assert!(buffer.append(1, 1));
         let visitor = {
             let buffer = Arc::clone(&buffer);
             thread::spawn(move || {
-                if buffer.word.enter() {
+                if buffer.word.pin() {
                     hit(&INSIDE);
                     let word = buffer.word.snapshot();
                     assert!(!word.is_flushing() && word.offset() == 8, "{word:?}");
-                    buffer.pay(buffer.word.release());
+                    buffer.flush_if_drained(buffer.word.release());
                 } else {
                     hit(&TOO_LATE);
                 }

@@ -73,7 +73,8 @@ pub enum OpenError {
     },
     /// The log holds batches of an epoch that `MANIFEST` does not know.
     #[error(
-        "{file} has a batch of epoch {epoch} at address {address}, but MANIFEST ends at {newest}; restore the newest one"
+        "{file} has a batch of epoch {epoch} at address {address}, but MANIFEST ends at {newest}; \
+         restore the newest one"
     )]
     OldManifest {
         /// The segment.

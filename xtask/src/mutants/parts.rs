@@ -170,7 +170,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             ["a slot is not marked busy", "        self.free.store(false, Relaxed);\n", "", "two_threads_wrap_round"],
             [
-                "the crosser does not tell the length",
+                "an overflowing writer does not store the length",
                 "                self.sealed_len.store(len, Relaxed);\n                Seized",
                 "                Seized",
                 "two_threads_wrap_round",

@@ -55,20 +55,20 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "a late arrival does not look whether it was in the way",
-                "self.pay(&self.slots[seen.slot()], duty);\n        self.advance();",
-                "self.pay(&self.slots[seen.slot()], duty);",
+                "self.flush_if_drained(&self.slots[seen.slot()], released);\n        self.advance();",
+                "self.flush_if_drained(&self.slots[seen.slot()], released);",
                 "a_late_arrival_does_not_lose_the_rotation",
             ],
             [
                 "a late arrival pays in the first slot",
-                "self.pay(&self.slots[seen.slot()], duty);",
-                "self.pay(&self.slots[0], duty);",
+                "self.flush_if_drained(&self.slots[seen.slot()], released);",
+                "self.flush_if_drained(&self.slots[0], released);",
                 "a_late_arrival_pays_where_it_was_late",
             ],
             [
-                "a late arrival does not flush what it left quiet",
-                "self.pay(&self.slots[seen.slot()], duty);",
-                "let _ = duty;",
+                "a late arrival does not flush what it left drained",
+                "self.flush_if_drained(&self.slots[seen.slot()], released);",
+                "let _ = released;",
                 "a_late_arrival_does_not_lose_the_rotation",
             ],
             [
@@ -85,8 +85,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who leaves does not flush",
-                "self.pay(slot, grant.leave());",
-                "let _ = (slot, grant.leave());",
+                "self.flush_if_drained(slot, grant.release());",
+                "let _ = (slot, grant.release());",
                 "exact_appends_fill_buffers_that_go_out_once",
             ],
             [
@@ -122,7 +122,7 @@ pub(super) const GROUPS: &[Group] = &[
             [
                 "the sealer leaves before it has handed over",
                 "        self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n        self.advance();\n        self.revoke_after_seal(slot);\n        if !self.auto_flush && slot.hold.deposit(generation) {",
-                "        if self.auto_flush {\n            self.pay(slot, inside.leave());\n            self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n            self.advance();\n            return None;\n        }\n        if slot.hold.deposit(generation) {",
+                "        if self.auto_flush {\n            self.flush_if_drained(slot, pin.release());\n            self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n            self.advance();\n            return None;\n        }\n        if slot.hold.deposit(generation) {",
                 "a_tail_is_of_one_life",
             ],
             [
@@ -133,14 +133,14 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a stale handle seals a later life",
-                "if slot.generation() == life.generation() { inside.seal() } else { Seal::Already }",
-                "inside.seal()",
+                "if slot.generation() == life.generation() { pin.seal() } else { Seal::Already }",
+                "pin.seal()",
                 "a_stale_handle_leaves_the_next_life_alone",
             ],
             [
                 "a visitor does not look whether it was in the way",
-                "        self.pay(slot, inside.leave());\n        self.advance();",
-                "        self.pay(slot, inside.leave());",
+                "        self.flush_if_drained(slot, pin.release());\n        self.advance();",
+                "        self.flush_if_drained(slot, pin.release());",
                 "a_visitor_does_not_lose_the_rotation",
             ],
             [
@@ -192,8 +192,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "closing waits for nothing",
-                "let outcome = self.settle(end, deadline);",
-                "let outcome = if end > 0 { Ok(()) } else { self.settle(end, deadline) };",
+                "let outcome = self.await_end(end, deadline);",
+                "let outcome = if end > 0 { Ok(()) } else { self.await_end(end, deadline) };",
                 "an_append_beside_close_is_durable_or_refused",
             ],
         ],

@@ -75,7 +75,7 @@ fn close_wakes_an_append_that_sleeps_until_there_is_room() {
         if shared.stats().full_waits > 0 {
             hit(&WAITED);
         }
-        shared.leave(held);
+        shared.release(held);
     });
     assert!(WAITED.load(Relaxed) > 0);
 }

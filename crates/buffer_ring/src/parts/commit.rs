@@ -172,7 +172,7 @@ fn the_last_one_out_writes_for_the_leader() {
             })
         };
         let (slot, end) = (grant.slot(), grant.extent().end());
-        if let Some(flush) = slot.settle(grant.leave()) {
+        if let Some(flush) = slot.try_take_flush(grant.release()) {
             hit(&LAST_OUT);
             shared.write_now(flush, None);
         }
@@ -224,7 +224,7 @@ fn who_comes_while_a_leader_waits_is_called() {
             let shared = Arc::clone(&shared);
             thread::spawn(move || assert_eq!(shared.wait_durable(end, None), Ok(())))
         };
-        if let Some(flush) = grant.slot().settle(grant.leave()) {
+        if let Some(flush) = grant.slot().try_take_flush(grant.release()) {
             hit(&LAST_OUT);
             shared.write_now(flush, None);
             assert!(shared.append_durable(&[1; 512], None).is_ok());
@@ -278,7 +278,7 @@ fn a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device() {
         if shared.driver.is_taken() {
             hit(&AT_THE_DEVICE);
         }
-        shared.write_now(grant.slot().settle(grant.leave()).expect("the last one out"), None);
+        shared.write_now(grant.slot().try_take_flush(grant.release()).expect("the last one out"), None);
         driver.join().unwrap();
         device.complete_from_now_on();
     });

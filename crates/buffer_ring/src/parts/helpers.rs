@@ -73,7 +73,7 @@ fn a_task_that_needs_less_is_served_first() {
         assert!(shared.helpers.await_commit(shared, lower, second.waker()).is_ok());
         second.park(None);
         assert_eq!(ring.durable_watermark(), lower);
-        shared.leave(grant);
+        shared.release(grant);
         first.park(None);
         assert!(ring.durable_watermark() >= higher);
         drop(ring);

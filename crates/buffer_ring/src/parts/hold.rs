@@ -44,20 +44,20 @@ fn who_asks_for_the_flush_knows_how_long_the_life_is() {
     model("who_asks_for_the_flush_knows_how_long_the_life_is", Bound::None, || {
         let rotary = Rotary::new(1, Target::Same);
         let slot = &rotary.slots[0];
-        assert_eq!(granted(slot, BUFFER).leave(), Duty::None);
+        assert_eq!(granted(slot, BUFFER).release(), Released::Pending);
         let sealer = {
             let rotary = Arc::clone(&rotary);
             thread::spawn(move || {
                 let slot = &rotary.slots[0];
-                let Seized::Sealed(inside) = slot.reserve(BUFFER as u32) else { panic!("it is full") };
+                let Seized::Sealed(pin) = slot.reserve(BUFFER as u32) else { panic!("it is full") };
                 if !slot.hold.deposit(1) {
-                    drop(flush(slot, inside.leave()));
+                    drop(flush(slot, pin.release()));
                 }
             })
         };
-        if let Some(inside) = slot.claim_hold(1) {
+        if let Some(pin) = slot.claim_hold(1) {
             hit(&PICKED_UP);
-            slot.complete(flush(slot, inside.leave()));
+            slot.complete(flush(slot, pin.release()));
             assert!(slot.is_openable(), "{:?}", slot.snapshot());
         }
         sealer.join().unwrap();

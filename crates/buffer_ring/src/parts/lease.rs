@@ -29,11 +29,11 @@ impl Stage {
         let slot = Slot::new(&arena, 0);
         // What is not written must not show what was there before.
         assert!(slot.open(1, 0));
-        assert_eq!(granted(&slot, BUFFER).leave(), Duty::None);
-        let Seized::Sealed(inside) = slot.reserve(BUFFER as u32) else { panic!("it is full") };
-        slot.complete(flush(&slot, inside.leave()));
+        assert_eq!(granted(&slot, BUFFER).release(), Released::Pending);
+        let Seized::Sealed(pin) = slot.reserve(BUFFER as u32) else { panic!("it is full") };
+        slot.complete(flush(&slot, pin.release()));
         assert!(slot.open(2, BUFFER as u64));
-        assert_eq!(granted(&slot, RECORD).leave(), Duty::None);
+        assert_eq!(granted(&slot, RECORD).release(), Released::Pending);
         Arc::new(Self { slot, registry: Registry::new(1), bytes: Default::default() })
     }
 
@@ -53,22 +53,20 @@ impl Stage {
 
     /// Seals the buffer as its sealer would.
     fn seal(&self) -> usize {
-        let inside = self.slot.enter().expect("nobody has flushed it");
-        assert!(matches!(inside.seal(), Seal::Sealed { .. }));
+        let pin = self.slot.pin().expect("nobody has flushed it");
+        assert!(matches!(pin.seal(), Seal::Sealed { .. }));
         let ended = self.revoke(true);
-        self.pay(inside.leave());
+        self.flush_if_drained(pin.release());
         ended
     }
 
     fn put_back(&self, mut rest: Grant<'_>) {
         rest.bytes_mut().fill(0);
-        self.pay(rest.leave());
+        self.flush_if_drained(rest.release());
     }
 
-    fn pay(&self, duty: Duty) {
-        if let Duty::Flush(quiet) = duty
-            && let Some(flush) = self.slot.take_flush(quiet)
-        {
+    fn flush_if_drained(&self, released: Released) {
+        if let Some(flush) = self.slot.try_take_flush(released) {
             *self.bytes.lock().unwrap() = Some(flush.freeze());
         }
     }
@@ -337,7 +335,7 @@ fn a_lease_in_another_buffer_is_left_alone() {
         }
         assert_eq!(revoker.join().unwrap(), 0);
         let end = lease.end().expect("there is one");
-        assert!(!end.was_revoked && end.rest.is_some_and(|rest| rest.leave() == Duty::None));
+        assert!(!end.was_revoked && end.rest.is_some_and(|rest| rest.release() == Released::Pending));
     });
     assert!(IN_THE_OTHER.load(Relaxed) > 0);
 }

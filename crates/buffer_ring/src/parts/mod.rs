@@ -28,7 +28,7 @@ use std::sync::Arc;
 use loom::thread;
 use model::{Bound, hit, model};
 use ring_alloc::{Arena, Frozen};
-use ring_state::{Duty, Seal};
+use ring_state::{Released, Seal};
 
 use crate::rotation::{Life, Rotated, Rotation, Target};
 use crate::shadow::Shadow;
@@ -65,22 +65,20 @@ impl Rotary {
     /// Fills life `generation` in `slot`, seals it, hands over, leaves, and takes the flush.
     fn over(&self, slot: usize) -> Frozen {
         let slot = &self.slots[slot];
-        assert_eq!(granted(slot, BUFFER).leave(), Duty::None);
+        assert_eq!(granted(slot, BUFFER).release(), Released::Pending);
         self.seal(slot)
     }
 
     fn seal(&self, slot: &Slot) -> Frozen {
-        let Seized::Sealed(inside) = slot.reserve(BUFFER as u32) else { panic!("it is full") };
+        let Seized::Sealed(pin) = slot.reserve(BUFFER as u32) else { panic!("it is full") };
         let next_base = slot.base() + BUFFER as u64;
         self.rotation.hand_over(Life::new(slot.generation(), slot.index()), next_base);
-        flush(slot, inside.leave())
+        flush(slot, pin.release())
     }
 
-    /// Does what a thread owes after it has left the slot, and whatever its duty, looks whether it was in the way.
-    fn pay(&self, slot: &Slot, duty: Duty) {
-        if let Duty::Flush(quiet) = duty
-            && let Some(flush) = slot.take_flush(quiet)
-        {
+    /// Does what a thread owes after it has left the slot, and whatever was released, looks whether it was in the way.
+    fn flush_if_drained(&self, slot: &Slot, released: Released) {
+        if let Some(flush) = slot.try_take_flush(released) {
             slot.complete(flush.freeze());
         }
         self.advance();
@@ -98,17 +96,17 @@ impl Rotary {
                     }
                     grant.bytes_mut().fill(1);
                     let start = grant.extent().start();
-                    if let duty @ Duty::Flush(_) = grant.leave() {
-                        self.pay(slot, duty);
+                    if let released @ Released::Flushable(_) = grant.release() {
+                        self.flush_if_drained(slot, released);
                     }
                     return start;
                 }
-                Seized::Sealed(inside) => {
+                Seized::Sealed(pin) => {
                     let next_base = slot.base() + u64::from(slot.sealed_len());
                     self.rotation.hand_over(Life::new(slot.generation(), slot.index()), next_base);
-                    self.pay(slot, inside.leave());
+                    self.flush_if_drained(slot, pin.release());
                 }
-                Seized::Late(duty) => self.pay(slot, duty),
+                Seized::Late(released) => self.flush_if_drained(slot, released),
             }
             thread::yield_now();
         }
@@ -131,7 +129,6 @@ fn granted(slot: &Slot, len: usize) -> Grant<'_> {
 }
 
 /// Takes the flush, which is due.
-fn flush(slot: &Slot, duty: Duty) -> Frozen {
-    let Duty::Flush(quiet) = duty else { panic!("somebody is inside") };
-    slot.take_flush(quiet).expect("nobody else takes it").freeze()
+fn flush(slot: &Slot, released: Released) -> Frozen {
+    slot.try_take_flush(released).expect("no writer is inside, and no other thread takes it").freeze()
 }

@@ -98,15 +98,15 @@ fn a_life_that_is_over_before_it_is_published_is_not_opened_twice() {
                 if rotary.rotation.current().generation() == 1 {
                     hit(&OVER);
                 }
-                assert_eq!(grant.leave(), Duty::None);
+                assert_eq!(grant.release(), Released::Pending);
                 slot.complete(rotary.seal(slot));
                 assert_eq!(rotary.advance(), Rotated::Opened(Life::new(3, 0)));
                 opener.join().unwrap();
                 assert_eq!(rotary.generation(), 3);
             }
-            Seized::Late(duty) => {
+            Seized::Late(released) => {
                 hit(&LATE);
-                assert_eq!(duty, Duty::None);
+                assert_eq!(released, Released::Pending);
                 opener.join().unwrap();
                 assert_eq!(rotary.generation(), 2);
             }
@@ -123,23 +123,23 @@ fn what_a_failed_opening_leaves_is_known_to_the_next() {
     model("what_a_failed_opening_leaves_is_known_to_the_next", Bound::Preemptions(3), || {
         let rotary = Rotary::new(1, Target::Same);
         let slot = &rotary.slots[0];
-        assert_eq!(granted(slot, BUFFER - 512).leave(), Duty::None);
+        assert_eq!(granted(slot, BUFFER - 512).release(), Released::Pending);
         let late = {
             let rotary = Arc::clone(&rotary);
             thread::spawn(move || match rotary.slots[0].reserve(512) {
-                Seized::Late(duty) => rotary.pay(&rotary.slots[0], duty),
-                Seized::Granted(grant) => rotary.pay(&rotary.slots[0], grant.leave()),
+                Seized::Late(released) => rotary.flush_if_drained(&rotary.slots[0], released),
+                Seized::Granted(grant) => rotary.flush_if_drained(&rotary.slots[0], grant.release()),
                 Seized::Sealed(_) => panic!("it fits"),
             })
         };
         let other = {
             let rotary = Arc::clone(&rotary);
-            thread::spawn(move || rotary.pay(&rotary.slots[0], Duty::None))
+            thread::spawn(move || rotary.flush_if_drained(&rotary.slots[0], Released::Pending))
         };
-        let inside = slot.enter().expect("it is open");
-        assert!(matches!(inside.seal(), Seal::Sealed { .. }));
+        let pin = slot.pin().expect("it is open");
+        assert!(matches!(pin.seal(), Seal::Sealed { .. }));
         rotary.rotation.hand_over(Life::new(1, 0), 4096);
-        rotary.pay(slot, inside.leave());
+        rotary.flush_if_drained(slot, pin.release());
         if slot.is_free() {
             hit(&IN_THE_WAY);
         }
@@ -179,7 +179,7 @@ fn in_its_second_life() -> Arc<Rotary> {
     let bytes = rotary.over(0);
     rotary.slots[0].complete(bytes);
     assert_eq!(rotary.advance(), Rotated::Opened(Life::new(2, 1)));
-    assert_eq!(granted(&rotary.slots[1], 512).leave(), Duty::None);
+    assert_eq!(granted(&rotary.slots[1], 512).release(), Released::Pending);
     rotary
 }
 
@@ -197,10 +197,10 @@ fn the_tail_only_grows() {
             thread::spawn(move || match rotary.slots[0].reserve(512) {
                 Seized::Granted(grant) => {
                     rotary.rotation.publish(Life::new(3, 0));
-                    assert_eq!(grant.leave(), Duty::None);
+                    assert_eq!(grant.release(), Released::Pending);
                 }
                 // The third life may now never begin.
-                Seized::Late(duty) => assert_eq!(duty, Duty::None),
+                Seized::Late(released) => assert_eq!(released, Released::Pending),
                 Seized::Sealed(_) => panic!("it fits"),
             })
         };
@@ -261,17 +261,17 @@ fn the_tail_of_a_buffer_that_runs_over_is_its_end() {
     model("the_tail_of_a_buffer_that_runs_over_is_its_end", Bound::Preemptions(3), || {
         let rotary = Rotary::new(1, Target::Same);
         let slot = &rotary.slots[0];
-        assert_eq!(granted(slot, BUFFER - 512).leave(), Duty::None);
+        assert_eq!(granted(slot, BUFFER - 512).release(), Released::Pending);
         let appenders = [400, 500].map(|len| {
             let rotary = Arc::clone(&rotary);
             thread::spawn(move || {
                 let slot = &rotary.slots[0];
                 // What the last one out owes is left undone.
                 match slot.reserve(len) {
-                    Seized::Granted(grant) => _ = grant.leave(),
-                    Seized::Sealed(inside) => {
+                    Seized::Granted(grant) => _ = grant.release(),
+                    Seized::Sealed(pin) => {
                         rotary.rotation.hand_over(Life::new(1, 0), BUFFER as u64);
-                        _ = inside.leave();
+                        _ = pin.release();
                     }
                     Seized::Late(_) => hit(&LATE),
                 }
@@ -281,9 +281,9 @@ fn the_tail_of_a_buffer_that_runs_over_is_its_end() {
         let second = rotary.rotation.tail(&rotary.slots);
         assert!(first <= second && second <= BUFFER as u64, "{first}, then {second}");
         hit(&SEEN[usize::from(first == BUFFER as u64)]);
-        if let Seized::Sealed(inside) = slot.reserve(300) {
+        if let Seized::Sealed(pin) = slot.reserve(300) {
             rotary.rotation.hand_over(Life::new(1, 0), BUFFER as u64);
-            _ = inside.leave();
+            _ = pin.release();
         }
         appenders.into_iter().for_each(|appender| appender.join().unwrap());
         assert_eq!(rotary.rotation.tail(&rotary.slots), BUFFER as u64);

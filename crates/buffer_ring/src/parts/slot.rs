@@ -66,7 +66,7 @@ fn a_reader_meets_one_life_and_no_writer() {
         let slot = &rotary.slots[0];
         let opened = slot.open(2, 4096);
         if opened {
-            assert_eq!(granted(slot, 512).leave(), Duty::None);
+            assert_eq!(granted(slot, 512).release(), Released::Pending);
         }
         let was_last = reader.join().unwrap();
         assert!(opened || was_last);
@@ -74,7 +74,7 @@ fn a_reader_meets_one_life_and_no_writer() {
     assert!(FOUND.iter().all(|found| found.load(Relaxed) > 0), "{FOUND:?}");
 }
 
-/// Where a sealed life ends is known before it is quiet; where an open one does is not.
+/// Where a sealed life ends is known before it is drained; where an open one does is not.
 #[test]
 fn a_new_life_has_no_end_yet() {
     model("a_new_life_has_no_end_yet", Bound::None, || {
@@ -94,6 +94,6 @@ fn a_new_life_has_no_end_yet() {
             })
         };
         reader.join().unwrap();
-        assert_eq!(grant.leave(), Duty::None);
+        assert_eq!(grant.release(), Released::Pending);
     });
 }

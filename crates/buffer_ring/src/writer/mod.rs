@@ -385,7 +385,7 @@ impl Shared {
     fn return_lease(&self, mut rest: Grant<'_>) {
         rest.bytes_mut().fill(0);
         self.counters.lease_ended(rest.extent().len());
-        self.leave(rest);
+        self.release(rest);
     }
 
     /// Bytes that the current buffer has left. May be out of date.

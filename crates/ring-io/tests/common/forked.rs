@@ -25,8 +25,8 @@ pub(crate) struct Child(i32);
 impl Child {
     /// Forks by the C library, and runs `body` in the child.
     pub(crate) fn fork(body: impl FnOnce()) -> Self {
-        // SAFETY: *the child does not rely on other threads*: it calls what is tested not to, and the allocator, which the C library keeps
-        // usable in the child.
+        // SAFETY: *the child does not rely on other threads*: it calls what is tested not to, and the allocator, which
+        // the C library keeps usable in the child.
         let pid = unsafe { libc::fork() };
         Self::run(pid, body)
     }

@@ -17,8 +17,8 @@ use ring_io::{EngineKind, Finished, MemoryDevice, QuikIO, Wait, WriteQueue};
 use rustix::fs::OFlags;
 use tempfile::TempDir;
 
-/// The device keeps its writes in flight as long as this lives. Make it after the queue, which waits for them when it is dropped:
-/// so a test that fails does not hang.
+/// The device keeps its writes in flight as long as this lives. Make it after the queue, which waits for them when it
+/// is dropped: so a test that fails does not hang.
 pub(crate) struct Holding(MemoryDevice);
 
 impl Holding {
@@ -165,7 +165,8 @@ pub(crate) fn read_all(io: &QuikIO, len: usize) -> Vec<u8> {
     all
 }
 
-/// This test program again, as a process of its own that runs only the test `name`; `variable` tells it that it is the other one.
+/// This test program again, as a process of its own that runs only the test `name`; `variable` marks it as the other
+/// one.
 pub(crate) fn this_test(name: &str, variable: &str, value: impl AsRef<OsStr>) -> Command {
     let mut test = Command::new(env::current_exe().expect("this test"));
     test.args(["--exact", "--nocapture", name]).env(variable, value);
@@ -178,7 +179,8 @@ pub(crate) fn wait_for_line(lines: impl Read, mark: &str) {
     assert!(lines.any(|line| line.is_ok_and(|line| line.contains(mark))), "the process never said `{mark}`");
 }
 
-/// Says why a test cannot be done here, which is a failure where the variable `required` says that it must. Always `false`.
+/// Says why a test cannot be done here, which is a failure where the variable `required` says that it must. Always
+/// `false`.
 pub(crate) fn skipped(required: &str, why: &str) -> bool {
     assert!(env::var_os(required).is_none(), "not to be skipped, says {required}: {why}");
     eprintln!("SKIPPED: {why}");

@@ -1,14 +1,18 @@
 //! Which engine runs, and why.
 
+pub(crate) mod memory;
+mod positioned;
+pub(crate) mod uring;
+
 use core::fmt;
 use std::env;
 use std::ffi::OsStr;
 use std::sync::Arc;
 
+use self::positioned::Positioned;
+use self::uring::{Submitter, Uring};
+use crate::backend::Backend;
 use crate::file::LogFile;
-use crate::positioned::Positioned;
-use crate::seam::Backend;
-use crate::uring::{Submitter, Uring};
 use crate::{FileError, event};
 
 /// The environment variable that chooses the engine where the builder does not.
@@ -72,8 +76,8 @@ impl fmt::Display for Engine {
     }
 }
 
-/// The best engine there is: what the environment asks for, else io_uring, else positioned writes. If the environment asks for what does
-/// not exist, the engine says so.
+/// The best engine there is: what the environment asks for, else io_uring, else positioned writes. If the environment
+/// asks for what does not exist, the engine says so.
 pub(crate) fn best(file: &Arc<LogFile>, submitter: Submitter) -> (Box<dyn Backend>, Engine) {
     let (preferred, unknown) = match preferred() {
         Ok(preferred) => (preferred, None),

@@ -6,7 +6,7 @@ use std::thread;
 use ring_alloc::{BLOCK, Buffer};
 
 use super::*;
-use crate::seam::Flush;
+use crate::backend::Flush;
 
 fn engine() -> Option<Uring> {
     let file = tempfile::tempfile().expect("a file");
@@ -65,7 +65,7 @@ fn in_flight_are_never_more_than_the_queue_holds() {
 #[test]
 fn an_entry_that_the_kernel_did_not_take_is_offered_again_and_not_pushed_twice() {
     let Some(engine) = engine() else { return };
-    // As after a `submit` whose system call failed: pushed, and nobody told the kernel.
+    // As after a `submit` whose system call failed: pushed, and the kernel not notified.
     {
         let queues = &mut *engine.queues.lock();
         queues.backlog.push_back(write(7));
@@ -92,6 +92,36 @@ fn polling_offers_what_was_not_taken_too() {
     assert!(!progress.to_submit);
     engine.reap(Wait::Until(None), &mut completed);
     assert_eq!(tokens(&completed), [7]);
+}
+
+/// A thread of the kernel that submits moves the queue's head only after it has begun what it fetched: a write may have
+/// completed, and its slot be free, while its entry still takes up room. Here the head stands still, as nothing enters
+/// the kernel.
+#[test]
+fn a_full_submission_queue_keeps_writes_and_interrupts_back_though_slots_are_free() {
+    let Some(engine) = engine() else { return };
+    let entries = u64::from(engine.ring.params().sq_entries());
+    {
+        let queues = &mut *engine.queues.lock();
+        for _ in 0..entries {
+            let entry = opcode::Nop::new().build().user_data(INTERRUPT);
+            // SAFETY: *one at a time*: `queues` is locked, and this handle lives no longer than the statement.
+            let mut submission = unsafe { engine.ring.submission_shared() };
+            // SAFETY: *valid until completed*: the entry points to nothing.
+            let pushed = unsafe { submission.push(&entry) };
+            pushed.expect("room for as many as the queue has entries");
+        }
+        queues.interrupt = Interrupt::Wanted;
+        queues.backlog.extend((0..entries).map(write));
+        assert!(engine.push(queues), "the kernel has something to fetch");
+        assert_eq!((queues.slots.used(), queues.backlog.len() as u64), (0, entries));
+        assert_eq!(queues.interrupt, Interrupt::Wanted);
+    }
+    let mut completed = Vec::new();
+    while completed.len() < entries as usize {
+        engine.reap(Wait::Until(None), &mut completed);
+    }
+    assert_eq!(tokens(&completed), (0..entries).collect::<Vec<_>>());
 }
 
 #[test]
@@ -123,14 +153,14 @@ fn an_interrupt_ends_a_wait_and_only_one() {
     assert!(completed.is_empty());
     let soon = Instant::now() + Duration::from_millis(5);
     engine.reap(Wait::Until(Some(soon)), &mut completed);
-    assert!(completed.is_empty() && Instant::now() >= soon, "nobody interrupted the second wait");
+    assert!(completed.is_empty() && Instant::now() >= soon, "the second wait was not interrupted");
     engine.interrupt();
     engine.reap(Wait::Until(None), &mut completed);
     assert!(completed.is_empty());
 }
 
 #[test]
-fn an_interrupt_stays_until_somebody_waits_and_has_nothing_else_to_return_with() {
+fn an_interrupt_stays_until_a_thread_waits_with_nothing_else_to_return() {
     let Some(engine) = engine() else { return };
     engine.queues.lock().slots.put(write(7));
     let mut completed = Vec::new();

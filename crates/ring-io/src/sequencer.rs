@@ -1,9 +1,9 @@
-//! Write modes, and the queue in front of the device that the serialized one needs.
+//! Write modes, and the sequencer in front of the device that the serialized one needs.
 
 use core::ops::Range;
 use std::collections::BTreeMap;
 
-use crate::seam::Request;
+use crate::backend::Request;
 use crate::{DeviceError, Finished, event};
 
 /// In which order the parts of a log reach the file.
@@ -20,15 +20,15 @@ pub enum WriteMode {
     TailLocalized,
     /// One after the other: a write begins when the one before it in the file has completed. So the file, as other
     /// processes see it and as a kill leaves it, is at every moment a prefix of the log (the write in flight may be
-    /// there in part, and prepared space behind it), and the device is never busy with two of its writes.
+    /// there in part, and preallocated space behind it), and the device is never busy with two of its writes.
     ///
-    /// The next write is sent by whoever [reaps](crate::WriteQueue::reap) the one before.
+    /// The thread that [reaps](crate::WriteQueue::reap) a write sends the next.
     Serialized,
 }
 
 /// Writes in the order of their offsets, one at a time.
 #[derive(Debug)]
-pub(crate) struct Order {
+pub(crate) struct WriteSequencer {
     /// Everything below is in the file. The engine has at most the write that begins here, so that all others wait.
     next: u64,
     /// By offset, and by order of arrival where that is the same.
@@ -39,32 +39,32 @@ pub(crate) struct Order {
     untried: Vec<Finished>,
 }
 
-/// What becomes of a write that arrives.
+/// When a write that arrives goes to the device.
 #[derive(Debug)]
-pub(crate) enum Admitted {
+pub(crate) enum Turn {
     /// It is its turn.
     Now(Request),
     /// It is kept until its turn comes.
     Later,
-    /// It is kept for [`Order::take_untried`].
+    /// It is kept for [`WriteSequencer::take_untried`].
     Never,
 }
 
-impl Order {
+impl WriteSequencer {
     /// For a log that begins at `start`.
     pub(crate) fn new(start: u64) -> Self {
         Self { next: start, waiting: BTreeMap::new(), arrivals: 0, failure: None, untried: Vec::new() }
     }
 
     #[must_use]
-    pub(crate) fn admit(&mut self, request: Request) -> Admitted {
+    pub(crate) fn enqueue(&mut self, request: Request) -> Turn {
         if let Some(failure) = &self.failure {
             self.untried.push(untried(request, failure));
-            return Admitted::Never;
+            return Turn::Never;
         }
         self.arrivals += 1;
         self.waiting.insert((request.offset, self.arrivals), request);
-        self.next_turn().map_or(Admitted::Later, Admitted::Now)
+        self.next_turn().map_or(Turn::Later, Turn::Now)
     }
 
     /// For a write that does not go through the engine's queue: gives it back, or untried after a failure.

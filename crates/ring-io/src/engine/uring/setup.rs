@@ -11,8 +11,9 @@ use crate::retry::{is_transient, patiently};
 /// Jobs in flight at once; more wait their turn in user space.
 const ENTRIES: u32 = 128;
 
-/// Workers that the kernel may start for each thread that submits: what would block that thread goes to them. The kernel's own bound is
-/// four per processor and thread; 1, 2, 4 and 8 stream equally fast to ext4 (433 to 582 MB/s, 16 runs on two cores).
+/// Workers that the kernel may start for each thread that submits: what would block that thread goes to them. The
+/// kernel's own bound is four per processor and thread; 1, 2, 4 and 8 stream equally fast to ext4 (433 to 582 MB/s, 16
+/// runs on two cores).
 const WORKERS: u32 = 1;
 
 /// The same, where one thread of the kernel submits for all.

@@ -1,7 +1,8 @@
 //! Memory and file that the kernel knows beforehand.
 //!
-//! Registering a buffer pins it, and so has the kernel back all of it with memory: half a second to some seconds for a gigabyte. So each is
-//! registered when it goes to the device for the first time. By then its user has filled it, and pinning is all that is left to do.
+//! Registering a buffer pins it, and so has the kernel back all of it with memory: half a second to some seconds for a
+//! gigabyte. So each is registered when it goes to the device for the first time. By then its user has filled it, and
+//! pinning is all that is left to do.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -53,7 +54,8 @@ impl Registration {
         (Self { arena, buffers: pinned.unwrap_or_default(), file: file.is_ok() }, registered)
     }
 
-    /// The arena and the buffer that `bytes` are from, if that is to be registered now: by the caller, who [notes](Self::note) the outcome.
+    /// The arena and the buffer that `bytes` are from, if that is to be registered now: by the caller, who
+    /// [notes](Self::note) the outcome.
     pub(super) fn claim(&mut self, bytes: &Frozen) -> Option<(Arc<Arena>, usize)> {
         let index = self.index(bytes)?;
         if self.buffers[index] != Pinned::NotYet {
@@ -100,8 +102,8 @@ impl Registration {
     }
 }
 
-/// Makes the kernel's table for the buffers of `arena`, and registers the first one, which is about to be used: if there is no memory to
-/// lock, that finds out. All of them where the kernel has no empty tables (before 5.19).
+/// Makes the kernel's table for the buffers of `arena`, and registers the first one, which is about to be used: if
+/// there is no memory to lock, that finds out. All of them where the kernel has no empty tables (before 5.19).
 fn table(submitter: &Submitter<'_>, arena: &Arc<Arena>) -> io::Result<Vec<Pinned>> {
     let sparse = u32::try_from(arena.count()).map_err(|_| Errno::INVAL.into());
     match sparse.and_then(|count| submitter.register_buffers_sparse(count)) {
@@ -128,8 +130,8 @@ fn table(submitter: &Submitter<'_>, arena: &Arc<Arena>) -> io::Result<Vec<Pinned
 pub(super) fn register(submitter: &Submitter<'_>, arena: &Arc<Arena>, index: usize) -> io::Result<()> {
     // The kernel takes at most 2^14 buffers.
     let offset = index as u32;
-    // SAFETY: *valid until unregistered*: it is a whole buffer of `arena`, which stays mapped as long as an `Arc` of it lives; the
-    // `Registration` has one, and `revoke` lets go of it only after the buffers are unregistered.
+    // SAFETY: *valid until unregistered*: it is a whole buffer of `arena`, which stays mapped as long as an `Arc` of it
+    // lives; the `Registration` has one, and `revoke` lets go of it only after the buffers are unregistered.
     unsafe { submitter.register_buffers_update(offset, &[whole(arena, index)], None) }
 }
 

@@ -7,10 +7,10 @@ use std::thread::JoinHandle;
 use parking_lot::{Condvar, Mutex};
 use ring_alloc::Arena;
 
+use crate::backend::{Attempt, Backend, Completion, Job, Request};
+use crate::completion_queue::CompletionQueue;
 use crate::file::LogFile;
-use crate::mailbox::Mailbox;
-use crate::quiet;
-use crate::seam::{Attempt, Backend, Completion, Job, Request};
+use crate::thread;
 use crate::{Registered, Wait, event};
 
 /// Writes that can be at the device at once. A log is one stream: more threads only wait for each other.
@@ -27,7 +27,7 @@ struct Shared {
     file: Arc<LogFile>,
     work: Mutex<Work>,
     arrived: Condvar,
-    mailbox: Mailbox,
+    completions: CompletionQueue,
 }
 
 #[derive(Debug, Default)]
@@ -40,7 +40,8 @@ struct Work {
 
 impl Positioned {
     pub(crate) fn new(file: Arc<LogFile>) -> Self {
-        let shared = Shared { file, work: Mutex::default(), arrived: Condvar::new(), mailbox: Mailbox::default() };
+        let shared =
+            Shared { file, work: Mutex::default(), arrived: Condvar::new(), completions: CompletionQueue::default() };
         Self { shared: Arc::new(shared), threads: Mutex::default() }
     }
 
@@ -49,7 +50,7 @@ impl Positioned {
         let mut threads = self.threads.lock();
         if threads.len() < MAX_THREADS {
             let shared = Arc::clone(&self.shared);
-            match quiet::spawn("ring-io", move || shared.run()) {
+            match thread::spawn("ring-io", move || shared.run()) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
                     let running = threads.len();
@@ -67,7 +68,7 @@ impl Backend for Positioned {
     }
 
     fn submit(&self, job: Job) {
-        self.shared.mailbox.announce();
+        self.shared.completions.expect_one_more();
         let crowded = {
             let mut work = self.shared.work.lock();
             work.queue.push_back(job);
@@ -87,11 +88,11 @@ impl Backend for Positioned {
     }
 
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
-        self.shared.mailbox.reap(wait, completed);
+        self.shared.completions.reap(wait, completed);
     }
 
     fn interrupt(&self) {
-        self.shared.mailbox.interrupt();
+        self.shared.completions.interrupt();
     }
 }
 
@@ -132,7 +133,7 @@ impl Shared {
 
     fn carry_out(&self, job: Job) {
         let result = self.file.carry_out(&job);
-        self.mailbox.deliver((job, result));
+        self.completions.push((job, result));
     }
 }
 

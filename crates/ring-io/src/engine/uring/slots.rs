@@ -2,7 +2,7 @@
 
 use core::mem;
 
-use crate::seam::Job;
+use crate::backend::Job;
 
 /// A fixed number of slots. What is in one when the slots are dropped is leaked, for the kernel may be reading it.
 #[derive(Debug)]

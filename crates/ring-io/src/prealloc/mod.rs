@@ -1,11 +1,12 @@
 //! Space prepared ahead of the log, so that a durable write finds blocks that the file system has written before.
 //!
-//! A durable write that extends the file, or is the first in an allocated block, takes the file system's journal along; one that
-//! overwrites a block does not, which is a third to a half of its time. So while small durable writes come, blocks of
-//! [marks](crate::mark) are written behind the log, as ordinary writes of the queue, one at a time, which nobody waits for:
+//! A durable write that extends the file, or is the first in an allocated block, takes the file system's journal along;
+//! one that overwrites a block does not, which is a third to a half of its time. So while small durable writes come,
+//! blocks of [markers](crate::prealloc::marker) are written behind the log, as ordinary writes of the queue, one at a
+//! time, for which no caller waits:
 //!
 //! ```text
-//!  floor               reach                     end = the file's
+//!  base            submitted_end                 end = the file's
 //!    ├───────────────────┼─────────────────────────┤
 //!    │ the log, written  │ prepared │ in flight    │
 //!    │ by this queue     │          │ (at most 1)  │
@@ -13,10 +14,11 @@
 //!                        ├── at most `lead` bytes ─┤
 //! ```
 //!
-//! The marks carry a [key](crate::mark), which a queue draws for itself when it is about to prepare, unless the file
-//! ends with marks under the one that it has. The first mark is written when the key is [settled](crate::settle).
+//! The markers carry a [key](crate::prealloc::marker), which a queue draws for itself when it is about to prepare,
+//! unless the file ends with markers under the one that it has. The first marker is written when the key is
+//! [settled](crate::prealloc::settle).
 //!
-//! A write of the log may hold a block that *is* a mark under the file's key, in its place. Before it goes to the
+//! A write of the log may hold a block that *is* a marker under the file's key, in its place. Before it goes to the
 //! device the key is removed, and preparing ends. Whatever flush acknowledges that payload begins later, and so takes
 //! the removal along; by then all of the file is log, also after a power cut.
 //!
@@ -24,7 +26,12 @@
 //! file system noted of them, which it would have to wait for in any case. So preparing cannot take the error of
 //! another write away from a sync.
 //!
-//! A write of the log never goes to the device while a preparing one to the same blocks is there: it is kept until that has ended.
+//! A write of the log never goes to the device while a preparing one to the same blocks is there: it is kept until that
+//! has ended.
+
+mod chunk;
+pub(crate) mod marker;
+pub(crate) mod settle;
 
 use core::mem;
 use core::ops::Range;
@@ -32,15 +39,15 @@ use core::ops::Range;
 use ring_alloc::{BLOCK, Frozen, round_down};
 use rustix::io::Errno;
 
-use crate::mark::{Ending, Key};
-use crate::seam::Request;
-use crate::{QuikIO, chunk, event};
+use crate::backend::Request;
+use crate::prealloc::marker::{Ending, Key};
+use crate::{QuikIO, event};
 
-/// What is prepared ahead at most, if nothing else is said. Measured: more gains nothing, and this is one more megabyte than is used
-/// up during the slowest preparing write that was seen.
+/// What is prepared ahead at most, if nothing else is said. Measured: more gains nothing, and this is one more megabyte
+/// than is used up during the slowest preallocating write that was seen.
 pub(crate) const DEFAULT_LIMIT: u64 = 8 << 20;
 
-/// A durable write of more bytes gains less by prepared space than preparing it costs.
+/// A durable write of more bytes gains less by preallocated space than preparing it costs.
 const SMALL: u64 = 64 << 10;
 
 /// Small durable writes in a row, before anything is prepared.
@@ -49,7 +56,7 @@ const PATIENCE: u32 = 4;
 /// What is prepared ahead before much has been committed.
 const FIRST_LEAD: u64 = 256 << 10;
 
-/// Bytes of the largest preparing write: about a millisecond of the device's time.
+/// Bytes of the largest preallocating write: about a millisecond of the device's time.
 const CHUNK: usize = 2 << 20;
 
 /// The most small durable writes in a row that are waited for, while the kernel has no worker for a preparing one.
@@ -57,20 +64,20 @@ const MAX_PATIENCE: u32 = 1 << 16;
 
 /// The end of the file, as the writer of the log knows it.
 #[derive(Debug)]
-pub(crate) struct Space {
+pub(crate) struct Preallocation {
     /// The file's, as this queue has found or set it.
     key: Result<Option<Key>, Errno>,
-    /// Whether it is for the marks of this queue.
+    /// Whether it is for the markers of this queue.
     is_own: bool,
     /// Bytes to be ahead at most.
     limit: u64,
     /// Where the log ended when the queue came.
-    floor: u64,
+    base: u64,
     /// Where the furthest write ends that has been submitted.
-    reach: u64,
-    /// Where prepared space ends, with what is being prepared.
+    submitted_end: u64,
+    /// Where preallocated space ends, with what is being prepared.
     end: u64,
-    /// Where the furthest preparing write ends that was tried.
+    /// Where the furthest preallocating write ends that was tried.
     tried: u64,
     /// Bytes of small durable writes, since the log last overtook what was prepared.
     committed: u64,
@@ -80,12 +87,12 @@ pub(crate) struct Space {
     patience: u32,
     /// Lent to the device, which prepares this range.
     in_flight: Option<Range<u64>>,
-    /// Writes of the log that a preparing write is in the way of.
+    /// Writes of the log that a preallocating write is in the way of.
     kept: Vec<Request>,
     stopped: bool,
 }
 
-/// How a preparing write has ended.
+/// How a preallocating write has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Prepared {
     /// The space is there.
@@ -96,7 +103,7 @@ pub(crate) enum Prepared {
     No,
 }
 
-impl Space {
+impl Preallocation {
     pub(crate) fn new(limit: u64, ending: Ending) -> Self {
         // Whatever the file holds has been written before, also if it is not marked.
         let (end, tried) = (round_down(ending.file), if ending.is_prepared() { ending.file } else { 0 });
@@ -104,8 +111,8 @@ impl Space {
             key: ending.key,
             is_own: ending.is_prepared(),
             limit,
-            floor: ending.log,
-            reach: 0,
+            base: ending.log,
+            submitted_end: 0,
             end,
             tried,
             committed: 0,
@@ -117,9 +124,10 @@ impl Space {
         }
     }
 
-    /// A write of the log is about to go to the device. Answers whether it may: not while something is being prepared in its place.
+    /// A write of the log is about to go to the device. Answers whether it may: not while something is being prepared
+    /// in its place.
     #[must_use]
-    pub(crate) fn admit(&mut self, io: &QuikIO, request: &Request, durable: bool) -> bool {
+    pub(crate) fn begin_write(&mut self, io: &QuikIO, request: &Request, durable: bool) -> bool {
         let range = &request.range();
         if durable && range.end - range.start <= SMALL {
             self.streak = self.streak.saturating_add(1);
@@ -127,14 +135,14 @@ impl Space {
         } else {
             self.streak = 0;
         }
-        self.reach = self.reach.max(range.end);
+        self.submitted_end = self.submitted_end.max(range.end);
         if self.streak + 1 >= PATIENCE && !self.is_own && !self.stopped {
             self.draw_key(io);
         }
         self.is_free(range)
     }
 
-    /// In time for the flush of this durable write to settle it, and the next one to be followed by marks.
+    /// In time for the flush of this durable write to settle it, and the next one to be followed by markers.
     fn draw_key(&mut self, io: &QuikIO) {
         let key = Key::random().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
         match key.and_then(|key| io.set_key(Some(key)).map(|()| key)) {
@@ -151,7 +159,7 @@ impl Space {
         self.key
     }
 
-    /// A write of the log that is about to go to the device holds what would be prepared space under the key.
+    /// A write of the log that is about to go to the device holds what would be preallocated space under the key.
     pub(crate) fn give_up_key(&mut self, io: &QuikIO) -> Result<(), Errno> {
         (self.key, self.is_own, self.stopped) = (Ok(None), false, true);
         io.set_key(None)
@@ -162,7 +170,7 @@ impl Space {
         !self.in_flight.as_ref().is_some_and(|chunk| chunk.start < range.end && range.start < chunk.end)
     }
 
-    /// Keeps a write that was not admitted, until [`done`](Self::done).
+    /// Keeps a write that may not begin, until [`done`](Self::done).
     pub(crate) fn keep(&mut self, request: Request) {
         self.kept.push(request);
     }
@@ -171,11 +179,11 @@ impl Space {
         self.in_flight.is_some()
     }
 
-    /// The next preparing write, if it is time for one.
+    /// The next preallocating write, if it is time for one.
     #[must_use]
     pub(crate) fn next(&mut self, io: &QuikIO) -> Option<Request> {
         let (Ok(Some(key)), true) = (self.key, self.is_own && io.is_key_settled()) else { return None };
-        let ahead = self.end.saturating_sub(self.reach);
+        let ahead = self.end.saturating_sub(self.submitted_end);
         if self.stopped || self.is_preparing() || self.streak < if ahead == 0 { self.patience } else { 1 } {
             return None;
         }
@@ -187,15 +195,15 @@ impl Space {
         if ahead >= lead / 2 {
             return None;
         }
-        let start = self.end.max(self.reach);
+        let start = self.end.max(self.submitted_end);
         let len = round_down(lead / 2).min(CHUNK as u64).min(round_down(file_size_limit().saturating_sub(start)));
         if len == 0 {
             return self.stop();
         }
         let Some(mut buffer) = chunk::borrow(len as usize) else { return self.stop() };
-        key.mark(&mut buffer[..len as usize], start);
-        let reach = self.reach;
-        event!(TRACE, start, len, reach, "preparing");
+        key.write_markers(&mut buffer[..len as usize], start);
+        let log_end = self.submitted_end;
+        event!(TRACE, start, len, log_end, "preparing");
         self.end = start + len;
         self.tried = self.tried.max(self.end);
         self.in_flight = Some(start..self.end);
@@ -209,7 +217,7 @@ impl Space {
         None
     }
 
-    /// The preparing write has ended. Answers what was kept, which may go to the device now.
+    /// The preallocating write has ended. Answers what was kept, which may go to the device now.
     #[must_use]
     pub(crate) fn done(&mut self, bytes: Frozen, outcome: Prepared) -> Vec<Request> {
         let range = self.in_flight.take().unwrap_or(self.end..self.end);
@@ -229,20 +237,22 @@ impl Space {
         mem::take(&mut self.kept)
     }
 
-    /// What to cut off the file, whose length is `len`, now that nobody writes: where to, if it ends with prepared space.
+    /// What to cut off the file, whose length is `len`, once all writes have ended: where to, if it ends with
+    /// preallocated space.
     pub(crate) fn surplus(&self, len: u64) -> Option<u64> {
-        let log = self.reach.max(self.floor);
-        // Longer than anything that was prepared: somebody else has written there.
+        let log = self.submitted_end.max(self.base);
+        // Longer than anything that was prepared: another program has written there.
         (log < len && len <= self.tried).then_some(log)
     }
 
-    /// Whether the file, of this length, has a key and no more prepared space that it would be for.
+    /// Whether the file, of this length, has a key and no more preallocated space that it would be for.
     pub(crate) fn has_idle_key(&self, len: u64) -> bool {
-        matches!(self.key, Ok(Some(_))) && len <= self.reach.max(self.floor)
+        matches!(self.key, Ok(Some(_))) && len <= self.submitted_end.max(self.base)
     }
 }
 
-/// Beyond this many bytes of a file the kernel not only refuses a write, but sends `SIGXFSZ`: no place to go without need.
+/// Beyond this many bytes of a file the kernel not only refuses a write, but sends `SIGXFSZ`: no place to go without
+/// need.
 fn file_size_limit() -> u64 {
     rustix::process::getrlimit(rustix::process::Resource::Fsize).current.unwrap_or(u64::MAX)
 }

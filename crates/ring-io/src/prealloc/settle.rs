@@ -1,4 +1,4 @@
-//! Whether the key of a file's marks is on stable storage as it is now.
+//! Whether the key of a file's markers is on stable storage as it is now.
 //!
 //! A key is set or removed by a call that only changes the kernel's memory, and flushes of the log's bytes need not
 //! take that along. So while a change is unsettled, each flush that begins is a *whole* one, of the file's bytes and of
@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 pub(crate) enum Scope {
     /// The bytes, and what is needed to find them.
     Data,
-    /// Also the key of the marks, after so many changes.
+    /// Also the key of the markers, after so many changes.
     Whole(u64),
 }
 

@@ -1,15 +1,17 @@
-//! Threads of a library, which leave the process's signals to the process.
+//! Threads of the library, which leave signals to the threads of the process.
 
 use std::io;
 use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
-/// What a thread brings upon itself. Blocked, these would only be seen by no handler; the last is how the kernel announces `EFBIG`.
+/// What a thread brings upon itself. Blocked, these would only be seen by no handler; the last is how the kernel
+/// announces `EFBIG`.
 const OWN: [Signal; 7] =
     [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGTRAP, Signal::SIGSYS, Signal::SIGXFSZ];
 
-/// Starts a thread in which no handler of the process runs: signals to the process go to its own threads, as if this one were not there.
+/// Starts a thread in which no handler of the process runs: signals to the process go to its own threads, as if this
+/// one were not there.
 ///
 /// # Errors
 ///
@@ -32,7 +34,7 @@ mod tests {
     #[test]
     fn a_thread_of_ours_takes_no_signal_of_the_process_and_the_one_that_starts_it_keeps_its_own() {
         let before = SigSet::thread_get_mask().expect("a mask");
-        let inside = spawn("quiet", || SigSet::thread_get_mask().expect("a mask")).expect("a thread");
+        let inside = spawn("masked", || SigSet::thread_get_mask().expect("a mask")).expect("a thread");
         let inside = inside.join().expect("no panic");
         for signal in Signal::iterator().filter(|signal| ![Signal::SIGKILL, Signal::SIGSTOP].contains(signal)) {
             assert_eq!(inside.contains(signal), !OWN.contains(&signal), "{signal}");

@@ -8,11 +8,11 @@
 //! The lock is held to move jobs between the queues, never across a system call. In flight are at most as many jobs as
 //! the submission queue has entries, so neither queue can overflow; the backlog takes the rest.
 //!
-//! An entry that the kernel did not take (`EAGAIN`, `EBUSY`, `EINTR`) stays in the submission queue, and the next call offers
-//! it again. It is never pushed twice.
+//! An entry that the kernel did not take (`EAGAIN`, `EBUSY`, `EINTR`) stays in the submission queue, and the next call
+//! offers it again. It is never pushed twice.
 //!
-//! What would block the submitting thread goes to one of the kernel's workers, and comes back cancelled if there is no task to be had for
-//! one; or if its thread has exited before. Then the thread that reaps carries it out.
+//! What would block the submitting thread goes to one of the kernel's workers, and comes back cancelled if there is no
+//! task to be had for one; or if its thread has exited before. Then the thread that reaps carries it out.
 
 mod registration;
 mod setup;
@@ -39,11 +39,11 @@ use rustix::io::Errno;
 use self::registration::Registration;
 pub(crate) use self::setup::Submitter;
 use self::slots::Slots;
+use crate::backend::{Attempt, Backend, Completion, Job, Request};
 use crate::file::LogFile;
 use crate::fork::Process;
+use crate::prealloc::settle::Scope;
 use crate::retry::{MAX_STALLS, pause};
-use crate::seam::{Attempt, Backend, Completion, Job, Request};
-use crate::settle::Scope;
 use crate::{Registered, Wait, event};
 
 /// What the operation is called that does nothing but end a wait.
@@ -61,7 +61,7 @@ pub(crate) struct Uring {
     process: Process,
 }
 
-/// The user-space half. Whoever has it locked may touch the two queues shared with the kernel.
+/// The user-space half. Its lock also protects the two queues shared with the kernel.
 #[derive(Debug)]
 struct Queues {
     /// Not yet pushed.
@@ -87,8 +87,8 @@ impl Uring {
         Ok(Self { ring, queues, given_up, file, cancels_only_unbegun, process })
     }
 
-    /// Whether this is a forked child, which does not have the ring's memory. The callers have compared the process; but a subscriber of events
-    /// that they have called since may have forked.
+    /// Whether this is a forked child, which does not have the ring's memory. The callers have compared the process;
+    /// but a subscriber of events that they have called since may have forked.
     fn is_inherited(&self) -> bool {
         !self.process.is_here()
     }
@@ -111,9 +111,9 @@ impl Uring {
         {
             let (slot, job) = slots.put(job);
             let entry = self.entry(job, registration.as_ref()).user_data(slot as u64);
-            // SAFETY: *valid until completed*: the entry of a write points into its request's bytes, which stay mapped and unwritten
-            // while the request lives; it lives in its slot until the completion is taken from the queue, or is leaked. The
-            // descriptor belongs to `self.file`, which outlives the ring.
+            // SAFETY: *valid until completed*: the entry of a write points into its request's bytes, which stay mapped
+            // and unwritten while the request lives; it lives in its slot until the completion is taken from the queue,
+            // or is leaked. The descriptor belongs to `self.file`, which outlives the ring.
             let pushed = unsafe { submission.push(&entry) };
             pushed.expect("as many entries as slots");
         }
@@ -182,8 +182,8 @@ impl Uring {
         entry.flags(flags)
     }
 
-    /// Moves completions from their queue to `completed`, and refills the submission queue. An interrupt is for whoever waits and has
-    /// nothing else to return with; until there is somebody, it stays.
+    /// Moves completions from their queue to `completed`, and refills the submission queue. An interrupt is for a
+    /// thread that waits and has nothing else to return with; until there is one, it stays.
     fn collect(&self, waits: bool, completed: &mut Vec<Completion>) -> Progress {
         let queues = &mut *self.queues.lock();
         if let Some(errno) = queues.broken {
@@ -231,13 +231,14 @@ impl Uring {
 
     /// Whether this thread may and should do what io_uring came back from with `errno`.
     ///
-    /// The kernel completes a request with `ECANCELED` by itself only where it takes it out of a worker's queue, or refuses to put it there
-    /// (`io_wq_enqueue`, `io_wq_submit_work`, `io_queue_iowq`). A sync gets there without having been tried. A write was
-    /// tried so far as that was possible without blocking: some of its bytes may be in the file, but had its own sync failed, that errno
-    /// would be here. So both may be done from the beginning, as long as no `ECANCELED` comes from the file system. For a plain write
-    /// it would not matter, nor does `EAGAIN`, which older kernels let through from the try. But `EAGAIN` of a sync is the file system's.
+    /// The kernel completes a request with `ECANCELED` by itself only where it takes it out of a worker's queue, or
+    /// refuses to put it there (`io_wq_enqueue`, `io_wq_submit_work`, `io_queue_iowq`). A sync gets there without
+    /// having been tried. A write was tried so far as that was possible without blocking: some of its bytes may be in
+    /// the file, but had its own sync failed, that errno would be here. So both may be done from the beginning, as long
+    /// as no `ECANCELED` comes from the file system. For a plain write it would not matter, nor does `EAGAIN`, which
+    /// older kernels let through from the try. But `EAGAIN` of a sync is the file system's.
     ///
-    /// A preparing write is not worth a thread's time.
+    /// A preallocating write is not worth a thread's time.
     fn is_ours(&self, job: &Job, errno: Errno) -> bool {
         match (job, errno) {
             (Job::Write(request), _) if request.preparing => false,
@@ -247,8 +248,9 @@ impl Uring {
         }
     }
 
-    /// Answers for everything in flight, because the kernel no longer does; what it may still be reading is never unmapped.
-    /// It may also still carry out the writes, even those that it has not fetched, for another thread may be entering the kernel.
+    /// Answers for everything in flight, because the kernel no longer does; what it may still be reading is never
+    /// unmapped. It may also still carry out the writes, even those that it has not fetched, for another thread may be
+    /// entering the kernel.
     fn give_up(&self, errno: Errno, completed: &mut Vec<Completion>) {
         event!(ERROR, %errno, "io_uring_enter fails for good: everything in flight fails with it");
         let mut queues = self.queues.lock();

@@ -1,4 +1,4 @@
-//! The seam between what the crate promises and what an engine does: jobs in, raw completions out.
+//! The backend of a `QuikIO`: what an engine, and what a storage has to do. Jobs go in, raw completions come out.
 
 use core::fmt::Debug;
 use core::ops::Range;
@@ -9,22 +9,23 @@ use ring_alloc::{Arena, Frozen};
 use rustix::io::Errno;
 
 use crate::lock::WriterLock;
-use crate::mark::Key;
-use crate::settle::Scope;
+use crate::prealloc::marker::Key;
+use crate::prealloc::settle::Scope;
 use crate::{FileError, Registered, Wait};
 
-/// One write on its way. It owns the bytes, so whoever holds the request decides how long they stay in place.
+/// One write in flight. It owns the bytes: they stay in place as long as the request lives.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) token: u64,
     pub(crate) bytes: Frozen,
     /// Where in the file `bytes` begin.
     pub(crate) offset: u64,
-    /// Whether what is written is to be on stable storage when the request comes back; each attempt by itself, the last as the first.
+    /// Whether what is written is to be on stable storage when the request comes back; each attempt by itself, the last
+    /// as the first.
     pub(crate) durable: bool,
     /// What is put on stable storage with it, if it is durable.
     pub(crate) scope: Scope,
-    /// Whether it is the queue's own, and writes prepared space.
+    /// Whether it is the queue's own, and writes preallocated space.
     pub(crate) preparing: bool,
     /// How many of `bytes` are in the file already: whole blocks, unless the device stops inside of one over and over.
     pub(crate) done: usize,
@@ -117,7 +118,8 @@ pub(crate) trait Backend: Debug + Send + Sync {
     /// Appends completions, waiting as `wait` says. One thread at a time: the queue sees to that.
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>);
 
-    /// Whether a write came back with an error though the device may still carry it out. Lasting; nothing is written from then on.
+    /// Whether a write came back with an error though the device may still carry it out. Lasting; nothing is written
+    /// from then on.
     fn has_given_up(&self) -> bool {
         false
     }
@@ -134,11 +136,11 @@ pub(crate) trait Storage: Debug + Send + Sync {
     /// Bytes it holds now.
     fn len(&self) -> Result<u64, FileError>;
 
-    /// Makes the caller the only one who writes to it.
+    /// Makes the caller the only writer.
     fn lock(&self) -> Result<WriterLock, FileError>;
 
     /// A write may begin at each multiple of this many bytes; at most 4096.
-    fn granule(&self) -> usize;
+    fn logical_block_size(&self) -> usize;
 
     fn is_direct(&self) -> bool;
 
@@ -153,7 +155,7 @@ pub(crate) trait Storage: Debug + Send + Sync {
     /// Cuts off what is beyond `len` bytes.
     fn cut(&self, len: u64) -> Result<(), Errno>;
 
-    /// The key of its marks, which is kept where no write of bytes reaches it; `None`: it has none, or no place for
+    /// The key of its markers, which is kept where no write of bytes reaches it; `None`: it has none, or no place for
     /// one.
     fn key(&self) -> Result<Option<Key>, Errno>;
 

@@ -1,4 +1,4 @@
-//! The marks of prepared space, and how the end of a log is found before them in a file that was not closed.
+//! The markers of preallocated space, and how the end of a log is found before them in a file that was not closed.
 //!
 //! ```text
 //!   0               16              32         40                     4096        ┌───────────────────────────────┐
@@ -8,15 +8,15 @@
 //!  └───────────────┴───────────────┴──────────┴──────────────────────────┘        └───────────────────────────────┘
 //! ```
 //!
-//! A block is prepared space only if all of its 4096 bytes are as they must be, under the key that the file has in its
-//! attribute. Everything else is log: zeros, a block that was torn in the middle of a write, a mark under any other
-//! key, and the whole file if it has no key. There is no checksum, since there is no byte that it would add to what is
-//! compared.
+//! A block is preallocated space only if all of its 4096 bytes are as they must be, under the key that the file has in
+//! its attribute. Everything else is log: zeros, a block that was torn in the middle of a write, a marker under any
+//! other key, and the whole file if it has no key. There is no checksum, since there is no byte that it would add to
+//! what is compared.
 //!
-//! The attribute is where no payload can be, so a payload is a mark only if it was made from the key, or is a mark that
-//! was read and is appended at its own address. [`imitates`] finds such a block in each write before it goes out, and
-//! the queue then [removes the key](crate::space): no acknowledged block ever is a mark under the key that its file
-//! has.
+//! The attribute is where no payload can be, so a payload is a marker only if it was made from the key, or is a marker
+//! that was read and is appended at its own address. [`imitates`] finds such a block in each write before it goes out,
+//! and the queue then [removes the key](crate::prealloc): no acknowledged block ever is a marker under the key that its
+//! file has.
 
 use std::io;
 
@@ -24,12 +24,12 @@ use ring_alloc::{BLOCK, is_aligned, round_up};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::rand::GetRandomFlags;
 
-use crate::seam::Storage;
+use crate::backend::Storage;
 use crate::{FileError, event};
 
 const MAGIC: [u8; 16] = *b"ring-io free\0\0\0\0";
 
-/// Bytes of a mark that are not zero.
+/// Bytes of a marker that are not zero.
 const HEAD: usize = 40;
 
 /// The rest.
@@ -38,7 +38,7 @@ static ZEROS: [u8; BLOCK - HEAD] = [0; BLOCK - HEAD];
 /// What is read at a time on the way back.
 const PIECE: usize = 1 << 20;
 
-/// What the marks of one file share.
+/// What the markers of one file share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key([u8; Self::LEN]);
 
@@ -55,7 +55,7 @@ impl Key {
         Ok(Self(key))
     }
 
-    /// An attribute of any other length is none of ours: then the file has no marks.
+    /// An attribute of any other length is none of ours: then the file has no markers.
     pub(crate) fn from_attribute(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
@@ -64,8 +64,8 @@ impl Key {
         self.0
     }
 
-    /// Makes marks of `blocks`, whose first will lie at `address`. They are zeros, or were marks.
-    pub(crate) fn mark(self, blocks: &mut [u8], address: u64) {
+    /// Makes markers of `blocks`, whose first will lie at `address`. They are zeros, or were markers.
+    pub(crate) fn write_markers(self, blocks: &mut [u8], address: u64) {
         for (block, address) in blocks.chunks_exact_mut(BLOCK).zip((address..).step_by(BLOCK)) {
             block[..16].copy_from_slice(&MAGIC);
             block[16..32].copy_from_slice(&self.0);
@@ -73,7 +73,8 @@ impl Key {
         }
     }
 
-    /// Whether `block`, from `address`, is a mark with this key. The key first: each block of each write is looked at.
+    /// Whether `block`, from `address`, is a marker with this key. The key first: each block of each write is looked
+    /// at.
     fn is_on(self, block: &[u8], address: u64) -> bool {
         block[16..32] == self.0
             && block[..16] == MAGIC
@@ -81,7 +82,7 @@ impl Key {
             && block[HEAD..] == ZEROS
     }
 
-    /// That of the mark that `block` may be.
+    /// That of the marker that `block` may be.
     fn within(block: &[u8]) -> Self {
         Self(block[16..32].try_into().expect("16 bytes"))
     }
@@ -93,8 +94,8 @@ impl From<[u8; Key::LEN]> for Key {
     }
 }
 
-/// Whether one of these blocks, the first from `address`, is prepared space for a reader of a file with this key. Where
-/// the key cannot be read, another reader may be able to, so any key counts.
+/// Whether one of these blocks, the first from `address`, is preallocated space for a reader of a file with this key.
+/// Where the key cannot be read, another reader may be able to, so any key counts.
 pub(crate) fn imitates(key: Result<Option<Key>, Errno>, blocks: &[u8], address: u64) -> bool {
     if key == Ok(None) {
         return false;
@@ -106,31 +107,32 @@ pub(crate) fn imitates(key: Result<Option<Key>, Errno>, blocks: &[u8], address: 
     })
 }
 
-/// How a file ends: with the log, or with prepared space behind it.
+/// How a file ends: with the log, or with preallocated space behind it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ending {
     /// Where the log ends, a multiple of 4096.
     pub(crate) log: u64,
     /// Where the file ends.
     pub(crate) file: u64,
-    /// Under which marks are found.
+    /// Under which markers are found.
     pub(crate) key: Result<Option<Key>, Errno>,
 }
 
 impl Ending {
-    /// Looks at the last block, and goes back from there only over prepared space. What cannot be read is not taken for free.
+    /// Looks at the last block, and goes back from there only over preallocated space. What cannot be read is not taken
+    /// for free.
     pub(crate) fn of(storage: &dyn Storage) -> Result<Self, FileError> {
         loop {
             let key = storage.key();
             let ending = Self::under(key, storage)?;
-            // A payload that is a mark comes into a file only when the key is gone from it.
+            // A payload that is a marker comes into a file only when the key is gone from it.
             if !ending.is_prepared() || storage.key() == key {
                 return Ok(ending);
             }
         }
     }
 
-    /// Whether there is prepared space behind the log.
+    /// Whether there is preallocated space behind the log.
     pub(crate) fn is_prepared(&self) -> bool {
         self.log < self.file
     }
@@ -143,17 +145,17 @@ impl Ending {
             Ok(Some(key)) if is_aligned(file) => {
                 ending.log = walk_back(storage, file, key);
                 if ending.is_prepared() {
-                    event!(DEBUG, log = ending.log, file, "the file ends with prepared space");
+                    event!(DEBUG, log = ending.log, file, "the file ends with preallocated space");
                 }
             }
             Ok(Some(_)) => {}
-            Err(errno) => event!(WARN, %errno, "the key of prepared space cannot be read: all of the file is log"),
+            Err(errno) => event!(WARN, %errno, "the key of preallocated space cannot be read: all of the file is log"),
         }
         Ok(ending)
     }
 }
 
-/// Where the marks with this `key` begin that reach to `end`. Most files have none: it looks at the last block by
+/// Where the markers with this `key` begin that reach to `end`. Most files have none: it looks at the last block by
 /// itself.
 fn walk_back(storage: &dyn Storage, mut end: u64, key: Key) -> u64 {
     let mut bytes = vec![0; BLOCK];
@@ -188,7 +190,7 @@ mod tests {
 
     use super::*;
     use crate::lock::WriterLock;
-    use crate::settle::Scope;
+    use crate::prealloc::settle::Scope;
     use crate::{MemoryDevice, QuikIO};
 
     const AT: u64 = 7 * BLOCK as u64;
@@ -203,7 +205,7 @@ mod tests {
         assert_ne!(key, other);
         let mut block = [0; BLOCK];
         assert!(!key.is_on(&block, AT), "zeros are data");
-        key.mark(&mut block, AT);
+        key.write_markers(&mut block, AT);
         assert!(key.is_on(&block, AT) && !other.is_on(&block, AT) && !key.is_on(&block, AT + BLOCK as u64));
         for byte in 0..BLOCK {
             block[byte] ^= 0x10;
@@ -216,7 +218,7 @@ mod tests {
     fn a_torn_write_over_a_mark_is_data_wherever_it_was_torn() {
         let key = key();
         let mut old = [0; BLOCK];
-        key.mark(&mut old, 0);
+        key.write_markers(&mut old, 0);
         let new: Vec<u8> = (0..BLOCK).map(|byte| byte as u8 | 1).collect();
         for sectors in 1..1 << (BLOCK / 512) {
             let mut torn = old;
@@ -232,9 +234,9 @@ mod tests {
         let (key, other) = (key(), key());
         for place in 0..3 {
             let mut blocks = vec![0xFF; 3 * BLOCK];
-            let mark = &mut blocks[place * BLOCK..][..BLOCK];
-            mark.fill(0);
-            key.mark(mark, AT + (place * BLOCK) as u64);
+            let marker = &mut blocks[place * BLOCK..][..BLOCK];
+            marker.fill(0);
+            key.write_markers(marker, AT + (place * BLOCK) as u64);
             let outcome = |key| imitates(key, &blocks, AT);
             assert_eq!(
                 [outcome(Ok(Some(key))), outcome(Err(Errno::ACCESS)), outcome(Ok(Some(other))), outcome(Ok(None))],
@@ -245,7 +247,7 @@ mod tests {
         }
     }
 
-    /// A file whose writer removes the key, and appends what was a mark under it, while a reader looks for the end.
+    /// A file whose writer removes the key, and appends what was a marker under it, while a reader looks for the end.
     #[derive(Debug)]
     struct Overtaken(MemoryDevice);
 
@@ -275,8 +277,8 @@ mod tests {
             self.0.lock()
         }
 
-        fn granule(&self) -> usize {
-            self.0.granule()
+        fn logical_block_size(&self) -> usize {
+            self.0.logical_block_size()
         }
 
         fn is_direct(&self) -> bool {
@@ -307,7 +309,7 @@ mod tests {
         let queue = Arc::new(io).attach(&arena).expect("the only queue");
         let key = key();
         let mut buffer = Buffer::zeroed(2 * BLOCK).expect("a buffer");
-        key.mark(&mut buffer, 0);
+        key.write_markers(&mut buffer, 0);
         assert!(queue.write_durable_now(0, buffer.freeze(2 * BLOCK), 0).durable);
         MemoryDevice::set_key(&device, Some(key.bytes()));
         assert_eq!(Ending::of(&device).map(|ending| ending.log), Ok(0));

@@ -1,12 +1,13 @@
-//! The memory for preparing writes: one piece for the whole process, since most rings prepare nothing most of the time.
+//! The memory for preallocating writes: one piece for the whole process, since most rings prepare nothing most of the
+//! time.
 //!
-//! Two that prepare at once have a piece each; the larger one is kept afterwards. No thread waits for the lock: memory of its own does as
-//! well, and in a forked child a thread that does not exist there may hold it.
+//! Two that prepare at once have a piece each; the larger one is kept afterwards. No thread waits for the lock: memory
+//! of its own does as well, and in a forked child a thread that does not exist there may hold it.
 
 use parking_lot::Mutex;
 use ring_alloc::{Buffer, Frozen};
 
-/// Zeros or marks, of any log.
+/// Zeros or markers, of any log.
 static SPARE: Mutex<Option<Buffer>> = Mutex::new(None);
 
 /// At least `len` bytes.

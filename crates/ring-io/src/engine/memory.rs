@@ -10,11 +10,11 @@ use parking_lot::Mutex;
 use ring_alloc::Arena;
 use rustix::io::Errno;
 
+use crate::backend::{Attempt, Backend, Completion, Job, Request, Storage};
+use crate::completion_queue::CompletionQueue;
 use crate::lock::{Identity, WriterLock};
-use crate::mailbox::Mailbox;
-use crate::mark::Key;
-use crate::seam::{Attempt, Backend, Completion, Job, Request, Storage};
-use crate::settle::Scope;
+use crate::prealloc::marker::Key;
+use crate::prealloc::settle::Scope;
 use crate::watch::Watcher;
 use crate::{DeviceEvent, FileError, QuikIOBuilder, Registered, Wait};
 
@@ -24,10 +24,11 @@ const MAX_LEN: u64 = 1 << 32;
 /// A write can begin at each multiple of this many bytes, as on most disks.
 const SECTOR: usize = 512;
 
-/// The remote control of a device in memory. Made by [`QuikIO::in_memory`](crate::QuikIO::in_memory); clones control the same device.
+/// The remote control of a device in memory. Made by [`QuikIO::in_memory`](crate::QuikIO::in_memory); clones control
+/// the same device.
 ///
-/// Unless told otherwise, the device completes each write at once, in order of arrival, and each sync. A write that goes out again,
-/// because it came back short or was put off, arrives again.
+/// By default, the device completes each write at once, in order of arrival, and each sync. A write that goes out
+/// again, because it came back short or was put off, arrives again.
 #[derive(Clone, Debug)]
 pub struct MemoryDevice {
     shared: Arc<Shared>,
@@ -36,7 +37,7 @@ pub struct MemoryDevice {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    mailbox: Arc<Mailbox>,
+    completions: Arc<CompletionQueue>,
 }
 
 #[derive(Debug, Default)]
@@ -53,13 +54,13 @@ struct State {
     faults: BTreeMap<usize, Fault>,
     sync_fault: Option<Errno>,
     syncs: usize,
-    /// The key of the marks, as it is and as it is on stable storage.
+    /// The key of the markers, as it is and as it is on stable storage.
     key: Keyed,
     synced_key: Keyed,
     key_fault: Option<Errno>,
     /// Decides when what is held completes, if the device does so by itself.
     chance: Option<Chance>,
-    /// Whether somebody waits in `reap`, who may be the one whom all others rely on.
+    /// Whether a thread waits in `reap`; other threads may rely on it to hand completions on.
     reaping: bool,
     watcher: Watcher,
 }
@@ -71,13 +72,14 @@ struct Keyed {
     changes: u64,
 }
 
-/// A write that has arrived, or a sync that has begun; its number, what will happen to it if it is a write, and who waits for it.
+/// A write that has arrived, or a sync that has begun; its number, what will happen to it if it is a write, and where
+/// its completion goes.
 #[derive(Debug)]
 struct Held {
     number: usize,
     job: Job,
     fault: Fault,
-    mailbox: Arc<Mailbox>,
+    completions: Arc<CompletionQueue>,
     /// What it will put on stable storage, beside bytes.
     key: Option<Keyed>,
 }
@@ -95,8 +97,8 @@ impl MemoryDevice {
         Self { shared: Arc::default() }
     }
 
-    /// For another [`QuikIO`](crate::QuikIO) on this device: after a first one is gone, as when a file is opened again, or to choose
-    /// what [`QuikIO::in_memory`](crate::QuikIO::in_memory) chooses by itself.
+    /// For another [`QuikIO`](crate::QuikIO) on this device: after a first one is gone, as when a file is opened again,
+    /// or to choose what [`QuikIO::in_memory`](crate::QuikIO::in_memory) chooses by itself.
     pub fn builder(&self) -> QuikIOBuilder {
         QuikIOBuilder::on_memory(self.clone())
     }
@@ -107,14 +109,15 @@ impl MemoryDevice {
         self.control(|state| state.contents.clone())
     }
 
-    /// What is on stable storage: [`contents`](Self::contents) as they were at the last successful sync, and the bytes of completed
-    /// durable writes since.
+    /// What is on stable storage: [`contents`](Self::contents) as they were at the last successful sync, and the bytes
+    /// of completed durable writes since.
     #[must_use]
     pub fn synced(&self) -> Vec<u8> {
         self.control(|state| state.synced.clone())
     }
 
-    /// The key of the marks in [prepared space](QuikIOBuilder::prepare): an attribute of the file, where there is one.
+    /// The key of the markers in [preallocated space](QuikIOBuilder::prepare): an attribute of the file, where there is
+    /// one.
     #[must_use]
     pub fn key(&self) -> Option<[u8; 16]> {
         self.control(|state| state.key.key.map(Key::bytes))
@@ -145,8 +148,9 @@ impl MemoryDevice {
         self.control(|state| state.key_fault = errno.map(Errno::from_raw_os_error));
     }
 
-    /// Keeps every write that arrives from now on in flight, and every sync that is [submitted](crate::WriteQueue::submit_sync), until it
-    /// is released. A [`WriteQueue`](crate::WriteQueue) that is dropped waits for that.
+    /// Keeps every write that arrives from now on in flight, and every sync that is
+    /// [submitted](crate::WriteQueue::submit_sync), until it is released. A [`WriteQueue`](crate::WriteQueue) that is
+    /// dropped waits for that.
     pub fn hold(&self) {
         self.control(|state| state.holding = true);
     }
@@ -157,7 +161,8 @@ impl MemoryDevice {
         self.control(|state| state.held.len())
     }
 
-    /// Completes the held write or sync number `n`, counted from the oldest, which is 0. Only now are a write's bytes looked at.
+    /// Completes the held write or sync number `n`, counted from the oldest, which is 0. Only now are a write's bytes
+    /// looked at.
     ///
     /// # Panics
     ///
@@ -180,9 +185,9 @@ impl MemoryDevice {
         });
     }
 
-    /// [Holds](Self::hold) from now on, and completes what is held in an order and at moments that `seed` decides: some, or none,
-    /// whenever something arrives, and whenever somebody looks for completions or syncs; at least one when somebody waits. So nothing ever has to be released, and a
-    /// program of one thread does the same each time.
+    /// [Holds](Self::hold) from now on, and completes what is held in an order and at moments that `seed` decides:
+    /// some, or none, whenever something arrives, and whenever a thread polls for completions or syncs; at least one
+    /// when a thread waits. So nothing ever has to be released, and a program of one thread does the same each time.
     pub fn shuffle(&self, seed: u64) {
         self.control(|state| {
             state.holding = true;
@@ -195,8 +200,8 @@ impl MemoryDevice {
     /// The device is locked meanwhile, and must not be used; except at [`DeviceEvent::SyncBegan`], where `watch` may
     /// do what other threads might do while a sync is running.
     ///
-    /// If `watch` panics, the device goes on. The first panic is resumed in the thread that uses this remote control next, or does so
-    /// already.
+    /// If `watch` panics, the device goes on. The first panic is resumed in the thread that uses this remote control
+    /// next, or does so already.
     pub fn watch(&self, watch: impl Fn(DeviceEvent<'_>) + Send + Sync + 'static) {
         let before = self.control(|state| mem::replace(&mut state.watcher, Watcher::new(watch)));
         // Not dropped within the lock: it is foreign.
@@ -268,9 +273,9 @@ impl MemoryDevice {
         }
     }
 
-    /// A write arrives, whose outcome goes to `mailbox`.
-    fn arrive(&self, request: Request, mailbox: &Arc<Mailbox>) {
-        mailbox.announce();
+    /// A write arrives, whose outcome goes to `completions`.
+    fn arrive(&self, request: Request, completions: &Arc<CompletionQueue>) {
+        completions.expect_one_more();
         let state = &mut *self.shared.state.lock();
         let arrival = state.writes.len();
         let write = (request.position(), request.remaining().len());
@@ -281,16 +286,16 @@ impl MemoryDevice {
         let fault = state.faults.remove(&arrival).unwrap_or_default();
         let (bytes, durable) = (request.remaining(), request.durable);
         let key = if durable { state.key_within(request.scope) } else { None };
-        state.watcher.tell(DeviceEvent::WriteArrived { write: arrival, offset: write.0, bytes, durable });
-        let mailbox = Arc::clone(mailbox);
-        self.begin(state, Held { number: arrival, job: Job::Write(request), fault, mailbox, key });
+        state.watcher.notify(DeviceEvent::WriteArrived { write: arrival, offset: write.0, bytes, durable });
+        let completions = Arc::clone(completions);
+        self.begin(state, Held { number: arrival, job: Job::Write(request), fault, completions, key });
     }
 
     /// Holds it, or completes it at once.
     fn begin(&self, state: &mut State, held: Held) {
         if state.holding {
             state.held.push(held);
-            let reaper = state.reaping.then_some(&self.shared.mailbox);
+            let reaper = state.reaping.then_some(&self.shared.completions);
             state.complete_some(reaper);
         } else {
             state.complete(held);
@@ -305,19 +310,19 @@ impl MemoryDevice {
             state.complete_some(None);
             (state.syncs - 1, state.key_within(scope), state.watcher.clone())
         };
-        watcher.tell(DeviceEvent::SyncBegan { sync });
+        watcher.notify(DeviceEvent::SyncBegan { sync });
         (sync, key)
     }
 }
 
 impl State {
     /// With the state still locked, so that completions are delivered in the order in which they change the contents.
-    fn complete(&mut self, Held { number, job, fault, mailbox, key }: Held) {
+    fn complete(&mut self, Held { number, job, fault, completions, key }: Held) {
         let result = match &job {
             Job::Write(request) => self.complete_write(number, request, fault).inspect(|_| self.harden_key(key)),
             Job::Sync(_) => self.end_sync(number, key).map(|()| 0),
         };
-        mailbox.deliver((job, result));
+        completions.push((job, result));
     }
 
     fn complete_write(&mut self, write: usize, request: &Request, fault: Fault) -> Result<usize, Errno> {
@@ -327,7 +332,7 @@ impl State {
             Fault::Shorten(len) => self.write(request.position(), &bytes[..bytes.len().min(len)], request.durable),
             Fault::Fail(errno) => Err(errno),
         };
-        self.watcher.tell(match result {
+        self.watcher.notify(match result {
             Ok(written) => DeviceEvent::WriteCompleted { write, bytes: &bytes[..written] },
             Err(_) => DeviceEvent::WriteFailed { write },
         });
@@ -341,13 +346,13 @@ impl State {
 
     fn change_key(&mut self, key: Option<Key>) {
         self.key = Keyed { key, changes: self.key.changes + 1 };
-        self.watcher.tell(DeviceEvent::KeyChanged { key: key.map(Key::bytes) });
+        self.watcher.notify(DeviceEvent::KeyChanged { key: key.map(Key::bytes) });
     }
 
     fn harden_key(&mut self, key: Option<Keyed>) {
         if let Some(key) = key.filter(|key| key.changes > self.synced_key.changes) {
             self.synced_key = key;
-            self.watcher.tell(DeviceEvent::KeySynced { key: key.key.map(Key::bytes) });
+            self.watcher.notify(DeviceEvent::KeySynced { key: key.key.map(Key::bytes) });
         }
     }
 
@@ -359,20 +364,21 @@ impl State {
             self.clean = self.contents.len();
             self.harden_key(key);
         }
-        self.watcher.tell(DeviceEvent::SyncEnded { sync, succeeded: result.is_ok() });
+        self.watcher.notify(DeviceEvent::SyncEnded { sync, succeeded: result.is_ok() });
         result
     }
 
-    /// Completes some of those that are held, if the device does so by itself; at least one for whoever waits at the mailbox `waiting`.
-    fn complete_some(&mut self, waiting: Option<&Arc<Mailbox>>) {
+    /// Completes some of those that are held, if the device does so by itself; at least one for the queue `waiting`, if
+    /// there is one.
+    fn complete_some(&mut self, waiting: Option<&Arc<CompletionQueue>>) {
         let Some(chance) = &mut self.chance else { return };
         let mut count = chance.below(4).saturating_sub(1);
-        let is_for = |mailbox: &Arc<Mailbox>, held: &Held| Arc::ptr_eq(&held.mailbox, mailbox);
-        let mut waiting = waiting.filter(|mailbox| self.held.iter().any(|held| is_for(mailbox, held)));
+        let is_for = |completions: &Arc<CompletionQueue>, held: &Held| Arc::ptr_eq(&held.completions, completions);
+        let mut waiting = waiting.filter(|completions| self.held.iter().any(|held| is_for(completions, held)));
         while (count > 0 || waiting.is_some()) && !self.held.is_empty() {
             let Some(chance) = &mut self.chance else { return };
             let held = self.held.remove(chance.below(self.held.len()));
-            waiting = waiting.filter(|mailbox| !is_for(mailbox, &held));
+            waiting = waiting.filter(|completions| !is_for(completions, &held));
             self.complete(held);
             count = count.saturating_sub(1);
         }
@@ -402,43 +408,43 @@ impl Backend for MemoryDevice {
     }
 
     fn submit(&self, job: Job) {
-        let mailbox = &self.shared.mailbox;
+        let completions = &self.shared.completions;
         match job {
-            Job::Write(request) => self.arrive(request, mailbox),
+            Job::Write(request) => self.arrive(request, completions),
             Job::Sync(flush) => {
-                mailbox.announce();
+                completions.expect_one_more();
                 let (number, key) = self.begin_sync(flush.scope);
-                let held = Held { number, job, fault: Fault::None, mailbox: Arc::clone(mailbox), key };
+                let held = Held { number, job, fault: Fault::None, completions: Arc::clone(completions), key };
                 self.begin(&mut self.shared.state.lock(), held);
             }
         }
     }
 
     fn write_now(&self, request: Request) -> Attempt {
-        let mailbox = Arc::default();
-        self.arrive(request, &mailbox);
+        let completions = Arc::default();
+        self.arrive(request, &completions);
         let mut completed = Vec::new();
         while completed.is_empty() {
-            self.shared.state.lock().complete_some(Some(&mailbox));
+            self.shared.state.lock().complete_some(Some(&completions));
             let wait = if self.is_shuffled() { Wait::No } else { Wait::Until(None) };
-            mailbox.reap(wait, &mut completed);
+            completions.reap(wait, &mut completed);
         }
-        let Some((Job::Write(request), result)) = completed.pop() else { unreachable!("a mailbox for one write") };
+        let Some((Job::Write(request), result)) = completed.pop() else { unreachable!("a queue for one write") };
         (request, result)
     }
 
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
-        let waiting = (wait != Wait::No).then_some(&self.shared.mailbox);
+        let waiting = (wait != Wait::No).then_some(&self.shared.completions);
         let mut state = self.shared.state.lock();
         state.complete_some(waiting);
         state.reaping = waiting.is_some();
         drop(state);
-        self.shared.mailbox.reap(wait, completed);
+        self.shared.completions.reap(wait, completed);
         self.shared.state.lock().reaping = false;
     }
 
     fn interrupt(&self) {
-        self.shared.mailbox.interrupt();
+        self.shared.completions.interrupt();
     }
 }
 
@@ -455,7 +461,7 @@ impl Storage for MemoryDevice {
         WriterLock::in_process(Identity::Memory(Arc::as_ptr(&self.shared).addr()))
     }
 
-    fn granule(&self) -> usize {
+    fn logical_block_size(&self) -> usize {
         SECTOR
     }
 
@@ -486,7 +492,7 @@ impl Storage for MemoryDevice {
         // Like a file, whose new bytes are zeros.
         state.contents.resize(len as usize, 0);
         state.clean = state.clean.min(state.contents.len());
-        state.watcher.tell(DeviceEvent::Cut { len });
+        state.watcher.notify(DeviceEvent::Cut { len });
         Ok(())
     }
 
@@ -535,7 +541,7 @@ mod tests {
     }
 
     fn token((job, _): &Completion) -> u64 {
-        let Job::Write(request) = job else { panic!("nobody syncs") };
+        let Job::Write(request) = job else { panic!("there is no sync") };
         request.token
     }
 
@@ -552,7 +558,7 @@ mod tests {
             device.reap(Wait::Until(Some(Instant::now())), &mut completed);
             assert_eq!(completed.iter().map(token).collect::<Vec<_>>(), [7], "seed {seed}");
 
-            // As if somebody were waiting when it arrives.
+            // As if a thread were waiting when it arrives.
             device.shared.state.lock().reaping = true;
             device.submit(Job::Write(request(8)));
             device.reap(Wait::No, &mut completed);

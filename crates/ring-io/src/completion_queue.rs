@@ -1,0 +1,89 @@
+//! The completion queue of the engines in user space.
+
+use core::mem;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::Wait;
+use crate::backend::Completion;
+
+#[derive(Debug, Default)]
+pub(crate) struct CompletionQueue {
+    state: Mutex<Completions>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Completions {
+    completed: Vec<Completion>,
+    /// Expected and not yet reaped, those in `completed` included.
+    in_flight: usize,
+    interrupted: bool,
+}
+
+impl CompletionQueue {
+    /// One more completion will come.
+    pub(crate) fn expect_one_more(&self) {
+        self.state.lock().in_flight += 1;
+    }
+
+    /// Here it is.
+    pub(crate) fn push(&self, completion: Completion) {
+        self.state.lock().completed.push(completion);
+        self.changed.notify_one();
+    }
+
+    /// [`Backend::interrupt`](crate::backend::Backend::interrupt) of the engines in user space.
+    pub(crate) fn interrupt(&self) {
+        self.state.lock().interrupted = true;
+        self.changed.notify_all();
+    }
+
+    /// [`Backend::reap`](crate::backend::Backend::reap) of the engines in user space.
+    pub(crate) fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
+        let mut state = self.state.lock();
+        if let Wait::Until(deadline) = wait {
+            while state.completed.is_empty() && state.in_flight > 0 && !mem::take(&mut state.interrupted) {
+                match deadline {
+                    None => self.changed.wait(&mut state),
+                    Some(deadline) => {
+                        if self.changed.wait_until(&mut state, deadline).timed_out() {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        state.in_flight -= state.completed.len();
+        completed.append(&mut state.completed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+    use crate::backend::{Flush, Job};
+    use crate::prealloc::settle::Scope;
+
+    #[test]
+    fn with_nothing_in_flight_nothing_is_waited_for() {
+        let (done, ended) = mpsc::channel();
+        thread::spawn(move || {
+            let (queue, mut completed) = (CompletionQueue::default(), Vec::new());
+            queue.reap(Wait::Until(None), &mut completed);
+            assert!(completed.is_empty(), "nothing was ever expected");
+            queue.expect_one_more();
+            queue.push((Job::Sync(Flush::new(Scope::Data)), Ok(0)));
+            queue.reap(Wait::Until(None), &mut completed);
+            assert_eq!(completed.len(), 1);
+            // What was reaped is no longer in flight.
+            queue.reap(Wait::Until(None), &mut completed);
+            _ = done.send(completed.len());
+        });
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(1), "it waits for what does not come");
+    }
+}
