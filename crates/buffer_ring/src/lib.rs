@@ -48,7 +48,6 @@ mod flush;
 mod forbidden;
 #[cfg(any(feature = "async", test))]
 mod futures;
-mod gate;
 mod helpers;
 mod hold;
 mod latency;
@@ -60,6 +59,7 @@ mod parking;
 #[cfg(all(test, loom))]
 mod parts;
 mod read;
+mod reader_latch;
 mod reservation;
 mod ring;
 mod role;

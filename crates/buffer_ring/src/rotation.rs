@@ -3,7 +3,7 @@
 //! A sealer publishes the next life's address and sets the *token*. Whoever takes the token, by a swap, is the one rotation owner:
 //! while it holds the token nobody else changes `current`, so that it can look whether the next slot can be opened, and open it. If
 //! it cannot be, the token goes back, and whoever removes the obstacle takes it up: the flusher that frees the slot, the late
-//! arrival that undoes its addition, the last reader that leaves the gate.
+//! arrival that undoes its addition, the last reader that leaves the latch.
 //!
 //! Nothing is lost between two such threads because both go through the token with a read-modify-write after what they did: either
 //! the swap that puts the token back comes first, and the other one finds the token; or it comes second, then it acquires what the

@@ -161,7 +161,7 @@ pub(super) const GROUPS: &[Group] = &[
     (
         "buffer_ring/slot.rs",
         &[
-            ["the gate stays closed", "        self.gate.open();\n", "", "a_reader_never_meets_the_next_life"],
+            ["the latch stays closed", "        self.latch.reopen();\n", "", "a_reader_never_meets_the_next_life"],
             [
                 "a life that could not begin is not free again",
                 "            self.free.store(true, Relaxed);\n        }\n        opened",
@@ -237,21 +237,21 @@ pub(super) const GROUPS: &[Group] = &[
                 "the_next_life_begins_when_all_of_the_one_before_is_over",
             ],
             [
-                "an opener does not close the gate",
-                "if !self.is_free() || !self.gate.close() {",
+                "an opener does not close the latch",
+                "if !self.is_free() || !self.latch.try_close() {",
                 "if !self.is_free() {",
                 "a_reader_meets_one_life_and_no_writer",
             ],
             [
-                "the gate is opened when all is done (trap 6)",
-                "        self.gate.open();\n        let opened = self.word.reopen();",
-                "        let opened = self.word.reopen();\n        self.gate.open();",
+                "the latch is opened when all is done (trap 6)",
+                "        self.latch.reopen();\n        let opened = self.word.reopen();",
+                "        let opened = self.word.reopen();\n        self.latch.reopen();",
                 "a_life_that_is_over_before_it_is_published_is_not_opened_twice",
             ],
             [
-                "the gate is opened before the new life is prepared",
+                "the latch is opened before the new life is prepared",
                 "        self.free.store(false, Relaxed);",
-                "        self.free.store(false, Relaxed);\n        self.gate.open();",
+                "        self.free.store(false, Relaxed);\n        self.latch.reopen();",
                 "a_reader_meets_one_life_and_no_writer",
             ],
             [
@@ -268,17 +268,17 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who opens does not look at the free mark",
-                "if !self.is_free() || !self.gate.close() {",
-                "if !self.gate.close() {",
+                "if !self.is_free() || !self.latch.try_close() {",
+                "if !self.latch.try_close() {",
                 "the_next_life_begins_when_all_of_the_one_before_is_over",
             ],
         ],
     ),
     (
-        "buffer_ring/gate.rs",
+        "buffer_ring/reader_latch.rs",
         &[
             [
-                "readers enter a closed gate",
+                "readers enter a closed latch",
                 "(readers != CLOSED).then_some(readers + 1)",
                 "Some(readers + 1)",
                 "a_reader_never_meets_the_next_life",

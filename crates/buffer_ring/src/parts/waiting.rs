@@ -166,7 +166,7 @@ fn an_opener_fetches_who_waits_for_room_from_the_device() {
             shared.append(&[1; BUFFER], Patience::ForRoom).expect("there is room");
             shared.seal(Life::new(generation, generation as usize - 1));
             if generation == 1 {
-                assert!(shared.slots[0].gate.enter());
+                assert!(shared.slots[0].latch.try_acquire());
                 assert!(device.complete(0));
                 shared.poll();
             }
@@ -177,7 +177,7 @@ fn an_opener_fetches_who_waits_for_room_from_the_device() {
         if shared.driver.is_taken() {
             hit(&AT_THE_DEVICE);
         }
-        assert!(shared.slots[0].gate.leave());
+        assert!(shared.slots[0].latch.release());
         shared.advance();
         assert_eq!(waiter.join().unwrap(), 2 * BUFFER as u64);
         device.complete_from_now_on();
