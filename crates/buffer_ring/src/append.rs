@@ -256,7 +256,7 @@ impl Shared {
                 Some(Err(self.end_error()))
             } else if self.rotation.is_exhausted(&self.slots) {
                 Some(Err(AppendError::AddressesExhausted))
-            } else if patience == Patience::ForRoom && self.next_is_held(seen) {
+            } else if patience == Patience::ForRoom && self.next_is_deferred(seen) {
                 Some(Err(AppendError::RingFull))
             } else {
                 None
@@ -274,8 +274,8 @@ impl Shared {
     }
 
     /// Without `auto_flush`: whether the slot after `seen` waits for a flush that nobody has asked for.
-    pub(crate) fn next_is_held(&self, seen: Life) -> bool {
+    pub(crate) fn next_is_deferred(&self, seen: Life) -> bool {
         let next = &self.slots[Rotation::target(seen, &self.slots, Target::Next)];
-        !self.auto_flush && next.hold.is_held(next.generation())
+        !self.auto_flush && next.deferred.is_deferred(next.generation())
     }
 }

@@ -148,7 +148,7 @@ impl Shared {
         let address = errand.address;
         let mut patience = self.flights.patience();
         let mut backoff = Backoff::new();
-        self.flush_held_below(address);
+        self.flush_deferred_below(address);
         loop {
             if let Some(outcome) = self.durable_outcome(address) {
                 return outcome;
@@ -166,7 +166,7 @@ impl Shared {
                 continue;
             }
             *called |= self.park(errand);
-            self.flush_held_below(address);
+            self.flush_deferred_below(address);
         }
     }
 
@@ -230,7 +230,7 @@ impl Shared {
                     let start = self.latency.start();
                     self.dispatch(flush);
                     // Without `auto_flush` it is held now, and nobody else may ask for it.
-                    self.flush_held_below(errand.address);
+                    self.flush_deferred_below(errand.address);
                     led = self.await_straggler(current, errand)?;
                     self.latency.stop(Measure::Stragglers, start);
                 }
@@ -345,14 +345,14 @@ impl Shared {
     }
 
     /// Without `auto_flush` there are no batches: who waits asks for the flush of all that begins below `address`.
-    fn flush_held_below(&self, address: u64) {
+    fn flush_deferred_below(&self, address: u64) {
         if !self.auto_flush {
             let current = self.rotation.current();
             // If the slot has moved on to a later life, the current one has been written.
             if self.slots[current.slot()].base() < address {
                 self.seal_and_flush(current);
             }
-            self.flush_all_held(current, address);
+            self.flush_all_deferred(current, address);
         }
     }
 }

@@ -155,7 +155,7 @@ impl Shared {
         self.rotation.hand_over(Life::new(generation, slot.index()), next_base);
         self.advance();
         self.revoke_after_seal(slot);
-        if !self.auto_flush && slot.hold.deposit(generation) {
+        if !self.auto_flush && slot.deferred.defer(generation) {
             // Who waits for room may have to give up now.
             self.waiters.wake();
             None
@@ -200,17 +200,17 @@ impl Shared {
         let has_bytes = self.seal(life);
         if has_bytes && self.device.is_serialized() {
             // It is written only after those before it, and nobody else may ask for them.
-            self.flush_all_held(life, u64::MAX);
+            self.flush_all_deferred(life, u64::MAX);
         } else if has_bytes && !self.auto_flush {
-            self.flush_held(life);
+            self.flush_deferred(life);
         }
         has_bytes
     }
 
     /// Without `auto_flush`: asks for the flush of `life`, which is sealed.
-    pub(crate) fn flush_held(&self, life: Life) {
+    pub(crate) fn flush_deferred(&self, life: Life) {
         let slot = &self.slots[life.slot()];
-        if let Some(pin) = slot.claim_hold(life.generation()) {
+        if let Some(pin) = slot.claim_deferred(life.generation()) {
             self.flush_if_drained(slot, pin.release());
         }
     }
@@ -219,11 +219,11 @@ impl Shared {
     pub(crate) fn flush_everything(&self) {
         let current = self.rotation.current();
         self.seal_and_flush(current);
-        self.flush_all_held(current, u64::MAX);
+        self.flush_all_deferred(current, u64::MAX);
     }
 
     /// Without `auto_flush`: asks for the flush of all sealed buffers, up to life `last`, that begin below `address`.
-    pub(crate) fn flush_all_held(&self, last: Life, address: u64) {
+    pub(crate) fn flush_all_deferred(&self, last: Life, address: u64) {
         if self.auto_flush {
             return;
         }
@@ -231,7 +231,7 @@ impl Shared {
             // A life after `last` may just be prepared; its flush is nobody's wish yet.
             let generation = slot.generation();
             if generation <= last.generation() && slot.snapshot().is_sealed() && slot.base() < address {
-                self.flush_held(Life::new(generation, slot.index()));
+                self.flush_deferred(Life::new(generation, slot.index()));
             }
         }
     }

@@ -147,7 +147,7 @@ impl Future for AppendFuture<'_> {
         let shared = this.shared;
         let seen = shared.rotation.current();
         match shared.append(this.payload, Patience::Never) {
-            Err(AppendError::RingFull) if !shared.next_is_held(seen) => {}
+            Err(AppendError::RingFull) if !shared.next_is_deferred(seen) => {}
             outcome => return Poll::Ready(outcome),
         }
         // Foreign code, which may panic: before anything is begun.
@@ -241,7 +241,7 @@ impl Shared {
                 self.rotation.current() != seen
                     || self.has_ended()
                     || self.rotation.is_exhausted(&self.slots)
-                    || self.next_is_held(seen)
+                    || self.next_is_deferred(seen)
                     || ending()
             };
             {

@@ -37,6 +37,7 @@ mod bells;
 mod builder;
 mod closing;
 mod commit;
+mod deferred_flush;
 mod device;
 mod drive;
 mod durability;
@@ -49,7 +50,6 @@ mod forbidden;
 #[cfg(any(feature = "async", test))]
 mod futures;
 mod helpers;
-mod hold;
 mod latency;
 mod ledger;
 #[cfg(any(loom, shuttle))]

@@ -15,7 +15,7 @@ use ring_alloc::{Arena, Frozen, Region, round_up};
 use ring_state::{Released, Reserve, Seal, Snapshot, StateWord};
 
 use crate::Extent;
-use crate::hold::Hold;
+use crate::deferred_flush::DeferredFlush;
 use crate::reader_latch::ReaderLatch;
 use crate::shadow::Shadow;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
@@ -42,7 +42,7 @@ pub(crate) struct Slot {
     sealed_len: AtomicU32,
     /// When it was sealed, in nanoseconds of the ring's clock; until then 0.
     sealed_at: AtomicU64,
-    pub(crate) hold: Hold,
+    pub(crate) deferred: DeferredFlush,
     pub(crate) latch: ReaderLatch,
 }
 
@@ -73,7 +73,7 @@ impl Slot {
             free: AtomicBool::new(true),
             sealed_len: AtomicU32::new(0),
             sealed_at: AtomicU64::new(0),
-            hold: Hold::new(),
+            deferred: DeferredFlush::new(),
             latch: ReaderLatch::new(),
         }
     }
@@ -110,8 +110,8 @@ impl Slot {
     }
 
     /// Picks up the place that the sealer of life `generation` left in the hold, if it is there.
-    pub(crate) fn claim_hold(&self, generation: u64) -> Option<PinGuard<'_>> {
-        self.hold.request(generation).then_some(PinGuard { slot: self })
+    pub(crate) fn claim_deferred(&self, generation: u64) -> Option<PinGuard<'_>> {
+        self.deferred.request(generation).then_some(PinGuard { slot: self })
     }
 
     /// What a thread owes after it has left: the flush, if it is the one who takes it.
@@ -163,7 +163,7 @@ impl Slot {
         self.base.store(base, Release);
         self.sealed_len.store(0, Relaxed);
         self.sealed_at.store(0, Relaxed);
-        self.hold.open(generation);
+        self.deferred.open(generation);
         // A reader that comes in from here on finds the new life, empty, and has no business with the bytes of the old one.
         self.latch.reopen();
         let opened = self.word.reopen();
@@ -220,7 +220,7 @@ impl Slot {
             return Some(self.sealed_len());
         }
         // The sealer's place is inside from the seal on, until it is picked up from the hold; it has no bytes.
-        let places = u32::from(word.is_sealed() && self.hold.is_held(generation));
+        let places = u32::from(word.is_sealed() && self.deferred.is_deferred(generation));
         (word.writers() == places).then(|| word.offset())
     }
 

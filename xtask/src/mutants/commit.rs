@@ -185,8 +185,8 @@ pub(super) const GROUPS: &[Group] = &[
                 "a_waiter_for_durability_flushes_what_it_needs",
             ],
             [
-                "a leader leaves held what it has sealed",
-                "                    self.flush_held_below(errand.address);\n                    led = self.await_straggler",
+                "a leader leaves deferred what it has sealed",
+                "                    self.flush_deferred_below(errand.address);\n                    led = self.await_straggler",
                 "                    led = self.await_straggler",
                 "a_waiter_asks_for_the_flush_of_an_append_that_comes_late",
             ],

@@ -78,10 +78,10 @@ pub(super) const GROUPS: &[Group] = &[
                 "a_device_error_reaches_a_thread_that_waits_for_room",
             ],
             [
-                "who waits for room does not look for a held buffer",
-                "patience == Patience::ForRoom && self.next_is_held(seen)",
+                "who waits for room does not look for a deferred flush",
+                "patience == Patience::ForRoom && self.next_is_deferred(seen)",
                 "false",
-                "a_deposit_wakes_who_waits_for_room",
+                "a_deferred_flush_wakes_a_thread_that_waits_for_room",
             ],
             [
                 "who leaves does not flush",
@@ -100,12 +100,17 @@ pub(super) const GROUPS: &[Group] = &[
     (
         "buffer_ring/flush.rs",
         &[
-            ["a deposit wakes nobody (trap 5)", "self.waiters.wake();", "", "a_deposit_wakes_who_waits_for_room"],
+            [
+                "a deferred flush wakes no thread (trap 5)",
+                "self.waiters.wake();",
+                "",
+                "a_deferred_flush_wakes_a_thread_that_waits_for_room",
+            ],
             [
                 "a flush is not asked for when the buffer is sealed already",
                 "if has_bytes && !self.auto_flush {",
                 "if false {",
-                "a_held_buffer_goes_out_once_when_it_is_asked_for",
+                "a_deferred_flush_goes_out_once_when_it_is_requested",
             ],
             [
                 "a completion rotates nothing",
@@ -121,8 +126,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "the sealer leaves before it has handed over",
-                "        self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n        self.advance();\n        self.revoke_after_seal(slot);\n        if !self.auto_flush && slot.hold.deposit(generation) {",
-                "        if self.auto_flush {\n            self.flush_if_drained(slot, pin.release());\n            self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n            self.advance();\n            return None;\n        }\n        if slot.hold.deposit(generation) {",
+                "        self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n        self.advance();\n        self.revoke_after_seal(slot);\n        if !self.auto_flush && slot.deferred.defer(generation) {",
+                "        if self.auto_flush {\n            self.flush_if_drained(slot, pin.release());\n            self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n            self.advance();\n            return None;\n        }\n        if slot.deferred.defer(generation) {",
                 "a_tail_is_of_one_life",
             ],
             [

@@ -8,9 +8,9 @@ mod model;
 
 mod closing;
 mod commit;
+mod deferred_flush;
 mod durability;
 mod helpers;
-mod hold;
 mod lease;
 mod parking;
 mod reader_latch;
