@@ -262,7 +262,7 @@ impl Shared {
                 None
             }
         };
-        let _wanted = self.waiters.ask_for_room();
+        let _wanted = self.changes.ask_for_room();
         let start = Instant::now();
         let outcome = self.wait_patiently(deadline, look);
         self.counters.waited_for_room(start.elapsed());

@@ -52,7 +52,7 @@ impl Shared {
         if self.is_inherited() {
             return;
         }
-        self.waiters.wake();
+        self.changes.notify();
         self.tell_parked();
     }
 
@@ -92,7 +92,7 @@ impl Shared {
                 answer.is_some() || self.wants_driver()
             };
             // Whether the time was over is looked at above, after one more look for the answer.
-            let _ = self.waiters.sleep_unless(look, deadline);
+            let _ = self.changes.wait_unless(look, deadline);
             if let Some(answer) = answer {
                 return Ok(answer);
             }

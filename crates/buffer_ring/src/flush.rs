@@ -157,7 +157,7 @@ impl Shared {
         self.revoke_after_seal(slot);
         if !self.auto_flush && slot.deferred.defer(generation) {
             // Who waits for room may have to give up now.
-            self.waiters.wake();
+            self.changes.notify();
             None
         } else {
             slot.try_take_flush(pin.release())

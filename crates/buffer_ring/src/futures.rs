@@ -246,7 +246,7 @@ impl Shared {
             };
             {
                 // It may be at the device when there is room.
-                let _wanted = self.waiters.ask_for_room();
+                let _wanted = self.changes.ask_for_room();
                 // Without a deadline the wait ends only with news.
                 let _ = self.wait_until(None, || news().then_some(()));
             }

@@ -228,7 +228,7 @@ impl Shared {
 
     /// The thread that waits until `address` is durable looks again, wherever it sleeps.
     pub(crate) fn wake_helper_at(&self, address: u64) {
-        self.waiters.wake();
+        self.changes.notify();
         self.parking.call_at(address);
         self.device.interrupt();
     }
@@ -270,7 +270,7 @@ impl Shared {
         helpers.hands.fetch_add(1, AcqRel);
         let result = (!helpers.is_ending()).then(|| f(&helpers.ending));
         helpers.hands.fetch_sub(1, AcqRel);
-        self.waiters.wake();
+        self.changes.notify();
         result
     }
 

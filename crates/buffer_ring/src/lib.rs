@@ -42,6 +42,7 @@ mod device;
 mod drive;
 mod durability;
 mod error;
+mod eventcount;
 mod extent;
 mod flights;
 mod flush;
@@ -69,7 +70,6 @@ mod shared;
 mod slot;
 mod stats;
 mod sync;
-mod waiters;
 mod watch;
 mod writer;
 

@@ -3,7 +3,7 @@
 //! A batch that has become durable wakes those whom it covers, in the order of the log, and nobody else: who sleeps on would pay two
 //! switches of thread for nothing. When there is something to do that nobody is at, one of those who wait is *called* to do it.
 //!
-//! Nothing is lost between who parks and who wakes, for the reason that is told in [`waiters`](crate::waiters): who parks is counted
+//! Nothing is lost between who parks and who wakes, for the reason that is told in [`eventcount`](crate::eventcount): who parks is counted
 //! before it looks for the last time, who wakes looks at the count after the change, and both do so by a read-modify-write. Somebody who
 //! was called but leaves without having done anything passes the call on.
 

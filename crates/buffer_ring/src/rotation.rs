@@ -237,7 +237,7 @@ impl Shared {
     pub(crate) fn advance(&self) {
         let _held = events::hold();
         // One of those who wait for room may be at the device, where the next completion can be far.
-        if self.advance_to(self.target()) && self.waiters.want_room() {
+        if self.advance_to(self.target()) && self.changes.want_room() {
             self.device.interrupt();
         }
     }
@@ -252,12 +252,12 @@ impl Shared {
         match self.rotation.advance(&self.slots, target) {
             Rotated::Opened(life) => {
                 event!(TRACE, generation = life.generation(), slot = life.slot(), "opened");
-                self.waiters.wake();
+                self.changes.notify();
                 true
             }
             Rotated::Exhausted => {
                 // Who waits for room waits in vain.
-                self.waiters.wake();
+                self.changes.notify();
                 false
             }
             Rotated::No => false,

@@ -10,6 +10,7 @@ use ring_io::{event, events};
 use crate::bells::Bells;
 use crate::device::{Device, WriteQueue};
 use crate::durability::Durability;
+use crate::eventcount::EventCount;
 use crate::flights::Flights;
 use crate::helpers::Helpers;
 use crate::latency::Recorder;
@@ -20,7 +21,6 @@ use crate::slot::Slot;
 use crate::stats::Counters;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex};
-use crate::waiters::Waiters;
 use crate::writer::Registry;
 use crate::{AppendError, CommitPolicy, RingError};
 
@@ -46,7 +46,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) registry: Registry,
     pub(crate) latency: Recorder,
-    pub(crate) waiters: Waiters,
+    pub(crate) changes: EventCount,
     /// Those who wait for durability.
     pub(crate) parking: Parking,
     pub(crate) flights: Flights,
@@ -95,7 +95,7 @@ impl Shared {
             counters: Counters::new(),
             registry: Registry::new(arena.count()),
             latency: Recorder::new(false),
-            waiters: Waiters::new(),
+            changes: EventCount::new(),
             parking: Parking::new(),
             flights: Flights::new(policy),
             bells: Bells::new(),
@@ -173,14 +173,14 @@ impl Shared {
             let _failure = self.failure.lock();
             self.longest.store(0, Relaxed);
         }
-        self.waiters.wake();
+        self.changes.notify();
         // A thread that waits for room may be at the device.
         self.device.interrupt();
     }
 
     /// Wakes all threads that wait, for whatever it is, so that they look again.
     pub(crate) fn wake_all(&self) {
-        self.waiters.wake();
+        self.changes.notify();
         self.parking.wake_up_to(u64::MAX);
         self.bells.ring();
     }

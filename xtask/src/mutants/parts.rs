@@ -146,13 +146,13 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "an opener wakes nobody",
-                "self.waiters.wake();\n                true",
+                "self.changes.notify();\n                true",
                 "true",
                 "an_opener_wakes_who_waits_for_room",
             ],
             [
                 "an opener leaves who waits for room at the device",
-                "self.advance_to(self.target()) && self.waiters.want_room()",
+                "self.advance_to(self.target()) && self.changes.want_room()",
                 "self.advance_to(self.target()) && false",
                 "an_opener_fetches_who_waits_for_room_from_the_device",
             ],
@@ -416,7 +416,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/waiters.rs",
+        "buffer_ring/eventcount.rs",
         &[
             [
                 "a waker does not count in the order of all",

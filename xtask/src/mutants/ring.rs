@@ -102,7 +102,7 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "a deferred flush wakes no thread (trap 5)",
-                "self.waiters.wake();",
+                "self.changes.notify();",
                 "",
                 "a_deferred_flush_wakes_a_thread_that_waits_for_room",
             ],
@@ -258,14 +258,14 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "closing wakes none of those that wait for room",
-                "self.waiters.wake();\n        self.device.interrupt();",
+                "self.changes.notify();\n        self.device.interrupt();",
                 "self.device.interrupt();",
                 "close_wakes_an_append_that_sleeps_until_there_is_room",
             ],
             [
                 "closing does not fetch the driver that waits for room",
-                "self.waiters.wake();\n        self.device.interrupt();",
-                "self.waiters.wake();",
+                "self.changes.notify();\n        self.device.interrupt();",
+                "self.changes.notify();",
                 "close_fetches_an_append_that_waits_for_room",
             ],
         ],

@@ -1,6 +1,6 @@
 //! Threads that sleep until something about the ring changes.
 //!
-//! Whoever changes something that others may wait for calls [`Waiters::wake`] after the change. A sleeper counts itself in before it
+//! Whoever changes something that others may wait for calls [`EventCount::notify`] after the change. A sleeper counts itself in before it
 //! looks for the last time. Both sides touch the count by a read-modify-write: either the waker finds the sleeper counted and
 //! notifies it, or the sleeper's counting comes second, acquires the change, and its last look sees it. No wake-up is lost, and
 //! waking costs one atomic instruction while nobody sleeps.
@@ -12,7 +12,7 @@ use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::{AtomicUsize, Condvar, Mutex};
 
 #[derive(Debug)]
-pub(crate) struct Waiters {
+pub(crate) struct EventCount {
     sleepers: AtomicUsize,
     /// Those who wait for room, asleep or at the device.
     for_room: AtomicUsize,
@@ -20,7 +20,7 @@ pub(crate) struct Waiters {
     changed: Condvar,
 }
 
-impl Waiters {
+impl EventCount {
     pub(crate) fn new() -> Self {
         Self {
             sleepers: AtomicUsize::new(0),
@@ -31,7 +31,7 @@ impl Waiters {
     }
 
     /// Wakes all sleepers, so that they look again.
-    pub(crate) fn wake(&self) {
+    pub(crate) fn notify(&self) {
         // An addition of nothing: the read-modify-write is the point. ordering: release half of R4.
         if self.sleepers.fetch_add(0, Release) > 0 {
             drop(self.lock.lock());
@@ -53,7 +53,7 @@ impl Waiters {
     }
 
     /// Sleeps until the next wake, unless `ready` holds already. May return without cause: look again.
-    pub(crate) fn sleep_unless(&self, ready: impl FnOnce() -> bool, deadline: Option<Instant>) -> Result<(), TimedOut> {
+    pub(crate) fn wait_unless(&self, ready: impl FnOnce() -> bool, deadline: Option<Instant>) -> Result<(), TimedOut> {
         let mut lock = self.lock.lock();
         // ordering: acquire half of R4.
         self.sleepers.fetch_add(1, Acquire);
@@ -73,7 +73,7 @@ impl Waiters {
 /// A thread that waits for room.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct WantsRoom<'a>(&'a Waiters);
+pub(crate) struct WantsRoom<'a>(&'a EventCount);
 
 impl Drop for WantsRoom<'_> {
     fn drop(&mut self) {
