@@ -5,7 +5,7 @@
 //! device. If others are at all of that it spins for a moment, about as long as two writes take, and then parks. So a lone commit is one
 //! system call and no hand-over, and a crowd's commits are as few writes as the [policy](crate::flights) makes them.
 //!
-//! Whoever has changed something [tells](Shared::tell_parked) those who are parked: the ones whose bytes are durable now, and one of the
+//! Whoever has changed something [tells](Shared::notify_waiters) those who are parked: the ones whose bytes are durable now, and one of the
 //! others if there is something left to do.
 
 use std::time::Instant;
@@ -129,13 +129,13 @@ impl Shared {
             return Ok(());
         }
         let waiting = self.flights.arrive(!self.is_sealed(errand.address));
-        let mut called = false;
-        let outcome = self.await_durable(errand, &mut called);
+        let mut elected = false;
+        let outcome = self.await_durable(errand, &mut elected);
         drop(waiting);
         let gave_up = outcome == Err(RingError::TimedOut);
-        if called || gave_up {
+        if elected || gave_up {
             // What this thread was to do is somebody else's now.
-            self.tell_parked();
+            self.notify_waiters();
         }
         if gave_up && errand.recalled.is_none() {
             self.abandon(errand.address);
@@ -143,8 +143,8 @@ impl Shared {
         outcome
     }
 
-    /// `called`: whether this thread was woken to do something.
-    fn await_durable(&self, errand: Errand<'_>, called: &mut bool) -> Result<(), RingError> {
+    /// `elected`: whether this thread was woken to do something.
+    fn await_durable(&self, errand: Errand<'_>, elected: &mut bool) -> Result<(), RingError> {
         let address = errand.address;
         let mut patience = self.flights.patience();
         let mut backoff = Backoff::new();
@@ -165,7 +165,7 @@ impl Shared {
                 yield_now();
                 continue;
             }
-            *called |= self.park(errand);
+            *elected |= self.park(errand);
             self.flush_deferred_below(address);
         }
     }
@@ -197,7 +197,7 @@ impl Shared {
                 }
             } else {
                 drop(syncer);
-                self.tell();
+                self.notify();
             }
             return Ok(true);
         }
@@ -238,7 +238,7 @@ impl Shared {
             }
         }
         drop(flight);
-        self.tell_parked();
+        self.notify_waiters();
         Ok(led)
     }
 
@@ -271,11 +271,11 @@ impl Shared {
     /// Sleeps until it is told something. `true` if it was called to do something.
     fn park(&self, errand: Errand<'_>) -> bool {
         let parker = Parker::new();
-        let place = self.parking.enter(errand.address, parker.waker());
+        let place = self.waiters.add(errand.address, parker.waker());
         if !self.has_news(errand.address) && !errand.is_recalled() {
             parker.park(errand.deadline);
         }
-        self.parking.leave(place)
+        self.waiters.remove(place)
     }
 
     /// Whether somebody who waits for `address` has its answer, or something to do.
@@ -287,20 +287,20 @@ impl Shared {
     }
 
     /// Wakes those who are parked: all whose bytes are durable, and one for each thing to do that nobody is at.
-    pub(crate) fn tell_parked(&self) {
-        if self.parking.is_empty() {
+    pub(crate) fn notify_waiters(&self) {
+        if self.waiters.is_empty() {
             return;
         }
         // First what keeps the device busy.
         if self.may_start_batch() {
-            self.parking.call_beyond(self.rotation.next_base());
+            self.waiters.elect_beyond(self.rotation.next_base());
         }
-        self.parking.wake_up_to(self.durability.durable());
+        self.waiters.wake_up_to(self.durability.durable());
         if !self.is_syncing() {
-            self.parking.call_up_to(self.durability.written());
+            self.waiters.elect_up_to(self.durability.written());
         }
         if self.wants_driver() {
-            self.parking.call_beyond(0);
+            self.waiters.elect_beyond(0);
         }
     }
 

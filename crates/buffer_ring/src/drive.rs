@@ -44,16 +44,16 @@ impl Shared {
     pub(crate) fn resign(&self, driver: Holder<'_>) {
         drop(driver);
         // Somebody who sleeps may have to take the role.
-        self.tell();
+        self.notify();
     }
 
     /// Something has changed that others may wait for.
-    pub(crate) fn tell(&self) {
+    pub(crate) fn notify(&self) {
         if self.is_inherited() {
             return;
         }
         self.changes.notify();
-        self.tell_parked();
+        self.notify_waiters();
     }
 
     /// Waits until nothing is in flight, and everything that was has been dealt with.

@@ -134,7 +134,7 @@ impl Shared {
         } else {
             drop(syncer);
         }
-        self.tell();
+        self.notify();
         // Whoever drives may be covered by the sync, and need not wait for the device.
         self.device.interrupt();
         needed

@@ -257,7 +257,7 @@ impl Shared {
         self.poll();
         if self.device.is_serialized() {
             // The device may not have it yet, so that nothing else tells who waits for the writers to leave.
-            self.tell();
+            self.notify();
         }
     }
 
@@ -273,7 +273,7 @@ impl Shared {
             None => {}
         }
         drop(flight);
-        self.tell_parked();
+        self.notify_waiters();
     }
 
     fn write_here(&self, Write { token, bytes, base }: Write, flight: Option<Flight<'_>>) {
@@ -299,7 +299,7 @@ impl Shared {
     fn prepare(&self, flush: Flush<'_>) -> Option<Write> {
         if self.failing.load(Relaxed) || self.is_inherited() {
             // The bytes stay in memory, to be read for rescue.
-            self.tell();
+            self.notify();
             return None;
         }
         let slot = flush.slot();
@@ -341,7 +341,7 @@ impl Shared {
         self.counters.flushed();
         slot.complete(bytes);
         self.advance_as_driver();
-        self.tell();
+        self.notify();
     }
 }
 

@@ -229,7 +229,7 @@ impl Shared {
     /// The thread that waits until `address` is durable looks again, wherever it sleeps.
     pub(crate) fn wake_helper_at(&self, address: u64) {
         self.changes.notify();
-        self.parking.call_at(address);
+        self.waiters.elect_at(address);
         self.device.interrupt();
     }
 
@@ -239,8 +239,8 @@ impl Shared {
     pub(crate) fn abandon(&self, address: u64) {
         // ordering: R13 and R18 carry it to followers that come later.
         self.abandoned.fetch_max(address, Relaxed);
-        if !self.parking.is_empty() {
-            self.parking.wake_followers();
+        if !self.waiters.is_empty() {
+            self.waiters.wake_followers();
         }
         if self.bells.is_any() {
             let _ = self.adopt_abandoned();

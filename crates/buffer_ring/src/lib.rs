@@ -56,7 +56,6 @@ mod ledger;
 #[cfg(any(loom, shuttle))]
 pub mod model;
 mod options;
-mod parking;
 #[cfg(all(test, loom))]
 mod parts;
 mod read;
@@ -70,6 +69,7 @@ mod shared;
 mod slot;
 mod stats;
 mod sync;
+mod waiters;
 mod watch;
 mod writer;
 

@@ -14,13 +14,13 @@ use crate::eventcount::EventCount;
 use crate::flights::Flights;
 use crate::helpers::Helpers;
 use crate::latency::Recorder;
-use crate::parking::Parking;
 use crate::role::Role;
 use crate::rotation::Rotation;
 use crate::slot::Slot;
 use crate::stats::Counters;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex};
+use crate::waiters::CommitWaiters;
 use crate::writer::Registry;
 use crate::{AppendError, CommitPolicy, RingError};
 
@@ -48,7 +48,7 @@ pub(crate) struct Shared {
     pub(crate) latency: Recorder,
     pub(crate) changes: EventCount,
     /// Those who wait for durability.
-    pub(crate) parking: Parking,
+    pub(crate) waiters: CommitWaiters,
     pub(crate) flights: Flights,
     pub(crate) bells: Bells,
     pub(crate) helpers: Helpers,
@@ -96,7 +96,7 @@ impl Shared {
             registry: Registry::new(arena.count()),
             latency: Recorder::new(false),
             changes: EventCount::new(),
-            parking: Parking::new(),
+            waiters: CommitWaiters::new(),
             flights: Flights::new(policy),
             bells: Bells::new(),
             helpers: Helpers::new(),
@@ -181,7 +181,7 @@ impl Shared {
     /// Wakes all threads that wait, for whatever it is, so that they look again.
     pub(crate) fn wake_all(&self) {
         self.changes.notify();
-        self.parking.wake_up_to(u64::MAX);
+        self.waiters.wake_up_to(u64::MAX);
         self.bells.ring();
     }
 

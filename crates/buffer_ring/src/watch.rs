@@ -170,11 +170,11 @@ impl Shared {
                 }
             }
             let parker = Parker::new();
-            let place = self.parking.follow(address, parker.waker());
+            let place = self.waiters.add_follower(address, parker.waker());
             if self.watched(address).is_none() && (self.unfinished().is_none() || self.helpers.is_ending()) {
                 parker.park(deadline);
             }
-            self.parking.unfollow(place);
+            self.waiters.remove_follower(place);
         }
     }
 

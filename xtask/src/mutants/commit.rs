@@ -1,4 +1,4 @@
-//! The mutants of group commit: the ledger, the watermarks, parking, flights, and the roles.
+//! The mutants of group commit: the ledger, the watermarks, waiters, flights, and the roles.
 
 use super::Group;
 
@@ -48,7 +48,7 @@ pub(super) const GROUPS: &[Group] = &[
                 "self.durability.durable() <= base",
                 "a_commit_behind_a_plain_write_syncs_it",
             ],
-            ["who has synced tells nobody", "        self.tell();", "", "a_commit_behind_a_plain_write_syncs_it"],
+            ["who has synced tells nobody", "        self.notify();", "", "a_commit_behind_a_plain_write_syncs_it"],
             [
                 "a sync is submitted, and its role given up",
                 "            syncer.leave();",
@@ -94,36 +94,36 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/parking.rs",
+        "buffer_ring/waiters.rs",
         &[
             [
                 "who has changed something does not count in the order of all",
                 "self.count.fetch_add(0, AcqRel) == 0",
                 "self.count.load(crate::sync::Ordering::Acquire) == 0",
-                "who_parks_is_woken_by_what_it_waits_for",
+                "a_parked_thread_is_woken_by_what_it_waits_for",
             ],
             [
                 "who has changed something does not release",
                 "self.count.fetch_add(0, AcqRel) == 0",
                 "self.count.fetch_add(0, crate::sync::Ordering::Acquire) == 0",
-                "who_parks_is_woken_by_what_it_waits_for",
+                "a_parked_thread_is_woken_by_what_it_waits_for",
             ],
             [
                 "who parks does not acquire",
-                "called: false });\n        self.count.fetch_add(1, AcqRel);",
-                "called: false });\n        self.count.fetch_add(1, crate::sync::Ordering::Release);",
-                "who_parks_is_woken_by_what_it_waits_for",
+                "elected: false });\n        self.count.fetch_add(1, AcqRel);",
+                "elected: false });\n        self.count.fetch_add(1, crate::sync::Ordering::Release);",
+                "a_parked_thread_is_woken_by_what_it_waits_for",
             ],
             [
                 "who parks is not counted",
-                "called: false });\n        self.count.fetch_add(1, AcqRel);",
-                "called: false });",
-                "who_parks_is_woken_by_what_it_waits_for",
+                "elected: false });\n        self.count.fetch_add(1, AcqRel);",
+                "elected: false });",
+                "a_parked_thread_is_woken_by_what_it_waits_for",
             ],
             [
                 "a batch wakes one of its own",
-                "while let Some(first) = lot.first()",
-                "if let Some(first) = lot.first()",
+                "while let Some(first) = waiting.first()",
+                "if let Some(first) = waiting.first()",
                 "each_batch_wakes_its_own",
             ],
             [
@@ -134,9 +134,9 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who was called does not learn of it",
-                "        parked.called\n    }",
+                "        waiter.elected\n    }",
                 "        false\n    }",
-                "a_call_is_answered_or_passed_on",
+                "an_election_is_answered_or_passed_on",
             ],
         ],
     ),
@@ -192,15 +192,15 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a leader that has waited tells nobody",
-                "        drop(flight);\n        self.tell_parked();",
+                "        drop(flight);\n        self.notify_waiters();",
                 "        drop(flight);",
-                "who_comes_while_a_leader_waits_is_called",
+                "a_commit_that_comes_while_a_leader_waits_is_elected",
             ],
             [
                 "a leader that has waited tells before the flight has ended",
-                "        drop(flight);\n        self.tell_parked();",
-                "        self.tell_parked();\n        drop(flight);",
-                "who_comes_while_a_leader_waits_is_called",
+                "        drop(flight);\n        self.notify_waiters();",
+                "        self.notify_waiters();\n        drop(flight);",
+                "a_commit_that_comes_while_a_leader_waits_is_elected",
             ],
             [
                 "who parks does not look once more",
@@ -216,7 +216,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "nobody is called for the next flight",
-                "            self.parking.call_beyond(self.rotation.next_base());",
+                "            self.waiters.elect_beyond(self.rotation.next_base());",
                 "",
                 "the_next_batch_starts_when_the_flight_is_over",
             ],
@@ -245,7 +245,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who has taken the outcome of a sync tells nobody",
-                "        drop(driver);\n        self.tell();",
+                "        drop(driver);\n        self.notify();",
                 "        drop(driver);",
                 "a_sync_that_was_left_is_ended_by_another_thread",
             ],
@@ -293,7 +293,7 @@ pub(super) const GROUPS: &[Group] = &[
         "buffer_ring/shared.rs",
         &[[
             "a failure does not wake those who wait for durability",
-            "        self.parking.wake_up_to(u64::MAX);\n",
+            "        self.waiters.wake_up_to(u64::MAX);\n",
             "",
             "a_failed_commit_reaches_all_who_wait",
         ]],

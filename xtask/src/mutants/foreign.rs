@@ -33,7 +33,7 @@ pub(super) const GROUPS: &[Group] = &[
             [
                 "the end of the ring rings no bell",
                 "        self.shared.wake_all();\n",
-                "        self.shared.changes.notify();\n        self.shared.parking.wake_up_to(u64::MAX);\n",
+                "        self.shared.changes.notify();\n        self.shared.waiters.wake_up_to(u64::MAX);\n",
                 "an_event_that_is_made_while_the_ring_goes_is_readable",
             ],
         ],
@@ -101,7 +101,7 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "a caller that gives up wakes no follower",
-                "            self.parking.wake_followers();\n",
+                "            self.waiters.wake_followers();\n",
                 "",
                 "a_follower_finishes_what_a_caller_gave_up",
             ],

@@ -140,7 +140,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a rotation that is given up opens nothing in place",
-                "// While this thread had the token, the buffer may have become free to open in place.\n                self.advance();",
+                "// While this thread had the token, the buffer may have become free to open in key.\n                self.advance();",
                 "",
                 "a_rotation_that_is_given_up_leaves_the_buffer_to_be_opened_in_place",
             ],

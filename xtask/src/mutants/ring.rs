@@ -14,14 +14,14 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a driver that leaves wakes nobody",
-                "        drop(driver);\n        self.tell();",
+                "        drop(driver);\n        self.notify();",
                 "        drop(driver);",
                 "a_driver_that_leaves_has_a_successor",
             ],
             [
                 "a driver wakes the others before it leaves",
-                "        drop(driver);\n        self.tell();",
-                "        self.tell();\n        drop(driver);",
+                "        drop(driver);\n        self.notify();",
+                "        self.notify();\n        drop(driver);",
                 "a_driver_that_leaves_has_a_successor",
             ],
             [
@@ -150,14 +150,14 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a completion wakes nobody",
-                "        self.advance_as_driver();\n        self.tell();\n    }\n}",
+                "        self.advance_as_driver();\n        self.notify();\n    }\n}",
                 "        self.advance_as_driver();\n    }\n}",
                 "a_completion_wakes_who_waits_for_it",
             ],
             [
                 "a completion wakes before it has changed anything",
-                "        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance_as_driver();\n        self.tell();",
-                "        self.tell();\n        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance_as_driver();",
+                "        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance_as_driver();\n        self.notify();",
+                "        self.notify();\n        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance_as_driver();",
                 "a_completion_wakes_who_waits_for_it",
             ],
             [

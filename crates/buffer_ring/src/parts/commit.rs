@@ -195,14 +195,14 @@ fn a_waiter_for_durability_flushes_what_it_needs() {
         let end = append(shared, 512);
         let waiter = spawn(&ring, move |shared| assert_eq!(shared.wait_durable(end, None), Ok(())));
         let parker = Parker::new();
-        let place = shared.parking.follow(end, parker.waker());
+        let place = shared.waiters.add_follower(end, parker.waker());
         if shared.durability.durable() < end {
             hit(&SLEPT);
             parker.park(None);
         } else {
             hit(&ALREADY);
         }
-        shared.parking.unfollow(place);
+        shared.waiters.remove_follower(place);
         check(shared, &device, end);
         waiter.join().unwrap();
     });
@@ -211,9 +211,9 @@ fn a_waiter_for_durability_flushes_what_it_needs() {
 
 /// Who comes while a leader waits for somebody inside its buffer is called when that is over.
 #[test]
-fn who_comes_while_a_leader_waits_is_called() {
+fn a_commit_that_comes_while_a_leader_waits_is_elected() {
     static LAST_OUT: Count = Count::new(0);
-    model("who_comes_while_a_leader_waits_is_called", Bound::Preemptions(3), || {
+    model("a_commit_that_comes_while_a_leader_waits_is_elected", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         // One flight at a time.
         let ring = device.ring_with(3, true, true, CommitPolicy::MinBytes(u64::MAX));

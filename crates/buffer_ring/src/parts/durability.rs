@@ -32,7 +32,7 @@ fn a_sync_that_was_left_is_ended_by_another_thread() {
         let syncer = shared.durability.syncer.take().expect("nothing else can be synced yet");
         assert!(shared.sync_device(syncer, false));
         // Its time is over.
-        shared.tell_parked();
+        shared.notify_waiters();
         assert!(device.complete(0));
         shared.poll();
         // The sync, which does not cover what that was.

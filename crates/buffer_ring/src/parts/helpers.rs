@@ -27,7 +27,7 @@ fn a_thread_that_is_recalled_comes_back_from_where_it_parks() {
             let (shared, recalled) = (Arc::clone(shared), Arc::clone(&recalled));
             thread::spawn(move || shared.run(Errand { address, deadline: None, recalled: Some(&recalled) }))
         };
-        hit(if shared.parking.is_empty() { &BEFORE } else { &PARKED });
+        hit(if shared.waiters.is_empty() { &BEFORE } else { &PARKED });
         recalled.store(true, Ordering::Relaxed);
         shared.wake_helper_at(address);
         assert_eq!(helper.join().unwrap(), Err(RingError::TimedOut));
@@ -67,7 +67,7 @@ fn a_task_that_needs_less_is_served_first() {
         let higher = append(&ring, 512);
         let [first, second] = [(); 2].map(|()| Parker::new());
         assert!(shared.helpers.await_commit(shared, higher, first.waker()).is_ok());
-        if shared.parking.is_empty() {
+        if shared.waiters.is_empty() {
             hit(&RECALLED);
         }
         assert!(shared.helpers.await_commit(shared, lower, second.waker()).is_ok());

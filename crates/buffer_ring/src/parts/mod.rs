@@ -12,12 +12,12 @@ mod deferred_flush;
 mod durability;
 mod helpers;
 mod lease;
-mod parking;
 mod reader_latch;
 mod role;
 mod rotation;
 mod shared;
 mod slot;
+mod waiters;
 mod waiting;
 mod watch;
 

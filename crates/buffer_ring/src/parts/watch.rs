@@ -83,7 +83,7 @@ fn a_follower_learns_that_the_ring_has_gone() {
         let watch = ring.durable_watch();
         let shared = Arc::clone(&ring.shared);
         let follower = follow(&watch, 1);
-        hit(if shared.parking.is_empty() { &BEFORE } else { &AFTER });
+        hit(if shared.waiters.is_empty() { &BEFORE } else { &AFTER });
         drop(ring);
         assert_eq!(follower.join().unwrap(), Err(RingError::Closed));
     });
@@ -165,7 +165,7 @@ fn a_follower_finishes_what_a_caller_gave_up() {
         let address = append(&ring, 512);
         let watch = ring.durable_watch();
         let follower = follow(&watch, address);
-        hit(if ring.shared.parking.is_empty() { &LATER } else { &PARKED });
+        hit(if ring.shared.waiters.is_empty() { &LATER } else { &PARKED });
         ring.shared.abandon(address);
         assert_eq!(follower.join().unwrap(), Ok(4096));
     });
