@@ -187,7 +187,7 @@ impl Shared {
             return Ok(true);
         }
         if self.durability.written() >= address
-            && let Some(syncer) = self.durability.syncer.take()
+            && let Some(syncer) = self.durability.syncer.try_claim()
         {
             if self.durable_outcome(address).is_none() {
                 // With a deadline this thread must not be at the device.
@@ -201,10 +201,10 @@ impl Shared {
             }
             return Ok(true);
         }
-        if let Some(driver) = self.become_driver() {
+        if let Some(driver) = self.claim_driver() {
             // The driver before may have brought the answer, or something else to do.
             if self.durable_outcome(address).is_some() {
-                self.resign(driver);
+                self.release_driver(driver);
             } else if self.drive(driver, Wait::Until(deadline)) == 0 {
                 yield_now();
             }
@@ -322,7 +322,7 @@ impl Shared {
     }
 
     fn is_syncing(&self) -> bool {
-        self.durability.syncer.is_taken()
+        self.durability.syncer.is_claimed()
     }
 
     fn wants_syncer(&self, address: u64) -> bool {

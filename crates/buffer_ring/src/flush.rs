@@ -289,7 +289,7 @@ impl Shared {
         // Before anybody is told, so that the device need not wait until all are.
         drop(flight);
         self.finish(finished.expect("a write after the ring was closed"));
-        if self.driver.is_taken_now() {
+        if self.driver.is_claimed_now() {
             // Who drives waits at the device, and perhaps for this.
             self.device.interrupt();
         }

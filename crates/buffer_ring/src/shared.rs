@@ -11,10 +11,10 @@ use crate::bells::Bells;
 use crate::device::{Device, WriteQueue};
 use crate::durability::Durability;
 use crate::eventcount::EventCount;
+use crate::exclusive::Exclusive;
 use crate::flights::Flights;
 use crate::helpers::Helpers;
 use crate::latency::Recorder;
-use crate::role::Role;
 use crate::rotation::Rotation;
 use crate::slot::Slot;
 use crate::stats::Counters;
@@ -58,7 +58,7 @@ pub(crate) struct Shared {
     pub(crate) gap: Range<u64>,
     pub(crate) device: Device,
     /// Whoever has it takes finished writes from the device.
-    pub(crate) driver: Role,
+    pub(crate) driver: Exclusive,
     process: Process,
 }
 
@@ -103,7 +103,7 @@ impl Shared {
             abandoned: AtomicU64::new(start),
             gap: start..start,
             device: Device::new(queue),
-            driver: Role::new(),
+            driver: Exclusive::new(),
             process: Process::here(),
         };
         shared.advance();

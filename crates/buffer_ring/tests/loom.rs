@@ -366,9 +366,9 @@ fn a_full_ring_lets_its_waiter_go_on() {
 
 /// Two threads wait for room; one of them drives, and hands the role on when it leaves.
 #[test]
-fn the_driver_hands_its_role_on() {
+fn the_driver_hands_its_claim_on() {
     static WRITTEN: [Count; 2] = [const { Count::new(0) }; 2];
-    model("the_driver_hands_its_role_on", Bound::Preemptions(3), || {
+    model("the_driver_hands_its_claim_on", Bound::Preemptions(3), || {
         let device = ModelDevice::held();
         let ring = Arc::new(device.ring(2, true, true));
         let (extent, _) = append(&ring, 512, 1);

@@ -51,20 +51,20 @@ pub(super) const GROUPS: &[Group] = &[
             ["who has synced tells nobody", "        self.notify();", "", "a_commit_behind_a_plain_write_syncs_it"],
             [
                 "a sync is submitted, and its role given up",
-                "            syncer.leave();",
+                "            syncer.detach();",
                 "            drop(syncer);",
                 "a_sync_that_was_left_is_ended_by_another_thread",
             ],
             [
                 "a sync that has ended keeps its role",
                 "Err(error) => self.poison(RingError::Device(error)),\n        }\n        drop(syncer);",
-                "Err(error) => self.poison(RingError::Device(error)),\n        }\n        syncer.leave();",
+                "Err(error) => self.poison(RingError::Device(error)),\n        }\n        syncer.detach();",
                 "a_sync_that_was_left_is_ended_by_another_thread",
             ],
             [
                 "the role is given back before the end of the sync is recorded",
                 "        match outcome {\n            Ok(()) => {\n                self.update",
-                "        drop(syncer);\n        let syncer = None::<Holder<'_>>;\n        match outcome {\n            Ok(()) => {\n                self.update",
+                "        drop(syncer);\n        let syncer = None::<Claim<'_>>;\n        match outcome {\n            Ok(()) => {\n                self.update",
                 "a_sync_that_was_left_is_ended_by_another_thread",
             ],
             [
@@ -228,8 +228,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a driver does not look for its answer before it drives",
-                "            if self.durable_outcome(address).is_some() {\n                self.resign(driver);",
-                "            if false {\n                self.resign(driver);",
+                "            if self.durable_outcome(address).is_some() {\n                self.release_driver(driver);",
+                "            if false {\n                self.release_driver(driver);",
                 "a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device",
             ],
         ],
@@ -239,7 +239,7 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "the outcome of a sync that was left is lost",
-                "            self.end_sync(self.durability.syncer.resume(), outcome);",
+                "            self.end_sync(self.durability.syncer.reattach(), outcome);",
                 "            drop(outcome);",
                 "a_sync_that_was_left_is_ended_by_another_thread",
             ],
@@ -262,7 +262,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who writes in its own thread does not fetch the driver",
-                "        if self.driver.is_taken_now() {",
+                "        if self.driver.is_claimed_now() {",
                 "        if false {",
                 "a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device",
             ],
@@ -281,11 +281,11 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/role.rs",
+        "buffer_ring/exclusive.rs",
         &[[
             "who looks for a holder after a change does not count in the order of all",
-            "self.taken.fetch_or(false, AcqRel)",
-            "self.taken.load(Acquire)",
+            "self.claimed.fetch_or(false, AcqRel)",
+            "self.claimed.load(Acquire)",
             "a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device",
         ]],
     ),

@@ -8,7 +8,7 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "a driver does not look for its answer before it drives (trap 7)",
-                "if let Some(answer) = ready() {\n                    self.resign(driver);\n                    return Ok(answer);\n                }\n                if",
+                "if let Some(answer) = ready() {\n                    self.release_driver(driver);\n                    return Ok(answer);\n                }\n                if",
                 "if",
                 "nobody_sleeps_at_the_device_for_an_answer_that_is_there",
             ],
@@ -32,7 +32,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "drained while a driver still completes",
-                "self.device.in_flight() == 0 && !self.driver.is_taken()",
+                "self.device.in_flight() == 0 && !self.driver.is_claimed()",
                 "self.device.in_flight() == 0",
                 "what_is_drained_has_been_dealt_with",
             ],

@@ -275,7 +275,7 @@ fn a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device() {
         shared.seal(Life::new(2, 1));
         assert_eq!(shared.device.in_flight(), 1);
         let driver = spawn(&ring, |shared| assert_eq!(shared.wait_durable(512, None), Ok(())));
-        if shared.driver.is_taken() {
+        if shared.driver.is_claimed() {
             hit(&AT_THE_DEVICE);
         }
         shared.write_now(grant.slot().try_take_flush(grant.release()).expect("the last one out"), None);

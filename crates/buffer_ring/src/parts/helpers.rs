@@ -137,12 +137,12 @@ fn a_sync_fetches_the_driver_from_the_device() {
         append(&ring, 512);
         shared.seal(Life::new(2, 1));
         assert_eq!((shared.device.in_flight(), ring.written_watermark()), (1, address));
-        let syncer = shared.durability.syncer.take().expect("nobody syncs");
+        let syncer = shared.durability.syncer.try_claim().expect("nobody syncs");
         let driver = {
             let shared = Arc::clone(shared);
             thread::spawn(move || shared.wait_durable(address, None))
         };
-        if shared.driver.is_taken() {
+        if shared.driver.is_claimed() {
             hit(&AT_THE_DEVICE);
         }
         assert!(shared.sync_device(syncer, true));

@@ -174,7 +174,7 @@ fn an_opener_fetches_who_waits_for_room_from_the_device() {
         assert_eq!(shared.device.in_flight(), 1);
         let waiter =
             spawn(shared, |shared| shared.append(&[1; 512], Patience::ForRoom).expect("there is room").start());
-        if shared.driver.is_taken() {
+        if shared.driver.is_claimed() {
             hit(&AT_THE_DEVICE);
         }
         assert!(shared.slots[0].latch.release());
