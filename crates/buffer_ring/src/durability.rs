@@ -101,7 +101,7 @@ impl Shared {
             });
         }
         if moved {
-            self.bells.ring();
+            self.eventfds.notify();
         }
     }
 

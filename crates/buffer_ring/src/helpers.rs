@@ -242,7 +242,7 @@ impl Shared {
         if !self.waiters.is_empty() {
             self.waiters.wake_followers();
         }
-        if self.bells.is_any() {
+        if self.eventfds.is_any() {
             let _ = self.adopt_abandoned();
         }
     }

@@ -33,7 +33,6 @@
 mod append;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod asleep;
-mod bells;
 mod builder;
 mod closing;
 mod commit;
@@ -43,6 +42,7 @@ mod drive;
 mod durability;
 mod error;
 mod eventcount;
+mod eventfd;
 mod exclusive;
 mod extent;
 mod flights;

@@ -7,10 +7,10 @@ use ring_alloc::Arena;
 use ring_io::fork::{Inherited, Process};
 use ring_io::{event, events};
 
-use crate::bells::Bells;
 use crate::device::{Device, WriteQueue};
 use crate::durability::Durability;
 use crate::eventcount::EventCount;
+use crate::eventfd::EventFds;
 use crate::exclusive::Exclusive;
 use crate::flights::Flights;
 use crate::helpers::Helpers;
@@ -50,7 +50,7 @@ pub(crate) struct Shared {
     /// Those who wait for durability.
     pub(crate) waiters: CommitWaiters,
     pub(crate) flights: Flights,
-    pub(crate) bells: Bells,
+    pub(crate) eventfds: EventFds,
     pub(crate) helpers: Helpers,
     /// The highest address that a caller has waited for in vain until its deadline.
     pub(crate) abandoned: AtomicU64,
@@ -98,7 +98,7 @@ impl Shared {
             changes: EventCount::new(),
             waiters: CommitWaiters::new(),
             flights: Flights::new(policy),
-            bells: Bells::new(),
+            eventfds: EventFds::new(),
             helpers: Helpers::new(),
             abandoned: AtomicU64::new(start),
             gap: start..start,
@@ -182,7 +182,7 @@ impl Shared {
     pub(crate) fn wake_all(&self) {
         self.changes.notify();
         self.waiters.wake_up_to(u64::MAX);
-        self.bells.ring();
+        self.eventfds.notify();
     }
 
     /// Why the ring [takes no more bytes](Self::has_ended).

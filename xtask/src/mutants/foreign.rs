@@ -74,25 +74,25 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/bells.rs",
+        "buffer_ring/eventfd.rs",
         &[
             [
                 "a ringer does not count in the order of all",
                 "self.count.fetch_add(0, AcqRel) > 0",
                 "self.count.load(crate::sync::Ordering::Acquire) > 0",
-                "a_bell_rings_or_its_owner_sees_the_change",
+                "an_eventfd_is_notified_or_its_owner_sees_the_change",
             ],
             [
                 "a ringer does not release",
                 "self.count.fetch_add(0, AcqRel) > 0",
                 "self.count.fetch_add(0, crate::sync::Ordering::Acquire) > 0",
-                "a_bell_rings_or_its_owner_sees_the_change",
+                "an_eventfd_is_notified_or_its_owner_sees_the_change",
             ],
             [
                 "a bell that goes takes another one along",
-                "let bell = hung.bells.remove(&number);",
-                "let bell = hung.bells.pop_first();",
-                "a_bell_that_goes_silences_no_other",
+                "let eventfd = registered.eventfds.remove(&number);",
+                "let eventfd = registered.eventfds.pop_first();",
+                "an_eventfd_that_goes_silences_no_other",
             ],
         ],
     ),
@@ -107,7 +107,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a caller that gives up leaves nothing to the thread of the ring",
-                "        if self.bells.is_any() {\n",
+                "        if self.eventfds.is_any() {\n",
                 "        if false {\n",
                 "an_event_comes_for_what_a_caller_gave_up",
             ],
