@@ -16,7 +16,7 @@ use crate::sync::spin_loop;
 use crate::{AppendError, Extent, Reservation};
 
 /// How often a thread looks whether another one is just about to open the next buffer. Checkers would explore little but that.
-const GLANCES: usize = if cfg!(loom) {
+const SPIN_LIMIT: usize = if cfg!(loom) {
     0
 } else if cfg!(shuttle) {
     2
@@ -226,7 +226,7 @@ impl Shared {
         let rotated = || self.rotation.current() != seen;
         // Another thread may be between sealing and opening.
         let mut tries = 0;
-        while !rotated() && tries < GLANCES && self.rotation.has_room(&self.slots, self.target()) {
+        while !rotated() && tries < SPIN_LIMIT && self.rotation.has_room(&self.slots, self.target()) {
             spin_loop();
             tries += 1;
         }

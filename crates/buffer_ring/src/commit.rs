@@ -3,7 +3,7 @@
 //! A thread that waits for an address looks what there is to do that nobody is at, and does it in its own thread: it seals the buffer
 //! that has its bytes and those of everybody who came meanwhile, and writes it; it syncs what was written plainly; it drives the
 //! device. If others are at all of that it spins for a moment, about as long as two writes take, and then parks. So a lone commit is one
-//! system call and no hand-over, and a crowd's commits are as few writes as the [policy](crate::flights) makes them.
+//! system call and no hand-over, and a crowd's commits are as few writes as the [policy](crate::groups) makes them.
 //!
 //! Whoever has changed something [tells](Shared::notify_waiters) those who are parked: the ones whose bytes are durable now, and one of the
 //! others if there is something left to do.
@@ -15,8 +15,8 @@ use ring_io::{Wait, events};
 use crate::append::Patience;
 use crate::drive::SUSPICIOUS;
 use crate::error::TimedOut;
-use crate::flights::Flight;
 use crate::flush::Sealing;
+use crate::groups::CommitGroup;
 use crate::latency::Measure;
 use crate::rotation::Life;
 use crate::shared::Shared;
@@ -128,7 +128,7 @@ impl Shared {
         if self.durability.durable() >= errand.address {
             return Ok(());
         }
-        let waiting = self.flights.arrive(!self.is_sealed(errand.address));
+        let waiting = self.groups.arrive(!self.is_sealed(errand.address));
         let mut elected = false;
         let outcome = self.await_durable(errand, &mut elected);
         drop(waiting);
@@ -146,7 +146,7 @@ impl Shared {
     /// `elected`: whether this thread was woken to do something.
     fn await_durable(&self, errand: Errand<'_>, elected: &mut bool) -> Result<(), RingError> {
         let address = errand.address;
-        let mut patience = self.flights.patience();
+        let mut spinning = self.groups.spin_limit();
         let mut backoff = Backoff::new();
         self.flush_deferred_below(address);
         loop {
@@ -161,7 +161,7 @@ impl Shared {
             if helped {
                 continue;
             }
-            if patience.lasts() {
+            if spinning.lasts() {
                 yield_now();
                 continue;
             }
@@ -175,11 +175,11 @@ impl Shared {
         let Errand { address, deadline, .. } = errand;
         self.check_appended(address)?;
         if self.has_open_bytes(address)
-            && let Some(flight) = self.flights.start(self.is_syncing(), || self.open_bytes())
+            && let Some(group) = self.groups.start(self.is_syncing(), || self.open_bytes())
         {
             let led = {
                 let _held = events::hold();
-                self.lead(flight, errand)?
+                self.lead(group, errand)?
             };
             if led == Led::BehindReservation {
                 self.warn_of_stall();
@@ -214,15 +214,15 @@ impl Shared {
     }
 
     /// Seals a batch and has it written. The flight ends when it has been, so that others gather until then.
-    fn lead(&self, flight: Flight<'_>, errand: Errand<'_>) -> Result<Led, RingError> {
+    fn lead(&self, group: CommitGroup<'_>, errand: Errand<'_>) -> Result<Led, RingError> {
         let mut led = Led::ToItsEnd;
-        if self.await_departure(errand)? {
-            let commits = flight.depart(|| self.counters.now());
+        if self.await_due(errand)? {
+            let commits = group.take_members(|| self.counters.now());
             self.latency.count(Measure::BatchSize, commits as u64);
             let current = self.rotation.current();
             match self.try_seal(current) {
                 Sealing::Sealed(Some(flush)) if errand.deadline.is_none() => {
-                    self.write_now(flush, Some(flight));
+                    self.write_now(flush, Some(group));
                     return Ok(led);
                 }
                 // With a deadline this thread must not be at the device; without the flush somebody is still inside, who will send it.
@@ -237,7 +237,7 @@ impl Shared {
                 Sealing::Already | Sealing::Empty => {}
             }
         }
-        drop(flight);
+        drop(group);
         self.notify_waiters();
         Ok(led)
     }
@@ -256,8 +256,8 @@ impl Shared {
     }
 
     /// Waits until the policy lets the batch be sealed; `false` if there is no need any more.
-    fn await_departure(&self, errand: Errand<'_>) -> Result<bool, RingError> {
-        let Some(due) = self.flights.due() else { return Ok(true) };
+    fn await_due(&self, errand: Errand<'_>) -> Result<bool, RingError> {
+        let Some(due) = self.groups.due() else { return Ok(true) };
         let due = self.counters.moment(due);
         let until = errand.deadline.map_or(due, |deadline| deadline.min(due));
         let recalled = || errand.is_recalled().then_some(Err(RingError::TimedOut));
@@ -318,7 +318,7 @@ impl Shared {
     }
 
     fn may_start_batch(&self) -> bool {
-        self.flights.may_start(self.is_syncing(), || self.open_bytes())
+        self.groups.may_start(self.is_syncing(), || self.open_bytes())
     }
 
     fn is_syncing(&self) -> bool {

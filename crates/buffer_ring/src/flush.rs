@@ -10,7 +10,7 @@ use ring_io::{Finished, event, events};
 use ring_state::Seal;
 
 use crate::RingError;
-use crate::flights::Flight;
+use crate::groups::CommitGroup;
 use crate::latency::Measure;
 use crate::ring::deadline;
 use crate::rotation::Life;
@@ -247,7 +247,7 @@ impl Shared {
 
     fn submit(&self, Write { token, bytes, base }: Write) {
         // If nobody waits for durability, a sync will do, for many buffers at once.
-        let durable = self.flights.is_anybody_waiting() && self.may_be_durable(base);
+        let durable = self.groups.has_waiters() && self.may_be_durable(base);
         // The device goes when the ring ends, which waits for all threads that flush.
         let submitted = self.device.with(|queue| {
             if durable { queue.submit_durable(token, bytes, base) } else { queue.submit(token, bytes, base) }
@@ -261,33 +261,33 @@ impl Shared {
         }
     }
 
-    /// Writes the bytes in this thread, which needs them on stable storage and has nothing else to do. Then the `flight` ends. If it
+    /// Writes the bytes in this thread, which needs them on stable storage and has nothing else to do. Then the `group` ends. If it
     /// could not be a durable write, this thread finds next that a sync is needed.
     #[cold]
-    pub(crate) fn write_now(&self, flush: Flush<'_>, flight: Option<Flight<'_>>) {
+    pub(crate) fn write_now(&self, flush: Flush<'_>, group: Option<CommitGroup<'_>>) {
         let _held = events::hold();
         match self.prepare(flush) {
             // A serialized file takes it when its turn comes.
             Some(write) if self.device.is_serialized() && self.durability.written() < write.base => self.submit(write),
-            Some(write) => return self.write_here(write, flight),
+            Some(write) => return self.write_here(write, group),
             None => {}
         }
-        drop(flight);
+        drop(group);
         self.notify_waiters();
     }
 
-    fn write_here(&self, Write { token, bytes, base }: Write, flight: Option<Flight<'_>>) {
+    fn write_here(&self, Write { token, bytes, base }: Write, group: Option<CommitGroup<'_>>) {
         let durable = self.may_be_durable(base);
         let start = Instant::now();
         let finished = self.device.with(|queue| {
             if durable { queue.write_durable_now(token, bytes, base) } else { queue.write_now(token, bytes, base) }
         });
         if durable {
-            self.flights.measured(start.elapsed());
+            self.groups.measured(start.elapsed());
         }
         self.latency.time(Measure::Device, start.elapsed());
         // Before anybody is told, so that the device need not wait until all are.
-        drop(flight);
+        drop(group);
         self.finish(finished.expect("a write after the ring was closed"));
         if self.driver.is_claimed_now() {
             // Who drives waits at the device, and perhaps for this.

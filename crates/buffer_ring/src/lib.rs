@@ -45,12 +45,12 @@ mod eventcount;
 mod eventfd;
 mod exclusive;
 mod extent;
-mod flights;
 mod flush;
 #[cfg(doctest)]
 mod forbidden;
 #[cfg(any(feature = "async", test))]
 mod futures;
+mod groups;
 mod helpers;
 mod latency;
 mod ledger;
@@ -76,10 +76,10 @@ mod writer;
 pub use builder::BufferRingBuilder;
 pub use error::{AppendError, OptionsError, ReadError, RingError, RotateError};
 pub use extent::Extent;
-pub use flights::CommitPolicy;
 pub use flush::{BufferHandle, FlushTicket};
 #[cfg(feature = "async")]
 pub use futures::{AppendFuture, DurableFuture};
+pub use groups::CommitPolicy;
 pub use hdrhistogram;
 pub use latency::Latencies;
 pub use options::{BufferRingOptions, MAX_BUFFERS};

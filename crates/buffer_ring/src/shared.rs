@@ -12,7 +12,7 @@ use crate::durability::Durability;
 use crate::eventcount::EventCount;
 use crate::eventfd::EventFds;
 use crate::exclusive::Exclusive;
-use crate::flights::Flights;
+use crate::groups::CommitGroups;
 use crate::helpers::Helpers;
 use crate::latency::Recorder;
 use crate::rotation::Rotation;
@@ -49,7 +49,7 @@ pub(crate) struct Shared {
     pub(crate) changes: EventCount,
     /// Those who wait for durability.
     pub(crate) waiters: CommitWaiters,
-    pub(crate) flights: Flights,
+    pub(crate) groups: CommitGroups,
     pub(crate) eventfds: EventFds,
     pub(crate) helpers: Helpers,
     /// The highest address that a caller has waited for in vain until its deadline.
@@ -97,7 +97,7 @@ impl Shared {
             latency: Recorder::new(false),
             changes: EventCount::new(),
             waiters: CommitWaiters::new(),
-            flights: Flights::new(policy),
+            groups: CommitGroups::new(policy),
             eventfds: EventFds::new(),
             helpers: Helpers::new(),
             abandoned: AtomicU64::new(start),

@@ -141,37 +141,37 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/flights.rs",
+        "buffer_ring/groups.rs",
         &[
             [
                 "a flight is counted by who sees it, and not by all",
                 "self.count.compare_exchange(seen, seen + 1, AcqRel, Relaxed).is_ok()",
                 "{ self.count.store(seen + 1, crate::sync::Ordering::Release); true }",
-                "with_a_least_interval_there_is_one_flight",
+                "with_a_least_interval_there_is_one_group",
             ],
             [
                 "the next flight does not acquire what the one before did",
                 "self.count.compare_exchange(seen, seen + 1, AcqRel, Relaxed)",
                 "self.count.compare_exchange(seen, seen + 1, crate::sync::Ordering::Release, Relaxed)",
-                "with_a_least_interval_there_is_one_flight",
+                "with_a_least_interval_there_is_one_group",
             ],
             [
                 "a flight that ends does not release",
                 "self.0.count.fetch_sub(1, AcqRel);",
                 "self.0.count.fetch_sub(1, Acquire);",
-                "with_a_least_interval_there_is_one_flight",
+                "with_a_least_interval_there_is_one_group",
             ],
             [
                 "a second flight starts whatever it carries",
                 "CommitPolicy::MinInterval(_) => count == 0,",
                 "CommitPolicy::MinInterval(_) => true,",
-                "with_a_least_interval_there_is_one_flight",
+                "with_a_least_interval_there_is_one_group",
             ],
             [
                 "there is no second flight",
                 "!self.is_fast() && pending",
                 "false && pending",
-                "one_flight_starts_at_once_and_a_second_when_it_has_enough",
+                "one_group_starts_at_once_and_a_second_when_it_has_enough",
             ],
         ],
     ),
@@ -192,33 +192,33 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a leader that has waited tells nobody",
-                "        drop(flight);\n        self.notify_waiters();",
-                "        drop(flight);",
+                "        drop(group);\n        self.notify_waiters();",
+                "        drop(group);",
                 "a_commit_that_comes_while_a_leader_waits_is_elected",
             ],
             [
                 "a leader that has waited tells before the flight has ended",
-                "        drop(flight);\n        self.notify_waiters();",
-                "        self.notify_waiters();\n        drop(flight);",
+                "        drop(group);\n        self.notify_waiters();",
+                "        self.notify_waiters();\n        drop(group);",
                 "a_commit_that_comes_while_a_leader_waits_is_elected",
             ],
             [
                 "who parks does not look once more",
                 "if !self.has_news(errand.address) && !errand.is_recalled() {",
                 "if true {",
-                "the_next_batch_starts_when_the_flight_is_over",
+                "the_next_batch_starts_when_the_group_is_over",
             ],
             [
                 "who parks does not look whether a flight may start",
                 "            || self.has_open_bytes(address) && self.may_start_batch()\n",
                 "",
-                "the_next_batch_starts_when_the_flight_is_over",
+                "the_next_batch_starts_when_the_group_is_over",
             ],
             [
                 "nobody is called for the next flight",
                 "            self.waiters.elect_beyond(self.rotation.next_base());",
                 "",
-                "the_next_batch_starts_when_the_flight_is_over",
+                "the_next_batch_starts_when_the_group_is_over",
             ],
             [
                 "who gets the role of syncing does not look whether it is done",
@@ -256,9 +256,9 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "who writes in its own thread tells before the flight has ended",
-                "        drop(flight);\n        self.finish(finished.expect(\"a write after the ring was closed\"));",
-                "        self.finish(finished.expect(\"a write after the ring was closed\"));\n        drop(flight);",
-                "the_next_batch_starts_when_the_flight_is_over",
+                "        drop(group);\n        self.finish(finished.expect(\"a write after the ring was closed\"));",
+                "        self.finish(finished.expect(\"a write after the ring was closed\"));\n        drop(group);",
+                "the_next_batch_starts_when_the_group_is_over",
             ],
             [
                 "who writes in its own thread does not fetch the driver",

@@ -3,7 +3,7 @@
 use super::*;
 use crate::append::Patience;
 use crate::commit::Errand;
-use crate::flights::CommitPolicy;
+use crate::groups::CommitPolicy;
 use crate::model::ModelDevice;
 use crate::sync::{AtomicBool, Ordering, Parker};
 use crate::{BufferRing, RingError};
@@ -21,7 +21,7 @@ fn a_thread_that_is_recalled_comes_back_from_where_it_parks() {
         let ring = ModelDevice::instant().ring_with(2, true, true, CommitPolicy::MinBytes(u64::MAX));
         let shared = &ring.shared;
         let address = append(&ring, 512);
-        let flight = shared.flights.start(false, || 0).expect("none is under way");
+        let group = shared.groups.start(false, || 0).expect("none is under way");
         let recalled = Arc::new(AtomicBool::new(false));
         let helper = {
             let (shared, recalled) = (Arc::clone(shared), Arc::clone(&recalled));
@@ -31,7 +31,7 @@ fn a_thread_that_is_recalled_comes_back_from_where_it_parks() {
         recalled.store(true, Ordering::Relaxed);
         shared.wake_helper_at(address);
         assert_eq!(helper.join().unwrap(), Err(RingError::TimedOut));
-        drop(flight);
+        drop(group);
     });
     assert!(PARKED.load(Relaxed) > 0 && BEFORE.load(Relaxed) > 0);
 }
