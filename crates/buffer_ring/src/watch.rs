@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::RingError;
-use crate::commit::Errand;
+use crate::commit::DurabilityWait;
 use crate::eventfd::{self, EventFd};
 use crate::ring::deadline;
 use crate::shared::Shared;
@@ -160,7 +160,9 @@ impl Shared {
             }
             if let Some(unfinished) = self.unfinished() {
                 let address = unfinished.min(address);
-                let done = self.lend_a_hand(|ending| self.run(Errand { address, deadline, recalled: Some(ending) }));
+                let done = self.work_as_follower(|ending| {
+                    self.run(DurabilityWait { upto: address, deadline, cancelled: Some(ending) })
+                });
                 if matches!(done, Some(Err(_))) {
                     // The outcome is looked for above: of a failure, too, which another thread is just making known.
                     yield_now();

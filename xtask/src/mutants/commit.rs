@@ -186,7 +186,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a leader leaves deferred what it has sealed",
-                "                    self.flush_deferred_below(errand.address);\n                    led = self.await_straggler",
+                "                    self.flush_deferred_below(wait.upto);\n                    led = self.await_straggler",
                 "                    led = self.await_straggler",
                 "a_waiter_asks_for_the_flush_of_an_append_that_comes_late",
             ],
@@ -204,7 +204,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who parks does not look once more",
-                "if !self.has_news(errand.address) && !errand.is_recalled() {",
+                "if !self.has_news(wait.upto) && !wait.is_cancelled() {",
                 "if true {",
                 "the_next_batch_starts_when_the_group_is_over",
             ],

@@ -6,10 +6,10 @@ pub(super) const GROUPS: &[Group] = &[
     (
         "buffer_ring/commit.rs",
         &[[
-            "a thread that parks does not look whether it is recalled",
-            "if !self.has_news(errand.address) && !errand.is_recalled() {",
-            "if !self.has_news(errand.address) {",
-            "a_thread_that_is_recalled_comes_back_from_where_it_parks",
+            "a thread that parks does not look whether it is cancelled",
+            "if !self.has_news(wait.upto) && !wait.is_cancelled() {",
+            "if !self.has_news(wait.upto) {",
+            "a_thread_that_is_cancelled_comes_back_from_where_it_parks",
         ]],
     ),
     (
@@ -119,14 +119,14 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "the end of a ring does not wait for followers",
-                "if helpers.hands.fetch_add(0, AcqRel) > 0 {",
+                "if helpers.followers.fetch_add(0, AcqRel) > 0 {",
                 "if false {",
                 "the_end_of_a_ring_comes_after_what_a_follower_has_begun",
             ],
             [
                 "the end of a ring does not count followers in the order of all",
-                "if helpers.hands.fetch_add(0, AcqRel) > 0 {",
-                "if helpers.hands.load(Acquire) > 0 {",
+                "if helpers.followers.fetch_add(0, AcqRel) > 0 {",
+                "if helpers.followers.load(Acquire) > 0 {",
                 "the_end_of_a_ring_comes_after_what_a_follower_has_begun",
             ],
             [
@@ -137,8 +137,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a follower that is done does not release",
-                "helpers.hands.fetch_sub(1, AcqRel);",
-                "helpers.hands.fetch_sub(1, Acquire);",
+                "helpers.followers.fetch_sub(1, AcqRel);",
+                "helpers.followers.fetch_sub(1, Acquire);",
                 "the_end_of_a_ring_comes_after_what_a_follower_has_begun",
             ],
             [

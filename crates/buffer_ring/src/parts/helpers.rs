@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::append::Patience;
-use crate::commit::Errand;
+use crate::commit::DurabilityWait;
 use crate::groups::CommitPolicy;
 use crate::model::ModelDevice;
 use crate::sync::{AtomicBool, Ordering, Parker};
@@ -12,23 +12,25 @@ fn append(ring: &BufferRing, len: usize) -> u64 {
     ring.shared.append(&vec![1; len], Patience::ForRoom).expect("there is room").end()
 }
 
-/// A thread that is parked because another one leads a batch, or is just about to park, comes back at once when it is recalled.
+/// A thread that is parked because another one leads a batch, or is just about to park, comes back at once when it is cancelled.
 #[test]
-fn a_thread_that_is_recalled_comes_back_from_where_it_parks() {
+fn a_thread_that_is_cancelled_comes_back_from_where_it_parks() {
     static PARKED: Count = Count::new(0);
     static BEFORE: Count = Count::new(0);
-    model("a_thread_that_is_recalled_comes_back_from_where_it_parks", Bound::Preemptions(3), || {
+    model("a_thread_that_is_cancelled_comes_back_from_where_it_parks", Bound::Preemptions(3), || {
         let ring = ModelDevice::instant().ring_with(2, true, true, CommitPolicy::MinBytes(u64::MAX));
         let shared = &ring.shared;
         let address = append(&ring, 512);
         let group = shared.groups.start(false, || 0).expect("none is under way");
-        let recalled = Arc::new(AtomicBool::new(false));
+        let cancelled = Arc::new(AtomicBool::new(false));
         let helper = {
-            let (shared, recalled) = (Arc::clone(shared), Arc::clone(&recalled));
-            thread::spawn(move || shared.run(Errand { address, deadline: None, recalled: Some(&recalled) }))
+            let (shared, cancelled) = (Arc::clone(shared), Arc::clone(&cancelled));
+            thread::spawn(move || {
+                shared.run(DurabilityWait { upto: address, deadline: None, cancelled: Some(&cancelled) })
+            })
         };
         hit(if shared.waiters.is_empty() { &BEFORE } else { &PARKED });
-        recalled.store(true, Ordering::Relaxed);
+        cancelled.store(true, Ordering::Relaxed);
         shared.wake_helper_at(address);
         assert_eq!(helper.join().unwrap(), Err(RingError::TimedOut));
         drop(group);

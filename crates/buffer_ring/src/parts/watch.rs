@@ -208,7 +208,7 @@ fn the_end_of_a_ring_comes_after_what_a_follower_has_begun() {
         let done = Arc::new(AtomicBool::new(false));
         let follower = {
             let (shared, done) = (Arc::clone(&ring.shared), Arc::clone(&done));
-            thread::spawn(move || shared.lend_a_hand(|_| done.store(true, Ordering::Relaxed)).is_some())
+            thread::spawn(move || shared.work_as_follower(|_| done.store(true, Ordering::Relaxed)).is_some())
         };
         ring.shared.end_helpers();
         let seen = done.load(Ordering::Relaxed);
