@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn a_model_is_found_where_it_is() {
         let test = |name| find(name).map(|model| (model.program.target, model.test));
-        let part = "parts::gate::the_opener_waits_for_the_last_read".to_owned();
+        let part = "parts::reader_latch::the_opener_waits_for_the_last_read".to_owned();
         assert_eq!(test("the_opener_waits_for_the_last_read"), Ok(("--lib", part)));
         assert_eq!(test("two_threads_wrap_round"), Ok(("--test loom", "two_threads_wrap_round".to_owned())));
         assert!(test("no_such_model").is_err());

@@ -344,8 +344,8 @@ const BUGS: &[Bug] = &[
         gate: false,
         changes: &[(
             "buffer_ring/flush.rs",
-            "        slot.complete(bytes);\n        self.advance_as_driver();\n        self.tell();",
-            "        slot.complete(bytes);\n        self.tell();",
+            "        slot.complete(bytes);\n        self.advance_as_driver();\n        self.notify();",
+            "        slot.complete(bytes);\n        self.notify();",
         )],
     },
     Bug {

@@ -16,7 +16,7 @@ use crate::sync::spin_loop;
 use crate::{AppendError, Extent, Reservation};
 
 /// How often a thread looks whether another one is just about to open the next buffer. Checkers would explore little but that.
-const GLANCES: usize = if cfg!(loom) {
+const SPIN_LIMIT: usize = if cfg!(loom) {
     0
 } else if cfg!(shuttle) {
     2
@@ -226,7 +226,7 @@ impl Shared {
         let rotated = || self.rotation.current() != seen;
         // Another thread may be between sealing and opening.
         let mut tries = 0;
-        while !rotated() && tries < GLANCES && self.rotation.has_room(&self.slots, self.target()) {
+        while !rotated() && tries < SPIN_LIMIT && self.rotation.has_room(&self.slots, self.target()) {
             spin_loop();
             tries += 1;
         }
@@ -256,13 +256,13 @@ impl Shared {
                 Some(Err(self.end_error()))
             } else if self.rotation.is_exhausted(&self.slots) {
                 Some(Err(AppendError::AddressesExhausted))
-            } else if patience == Patience::ForRoom && self.next_is_held(seen) {
+            } else if patience == Patience::ForRoom && self.next_is_deferred(seen) {
                 Some(Err(AppendError::RingFull))
             } else {
                 None
             }
         };
-        let _wanted = self.waiters.ask_for_room();
+        let _wanted = self.changes.ask_for_room();
         let start = Instant::now();
         let outcome = self.wait_patiently(deadline, look);
         self.counters.waited_for_room(start.elapsed());
@@ -274,8 +274,8 @@ impl Shared {
     }
 
     /// Without `auto_flush`: whether the slot after `seen` waits for a flush that nobody has asked for.
-    pub(crate) fn next_is_held(&self, seen: Life) -> bool {
+    pub(crate) fn next_is_deferred(&self, seen: Life) -> bool {
         let next = &self.slots[Rotation::target(seen, &self.slots, Target::Next)];
-        !self.auto_flush && next.hold.is_held(next.generation())
+        !self.auto_flush && next.deferred.is_deferred(next.generation())
     }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use ring_io::events;
 
 use crate::RingError;
-use crate::commit::Errand;
+use crate::commit::DurabilityWait;
 use crate::flush::Sealing;
 use crate::shared::Shared;
 use crate::sync::Backoff;
@@ -86,7 +86,7 @@ impl Shared {
             Err(RingError::ReservationLeaked(_)) => self.durability.written(),
             Err(error) => return Err(error),
         };
-        match self.run(Errand { address: below, deadline, recalled: None }) {
+        match self.run(DurabilityWait { upto: below, deadline, cancelled: None }) {
             // The cause of the delay is known.
             Err(RingError::TimedOut) if outcome.is_err() => outcome,
             durable => durable.and(outcome),

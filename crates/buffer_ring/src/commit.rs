@@ -3,9 +3,9 @@
 //! A thread that waits for an address looks what there is to do that nobody is at, and does it in its own thread: it seals the buffer
 //! that has its bytes and those of everybody who came meanwhile, and writes it; it syncs what was written plainly; it drives the
 //! device. If others are at all of that it spins for a moment, about as long as two writes take, and then parks. So a lone commit is one
-//! system call and no hand-over, and a crowd's commits are as few writes as the [policy](crate::flights) makes them.
+//! system call and no hand-over, and a crowd's commits are as few writes as the [policy](crate::groups) makes them.
 //!
-//! Whoever has changed something [tells](Shared::tell_parked) those who are parked: the ones whose bytes are durable now, and one of the
+//! Whoever has changed something [tells](Shared::notify_waiters) those who are parked: the ones whose bytes are durable now, and one of the
 //! others if there is something left to do.
 
 use std::time::Instant;
@@ -15,8 +15,8 @@ use ring_io::{Wait, events};
 use crate::append::Patience;
 use crate::drive::SUSPICIOUS;
 use crate::error::TimedOut;
-use crate::flights::Flight;
 use crate::flush::Sealing;
+use crate::groups::CommitGroup;
 use crate::latency::Measure;
 use crate::rotation::Life;
 use crate::shared::Shared;
@@ -26,22 +26,22 @@ use crate::{AppendError, Extent, RingError};
 
 /// What a thread waits for, and when it gives up.
 #[derive(Clone, Copy)]
-pub(crate) struct Errand<'a> {
+pub(crate) struct DurabilityWait<'a> {
     /// Where the bytes end that have to be durable.
-    pub(crate) address: u64,
+    pub(crate) upto: u64,
     pub(crate) deadline: Option<Instant>,
     /// Of a thread that waits in the stead of others: whether it is wanted elsewhere. Then it is as if the deadline had come.
-    pub(crate) recalled: Option<&'a AtomicBool>,
+    pub(crate) cancelled: Option<&'a AtomicBool>,
 }
 
-impl Errand<'_> {
-    fn is_recalled(&self) -> bool {
-        // ordering: what it is recalled for is behind a lock.
-        self.recalled.is_some_and(|recalled| recalled.load(Relaxed))
+impl DurabilityWait<'_> {
+    fn is_cancelled(&self) -> bool {
+        // ordering: what it is cancelled for is behind a lock.
+        self.cancelled.is_some_and(|cancelled| cancelled.load(Relaxed))
     }
 
     fn is_over(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline) || self.is_recalled()
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline) || self.is_cancelled()
     }
 }
 
@@ -81,7 +81,7 @@ impl Shared {
             flush => self.dispatch(flush),
         }
         drop(held);
-        let outcome = self.wait(Errand { address: extent.end(), deadline, recalled: None });
+        let outcome = self.wait(DurabilityWait { upto: extent.end(), deadline, cancelled: None });
         self.latency.stop(Measure::Commit, start);
         outcome.map(|()| extent).map_err(|error| AppendError::after(extent, error))
     }
@@ -112,74 +112,74 @@ impl Shared {
         if closed && self.durability.durable() < address {
             return Err(RingError::Closed);
         }
-        self.run(Errand { address, deadline, recalled: None })
+        self.run(DurabilityWait { upto: address, deadline, cancelled: None })
     }
 
     /// Does what it takes. [`RingError::TimedOut`] if the errand is over before.
-    pub(crate) fn run(&self, errand: Errand<'_>) -> Result<(), RingError> {
+    pub(crate) fn run(&self, wait: DurabilityWait<'_>) -> Result<(), RingError> {
         self.check_process()?;
         let start = self.latency.start();
-        let outcome = self.wait(errand);
+        let outcome = self.wait(wait);
         self.latency.stop(Measure::Commit, start);
         outcome
     }
 
-    fn wait(&self, errand: Errand<'_>) -> Result<(), RingError> {
-        if self.durability.durable() >= errand.address {
+    fn wait(&self, wait: DurabilityWait<'_>) -> Result<(), RingError> {
+        if self.durability.durable() >= wait.upto {
             return Ok(());
         }
-        let waiting = self.flights.arrive(!self.is_sealed(errand.address));
-        let mut called = false;
-        let outcome = self.await_durable(errand, &mut called);
+        let waiting = self.groups.arrive(!self.is_sealed(wait.upto));
+        let mut elected = false;
+        let outcome = self.await_durable(wait, &mut elected);
         drop(waiting);
         let gave_up = outcome == Err(RingError::TimedOut);
-        if called || gave_up {
+        if elected || gave_up {
             // What this thread was to do is somebody else's now.
-            self.tell_parked();
+            self.notify_waiters();
         }
-        if gave_up && errand.recalled.is_none() {
-            self.abandon(errand.address);
+        if gave_up && wait.cancelled.is_none() {
+            self.abandon(wait.upto);
         }
         outcome
     }
 
-    /// `called`: whether this thread was woken to do something.
-    fn await_durable(&self, errand: Errand<'_>, called: &mut bool) -> Result<(), RingError> {
-        let address = errand.address;
-        let mut patience = self.flights.patience();
+    /// `elected`: whether this thread was woken to do something.
+    fn await_durable(&self, wait: DurabilityWait<'_>, elected: &mut bool) -> Result<(), RingError> {
+        let address = wait.upto;
+        let mut spinning = self.groups.spin_limit();
         let mut backoff = Backoff::new();
-        self.flush_held_below(address);
+        self.flush_deferred_below(address);
         loop {
             if let Some(outcome) = self.durable_outcome(address) {
                 return outcome;
             }
             // Even if the time is over: what was asked for is begun.
-            let helped = self.help(errand, &mut backoff)?;
-            if errand.is_over() {
+            let worked = self.do_pending_work(wait, &mut backoff)?;
+            if wait.is_over() {
                 return self.durable_outcome(address).unwrap_or(Err(RingError::TimedOut));
             }
-            if helped {
+            if worked {
                 continue;
             }
-            if patience.lasts() {
+            if spinning.lasts() {
                 yield_now();
                 continue;
             }
-            *called |= self.park(errand);
-            self.flush_held_below(address);
+            *elected |= self.park(wait);
+            self.flush_deferred_below(address);
         }
     }
 
     /// Does one thing that somebody has to do before the errand is done; `false` if there is none that nobody is at.
-    fn help(&self, errand: Errand<'_>, backoff: &mut Backoff) -> Result<bool, RingError> {
-        let Errand { address, deadline, .. } = errand;
+    fn do_pending_work(&self, wait: DurabilityWait<'_>, backoff: &mut Backoff) -> Result<bool, RingError> {
+        let DurabilityWait { upto: address, deadline, .. } = wait;
         self.check_appended(address)?;
         if self.has_open_bytes(address)
-            && let Some(flight) = self.flights.start(self.is_syncing(), || self.open_bytes())
+            && let Some(group) = self.groups.start(self.is_syncing(), || self.open_bytes())
         {
             let led = {
                 let _held = events::hold();
-                self.lead(flight, errand)?
+                self.lead(group, wait)?
             };
             if led == Led::BehindReservation {
                 self.warn_of_stall();
@@ -187,7 +187,7 @@ impl Shared {
             return Ok(true);
         }
         if self.durability.written() >= address
-            && let Some(syncer) = self.durability.syncer.take()
+            && let Some(syncer) = self.durability.syncer.try_claim()
         {
             if self.durable_outcome(address).is_none() {
                 // With a deadline this thread must not be at the device.
@@ -197,14 +197,14 @@ impl Shared {
                 }
             } else {
                 drop(syncer);
-                self.tell();
+                self.notify();
             }
             return Ok(true);
         }
-        if let Some(driver) = self.become_driver() {
+        if let Some(driver) = self.claim_driver() {
             // The driver before may have brought the answer, or something else to do.
             if self.durable_outcome(address).is_some() {
-                self.resign(driver);
+                self.release_driver(driver);
             } else if self.drive(driver, Wait::Until(deadline)) == 0 {
                 yield_now();
             }
@@ -214,15 +214,15 @@ impl Shared {
     }
 
     /// Seals a batch and has it written. The flight ends when it has been, so that others gather until then.
-    fn lead(&self, flight: Flight<'_>, errand: Errand<'_>) -> Result<Led, RingError> {
+    fn lead(&self, group: CommitGroup<'_>, wait: DurabilityWait<'_>) -> Result<Led, RingError> {
         let mut led = Led::ToItsEnd;
-        if self.await_departure(errand)? {
-            let commits = flight.depart(|| self.counters.now());
+        if self.await_due(wait)? {
+            let commits = group.take_members(|| self.counters.now());
             self.latency.count(Measure::BatchSize, commits as u64);
             let current = self.rotation.current();
             match self.try_seal(current) {
-                Sealing::Sealed(Some(flush)) if errand.deadline.is_none() => {
-                    self.write_now(flush, Some(flight));
+                Sealing::Sealed(Some(flush)) if wait.deadline.is_none() => {
+                    self.write_now(flush, Some(group));
                     return Ok(led);
                 }
                 // With a deadline this thread must not be at the device; without the flush somebody is still inside, who will send it.
@@ -230,25 +230,25 @@ impl Shared {
                     let start = self.latency.start();
                     self.dispatch(flush);
                     // Without `auto_flush` it is held now, and nobody else may ask for it.
-                    self.flush_held_below(errand.address);
-                    led = self.await_straggler(current, errand)?;
+                    self.flush_deferred_below(wait.upto);
+                    led = self.await_straggler(current, wait)?;
                     self.latency.stop(Measure::Stragglers, start);
                 }
                 Sealing::Already | Sealing::Empty => {}
             }
         }
-        drop(flight);
-        self.tell_parked();
+        drop(group);
+        self.notify_waiters();
         Ok(led)
     }
 
     /// Waits until `life` has been written, which a writer may still be inside of. Not for long: a flight that a held reservation keeps
     /// from departing must not keep others from theirs, nor its leader's events from their subscriber.
-    fn await_straggler(&self, life: Life, errand: Errand<'_>) -> Result<Led, RingError> {
-        let recalled = || errand.is_recalled().then_some(Err(RingError::TimedOut));
+    fn await_straggler(&self, life: Life, wait: DurabilityWait<'_>) -> Result<Led, RingError> {
+        let cancelled = || wait.is_cancelled().then_some(Err(RingError::TimedOut));
         let suspicious = Instant::now() + SUSPICIOUS;
-        let until = errand.deadline.map_or(suspicious, |deadline| deadline.min(suspicious));
-        match self.wait_until(Some(until), || self.outcome(|| self.has_completed(life)).or_else(recalled)) {
+        let until = wait.deadline.map_or(suspicious, |deadline| deadline.min(suspicious));
+        match self.wait_until(Some(until), || self.outcome(|| self.has_completed(life)).or_else(cancelled)) {
             Ok(outcome) => outcome.map(|()| Led::ToItsEnd),
             Err(TimedOut) if until < suspicious => Err(RingError::TimedOut),
             Err(TimedOut) => Ok(Led::BehindReservation),
@@ -256,12 +256,12 @@ impl Shared {
     }
 
     /// Waits until the policy lets the batch be sealed; `false` if there is no need any more.
-    fn await_departure(&self, errand: Errand<'_>) -> Result<bool, RingError> {
-        let Some(due) = self.flights.due() else { return Ok(true) };
+    fn await_due(&self, wait: DurabilityWait<'_>) -> Result<bool, RingError> {
+        let Some(due) = self.groups.due() else { return Ok(true) };
         let due = self.counters.moment(due);
-        let until = errand.deadline.map_or(due, |deadline| deadline.min(due));
-        let recalled = || errand.is_recalled().then_some(Err(RingError::TimedOut));
-        match self.wait_until(Some(until), || self.durable_outcome(errand.address).or_else(recalled)) {
+        let until = wait.deadline.map_or(due, |deadline| deadline.min(due));
+        let cancelled = || wait.is_cancelled().then_some(Err(RingError::TimedOut));
+        match self.wait_until(Some(until), || self.durable_outcome(wait.upto).or_else(cancelled)) {
             Ok(outcome) => outcome.map(|()| false),
             Err(TimedOut) if until < due => Err(RingError::TimedOut),
             Err(TimedOut) => Ok(true),
@@ -269,13 +269,13 @@ impl Shared {
     }
 
     /// Sleeps until it is told something. `true` if it was called to do something.
-    fn park(&self, errand: Errand<'_>) -> bool {
+    fn park(&self, wait: DurabilityWait<'_>) -> bool {
         let parker = Parker::new();
-        let place = self.parking.enter(errand.address, parker.waker());
-        if !self.has_news(errand.address) && !errand.is_recalled() {
-            parker.park(errand.deadline);
+        let place = self.waiters.add(wait.upto, parker.waker());
+        if !self.has_news(wait.upto) && !wait.is_cancelled() {
+            parker.park(wait.deadline);
         }
-        self.parking.leave(place)
+        self.waiters.remove(place)
     }
 
     /// Whether somebody who waits for `address` has its answer, or something to do.
@@ -287,20 +287,20 @@ impl Shared {
     }
 
     /// Wakes those who are parked: all whose bytes are durable, and one for each thing to do that nobody is at.
-    pub(crate) fn tell_parked(&self) {
-        if self.parking.is_empty() {
+    pub(crate) fn notify_waiters(&self) {
+        if self.waiters.is_empty() {
             return;
         }
         // First what keeps the device busy.
         if self.may_start_batch() {
-            self.parking.call_beyond(self.rotation.next_base());
+            self.waiters.elect_beyond(self.rotation.next_base());
         }
-        self.parking.wake_up_to(self.durability.durable());
+        self.waiters.wake_up_to(self.durability.durable());
         if !self.is_syncing() {
-            self.parking.call_up_to(self.durability.written());
+            self.waiters.elect_up_to(self.durability.written());
         }
         if self.wants_driver() {
-            self.parking.call_beyond(0);
+            self.waiters.elect_beyond(0);
         }
     }
 
@@ -318,11 +318,11 @@ impl Shared {
     }
 
     fn may_start_batch(&self) -> bool {
-        self.flights.may_start(self.is_syncing(), || self.open_bytes())
+        self.groups.may_start(self.is_syncing(), || self.open_bytes())
     }
 
     fn is_syncing(&self) -> bool {
-        self.durability.syncer.is_taken()
+        self.durability.syncer.is_claimed()
     }
 
     fn wants_syncer(&self, address: u64) -> bool {
@@ -345,14 +345,14 @@ impl Shared {
     }
 
     /// Without `auto_flush` there are no batches: who waits asks for the flush of all that begins below `address`.
-    fn flush_held_below(&self, address: u64) {
+    fn flush_deferred_below(&self, address: u64) {
         if !self.auto_flush {
             let current = self.rotation.current();
             // If the slot has moved on to a later life, the current one has been written.
             if self.slots[current.slot()].base() < address {
                 self.seal_and_flush(current);
             }
-            self.flush_all_held(current, address);
+            self.flush_all_deferred(current, address);
         }
     }
 }

@@ -7,7 +7,7 @@ use ring_io::{Wait, events};
 
 use crate::RingError;
 use crate::error::TimedOut;
-use crate::role::Holder;
+use crate::exclusive::Claim;
 use crate::shared::Shared;
 use crate::sync::yield_now;
 
@@ -17,48 +17,48 @@ pub(crate) const SUSPICIOUS: Duration = Duration::from_secs(1);
 impl Shared {
     /// Takes finished writes from the device, if there are any, and nobody else is at it.
     pub(crate) fn poll(&self) {
-        if let Some(driver) = self.become_driver() {
+        if let Some(driver) = self.claim_driver() {
             self.drive(driver, Wait::No);
         }
     }
 
     /// The role, if there is something in flight and nobody has it.
-    pub(crate) fn become_driver(&self) -> Option<Holder<'_>> {
-        if self.device.in_flight() > 0 { self.driver.take() } else { None }
+    pub(crate) fn claim_driver(&self) -> Option<Claim<'_>> {
+        if self.device.in_flight() > 0 { self.driver.try_claim() } else { None }
     }
 
     /// Takes from the device what has ended there, and says how much.
-    pub(crate) fn drive(&self, driver: Holder<'_>, wait: Wait) -> usize {
+    pub(crate) fn drive(&self, driver: Claim<'_>, wait: Wait) -> usize {
         let _held = events::hold();
         let mut finished = Vec::new();
         let synced = self.device.with(|queue| queue.reap(wait, &mut finished)).flatten();
         let count = finished.len() + usize::from(synced.is_some());
         finished.into_iter().for_each(|write| self.finish(write));
         if let Some(outcome) = synced {
-            self.end_sync(self.durability.syncer.resume(), outcome);
+            self.end_sync(self.durability.syncer.reattach(), outcome);
         }
-        self.resign(driver);
+        self.release_driver(driver);
         count
     }
 
-    pub(crate) fn resign(&self, driver: Holder<'_>) {
+    pub(crate) fn release_driver(&self, driver: Claim<'_>) {
         drop(driver);
         // Somebody who sleeps may have to take the role.
-        self.tell();
+        self.notify();
     }
 
     /// Something has changed that others may wait for.
-    pub(crate) fn tell(&self) {
+    pub(crate) fn notify(&self) {
         if self.is_inherited() {
             return;
         }
-        self.waiters.wake();
-        self.tell_parked();
+        self.changes.notify();
+        self.notify_waiters();
     }
 
     /// Waits until nothing is in flight, and everything that was has been dealt with.
     pub(crate) fn drain(&self, deadline: Option<Instant>) -> Result<(), TimedOut> {
-        let done = || self.is_inherited() || self.device.in_flight() == 0 && !self.driver.is_taken();
+        let done = || self.is_inherited() || self.device.in_flight() == 0 && !self.driver.is_claimed();
         self.wait_until(deadline, || done().then_some(()))
     }
 
@@ -75,10 +75,10 @@ impl Shared {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(TimedOut);
             }
-            if let Some(driver) = self.become_driver() {
+            if let Some(driver) = self.claim_driver() {
                 // The driver before may have brought the answer.
                 if let Some(answer) = ready() {
-                    self.resign(driver);
+                    self.release_driver(driver);
                     return Ok(answer);
                 }
                 if self.drive(driver, Wait::Until(deadline)) == 0 {
@@ -92,7 +92,7 @@ impl Shared {
                 answer.is_some() || self.wants_driver()
             };
             // Whether the time was over is looked at above, after one more look for the answer.
-            let _ = self.waiters.sleep_unless(look, deadline);
+            let _ = self.changes.wait_unless(look, deadline);
             if let Some(answer) = answer {
                 return Ok(answer);
             }
@@ -126,6 +126,6 @@ impl Shared {
     }
 
     pub(crate) fn wants_driver(&self) -> bool {
-        self.device.in_flight() > 0 && !self.driver.is_taken()
+        self.device.in_flight() > 0 && !self.driver.is_claimed()
     }
 }

@@ -16,9 +16,9 @@ use std::time::Instant;
 use ring_io::{DeviceError, event, events};
 
 use crate::RingError;
+use crate::exclusive::{Claim, Exclusive};
 use crate::latency::Measure;
 use crate::ledger::Ledger;
-use crate::role::{Holder, Role};
 use crate::shared::Shared;
 use crate::sync::Ordering::{Acquire, Release};
 use crate::sync::{AtomicBool, AtomicU64, Mutex};
@@ -30,7 +30,7 @@ pub(crate) struct Durability {
     written: Watermark,
     durable: Watermark,
     /// Whoever has it syncs the device.
-    pub(crate) syncer: Role,
+    pub(crate) syncer: Exclusive,
     /// Whether the ring is gone.
     closed: AtomicBool,
 }
@@ -55,7 +55,7 @@ impl Durability {
             ledger: Mutex::new(Ledger::new(start)),
             written: Watermark(AtomicU64::new(start)),
             durable: Watermark(AtomicU64::new(start)),
-            syncer: Role::new(),
+            syncer: Exclusive::new(),
             closed: AtomicBool::new(false),
         }
     }
@@ -101,23 +101,23 @@ impl Shared {
             });
         }
         if moved {
-            self.bells.ring();
+            self.eventfds.notify();
         }
     }
 
     /// Makes durable what is written now, on behalf of all who wait for that; `false` if it all is. Waits for the device only if
     /// `to_its_end`.
-    pub(crate) fn sync_device(&self, syncer: Holder<'_>, to_its_end: bool) -> bool {
+    pub(crate) fn sync_device(&self, syncer: Claim<'_>, to_its_end: bool) -> bool {
         let _held = events::hold();
         // In a statement of its own: the lock must not last as long as the sync.
         let needed = self.durability.ledger.lock().begin_sync();
         if needed && !to_its_end {
             // Before somebody can have the outcome.
-            syncer.leave();
+            syncer.detach();
             match self.device.submit_sync() {
                 Some(Ok(())) => {}
-                Some(Err(error)) => self.end_sync(self.durability.syncer.resume(), Err(error)),
-                None => drop(self.durability.syncer.resume()),
+                Some(Err(error)) => self.end_sync(self.durability.syncer.reattach(), Err(error)),
+                None => drop(self.durability.syncer.reattach()),
             }
             return true;
         }
@@ -134,14 +134,14 @@ impl Shared {
         } else {
             drop(syncer);
         }
-        self.tell();
+        self.notify();
         // Whoever drives may be covered by the sync, and need not wait for the device.
         self.device.interrupt();
         needed
     }
 
     /// A sync has ended, and with it its holder's role. Then who waits has to be told.
-    pub(crate) fn end_sync(&self, syncer: Holder<'_>, outcome: Result<(), DeviceError>) {
+    pub(crate) fn end_sync(&self, syncer: Claim<'_>, outcome: Result<(), DeviceError>) {
         match outcome {
             Ok(()) => {
                 self.update(Ledger::end_sync);

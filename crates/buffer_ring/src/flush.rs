@@ -10,7 +10,7 @@ use ring_io::{Finished, event, events};
 use ring_state::Seal;
 
 use crate::RingError;
-use crate::flights::Flight;
+use crate::groups::CommitGroup;
 use crate::latency::Measure;
 use crate::ring::deadline;
 use crate::rotation::Life;
@@ -155,9 +155,9 @@ impl Shared {
         self.rotation.hand_over(Life::new(generation, slot.index()), next_base);
         self.advance();
         self.revoke_after_seal(slot);
-        if !self.auto_flush && slot.hold.deposit(generation) {
+        if !self.auto_flush && slot.deferred.defer(generation) {
             // Who waits for room may have to give up now.
-            self.waiters.wake();
+            self.changes.notify();
             None
         } else {
             slot.try_take_flush(pin.release())
@@ -200,17 +200,17 @@ impl Shared {
         let has_bytes = self.seal(life);
         if has_bytes && self.device.is_serialized() {
             // It is written only after those before it, and nobody else may ask for them.
-            self.flush_all_held(life, u64::MAX);
+            self.flush_all_deferred(life, u64::MAX);
         } else if has_bytes && !self.auto_flush {
-            self.flush_held(life);
+            self.flush_deferred(life);
         }
         has_bytes
     }
 
     /// Without `auto_flush`: asks for the flush of `life`, which is sealed.
-    pub(crate) fn flush_held(&self, life: Life) {
+    pub(crate) fn flush_deferred(&self, life: Life) {
         let slot = &self.slots[life.slot()];
-        if let Some(pin) = slot.claim_hold(life.generation()) {
+        if let Some(pin) = slot.claim_deferred(life.generation()) {
             self.flush_if_drained(slot, pin.release());
         }
     }
@@ -219,11 +219,11 @@ impl Shared {
     pub(crate) fn flush_everything(&self) {
         let current = self.rotation.current();
         self.seal_and_flush(current);
-        self.flush_all_held(current, u64::MAX);
+        self.flush_all_deferred(current, u64::MAX);
     }
 
     /// Without `auto_flush`: asks for the flush of all sealed buffers, up to life `last`, that begin below `address`.
-    pub(crate) fn flush_all_held(&self, last: Life, address: u64) {
+    pub(crate) fn flush_all_deferred(&self, last: Life, address: u64) {
         if self.auto_flush {
             return;
         }
@@ -231,7 +231,7 @@ impl Shared {
             // A life after `last` may just be prepared; its flush is nobody's wish yet.
             let generation = slot.generation();
             if generation <= last.generation() && slot.snapshot().is_sealed() && slot.base() < address {
-                self.flush_held(Life::new(generation, slot.index()));
+                self.flush_deferred(Life::new(generation, slot.index()));
             }
         }
     }
@@ -247,7 +247,7 @@ impl Shared {
 
     fn submit(&self, Write { token, bytes, base }: Write) {
         // If nobody waits for durability, a sync will do, for many buffers at once.
-        let durable = self.flights.is_anybody_waiting() && self.may_be_durable(base);
+        let durable = self.groups.has_waiters() && self.may_be_durable(base);
         // The device goes when the ring ends, which waits for all threads that flush.
         let submitted = self.device.with(|queue| {
             if durable { queue.submit_durable(token, bytes, base) } else { queue.submit(token, bytes, base) }
@@ -257,39 +257,39 @@ impl Shared {
         self.poll();
         if self.device.is_serialized() {
             // The device may not have it yet, so that nothing else tells who waits for the writers to leave.
-            self.tell();
+            self.notify();
         }
     }
 
-    /// Writes the bytes in this thread, which needs them on stable storage and has nothing else to do. Then the `flight` ends. If it
+    /// Writes the bytes in this thread, which needs them on stable storage and has nothing else to do. Then the `group` ends. If it
     /// could not be a durable write, this thread finds next that a sync is needed.
     #[cold]
-    pub(crate) fn write_now(&self, flush: Flush<'_>, flight: Option<Flight<'_>>) {
+    pub(crate) fn write_now(&self, flush: Flush<'_>, group: Option<CommitGroup<'_>>) {
         let _held = events::hold();
         match self.prepare(flush) {
             // A serialized file takes it when its turn comes.
             Some(write) if self.device.is_serialized() && self.durability.written() < write.base => self.submit(write),
-            Some(write) => return self.write_here(write, flight),
+            Some(write) => return self.write_here(write, group),
             None => {}
         }
-        drop(flight);
-        self.tell_parked();
+        drop(group);
+        self.notify_waiters();
     }
 
-    fn write_here(&self, Write { token, bytes, base }: Write, flight: Option<Flight<'_>>) {
+    fn write_here(&self, Write { token, bytes, base }: Write, group: Option<CommitGroup<'_>>) {
         let durable = self.may_be_durable(base);
         let start = Instant::now();
         let finished = self.device.with(|queue| {
             if durable { queue.write_durable_now(token, bytes, base) } else { queue.write_now(token, bytes, base) }
         });
         if durable {
-            self.flights.measured(start.elapsed());
+            self.groups.measured(start.elapsed());
         }
         self.latency.time(Measure::Device, start.elapsed());
         // Before anybody is told, so that the device need not wait until all are.
-        drop(flight);
+        drop(group);
         self.finish(finished.expect("a write after the ring was closed"));
-        if self.driver.is_taken_now() {
+        if self.driver.is_claimed_now() {
             // Who drives waits at the device, and perhaps for this.
             self.device.interrupt();
         }
@@ -299,7 +299,7 @@ impl Shared {
     fn prepare(&self, flush: Flush<'_>) -> Option<Write> {
         if self.failing.load(Relaxed) || self.is_inherited() {
             // The bytes stay in memory, to be read for rescue.
-            self.tell();
+            self.notify();
             return None;
         }
         let slot = flush.slot();
@@ -341,7 +341,7 @@ impl Shared {
         self.counters.flushed();
         slot.complete(bytes);
         self.advance_as_driver();
-        self.tell();
+        self.notify();
     }
 }
 

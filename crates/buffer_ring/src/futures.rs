@@ -15,7 +15,7 @@ use std::sync::Arc;
 use ring_io::event;
 
 use crate::append::Patience;
-use crate::flights::Waiting;
+use crate::groups::WaiterCount;
 use crate::helpers::{Helpers, Ticket, run_again_after_panic, wake_all};
 use crate::rotation::Life;
 use crate::shared::Shared;
@@ -69,7 +69,7 @@ pub struct DurableFuture<'a> {
     shared: &'a Arc<Shared>,
     address: u64,
     /// Since the first poll, so that what goes out meanwhile is durable.
-    waiting: Option<Waiting<'a>>,
+    waiting: Option<WaiterCount<'a>>,
     ticket: Option<Ticket>,
 }
 
@@ -97,7 +97,7 @@ impl Future for DurableFuture<'_> {
         }
         // Foreign code, which may panic: before anything is begun.
         let waker = context.waker().clone();
-        this.waiting.get_or_insert_with(|| shared.flights.arrive(!shared.is_sealed(address)));
+        this.waiting.get_or_insert_with(|| shared.groups.arrive(!shared.is_sealed(address)));
         match shared.helpers.await_commit(shared, address, waker) {
             Ok(ticket) => {
                 this.ticket = Some(ticket);
@@ -147,7 +147,7 @@ impl Future for AppendFuture<'_> {
         let shared = this.shared;
         let seen = shared.rotation.current();
         match shared.append(this.payload, Patience::Never) {
-            Err(AppendError::RingFull) if !shared.next_is_held(seen) => {}
+            Err(AppendError::RingFull) if !shared.next_is_deferred(seen) => {}
             outcome => return Poll::Ready(outcome),
         }
         // Foreign code, which may panic: before anything is begun.
@@ -241,12 +241,12 @@ impl Shared {
                 self.rotation.current() != seen
                     || self.has_ended()
                     || self.rotation.is_exhausted(&self.slots)
-                    || self.next_is_held(seen)
+                    || self.next_is_deferred(seen)
                     || ending()
             };
             {
                 // It may be at the device when there is room.
-                let _wanted = self.waiters.ask_for_room();
+                let _wanted = self.changes.ask_for_room();
                 // Without a deadline the wait ends only with news.
                 let _ = self.wait_until(None, || news().then_some(()));
             }

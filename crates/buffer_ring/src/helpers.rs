@@ -17,7 +17,7 @@ use std::io;
 use ring_io::event;
 
 use crate::RingError;
-use crate::commit::Errand;
+use crate::commit::DurabilityWait;
 use crate::shared::Shared;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{AtomicBool, AtomicUsize, Condvar, JoinHandle, Mutex, is_this_thread, spawn};
@@ -31,9 +31,9 @@ pub(crate) struct Helpers {
     /// Whether the ring is going.
     ending: AtomicBool,
     /// Followers that are at what callers gave up, for as long as the ring is not going.
-    hands: AtomicUsize,
+    followers: AtomicUsize,
     /// Whether the thread that waits for durability is to look at once what is wanted. Changed within its lock.
-    recalled: AtomicBool,
+    cancelled: AtomicBool,
 }
 
 /// What is to become durable.
@@ -84,8 +84,8 @@ impl Helpers {
             #[cfg(any(feature = "async", test))]
             room: Helper::new(),
             ending: AtomicBool::new(false),
-            hands: AtomicUsize::new(0),
-            recalled: AtomicBool::new(false),
+            followers: AtomicUsize::new(0),
+            cancelled: AtomicBool::new(false),
         }
     }
 
@@ -126,7 +126,7 @@ impl Helpers {
             add(commits);
             let interrupted = commits.is_before_current(address);
             if interrupted.is_some() {
-                self.recalled.store(true, Relaxed);
+                self.cancelled.store(true, Relaxed);
             }
             interrupted
         });
@@ -211,12 +211,12 @@ impl Shared {
         let helpers = &self.helpers;
         let lowest = |commits: &mut Commits| {
             commits.current = commits.lowest();
-            helpers.recalled.store(false, Relaxed);
+            helpers.cancelled.store(false, Relaxed);
             commits.current
         };
         while let Some(address) = helpers.commit.next(|| helpers.is_ending(), lowest) {
-            let errand = Errand { address, deadline: None, recalled: Some(&helpers.recalled) };
-            if self.run(errand) == Err(RingError::TimedOut) {
+            let wait = DurabilityWait { upto: address, deadline: None, cancelled: Some(&helpers.cancelled) };
+            if self.run(wait) == Err(RingError::TimedOut) {
                 continue;
             }
             // Also after an error: then they look again. One that waited for an address that was never appended, because it saw the
@@ -228,8 +228,8 @@ impl Shared {
 
     /// The thread that waits until `address` is durable looks again, wherever it sleeps.
     pub(crate) fn wake_helper_at(&self, address: u64) {
-        self.waiters.wake();
-        self.parking.call_at(address);
+        self.changes.notify();
+        self.waiters.elect_at(address);
         self.device.interrupt();
     }
 
@@ -239,10 +239,10 @@ impl Shared {
     pub(crate) fn abandon(&self, address: u64) {
         // ordering: R13 and R18 carry it to followers that come later.
         self.abandoned.fetch_max(address, Relaxed);
-        if !self.parking.is_empty() {
-            self.parking.wake_followers();
+        if !self.waiters.is_empty() {
+            self.waiters.wake_followers();
         }
-        if self.bells.is_any() {
+        if self.eventfds.is_any() {
             let _ = self.adopt_abandoned();
         }
     }
@@ -263,14 +263,14 @@ impl Shared {
     }
 
     /// Does `f` in a follower, unless the ring is going: its end waits until `f` is over. `f` gets what calls it back.
-    pub(crate) fn lend_a_hand<R>(&self, f: impl FnOnce(&AtomicBool) -> R) -> Option<R> {
+    pub(crate) fn work_as_follower<R>(&self, f: impl FnOnce(&AtomicBool) -> R) -> Option<R> {
         // Emitted when the ring no longer waits for this thread: a subscriber may drop it.
         let _held = ring_io::events::hold();
         let helpers = &self.helpers;
-        helpers.hands.fetch_add(1, AcqRel);
+        helpers.followers.fetch_add(1, AcqRel);
         let result = (!helpers.is_ending()).then(|| f(&helpers.ending));
-        helpers.hands.fetch_sub(1, AcqRel);
-        self.waiters.wake();
+        helpers.followers.fetch_sub(1, AcqRel);
+        self.changes.notify();
         result
     }
 
@@ -279,13 +279,13 @@ impl Shared {
         let helpers = &self.helpers;
         let current = helpers.commit.with(|commits| {
             helpers.ending.store(true, Release);
-            helpers.recalled.store(true, Relaxed);
+            helpers.cancelled.store(true, Relaxed);
             commits.current
         });
-        if helpers.hands.fetch_add(0, AcqRel) > 0 {
+        if helpers.followers.fetch_add(0, AcqRel) > 0 {
             self.wake_all();
             self.device.interrupt();
-            let _ = self.wait_until(None, || (helpers.hands.fetch_add(0, AcqRel) == 0).then_some(()));
+            let _ = self.wait_until(None, || (helpers.followers.fetch_add(0, AcqRel) == 0).then_some(()));
         }
         let threads = [
             helpers.commit.take_thread(),

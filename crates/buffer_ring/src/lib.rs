@@ -33,36 +33,36 @@
 mod append;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod asleep;
-mod bells;
 mod builder;
 mod closing;
 mod commit;
+mod deferred_flush;
 mod device;
 mod drive;
 mod durability;
 mod error;
+mod eventcount;
+mod eventfd;
+mod exclusive;
 mod extent;
-mod flights;
 mod flush;
 #[cfg(doctest)]
 mod forbidden;
 #[cfg(any(feature = "async", test))]
 mod futures;
-mod gate;
+mod groups;
 mod helpers;
-mod hold;
 mod latency;
 mod ledger;
 #[cfg(any(loom, shuttle))]
 pub mod model;
 mod options;
-mod parking;
 #[cfg(all(test, loom))]
 mod parts;
 mod read;
+mod reader_latch;
 mod reservation;
 mod ring;
-mod role;
 mod rotation;
 mod shadow;
 mod shared;
@@ -76,10 +76,10 @@ mod writer;
 pub use builder::BufferRingBuilder;
 pub use error::{AppendError, OptionsError, ReadError, RingError, RotateError};
 pub use extent::Extent;
-pub use flights::CommitPolicy;
 pub use flush::{BufferHandle, FlushTicket};
 #[cfg(feature = "async")]
 pub use futures::{AppendFuture, DurableFuture};
+pub use groups::CommitPolicy;
 pub use hdrhistogram;
 pub use latency::Latencies;
 pub use options::{BufferRingOptions, MAX_BUFFERS};

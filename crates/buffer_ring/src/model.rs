@@ -173,7 +173,7 @@ impl DurableWatch {
     /// What its event counts, which is taken away. The first call makes the event.
     #[must_use]
     pub fn take_event(&self) -> usize {
-        self.bell().expect("a model of one").take()
+        self.make_eventfd().expect("a model of one").take()
     }
 }
 

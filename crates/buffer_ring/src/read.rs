@@ -87,7 +87,7 @@ impl Shared {
     }
 
     fn look_into(&self, slot: &Slot, at: u64, target: &mut [u8]) -> Found {
-        if !slot.gate.enter() {
+        if !slot.latch.try_acquire() {
             // Between two lives: the old one has been written, and nobody knows an address in the new one.
             return Found::Nothing;
         }
@@ -103,7 +103,7 @@ impl Shared {
                 Copied::Beyond => Found::Nothing,
             }
         };
-        if slot.gate.leave() {
+        if slot.latch.release() {
             self.advance();
         }
         found

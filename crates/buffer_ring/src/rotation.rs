@@ -3,7 +3,7 @@
 //! A sealer publishes the next life's address and sets the *token*. Whoever takes the token, by a swap, is the one rotation owner:
 //! while it holds the token nobody else changes `current`, so that it can look whether the next slot can be opened, and open it. If
 //! it cannot be, the token goes back, and whoever removes the obstacle takes it up: the flusher that frees the slot, the late
-//! arrival that undoes its addition, the last reader that leaves the gate.
+//! arrival that undoes its addition, the last reader that leaves the latch.
 //!
 //! Nothing is lost between two such threads because both go through the token with a read-modify-write after what they did: either
 //! the swap that puts the token back comes first, and the other one finds the token; or it comes second, then it acquires what the
@@ -237,7 +237,7 @@ impl Shared {
     pub(crate) fn advance(&self) {
         let _held = events::hold();
         // One of those who wait for room may be at the device, where the next completion can be far.
-        if self.advance_to(self.target()) && self.waiters.want_room() {
+        if self.advance_to(self.target()) && self.changes.want_room() {
             self.device.interrupt();
         }
     }
@@ -252,12 +252,12 @@ impl Shared {
         match self.rotation.advance(&self.slots, target) {
             Rotated::Opened(life) => {
                 event!(TRACE, generation = life.generation(), slot = life.slot(), "opened");
-                self.waiters.wake();
+                self.changes.notify();
                 true
             }
             Rotated::Exhausted => {
                 // Who waits for room waits in vain.
-                self.waiters.wake();
+                self.changes.notify();
                 false
             }
             Rotated::No => false,

@@ -7,20 +7,20 @@ use ring_alloc::Arena;
 use ring_io::fork::{Inherited, Process};
 use ring_io::{event, events};
 
-use crate::bells::Bells;
 use crate::device::{Device, WriteQueue};
 use crate::durability::Durability;
-use crate::flights::Flights;
+use crate::eventcount::EventCount;
+use crate::eventfd::EventFds;
+use crate::exclusive::Exclusive;
+use crate::groups::CommitGroups;
 use crate::helpers::Helpers;
 use crate::latency::Recorder;
-use crate::parking::Parking;
-use crate::role::Role;
 use crate::rotation::Rotation;
 use crate::slot::Slot;
 use crate::stats::Counters;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex};
-use crate::waiters::Waiters;
+use crate::waiters::CommitWaiters;
 use crate::writer::Registry;
 use crate::{AppendError, CommitPolicy, RingError};
 
@@ -46,11 +46,11 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) registry: Registry,
     pub(crate) latency: Recorder,
-    pub(crate) waiters: Waiters,
+    pub(crate) changes: EventCount,
     /// Those who wait for durability.
-    pub(crate) parking: Parking,
-    pub(crate) flights: Flights,
-    pub(crate) bells: Bells,
+    pub(crate) waiters: CommitWaiters,
+    pub(crate) groups: CommitGroups,
+    pub(crate) eventfds: EventFds,
     pub(crate) helpers: Helpers,
     /// The highest address that a caller has waited for in vain until its deadline.
     pub(crate) abandoned: AtomicU64,
@@ -58,7 +58,7 @@ pub(crate) struct Shared {
     pub(crate) gap: Range<u64>,
     pub(crate) device: Device,
     /// Whoever has it takes finished writes from the device.
-    pub(crate) driver: Role,
+    pub(crate) driver: Exclusive,
     process: Process,
 }
 
@@ -95,15 +95,15 @@ impl Shared {
             counters: Counters::new(),
             registry: Registry::new(arena.count()),
             latency: Recorder::new(false),
-            waiters: Waiters::new(),
-            parking: Parking::new(),
-            flights: Flights::new(policy),
-            bells: Bells::new(),
+            changes: EventCount::new(),
+            waiters: CommitWaiters::new(),
+            groups: CommitGroups::new(policy),
+            eventfds: EventFds::new(),
             helpers: Helpers::new(),
             abandoned: AtomicU64::new(start),
             gap: start..start,
             device: Device::new(queue),
-            driver: Role::new(),
+            driver: Exclusive::new(),
             process: Process::here(),
         };
         shared.advance();
@@ -173,16 +173,16 @@ impl Shared {
             let _failure = self.failure.lock();
             self.longest.store(0, Relaxed);
         }
-        self.waiters.wake();
+        self.changes.notify();
         // A thread that waits for room may be at the device.
         self.device.interrupt();
     }
 
     /// Wakes all threads that wait, for whatever it is, so that they look again.
     pub(crate) fn wake_all(&self) {
-        self.waiters.wake();
-        self.parking.wake_up_to(u64::MAX);
-        self.bells.ring();
+        self.changes.notify();
+        self.waiters.wake_up_to(u64::MAX);
+        self.eventfds.notify();
     }
 
     /// Why the ring [takes no more bytes](Self::has_ended).

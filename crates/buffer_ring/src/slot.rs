@@ -15,8 +15,8 @@ use ring_alloc::{Arena, Frozen, Region, round_up};
 use ring_state::{Released, Reserve, Seal, Snapshot, StateWord};
 
 use crate::Extent;
-use crate::gate::Gate;
-use crate::hold::Hold;
+use crate::deferred_flush::DeferredFlush;
+use crate::reader_latch::ReaderLatch;
 use crate::shadow::Shadow;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
@@ -42,8 +42,8 @@ pub(crate) struct Slot {
     sealed_len: AtomicU32,
     /// When it was sealed, in nanoseconds of the ring's clock; until then 0.
     sealed_at: AtomicU64,
-    pub(crate) hold: Hold,
-    pub(crate) gate: Gate,
+    pub(crate) deferred: DeferredFlush,
+    pub(crate) latch: ReaderLatch,
 }
 
 // Checkers' atomics are larger.
@@ -73,8 +73,8 @@ impl Slot {
             free: AtomicBool::new(true),
             sealed_len: AtomicU32::new(0),
             sealed_at: AtomicU64::new(0),
-            hold: Hold::new(),
-            gate: Gate::new(),
+            deferred: DeferredFlush::new(),
+            latch: ReaderLatch::new(),
         }
     }
 
@@ -110,8 +110,8 @@ impl Slot {
     }
 
     /// Picks up the place that the sealer of life `generation` left in the hold, if it is there.
-    pub(crate) fn claim_hold(&self, generation: u64) -> Option<PinGuard<'_>> {
-        self.hold.request(generation).then_some(PinGuard { slot: self })
+    pub(crate) fn claim_deferred(&self, generation: u64) -> Option<PinGuard<'_>> {
+        self.deferred.request(generation).then_some(PinGuard { slot: self })
     }
 
     /// What a thread owes after it has left: the flush, if it is the one who takes it.
@@ -137,7 +137,7 @@ impl Slot {
 
     /// Whether the next life can begin here. May be out of date, unless the caller holds the rotation token.
     pub(crate) fn is_openable(&self) -> bool {
-        self.is_free() && self.word.snapshot().is_vacant() && self.gate.is_free()
+        self.is_free() && self.word.snapshot().is_vacant() && self.latch.is_free()
     }
 
     /// Whether the life in the slot is over.
@@ -154,7 +154,7 @@ impl Slot {
     ///
     /// Only for the holder of the rotation token.
     pub(crate) fn open(&self, generation: u64, base: u64) -> bool {
-        if !self.is_free() || !self.gate.close() {
+        if !self.is_free() || !self.latch.try_close() {
             return false;
         }
         self.free.store(false, Relaxed);
@@ -163,9 +163,9 @@ impl Slot {
         self.base.store(base, Release);
         self.sealed_len.store(0, Relaxed);
         self.sealed_at.store(0, Relaxed);
-        self.hold.open(generation);
+        self.deferred.open(generation);
         // A reader that comes in from here on finds the new life, empty, and has no business with the bytes of the old one.
-        self.gate.open();
+        self.latch.reopen();
         let opened = self.word.reopen();
         if !opened {
             // A late arrival's addition. What was prepared stays, and is prepared again by the next try,
@@ -209,7 +209,7 @@ impl Slot {
 
     /// How many bytes of the life nobody writes any more, all of them from the first on; `None` if somebody may be writing.
     ///
-    /// Only for a reader inside the gate.
+    /// Only for a reader inside the latch.
     fn stable_len(&self) -> Option<u32> {
         let generation = self.generation();
         if self.has_completed(generation) {
@@ -220,12 +220,12 @@ impl Slot {
             return Some(self.sealed_len());
         }
         // The sealer's place is inside from the seal on, until it is picked up from the hold; it has no bytes.
-        let places = u32::from(word.is_sealed() && self.hold.is_held(generation));
+        let places = u32::from(word.is_sealed() && self.deferred.is_deferred(generation));
         (word.writers() == places).then(|| word.offset())
     }
 
     /// Copies bytes of the life from `start` on into `target`, as many as there are and fit; those behind the end, up to the next
-    /// block, are zeros. Only for a reader inside the gate.
+    /// block, are zeros. Only for a reader inside the latch.
     pub(crate) fn copy_stable(&self, start: u64, target: &mut [u8]) -> Copied {
         let Some(len) = self.stable_len() else {
             // Where a sealed life ends is known before its last writers have left.
@@ -242,7 +242,7 @@ impl Slot {
         self.shadow.read(start..start + copied);
         // SAFETY: *unwritten*: `stable_len` saw, at one moment, everybody gone who had been granted a range below `len`, and acquired
         // their release. In this life no range below it is granted again; the next life cannot begin while the caller is inside the
-        // gate; and a flush only writes behind it.
+        // latch; and a flush only writes behind it.
         let bytes = unsafe { self.region.bytes(start..start + copied) };
         target[..copied].copy_from_slice(bytes);
         target[copied..copied + padding].fill(0);

@@ -228,7 +228,7 @@ impl Shared {
     pub(crate) fn oldest_reservation(&self) -> Option<OldestReservation> {
         let busy = self.slots.iter().filter_map(|slot| {
             let (generation, word) = (slot.generation(), slot.snapshot());
-            let places = u32::from(word.is_sealed() && slot.hold.is_held(generation));
+            let places = u32::from(word.is_sealed() && slot.deferred.is_deferred(generation));
             let count = word.writers().saturating_sub(places);
             if count == 0 || word.is_flushing() || slot.has_completed(generation) {
                 return None;

@@ -1,82 +1,237 @@
-//! Threads that sleep until something about the ring changes.
+//! Those who wait for durability, ordered by the address that they wait for, each to be woken alone.
 //!
-//! Whoever changes something that others may wait for calls [`Waiters::wake`] after the change. A sleeper counts itself in before it
-//! looks for the last time. Both sides touch the count by a read-modify-write: either the waker finds the sleeper counted and
-//! notifies it, or the sleeper's counting comes second, acquires the change, and its last look sees it. No wake-up is lost, and
-//! waking costs one atomic instruction while nobody sleeps.
+//! A batch that has become durable wakes those whom it covers, in the order of the log, and nobody else: who sleeps on would pay two
+//! switches of thread for nothing. When there is something to do that nobody is at, one of those who wait is *elected* to do it.
+//!
+//! Nothing is lost between who parks and who wakes, for the reason that is told in [`eventcount`](crate::eventcount): who parks is counted
+//! before it looks for the last time, who wakes looks at the count after the change, and both do so by a read-modify-write. Somebody who
+//! was called but leaves without having done anything passes the call on.
 
-use std::time::Instant;
+use core::ops::Bound;
+use core::task::Waker;
+use std::collections::BTreeMap;
 
-use crate::error::TimedOut;
-use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicUsize, Condvar, Mutex};
+use crate::sync::Ordering::AcqRel;
+use crate::sync::{AtomicUsize, Mutex};
 
 #[derive(Debug)]
-pub(crate) struct Waiters {
-    sleepers: AtomicUsize,
-    /// Those who wait for room, asleep or at the device.
-    for_room: AtomicUsize,
-    lock: Mutex<()>,
-    changed: Condvar,
+pub(crate) struct CommitWaiters {
+    /// How many there are in the waiting.
+    count: AtomicUsize,
+    waiting: Mutex<Waiting>,
 }
 
-impl Waiters {
+#[derive(Debug, Default)]
+struct Waiting {
+    waiters: BTreeMap<Key, Waiter>,
+    /// Of those that do nothing but wait: they are never called.
+    followers: BTreeMap<Key, Waker>,
+    arrivals: u64,
+}
+
+/// An address that somebody waits for, and a number that tells it from others who wait for the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    address: u64,
+    arrival: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    waker: Waker,
+    elected: bool,
+}
+
+impl CommitWaiters {
     pub(crate) fn new() -> Self {
-        Self {
-            sleepers: AtomicUsize::new(0),
-            for_room: AtomicUsize::new(0),
-            lock: Mutex::new(()),
-            changed: Condvar::new(),
+        Self { count: AtomicUsize::new(0), waiting: Mutex::new(Waiting::default()) }
+    }
+
+    /// Takes a place for somebody who waits for `address`. The caller then looks once more, before it sleeps.
+    pub(crate) fn add(&self, address: u64, waker: Waker) -> Key {
+        let mut waiting = self.waiting.lock();
+        waiting.arrivals += 1;
+        let key = Key { address, arrival: waiting.arrivals };
+        waiting.waiters.insert(key, Waiter { waker, elected: false });
+        self.count.fetch_add(1, AcqRel);
+        key
+    }
+
+    /// The same for somebody who can do nothing but wait, and is never called.
+    pub(crate) fn add_follower(&self, address: u64, waker: Waker) -> Key {
+        let mut waiting = self.waiting.lock();
+        waiting.arrivals += 1;
+        let key = Key { address, arrival: waiting.arrivals };
+        waiting.followers.insert(key, waker);
+        self.count.fetch_add(1, AcqRel);
+        key
+    }
+
+    /// Gives a follower's place up, if it is still there.
+    pub(crate) fn remove_follower(&self, key: Key) {
+        let waker = self.waiting.lock().followers.remove(&key);
+        if waker.is_some() {
+            self.count.fetch_sub(1, AcqRel);
         }
     }
 
-    /// Wakes all sleepers, so that they look again.
-    pub(crate) fn wake(&self) {
-        // An addition of nothing: the read-modify-write is the point. ordering: release half of R4.
-        if self.sleepers.fetch_add(0, Release) > 0 {
-            drop(self.lock.lock());
-            self.changed.notify_all();
-        }
+    /// Gives the place up, if it is still there. Answers whether its owner was called, and so owes to look what there is to do.
+    pub(crate) fn remove(&self, key: Key) -> bool {
+        let mut waiting = self.waiting.lock();
+        let Some(waiter) = waiting.waiters.remove(&key) else { return false };
+        self.count.fetch_sub(1, AcqRel);
+        waiter.elected
     }
 
-    /// Counts the caller among those who wait for room, until the answer is dropped. It looks once more after that.
-    pub(crate) fn ask_for_room(&self) -> WantsRoom<'_> {
-        // ordering: acquire half of R4, like a sleeper's.
-        self.for_room.fetch_add(1, Acquire);
-        WantsRoom(self)
+    /// Whether nobody is there. After a change: who is not counted by now will see it.
+    pub(crate) fn is_empty(&self) -> bool {
+        // An addition of nothing: the read-modify-write is the point.
+        self.count.fetch_add(0, AcqRel) == 0
     }
 
-    /// Whether somebody waits for the room that the caller has made.
-    pub(crate) fn want_room(&self) -> bool {
-        // ordering: release half of R4, like a waker's.
-        self.for_room.fetch_add(0, Release) > 0
-    }
-
-    /// Sleeps until the next wake, unless `ready` holds already. May return without cause: look again.
-    pub(crate) fn sleep_unless(&self, ready: impl FnOnce() -> bool, deadline: Option<Instant>) -> Result<(), TimedOut> {
-        let mut lock = self.lock.lock();
-        // ordering: acquire half of R4.
-        self.sleepers.fetch_add(1, Acquire);
-        let mut outcome = Ok(());
-        if !ready() {
-            match deadline {
-                None => self.changed.wait(&mut lock),
-                Some(deadline) if self.changed.wait_until(&mut lock, deadline).timed_out() => outcome = Err(TimedOut),
-                Some(_) => {}
+    /// Wakes all who wait for addresses up to `address`, in their order. They have no place any more.
+    pub(crate) fn wake_up_to(&self, address: u64) {
+        let mut covered = Vec::new();
+        {
+            let mut waiting = self.waiting.lock();
+            while let Some(first) = waiting.first()
+                && first.address <= address
+            {
+                covered.extend(waiting.waiters.remove(&first).map(|waiter| waiter.waker));
+                covered.extend(waiting.followers.remove(&first));
             }
+            self.count.fetch_sub(covered.len(), AcqRel);
         }
-        self.sleepers.fetch_sub(1, Relaxed);
-        outcome
+        covered.into_iter().for_each(Waker::wake);
+    }
+
+    /// Wakes all that do nothing but wait. They have no place any more.
+    pub(crate) fn wake_followers(&self) {
+        let followers = {
+            let mut waiting = self.waiting.lock();
+            let followers = core::mem::take(&mut waiting.followers);
+            self.count.fetch_sub(followers.len(), AcqRel);
+            followers
+        };
+        followers.into_values().for_each(Waker::wake);
+    }
+
+    /// Calls all who wait for `address` itself.
+    pub(crate) fn elect_at(&self, address: u64) {
+        let mut waiting = self.waiting.lock();
+        let all = Key { address, arrival: 0 }..=Key { address, arrival: u64::MAX };
+        let wakers: Vec<_> = waiting.waiters.range_mut(all).filter_map(Waiter::elect).collect();
+        drop(waiting);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Calls the first of those who wait for addresses up to `address`.
+    pub(crate) fn elect_up_to(&self, address: u64) {
+        let mut waiting = self.waiting.lock();
+        let waker = waiting.waiters.range_mut(..=Key { address, arrival: u64::MAX }).next().and_then(Waiter::elect);
+        drop(waiting);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Calls the first of those who wait for addresses beyond `address`.
+    pub(crate) fn elect_beyond(&self, address: u64) {
+        let mut waiting = self.waiting.lock();
+        let beyond = (Bound::Excluded(Key { address, arrival: u64::MAX }), Bound::Unbounded);
+        let waker = waiting.waiters.range_mut(beyond).next().and_then(Waiter::elect);
+        drop(waiting);
+        waker.into_iter().for_each(Waker::wake);
     }
 }
 
-/// A thread that waits for room.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct WantsRoom<'a>(&'a Waiters);
+impl Waiting {
+    /// The place with the lowest address.
+    fn first(&self) -> Option<Key> {
+        let firsts = [self.waiters.keys().next(), self.followers.keys().next()];
+        firsts.into_iter().flatten().min().copied()
+    }
+}
 
-impl Drop for WantsRoom<'_> {
-    fn drop(&mut self) {
-        self.0.for_room.fetch_sub(1, Relaxed);
+impl Waiter {
+    /// Its waker, unless it was called before: when it comes it looks at everything.
+    fn elect((_, waiter): (&Key, &mut Self)) -> Option<Waker> {
+        (!core::mem::replace(&mut waiter.elected, true)).then(|| waiter.waker.clone())
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Wake;
+
+    use super::*;
+
+    /// Writes its name into a list when it is woken.
+    struct Named(u64, Arc<Mutex<Vec<u64>>>);
+
+    impl Wake for Named {
+        fn wake(self: Arc<Self>) {
+            self.1.lock().push(self.0);
+        }
+    }
+
+    fn parked(addresses: &[u64]) -> (CommitWaiters, Vec<Key>, Arc<Mutex<Vec<u64>>>) {
+        let (waiters, woken) = (CommitWaiters::new(), Arc::new(Mutex::new(Vec::new())));
+        let waker = |address| Waker::from(Arc::new(Named(address, Arc::clone(&woken))));
+        let places = addresses.iter().map(|&address| waiters.add(address, waker(address))).collect();
+        (waiters, places, woken)
+    }
+
+    #[test]
+    fn a_batch_wakes_exactly_its_own_in_the_order_of_the_log() {
+        let (waiters, places, woken) = parked(&[300, 100, 200, 400, 200]);
+        waiters.wake_up_to(50);
+        assert!(woken.lock().is_empty());
+        waiters.wake_up_to(300);
+        assert_eq!(*woken.lock(), [100, 200, 200, 300]);
+        assert!(!waiters.is_empty());
+        assert!(!waiters.remove(places[0]), "a place that was given away");
+        waiters.wake_up_to(u64::MAX);
+        assert_eq!(woken.lock().last(), Some(&400));
+        assert!(waiters.is_empty());
+    }
+
+    #[test]
+    fn followers_are_woken_like_the_others_and_never_elected() {
+        let (waiters, _, woken) = parked(&[100, 300]);
+        let follow = |address| waiters.add_follower(address, Waker::from(Arc::new(Named(address, Arc::clone(&woken)))));
+        let gone = follow(50);
+        follow(200);
+        waiters.remove_follower(gone);
+        waiters.elect_up_to(1000);
+        waiters.elect_beyond(100);
+        assert_eq!(*woken.lock(), [100, 300]);
+        waiters.wake_up_to(1000);
+        assert_eq!(*woken.lock(), [100, 300, 100, 200, 300]);
+        assert!(waiters.is_empty());
+    }
+
+    #[test]
+    fn an_election_goes_to_the_first_that_was_not_elected_and_is_owed() {
+        let (waiters, places, woken) = parked(&[100, 200, 300]);
+        waiters.elect_up_to(99);
+        waiters.elect_beyond(300);
+        assert!(woken.lock().is_empty());
+        waiters.elect_beyond(100);
+        waiters.elect_beyond(100);
+        waiters.elect_up_to(1000);
+        assert_eq!(*woken.lock(), [200, 100], "who was called and has not come yet is not called again");
+        assert!(waiters.remove(places[1]) && waiters.remove(places[0]) && !waiters.remove(places[2]));
+        assert!(waiters.is_empty());
+    }
+
+    #[test]
+    fn an_election_at_an_address_goes_to_all_that_wait_for_it() {
+        let (waiters, places, woken) = parked(&[100, 200, 200, 300]);
+        waiters.elect_at(150);
+        assert!(woken.lock().is_empty());
+        waiters.elect_at(200);
+        assert_eq!(*woken.lock(), [200, 200]);
+        let elected: Vec<_> = places.into_iter().map(|key| waiters.remove(key)).collect();
+        assert_eq!(elected, [false, true, true, false]);
     }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::RingError;
-use crate::bells::{self, Bell};
-use crate::commit::Errand;
+use crate::commit::DurabilityWait;
+use crate::eventfd::{self, EventFd};
 use crate::ring::deadline;
 use crate::shared::Shared;
 use crate::sync::{Mutex, OnceLock, Parker, yield_now};
@@ -47,23 +47,23 @@ pub struct DurableWatch {
 /// The event of a watch, made when it is asked for. The ring forgets it when the last clone of the watch is dropped.
 struct Event {
     shared: Arc<Shared>,
-    bell: OnceLock<(u64, Arc<Bell>)>,
+    eventfd: OnceLock<(u64, Arc<EventFd>)>,
     making: Mutex<()>,
 }
 
 impl Drop for Event {
     fn drop(&mut self) {
-        if let Some((number, _)) = self.bell.get()
+        if let Some((number, _)) = self.eventfd.get()
             && !self.shared.is_inherited()
         {
-            self.shared.bells.remove(*number);
+            self.shared.eventfds.remove(*number);
         }
     }
 }
 
 impl DurableWatch {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
-        let event = Event { shared: Arc::clone(shared), bell: OnceLock::new(), making: Mutex::new(()) };
+        let event = Event { shared: Arc::clone(shared), eventfd: OnceLock::new(), making: Mutex::new(()) };
         Self { shared: Arc::clone(shared), event: Arc::new(event) }
     }
 
@@ -110,29 +110,29 @@ impl DurableWatch {
     #[cfg(not(any(loom, shuttle)))]
     pub fn eventfd(&self) -> io::Result<BorrowedFd<'_>> {
         self.shared.check_process().map_err(io::Error::other)?;
-        self.bell().map(|bell| bell.as_fd())
+        self.make_eventfd().map(|eventfd| eventfd.as_fd())
     }
 
-    pub(crate) fn bell(&self) -> io::Result<&Bell> {
-        if let Some((_, bell)) = self.event.bell.get() {
-            return Ok(bell);
+    pub(crate) fn make_eventfd(&self) -> io::Result<&EventFd> {
+        if let Some((_, eventfd)) = self.event.eventfd.get() {
+            return Ok(eventfd);
         }
         // A subscriber of events may ask for it, too.
         let _held = ring_io::events::hold();
         // No clone may have it before it rings.
         let _making = self.event.making.lock();
-        if self.event.bell.get().is_none() {
+        if self.event.eventfd.get().is_none() {
             self.shared.adopt_abandoned()?;
-            let bell = bells::make()?;
-            let number = self.shared.bells.add(&bell);
+            let eventfd = eventfd::create()?;
+            let number = self.shared.eventfds.add(&eventfd);
             // What came before, and nothing comes after: it will not be rung for that.
             if self.shared.poisoned().is_some() || self.shared.durability.is_closed() {
-                bell.ring();
+                eventfd.notify();
             }
-            self.event.bell.get_or_init(|| (number, bell));
+            self.event.eventfd.get_or_init(|| (number, eventfd));
             let _ = self.shared.adopt_abandoned();
         }
-        Ok(&self.event.bell.get().expect("set above").1)
+        Ok(&self.event.eventfd.get().expect("set above").1)
     }
 }
 
@@ -160,7 +160,9 @@ impl Shared {
             }
             if let Some(unfinished) = self.unfinished() {
                 let address = unfinished.min(address);
-                let done = self.lend_a_hand(|ending| self.run(Errand { address, deadline, recalled: Some(ending) }));
+                let done = self.work_as_follower(|ending| {
+                    self.run(DurabilityWait { upto: address, deadline, cancelled: Some(ending) })
+                });
                 if matches!(done, Some(Err(_))) {
                     // The outcome is looked for above: of a failure, too, which another thread is just making known.
                     yield_now();
@@ -170,11 +172,11 @@ impl Shared {
                 }
             }
             let parker = Parker::new();
-            let place = self.parking.follow(address, parker.waker());
+            let place = self.waiters.add_follower(address, parker.waker());
             if self.watched(address).is_none() && (self.unfinished().is_none() || self.helpers.is_ending()) {
                 parker.park(deadline);
             }
-            self.parking.unfollow(place);
+            self.waiters.remove_follower(place);
         }
     }
 
@@ -203,11 +205,11 @@ mod tests {
             let clone = watch.clone();
             assert_ne!(watch.eventfd().expect("a descriptor").as_raw_fd(), number);
             drop((watch, silent));
-            assert_eq!(ring.shared.bells.len(), 2, "its clone has it");
+            assert_eq!(ring.shared.eventfds.len(), 2, "its clone has it");
             drop(clone);
-            assert_eq!(ring.shared.bells.len(), 1);
+            assert_eq!(ring.shared.eventfds.len(), 1);
         }
         drop(kept);
-        assert!(!ring.shared.bells.is_any() && ring.shared.bells.len() == 0);
+        assert!(!ring.shared.eventfds.is_any() && ring.shared.eventfds.len() == 0);
     }
 }

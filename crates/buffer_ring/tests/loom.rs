@@ -366,9 +366,9 @@ fn a_full_ring_lets_its_waiter_go_on() {
 
 /// Two threads wait for room; one of them drives, and hands the role on when it leaves.
 #[test]
-fn the_driver_hands_its_role_on() {
+fn the_driver_hands_its_claim_on() {
     static WRITTEN: [Count; 2] = [const { Count::new(0) }; 2];
-    model("the_driver_hands_its_role_on", Bound::Preemptions(3), || {
+    model("the_driver_hands_its_claim_on", Bound::Preemptions(3), || {
         let device = ModelDevice::held();
         let ring = Arc::new(device.ring(2, true, true));
         let (extent, _) = append(&ring, 512, 1);
@@ -594,9 +594,9 @@ fn a_ticket_outlives_a_ring_that_is_dropped_with_a_write_in_flight() {
 // Manual flushing.
 
 #[test]
-fn a_held_buffer_goes_out_once_when_it_is_asked_for() {
+fn a_deferred_flush_goes_out_once_when_it_is_requested() {
     static ASKED_FIRST: Count = Count::new(0);
-    model("a_held_buffer_goes_out_once_when_it_is_asked_for", Bound::Preemptions(3), || {
+    model("a_deferred_flush_goes_out_once_when_it_is_requested", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(2, false, true));
         let first = append(&ring, 2048, 1);
@@ -615,9 +615,9 @@ fn a_held_buffer_goes_out_once_when_it_is_asked_for() {
 
 /// An append that waits for room gives up as soon as the next buffer waits for a flush that nobody has asked for.
 #[test]
-fn a_deposit_wakes_who_waits_for_room() {
+fn a_deferred_flush_wakes_a_thread_that_waits_for_room() {
     static FULL: Count = Count::new(0);
-    model("a_deposit_wakes_who_waits_for_room", Bound::Preemptions(3), || {
+    model("a_deferred_flush_wakes_a_thread_that_waits_for_room", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(2, false, true));
         append(&ring, 512, 1);

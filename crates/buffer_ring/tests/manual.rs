@@ -76,7 +76,7 @@ fn flushes_in_any_order_leave_the_watermark_at_the_gap() {
 }
 
 #[test]
-fn sync_flushes_everything_that_is_held() {
+fn sync_flushes_everything_that_is_deferred() {
     within(LIMIT, || {
         let (ring, device) = in_memory(held(4, 4096));
         for id in 0..4 {
@@ -103,7 +103,7 @@ fn waiting_for_an_address_flushes_what_begins_below_it() {
 }
 
 #[test]
-fn dropping_the_ring_flushes_everything_that_is_held() {
+fn dropping_the_ring_flushes_everything_that_is_deferred() {
     let (ring, device) = in_memory(held(3, 4096));
     for id in 0..3 {
         ring.append(&pattern(id, 4096)).expect("room");

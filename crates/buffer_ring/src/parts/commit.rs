@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::append::Patience;
-use crate::flights::{CommitPolicy, Flight, Flights};
 use crate::flush::Sealing;
+use crate::groups::{CommitGroup, CommitGroups, CommitPolicy};
 use crate::model::ModelDevice;
 use crate::shared::Shared;
 use crate::slot::Flush;
@@ -20,10 +20,10 @@ fn spawn<T: 'static>(ring: &BufferRing, body: impl FnOnce(&Shared) -> T + 'stati
 }
 
 /// Starts a flight, and seals the first life for it, which nobody is inside of.
-fn sealed(shared: &Shared) -> (Flight<'_>, Flush<'_>) {
-    let flight = shared.flights.start(false, || 0).expect("none is under way");
+fn sealed(shared: &Shared) -> (CommitGroup<'_>, Flush<'_>) {
+    let group = shared.groups.start(false, || 0).expect("none is under way");
     let Sealing::Sealed(Some(flush)) = shared.try_seal(Life::new(1, 0)) else { panic!("somebody is inside") };
-    (flight, flush)
+    (group, flush)
 }
 
 /// What the ring calls durable is so.
@@ -34,28 +34,28 @@ fn check(shared: &Shared, device: &ModelDevice, address: u64) {
 }
 
 #[test]
-fn one_flight_starts_at_once_and_a_second_when_it_has_enough() {
+fn one_group_starts_at_once_and_a_second_when_it_has_enough() {
     static BOTH: Count = Count::new(0);
-    model("one_flight_starts_at_once_and_a_second_when_it_has_enough", Bound::None, || {
-        let flights = Arc::new(Flights::new(CommitPolicy::Immediate));
-        let fly = |flights: &Flights| {
-            let _waiting = flights.arrive(true);
-            let flight = flights.start(false, || 0);
-            if let Some(flight) = &flight {
-                assert!(flight.depart(|| 0) <= 2);
+    model("one_group_starts_at_once_and_a_second_when_it_has_enough", Bound::None, || {
+        let groups = Arc::new(CommitGroups::new(CommitPolicy::Immediate));
+        let fly = |groups: &CommitGroups| {
+            let _waiting = groups.arrive(true);
+            let group = groups.start(false, || 0);
+            if let Some(group) = &group {
+                assert!(group.take_members(|| 0) <= 2);
             }
-            let count = flights.count();
+            let count = groups.count();
             assert!(count <= 2, "{count} in flight");
-            (flight.is_some(), count)
+            (group.is_some(), count)
         };
         let other = {
-            let flights = Arc::clone(&flights);
-            thread::spawn(move || fly(&flights))
+            let groups = Arc::clone(&groups);
+            thread::spawn(move || fly(&groups))
         };
-        let mine = fly(&flights);
+        let mine = fly(&groups);
         let theirs = other.join().unwrap();
         assert!(mine.0 || theirs.0, "nobody flies");
-        assert_eq!(flights.count(), 0);
+        assert_eq!(groups.count(), 0);
         if mine.1 == 2 || theirs.1 == 2 {
             hit(&BOTH);
         }
@@ -64,19 +64,19 @@ fn one_flight_starts_at_once_and_a_second_when_it_has_enough() {
 }
 
 #[test]
-fn with_a_least_interval_there_is_one_flight() {
+fn with_a_least_interval_there_is_one_group() {
     static REFUSED: Count = Count::new(0);
-    model("with_a_least_interval_there_is_one_flight", Bound::None, || {
-        let flights = Arc::new((Flights::new(CommitPolicy::MinInterval(core::time::Duration::ZERO)), cell()));
-        let fly = |(flights, cell): &(Flights, Shadow)| match flights.start(false, || 0) {
+    model("with_a_least_interval_there_is_one_group", Bound::None, || {
+        let groups = Arc::new((CommitGroups::new(CommitPolicy::MinInterval(core::time::Duration::ZERO)), cell()));
+        let fly = |(groups, cell): &(CommitGroups, Shadow)| match groups.start(false, || 0) {
             Some(_flight) => cell.write(0..512),
             None => hit(&REFUSED),
         };
         let other = {
-            let flights = Arc::clone(&flights);
-            thread::spawn(move || fly(&flights))
+            let groups = Arc::clone(&groups);
+            thread::spawn(move || fly(&groups))
         };
-        fly(&flights);
+        fly(&groups);
         other.join().unwrap();
     });
     assert!(REFUSED.load(Relaxed) > 0);
@@ -93,7 +93,7 @@ fn two_commits_are_durable_when_they_return() {
         let ring = device.ring(2, true, true);
         let shared = &ring.shared;
         let end = append(shared, 512);
-        let (flight, flush) = sealed(shared);
+        let (group, flush) = sealed(shared);
         let other = {
             let device = device.clone();
             spawn(&ring, move |shared| {
@@ -101,7 +101,7 @@ fn two_commits_are_durable_when_they_return() {
                 check(shared, &device, extent.end());
             })
         };
-        shared.write_now(flush, Some(flight));
+        shared.write_now(flush, Some(group));
         assert_eq!(shared.wait_durable(end, None), Ok(()));
         check(shared, &device, end);
         other.join().unwrap();
@@ -117,21 +117,21 @@ fn two_commits_are_durable_when_they_return() {
 
 /// With one flight at a time, who comes during it is called when it is over.
 #[test]
-fn the_next_batch_starts_when_the_flight_is_over() {
+fn the_next_batch_starts_when_the_group_is_over() {
     static DURING: Count = Count::new(0);
-    model("the_next_batch_starts_when_the_flight_is_over", Bound::Preemptions(3), || {
+    model("the_next_batch_starts_when_the_group_is_over", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = device.ring_with(3, true, true, CommitPolicy::MinBytes(u64::MAX));
         let shared = &ring.shared;
         append(shared, 512);
-        let (flight, flush) = sealed(shared);
+        let (group, flush) = sealed(shared);
         let other = spawn(&ring, |shared| {
-            if shared.flights.count() == 1 {
+            if shared.groups.count() == 1 {
                 hit(&DURING);
             }
             assert!(shared.append_durable(&[1; 512], None).is_ok());
         });
-        shared.write_now(flush, Some(flight));
+        shared.write_now(flush, Some(group));
         other.join().unwrap();
         assert_eq!(ring.stats().buffers_flushed, 2);
     });
@@ -195,14 +195,14 @@ fn a_waiter_for_durability_flushes_what_it_needs() {
         let end = append(shared, 512);
         let waiter = spawn(&ring, move |shared| assert_eq!(shared.wait_durable(end, None), Ok(())));
         let parker = Parker::new();
-        let place = shared.parking.follow(end, parker.waker());
+        let place = shared.waiters.add_follower(end, parker.waker());
         if shared.durability.durable() < end {
             hit(&SLEPT);
             parker.park(None);
         } else {
             hit(&ALREADY);
         }
-        shared.parking.unfollow(place);
+        shared.waiters.remove_follower(place);
         check(shared, &device, end);
         waiter.join().unwrap();
     });
@@ -211,9 +211,9 @@ fn a_waiter_for_durability_flushes_what_it_needs() {
 
 /// Who comes while a leader waits for somebody inside its buffer is called when that is over.
 #[test]
-fn who_comes_while_a_leader_waits_is_called() {
+fn a_commit_that_comes_while_a_leader_waits_is_elected() {
     static LAST_OUT: Count = Count::new(0);
-    model("who_comes_while_a_leader_waits_is_called", Bound::Preemptions(3), || {
+    model("a_commit_that_comes_while_a_leader_waits_is_elected", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         // One flight at a time.
         let ring = device.ring_with(3, true, true, CommitPolicy::MinBytes(u64::MAX));
@@ -275,7 +275,7 @@ fn a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device() {
         shared.seal(Life::new(2, 1));
         assert_eq!(shared.device.in_flight(), 1);
         let driver = spawn(&ring, |shared| assert_eq!(shared.wait_durable(512, None), Ok(())));
-        if shared.driver.is_taken() {
+        if shared.driver.is_claimed() {
             hit(&AT_THE_DEVICE);
         }
         shared.write_now(grant.slot().try_take_flush(grant.release()).expect("the last one out"), None);
@@ -295,12 +295,12 @@ fn a_failed_commit_reaches_all_who_wait() {
         let ring = device.ring(2, true, true);
         let shared = &ring.shared;
         let end = append(shared, 512);
-        let (flight, flush) = sealed(shared);
+        let (group, flush) = sealed(shared);
         let other = spawn(&ring, move |shared| {
             hit(if shared.poisoned().is_none() { &BEFORE } else { &AFTER });
             shared.wait_durable(end, None)
         });
-        shared.write_now(flush, Some(flight));
+        shared.write_now(flush, Some(group));
         assert!(matches!(other.join().unwrap(), Err(RingError::Device(_))));
         assert!(matches!(ring.append_durable(&[1; 512]), Err(AppendError::Poisoned(RingError::Device(_)))));
         assert_eq!(ring.durable_watermark(), 0);

@@ -29,10 +29,10 @@ fn a_sync_that_was_left_is_ended_by_another_thread() {
                 assert_eq!(device.synced_up_to(), 8192);
             })
         };
-        let syncer = shared.durability.syncer.take().expect("nothing else can be synced yet");
+        let syncer = shared.durability.syncer.try_claim().expect("nothing else can be synced yet");
         assert!(shared.sync_device(syncer, false));
         // Its time is over.
-        shared.tell_parked();
+        shared.notify_waiters();
         assert!(device.complete(0));
         shared.poll();
         // The sync, which does not cover what that was.
@@ -40,7 +40,7 @@ fn a_sync_that_was_left_is_ended_by_another_thread() {
         hit(if shared.device.in_flight() == 0 { &ENDED_BY_THE_WAITER } else { &NOT_YET });
         shared.poll();
         waiter.join().unwrap();
-        assert!(!shared.durability.syncer.is_taken());
+        assert!(!shared.durability.syncer.is_claimed());
         assert_eq!(device.syncs(), 2);
     });
     assert!(ENDED_BY_THE_WAITER.load(Relaxed) > 0 && NOT_YET.load(Relaxed) > 0);

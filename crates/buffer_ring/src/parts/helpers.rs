@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::append::Patience;
-use crate::commit::Errand;
-use crate::flights::CommitPolicy;
+use crate::commit::DurabilityWait;
+use crate::groups::CommitPolicy;
 use crate::model::ModelDevice;
 use crate::sync::{AtomicBool, Ordering, Parker};
 use crate::{BufferRing, RingError};
@@ -12,26 +12,28 @@ fn append(ring: &BufferRing, len: usize) -> u64 {
     ring.shared.append(&vec![1; len], Patience::ForRoom).expect("there is room").end()
 }
 
-/// A thread that is parked because another one leads a batch, or is just about to park, comes back at once when it is recalled.
+/// A thread that is parked because another one leads a batch, or is just about to park, comes back at once when it is cancelled.
 #[test]
-fn a_thread_that_is_recalled_comes_back_from_where_it_parks() {
+fn a_thread_that_is_cancelled_comes_back_from_where_it_parks() {
     static PARKED: Count = Count::new(0);
     static BEFORE: Count = Count::new(0);
-    model("a_thread_that_is_recalled_comes_back_from_where_it_parks", Bound::Preemptions(3), || {
+    model("a_thread_that_is_cancelled_comes_back_from_where_it_parks", Bound::Preemptions(3), || {
         let ring = ModelDevice::instant().ring_with(2, true, true, CommitPolicy::MinBytes(u64::MAX));
         let shared = &ring.shared;
         let address = append(&ring, 512);
-        let flight = shared.flights.start(false, || 0).expect("none is under way");
-        let recalled = Arc::new(AtomicBool::new(false));
+        let group = shared.groups.start(false, || 0).expect("none is under way");
+        let cancelled = Arc::new(AtomicBool::new(false));
         let helper = {
-            let (shared, recalled) = (Arc::clone(shared), Arc::clone(&recalled));
-            thread::spawn(move || shared.run(Errand { address, deadline: None, recalled: Some(&recalled) }))
+            let (shared, cancelled) = (Arc::clone(shared), Arc::clone(&cancelled));
+            thread::spawn(move || {
+                shared.run(DurabilityWait { upto: address, deadline: None, cancelled: Some(&cancelled) })
+            })
         };
-        hit(if shared.parking.is_empty() { &BEFORE } else { &PARKED });
-        recalled.store(true, Ordering::Relaxed);
+        hit(if shared.waiters.is_empty() { &BEFORE } else { &PARKED });
+        cancelled.store(true, Ordering::Relaxed);
         shared.wake_helper_at(address);
         assert_eq!(helper.join().unwrap(), Err(RingError::TimedOut));
-        drop(flight);
+        drop(group);
     });
     assert!(PARKED.load(Relaxed) > 0 && BEFORE.load(Relaxed) > 0);
 }
@@ -67,7 +69,7 @@ fn a_task_that_needs_less_is_served_first() {
         let higher = append(&ring, 512);
         let [first, second] = [(); 2].map(|()| Parker::new());
         assert!(shared.helpers.await_commit(shared, higher, first.waker()).is_ok());
-        if shared.parking.is_empty() {
+        if shared.waiters.is_empty() {
             hit(&RECALLED);
         }
         assert!(shared.helpers.await_commit(shared, lower, second.waker()).is_ok());
@@ -137,12 +139,12 @@ fn a_sync_fetches_the_driver_from_the_device() {
         append(&ring, 512);
         shared.seal(Life::new(2, 1));
         assert_eq!((shared.device.in_flight(), ring.written_watermark()), (1, address));
-        let syncer = shared.durability.syncer.take().expect("nobody syncs");
+        let syncer = shared.durability.syncer.try_claim().expect("nobody syncs");
         let driver = {
             let shared = Arc::clone(shared);
             thread::spawn(move || shared.wait_durable(address, None))
         };
-        if shared.driver.is_taken() {
+        if shared.driver.is_claimed() {
             hit(&AT_THE_DEVICE);
         }
         assert!(shared.sync_device(syncer, true));

@@ -8,16 +8,16 @@ mod model;
 
 mod closing;
 mod commit;
+mod deferred_flush;
 mod durability;
-mod gate;
+mod exclusive;
 mod helpers;
-mod hold;
 mod lease;
-mod parking;
-mod role;
+mod reader_latch;
 mod rotation;
 mod shared;
 mod slot;
+mod waiters;
 mod waiting;
 mod watch;
 

@@ -36,10 +36,10 @@ fn the_last_reader_takes_up_the_rotation() {
         let rotary = Rotary::new(1, Target::Same);
         let bytes = rotary.over(0);
         rotary.slots[0].complete(bytes);
-        assert!(rotary.slots[0].gate.enter());
+        assert!(rotary.slots[0].latch.try_acquire());
         let reader = {
             let rotary = Arc::clone(&rotary);
-            thread::spawn(move || if rotary.slots[0].gate.leave() { rotary.advance() } else { Rotated::No })
+            thread::spawn(move || if rotary.slots[0].latch.release() { rotary.advance() } else { Rotated::No })
         };
         let mine = rotary.advance();
         let theirs = reader.join().unwrap();

@@ -102,9 +102,9 @@ fn an_opener_wakes_who_waits_for_room() {
     model("an_opener_wakes_who_waits_for_room", Bound::None, || {
         let shared = recycling(2, true);
         append(&shared, BUFFER);
-        assert!(shared.slots[1].gate.enter());
+        assert!(shared.slots[1].latch.try_acquire());
         let waiter = spawn(&shared, |shared| append(shared, 512));
-        let was_last = shared.slots[1].gate.leave();
+        let was_last = shared.slots[1].latch.release();
         if was_last {
             shared.advance();
         }
@@ -123,10 +123,10 @@ fn all_who_wait_for_room_go_on() {
     model("all_who_wait_for_room_go_on", Bound::Preemptions(3), || {
         let shared = recycling(2, true);
         append(&shared, BUFFER);
-        assert!(shared.slots[1].gate.enter());
+        assert!(shared.slots[1].latch.try_acquire());
         shared.seal(Life::new(1, 0));
         let waiters = [(); 2].map(|()| spawn(&shared, |shared| append(shared, 512)));
-        assert!(shared.slots[1].gate.leave());
+        assert!(shared.slots[1].latch.release());
         shared.advance();
         let mut starts = waiters.map(|waiter| waiter.join().unwrap());
         starts.sort_unstable();
@@ -307,7 +307,7 @@ fn a_rotation_that_is_given_up_leaves_the_buffer_to_be_opened_in_place() {
         let shared = recycling(2, false);
         let reservation = shared.reserve(512, Patience::ForRoom).expect("there is room");
         let rotator = spawn(&shared, Shared::rotate);
-        let reader = spawn(&shared, |shared| shared.slots[1].gate.enter());
+        let reader = spawn(&shared, |shared| shared.slots[1].latch.try_acquire());
         reservation.commit();
         let outcome = rotator.join().unwrap();
         _ = reader.join().unwrap();

@@ -44,7 +44,7 @@ fn a_reader_meets_one_life_and_no_writer() {
             let rotary = Arc::clone(&rotary);
             thread::spawn(move || {
                 let slot = &rotary.slots[0];
-                if !slot.gate.enter() {
+                if !slot.latch.try_acquire() {
                     hit(&FOUND[0]);
                     return false;
                 }
@@ -60,7 +60,7 @@ fn a_reader_meets_one_life_and_no_writer() {
                     Copied::Beyond => assert_eq!(generation, 2),
                     Copied::Bytes(len) => panic!("{len} bytes of life {generation}"),
                 }
-                slot.gate.leave()
+                slot.latch.release()
             })
         };
         let slot = &rotary.slots[0];
@@ -88,9 +88,9 @@ fn a_new_life_has_no_end_yet() {
             let rotary = Arc::clone(&rotary);
             thread::spawn(move || {
                 let slot = &rotary.slots[0];
-                assert!(slot.gate.enter());
+                assert!(slot.latch.try_acquire());
                 assert_eq!(slot.copy_stable(512, &mut [0; 512]), Copied::Writing);
-                let _ = slot.gate.leave();
+                let _ = slot.latch.release();
             })
         };
         reader.join().unwrap();

@@ -3,10 +3,10 @@
 
 use super::*;
 use crate::append::Patience;
+use crate::eventcount::EventCount;
 use crate::model::ModelDevice;
 use crate::shared::Shared;
 use crate::sync::{AtomicBool, Ordering};
-use crate::waiters::Waiters;
 use crate::{BufferRing, RingError};
 
 #[test]
@@ -14,25 +14,25 @@ fn a_sleeper_sees_the_change_or_is_woken() {
     static SEEN: Count = Count::new(0);
     static SLEPT: Count = Count::new(0);
     model("a_sleeper_sees_the_change_or_is_woken", Bound::None, || {
-        let parts = Arc::new((Waiters::new(), AtomicBool::new(false)));
+        let parts = Arc::new((EventCount::new(), AtomicBool::new(false)));
         let sleeper = {
             let parts = Arc::clone(&parts);
             thread::spawn(move || {
-                let (waiters, change) = &*parts;
+                let (changes, change) = &*parts;
                 while !change.load(Ordering::Relaxed) {
                     let mut seen = false;
                     let look = || {
                         seen = change.load(Ordering::Relaxed);
                         seen
                     };
-                    assert!(waiters.sleep_unless(look, None).is_ok());
+                    assert!(changes.wait_unless(look, None).is_ok());
                     hit(if seen { &SEEN } else { &SLEPT });
                 }
             })
         };
-        let (waiters, change) = &*parts;
+        let (changes, change) = &*parts;
         change.store(true, Ordering::Relaxed);
-        waiters.wake();
+        changes.notify();
         sleeper.join().unwrap();
     });
     assert!(SEEN.load(Relaxed) > 0 && SLEPT.load(Relaxed) > 0);
@@ -42,22 +42,22 @@ fn a_sleeper_sees_the_change_or_is_woken() {
 fn a_change_wakes_all_who_sleep() {
     static BOTH_SLEPT: Count = Count::new(0);
     model("a_change_wakes_all_who_sleep", Bound::None, || {
-        let parts = Arc::new((Waiters::new(), AtomicBool::new(false)));
+        let parts = Arc::new((EventCount::new(), AtomicBool::new(false)));
         let sleepers = [(); 2].map(|()| {
             let parts = Arc::clone(&parts);
             thread::spawn(move || {
-                let (waiters, change) = &*parts;
+                let (changes, change) = &*parts;
                 let mut slept = false;
                 while !change.load(Ordering::Relaxed) {
                     slept = true;
-                    assert!(waiters.sleep_unless(|| change.load(Ordering::Relaxed), None).is_ok());
+                    assert!(changes.wait_unless(|| change.load(Ordering::Relaxed), None).is_ok());
                 }
                 slept
             })
         });
-        let (waiters, change) = &*parts;
+        let (changes, change) = &*parts;
         change.store(true, Ordering::Relaxed);
-        waiters.wake();
+        changes.notify();
         if sleepers.map(|sleeper| sleeper.join().unwrap()) == [true, true] {
             hit(&BOTH_SLEPT);
         }
@@ -70,18 +70,18 @@ fn who_waits_for_room_sees_it_or_is_seen() {
     static SEEN: Count = Count::new(0);
     static WANTED: Count = Count::new(0);
     model("who_waits_for_room_sees_it_or_is_seen", Bound::None, || {
-        let parts = Arc::new((Waiters::new(), AtomicBool::new(false)));
+        let parts = Arc::new((EventCount::new(), AtomicBool::new(false)));
         let waiter = {
             let parts = Arc::clone(&parts);
             thread::spawn(move || {
-                let (waiters, room) = &*parts;
-                core::mem::forget(waiters.ask_for_room());
+                let (changes, room) = &*parts;
+                core::mem::forget(changes.ask_for_room());
                 room.load(Ordering::Relaxed)
             })
         };
-        let (waiters, room) = &*parts;
+        let (changes, room) = &*parts;
         room.store(true, Ordering::Relaxed);
-        let wanted = waiters.want_room();
+        let wanted = changes.want_room();
         let seen = waiter.join().unwrap();
         assert!(wanted || seen, "it would sleep at the device");
         hit(if seen { &SEEN } else { &WANTED });
@@ -166,7 +166,7 @@ fn an_opener_fetches_who_waits_for_room_from_the_device() {
             shared.append(&[1; BUFFER], Patience::ForRoom).expect("there is room");
             shared.seal(Life::new(generation, generation as usize - 1));
             if generation == 1 {
-                assert!(shared.slots[0].gate.enter());
+                assert!(shared.slots[0].latch.try_acquire());
                 assert!(device.complete(0));
                 shared.poll();
             }
@@ -174,10 +174,10 @@ fn an_opener_fetches_who_waits_for_room_from_the_device() {
         assert_eq!(shared.device.in_flight(), 1);
         let waiter =
             spawn(shared, |shared| shared.append(&[1; 512], Patience::ForRoom).expect("there is room").start());
-        if shared.driver.is_taken() {
+        if shared.driver.is_claimed() {
             hit(&AT_THE_DEVICE);
         }
-        assert!(shared.slots[0].gate.leave());
+        assert!(shared.slots[0].latch.release());
         shared.advance();
         assert_eq!(waiter.join().unwrap(), 2 * BUFFER as u64);
         device.complete_from_now_on();

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::append::Patience;
-use crate::bells::{Bells, make};
+use crate::eventfd::{EventFds, create};
 use crate::model::ModelDevice;
 use crate::sync::{AtomicBool, Ordering};
 use crate::watch::DurableWatch;
@@ -19,53 +19,53 @@ fn follow(watch: &DurableWatch, address: u64) -> thread::JoinHandle<Result<u64, 
 }
 
 #[test]
-fn a_bell_rings_or_its_owner_sees_the_change() {
+fn an_eventfd_is_notified_or_its_owner_sees_the_change() {
     static SEEN: Count = Count::new(0);
     static RUNG: Count = Count::new(0);
-    model("a_bell_rings_or_its_owner_sees_the_change", Bound::None, || {
-        let parts = Arc::new((Bells::new(), AtomicBool::new(false)));
+    model("an_eventfd_is_notified_or_its_owner_sees_the_change", Bound::None, || {
+        let parts = Arc::new((EventFds::new(), AtomicBool::new(false)));
         let owner = {
             let parts = Arc::clone(&parts);
             thread::spawn(move || {
-                let (bells, change) = &*parts;
-                let bell = make().expect("a model of one");
-                let number = bells.add(&bell);
+                let (eventfds, change) = &*parts;
+                let eventfd = create().expect("a model of one");
+                let number = eventfds.add(&eventfd);
                 let seen = change.load(Ordering::Relaxed);
-                (bell, number, seen)
+                (eventfd, number, seen)
             })
         };
-        let (bells, change) = &*parts;
+        let (eventfds, change) = &*parts;
         change.store(true, Ordering::Relaxed);
-        bells.ring();
-        let (bell, number, seen) = owner.join().unwrap();
-        let rung = bell.take() > 0;
+        eventfds.notify();
+        let (eventfd, number, seen) = owner.join().unwrap();
+        let rung = eventfd.take() > 0;
         assert!(rung || seen, "the change is never noticed");
         hit(if seen { &SEEN } else { &RUNG });
-        bells.remove(number);
-        bells.ring();
-        assert!(bell.take() == 0 && !bells.is_any());
+        eventfds.remove(number);
+        eventfds.notify();
+        assert!(eventfd.take() == 0 && !eventfds.is_any());
     });
     assert!(SEEN.load(Relaxed) > 0 && RUNG.load(Relaxed) > 0);
 }
 
 /// One bell comes and goes while another one is rung.
 #[test]
-fn a_bell_that_goes_silences_no_other() {
+fn an_eventfd_that_goes_silences_no_other() {
     static BOTH: Count = Count::new(0);
-    model("a_bell_that_goes_silences_no_other", Bound::None, || {
-        let bells = Arc::new(Bells::new());
-        let stays = make().expect("a model of one");
-        bells.add(&stays);
+    model("an_eventfd_that_goes_silences_no_other", Bound::None, || {
+        let eventfds = Arc::new(EventFds::new());
+        let stays = create().expect("a model of one");
+        eventfds.add(&stays);
         let other = {
-            let bells = Arc::clone(&bells);
+            let eventfds = Arc::clone(&eventfds);
             thread::spawn(move || {
-                let goes = make().expect("a model of one");
-                let number = bells.add(&goes);
-                bells.remove(number);
+                let goes = create().expect("a model of one");
+                let number = eventfds.add(&goes);
+                eventfds.remove(number);
                 goes.take()
             })
         };
-        bells.ring();
+        eventfds.notify();
         assert_eq!(stays.take(), 1);
         if other.join().unwrap() == 1 {
             hit(&BOTH);
@@ -83,7 +83,7 @@ fn a_follower_learns_that_the_ring_has_gone() {
         let watch = ring.durable_watch();
         let shared = Arc::clone(&ring.shared);
         let follower = follow(&watch, 1);
-        hit(if shared.parking.is_empty() { &BEFORE } else { &AFTER });
+        hit(if shared.waiters.is_empty() { &BEFORE } else { &AFTER });
         drop(ring);
         assert_eq!(follower.join().unwrap(), Err(RingError::Closed));
     });
@@ -121,7 +121,7 @@ fn an_event_that_is_made_while_the_ring_goes_is_readable() {
         let watch = ring.durable_watch();
         let maker = {
             let watch = watch.clone();
-            thread::spawn(move || _ = watch.bell().expect("a model of one"))
+            thread::spawn(move || _ = watch.make_eventfd().expect("a model of one"))
         };
         drop(ring);
         maker.join().unwrap();
@@ -143,7 +143,7 @@ fn an_event_that_is_made_while_the_ring_fails_is_readable() {
         let watch = ring.durable_watch();
         let maker = {
             let watch = watch.clone();
-            thread::spawn(move || _ = watch.bell().expect("a model of one"))
+            thread::spawn(move || _ = watch.make_eventfd().expect("a model of one"))
         };
         append(&ring, 512);
         ring.shared.seal(Life::new(1, 0));
@@ -165,7 +165,7 @@ fn a_follower_finishes_what_a_caller_gave_up() {
         let address = append(&ring, 512);
         let watch = ring.durable_watch();
         let follower = follow(&watch, address);
-        hit(if ring.shared.parking.is_empty() { &LATER } else { &PARKED });
+        hit(if ring.shared.waiters.is_empty() { &LATER } else { &PARKED });
         ring.shared.abandon(address);
         assert_eq!(follower.join().unwrap(), Ok(4096));
     });
@@ -183,9 +183,9 @@ fn an_event_comes_for_what_a_caller_gave_up() {
         let watch = ring.durable_watch();
         let maker = {
             let watch = watch.clone();
-            thread::spawn(move || _ = watch.bell().expect("a model of one"))
+            thread::spawn(move || _ = watch.make_eventfd().expect("a model of one"))
         };
-        hit(if ring.shared.bells.is_any() { &BEFORE } else { &AFTER });
+        hit(if ring.shared.eventfds.is_any() { &BEFORE } else { &AFTER });
         ring.shared.abandon(address);
         maker.join().unwrap();
         // By an event, or before there was one.
@@ -208,7 +208,7 @@ fn the_end_of_a_ring_comes_after_what_a_follower_has_begun() {
         let done = Arc::new(AtomicBool::new(false));
         let follower = {
             let (shared, done) = (Arc::clone(&ring.shared), Arc::clone(&done));
-            thread::spawn(move || shared.lend_a_hand(|_| done.store(true, Ordering::Relaxed)).is_some())
+            thread::spawn(move || shared.work_as_follower(|_| done.store(true, Ordering::Relaxed)).is_some())
         };
         ring.shared.end_helpers();
         let seen = done.load(Ordering::Relaxed);

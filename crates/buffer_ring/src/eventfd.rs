@@ -4,46 +4,46 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-pub(crate) use self::imp::Bell;
+pub(crate) use self::imp::EventFd;
 use crate::sync::Ordering::AcqRel;
 use crate::sync::{AtomicUsize, Mutex};
 
 /// The `eventfd`s of watches of the durable watermark. Ringing costs one atomic instruction while there are none.
 #[derive(Debug)]
-pub(crate) struct Bells {
+pub(crate) struct EventFds {
     count: AtomicUsize,
-    hung: Mutex<Hung>,
+    registered: Mutex<Registered>,
 }
 
 #[derive(Debug, Default)]
-struct Hung {
-    bells: BTreeMap<u64, Arc<Bell>>,
+struct Registered {
+    eventfds: BTreeMap<u64, Arc<EventFd>>,
     arrivals: u64,
 }
 
-impl Bells {
+impl EventFds {
     pub(crate) fn new() -> Self {
-        Self { count: AtomicUsize::new(0), hung: Mutex::new(Hung::default()) }
+        Self { count: AtomicUsize::new(0), registered: Mutex::new(Registered::default()) }
     }
 
     /// From now on it rings. Whatever it would have rung for before, the caller sees by a look after this. The answer is for
     /// [`remove`](Self::remove).
-    pub(crate) fn add(&self, bell: &Arc<Bell>) -> u64 {
-        let mut hung = self.hung.lock();
-        hung.arrivals += 1;
-        let number = hung.arrivals;
-        hung.bells.insert(number, Arc::clone(bell));
+    pub(crate) fn add(&self, eventfd: &Arc<EventFd>) -> u64 {
+        let mut registered = self.registered.lock();
+        registered.arrivals += 1;
+        let number = registered.arrivals;
+        registered.eventfds.insert(number, Arc::clone(eventfd));
         // ordering: acquire half of R18.
         self.count.fetch_add(1, AcqRel);
         number
     }
 
     pub(crate) fn remove(&self, number: u64) {
-        let mut hung = self.hung.lock();
-        let bell = hung.bells.remove(&number);
+        let mut registered = self.registered.lock();
+        let eventfd = registered.eventfds.remove(&number);
         self.count.fetch_sub(1, AcqRel);
-        drop(hung);
-        drop(bell);
+        drop(registered);
+        drop(eventfd);
     }
 
     /// Whether there is one to ring for what the caller has changed.
@@ -54,20 +54,20 @@ impl Bells {
 
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn len(&self) -> usize {
-        self.hung.lock().bells.len()
+        self.registered.lock().eventfds.len()
     }
 
     /// Something has changed.
-    pub(crate) fn ring(&self) {
+    pub(crate) fn notify(&self) {
         if self.is_any() {
-            self.hung.lock().bells.values().for_each(|bell| bell.ring());
+            self.registered.lock().eventfds.values().for_each(|eventfd| eventfd.notify());
         }
     }
 }
 
 /// A new one, which does not ring yet.
-pub(crate) fn make() -> io::Result<Arc<Bell>> {
-    Ok(Arc::new(Bell::new()?))
+pub(crate) fn create() -> io::Result<Arc<EventFd>> {
+    Ok(Arc::new(EventFd::new()?))
 }
 
 #[cfg(not(any(loom, shuttle)))]
@@ -79,14 +79,14 @@ mod imp {
     use rustix::io::write;
 
     #[derive(Debug)]
-    pub(crate) struct Bell(OwnedFd);
+    pub(crate) struct EventFd(OwnedFd);
 
-    impl Bell {
+    impl EventFd {
         pub(super) fn new() -> io::Result<Self> {
             Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
         }
 
-        pub(crate) fn ring(&self) {
+        pub(crate) fn notify(&self) {
             // It fails only if it is full, and so is readable anyway.
             let _ = write(&self.0, &1_u64.to_ne_bytes());
         }
@@ -106,14 +106,14 @@ mod imp {
     use crate::sync::Ordering::Relaxed;
 
     #[derive(Debug)]
-    pub(crate) struct Bell(AtomicUsize);
+    pub(crate) struct EventFd(AtomicUsize);
 
-    impl Bell {
+    impl EventFd {
         pub(super) fn new() -> io::Result<Self> {
             Ok(Self(AtomicUsize::new(0)))
         }
 
-        pub(crate) fn ring(&self) {
+        pub(crate) fn notify(&self) {
             self.0.fetch_add(1, Relaxed);
         }
 

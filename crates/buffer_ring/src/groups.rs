@@ -11,7 +11,7 @@
 //! Only the count of flights orders anything. The other numbers are guesses at what is quickest: whatever they say, a batch starts when
 //! neither is under way, and what went out plainly is synced. So checkers need not see them, like the counters of the statistics.
 
-use core::sync::atomic::{AtomicU64, AtomicUsize as Guess};
+use core::sync::atomic::{AtomicU64, AtomicUsize as Hint};
 use core::time::Duration;
 use std::thread;
 use std::time::Instant;
@@ -49,23 +49,23 @@ const FAST: Duration = Duration::from_micros(20);
 const LONGEST_SPIN: Duration = Duration::from_micros(500);
 
 /// With fewer looks than that in all its time, a thread has hardly had a processor.
-const FEW_LOOKS: u32 = 4;
+const FEW_SPINS: u32 = 4;
 
 /// So many waits do without spinning then, before it is tried again; twice as many each time that it is tried in vain, up to a limit.
-const SLEEPY_WAITS: usize = 64;
-const MOST_SLEEPY_WAITS: usize = 1 << 15;
+const BACKOFF_WAITS: usize = 64;
+const MOST_BACKOFF_WAITS: usize = 1 << 15;
 
 /// The batches under way, and those who wait.
 #[derive(Debug)]
-pub(crate) struct Flights {
+pub(crate) struct CommitGroups {
     policy: CommitPolicy,
     count: AtomicUsize,
     /// Those who wait for durability.
-    waiting: Guess,
+    waiting: Hint,
     /// About how many of them have come since the latest batch was sealed.
-    pending: Guess,
+    pending: Hint,
     /// About how many that batch took along.
-    aboard: Guess,
+    latest: Hint,
     /// When it was sealed, in nanoseconds of the ring's clock.
     started: AtomicU64,
     /// How long a durable write takes: the average of the latest, in nanoseconds.
@@ -73,53 +73,53 @@ pub(crate) struct Flights {
     /// Whether there is a processor to spin on.
     may_spin: bool,
     /// About how many waits do without spinning from now on, and how many will after the next one that spins in vain.
-    sleepy: Guess,
-    next_sleepy: Guess,
+    backoff: Hint,
+    next_backoff: Hint,
 }
 
 /// One flight. Dropping it ends it; then who is parked has to be told.
 #[derive(Debug)]
-pub(crate) struct Flight<'a>(&'a Flights);
+pub(crate) struct CommitGroup<'a>(&'a CommitGroups);
 
 /// Somebody who waits for durability.
 #[derive(Debug)]
-pub(crate) struct Waiting<'a>(&'a Flights);
+pub(crate) struct WaiterCount<'a>(&'a CommitGroups);
 
-impl Flights {
+impl CommitGroups {
     pub(crate) fn new(policy: CommitPolicy) -> Self {
         // Checkers would explore little else.
         let may_spin = !cfg!(any(loom, shuttle)) && thread::available_parallelism().is_ok_and(|count| count.get() > 1);
         Self {
             policy,
             count: AtomicUsize::new(0),
-            waiting: Guess::new(0),
-            pending: Guess::new(0),
-            aboard: Guess::new(0),
+            waiting: Hint::new(0),
+            pending: Hint::new(0),
+            latest: Hint::new(0),
             started: AtomicU64::new(0),
             write_time: AtomicU64::new(0),
             may_spin,
-            sleepy: Guess::new(0),
-            next_sleepy: Guess::new(SLEEPY_WAITS),
+            backoff: Hint::new(0),
+            next_backoff: Hint::new(BACKOFF_WAITS),
         }
     }
 
-    /// Flights under way. May be out of date.
+    /// CommitGroups under way. May be out of date.
     #[cfg(all(test, loom))]
     pub(crate) fn count(&self) -> usize {
         self.count.load(Acquire)
     }
 
     /// Counts in somebody who waits, with bytes that are `pending` or that have been sealed before.
-    pub(crate) fn arrive(&self, pending: bool) -> Waiting<'_> {
+    pub(crate) fn arrive(&self, pending: bool) -> WaiterCount<'_> {
         self.waiting.fetch_add(1, Relaxed);
         if pending {
             self.pending.fetch_add(1, Relaxed);
         }
-        Waiting(self)
+        WaiterCount(self)
     }
 
     /// Whether what goes out now should be durable when it comes back. May be out of date: it is a matter of speed.
-    pub(crate) fn is_anybody_waiting(&self) -> bool {
+    pub(crate) fn has_waiters(&self) -> bool {
         self.waiting.load(Relaxed) > 0
     }
 
@@ -135,7 +135,7 @@ impl Flights {
                 if count == 0 {
                     pending >= waiting.div_ceil(2).min(BESIDE_A_SYNC)
                 } else {
-                    !self.is_fast() && pending >= self.aboard.load(Relaxed).max(waiting / SHARE).max(1)
+                    !self.is_fast() && pending >= self.latest.load(Relaxed).max(waiting / SHARE).max(1)
                 }
             }
             CommitPolicy::MinBytes(least) => bytes() >= least,
@@ -144,11 +144,11 @@ impl Flights {
     }
 
     /// Starts a flight, if it may.
-    pub(crate) fn start(&self, syncing: bool, bytes: impl FnOnce() -> u64) -> Option<Flight<'_>> {
+    pub(crate) fn start(&self, syncing: bool, bytes: impl FnOnce() -> u64) -> Option<CommitGroup<'_>> {
         let seen = self.count.load(Acquire);
         let started =
             self.may_start(syncing, bytes) && self.count.compare_exchange(seen, seen + 1, AcqRel, Relaxed).is_ok();
-        started.then(|| Flight(self))
+        started.then(|| CommitGroup(self))
     }
 
     /// The moment of the ring's clock, in nanoseconds, before which the next batch is not to be sealed.
@@ -180,15 +180,15 @@ impl Flights {
     }
 
     /// For somebody else's write, before sleeping: about as long as two of them take.
-    pub(crate) fn patience(&self) -> Patience<'_> {
-        let left = self.sleepy.load(Relaxed);
+    pub(crate) fn spin_limit(&self) -> SpinLimit<'_> {
+        let left = self.backoff.load(Relaxed);
         if left > 0 {
             // Several threads may take the same one.
-            self.sleepy.store(left - 1, Relaxed);
+            self.backoff.store(left - 1, Relaxed);
         }
         let time = Duration::from_nanos(2 * self.write_time.load(Relaxed));
         let time = if self.may_spin && left == 0 { time.min(LONGEST_SPIN) } else { Duration::ZERO };
-        Patience { flights: self, time, end: None, looks: 0 }
+        SpinLimit { groups: self, time, end: None, spins: 0 }
     }
 }
 
@@ -197,39 +197,39 @@ impl Flights {
 /// Each look gives the processor away. On a machine that is busy with other things it comes back too late: then it is better to sleep,
 /// and be put before the others when there is something to see.
 #[derive(Debug)]
-pub(crate) struct Patience<'a> {
-    flights: &'a Flights,
+pub(crate) struct SpinLimit<'a> {
+    groups: &'a CommitGroups,
     time: Duration,
     /// Known once it is tried.
     end: Option<Instant>,
-    looks: u32,
+    spins: u32,
 }
 
-impl Patience<'_> {
+impl SpinLimit<'_> {
     pub(crate) fn lasts(&mut self) -> bool {
         if self.time.is_zero() {
             return false;
         }
         let now = Instant::now();
         let lasts = now < *self.end.get_or_insert(now + self.time);
-        self.looks += 1;
-        if self.looks == FEW_LOOKS {
-            self.flights.next_sleepy.store(SLEEPY_WAITS, Relaxed);
-        } else if !lasts && self.looks < FEW_LOOKS {
-            let waits = self.flights.next_sleepy.load(Relaxed);
-            self.flights.sleepy.store(waits, Relaxed);
-            self.flights.next_sleepy.store((2 * waits).min(MOST_SLEEPY_WAITS), Relaxed);
+        self.spins += 1;
+        if self.spins == FEW_SPINS {
+            self.groups.next_backoff.store(BACKOFF_WAITS, Relaxed);
+        } else if !lasts && self.spins < FEW_SPINS {
+            let waits = self.groups.next_backoff.load(Relaxed);
+            self.groups.backoff.store(waits, Relaxed);
+            self.groups.next_backoff.store((2 * waits).min(MOST_BACKOFF_WAITS), Relaxed);
         }
         lasts
     }
 }
 
-impl Flight<'_> {
+impl CommitGroup<'_> {
     /// The batch is about to be sealed, at this moment of the ring's clock. Answers about how many it takes along.
-    pub(crate) fn depart(&self, now: impl FnOnce() -> u64) -> usize {
-        let Flights { policy, pending, aboard, started, .. } = self.0;
+    pub(crate) fn take_members(&self, now: impl FnOnce() -> u64) -> usize {
+        let CommitGroups { policy, pending, latest, started, .. } = self.0;
         let taken = pending.swap(0, Relaxed);
-        aboard.store(taken, Relaxed);
+        latest.store(taken, Relaxed);
         if let CommitPolicy::MinInterval(_) = policy {
             started.store(now().max(1), Relaxed);
         }
@@ -237,13 +237,13 @@ impl Flight<'_> {
     }
 }
 
-impl Drop for Flight<'_> {
+impl Drop for CommitGroup<'_> {
     fn drop(&mut self) {
         self.0.count.fetch_sub(1, AcqRel);
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaiterCount<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Relaxed);
     }
@@ -254,41 +254,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crowd_does_not_start_a_second_flight_for_a_few() {
-        let flights = Flights::new(CommitPolicy::Immediate);
-        let start = || flights.start(false, || 0);
-        let crowd: Vec<_> = (0..9).map(|_| flights.arrive(true)).collect();
+    fn a_crowd_does_not_start_a_second_group_for_a_few() {
+        let groups = CommitGroups::new(CommitPolicy::Immediate);
+        let start = || groups.start(false, || 0);
+        let crowd: Vec<_> = (0..9).map(|_| groups.arrive(true)).collect();
         let first = start().expect("none is under way");
-        assert_eq!(first.depart(|| 0), 9);
+        assert_eq!(first.take_members(|| 0), 9);
         drop(first);
         // Those nine have not been woken yet when the next batch starts, with one.
-        let mut late = vec![flights.arrive(true)];
+        let mut late = vec![groups.arrive(true)];
         let small = start().expect("none is under way");
-        assert_eq!(small.depart(|| 0), 1);
+        assert_eq!(small.take_members(|| 0), 1);
         for pending in 1..=3 {
-            late.push(flights.arrive(true));
+            late.push(groups.arrive(true));
             assert!(start().is_none(), "{pending} of {}", crowd.len() + late.len());
         }
-        late.push(flights.arrive(true));
+        late.push(groups.arrive(true));
         let second = start().expect("it takes 4 of 14 along");
-        assert_eq!(second.depart(|| 0), 4);
-        late.push(flights.arrive(true));
+        assert_eq!(second.take_members(|| 0), 4);
+        late.push(groups.arrive(true));
         assert!(start().is_none(), "two are under way");
     }
 
     #[test]
-    fn beside_a_sync_a_flight_waits_for_half_of_the_others_or_for_its_end() {
+    fn beside_a_sync_a_group_waits_for_half_of_the_others_or_for_its_end() {
         for (crowd, enough) in [(1, 1), (2, 1), (3, 2), (4, 2), (16, 8), (64, BESIDE_A_SYNC)] {
-            let flights = Flights::new(CommitPolicy::Immediate);
-            let mut waiting: Vec<_> = (0..crowd).map(|_| flights.arrive(false)).collect();
+            let groups = CommitGroups::new(CommitPolicy::Immediate);
+            let mut waiting: Vec<_> = (0..crowd).map(|_| groups.arrive(false)).collect();
             for pending in 1..=enough {
-                let may_start = || flights.may_start(true, || 0);
+                let may_start = || groups.may_start(true, || 0);
                 assert!(!may_start(), "{pending} of {crowd}");
                 waiting.pop();
-                waiting.push(flights.arrive(true));
+                waiting.push(groups.arrive(true));
                 assert_eq!(may_start(), pending == enough, "{pending} of {crowd}");
             }
-            assert!(Flights::new(CommitPolicy::Immediate).may_start(false, || 0));
+            assert!(CommitGroups::new(CommitPolicy::Immediate).may_start(false, || 0));
         }
     }
 }

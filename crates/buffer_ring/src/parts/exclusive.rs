@@ -1,21 +1,21 @@
 //! A role: one holder at a time, who sees what the one before did, and whom others have done who came in vain.
 
 use super::*;
-use crate::role::Role;
+use crate::exclusive::Exclusive;
 use crate::sync::AtomicUsize;
 use crate::sync::Ordering;
 
 #[test]
-fn a_role_has_one_holder_at_a_time() {
+fn an_exclusive_claim_has_one_holder_at_a_time() {
     static BOTH: Count = Count::new(0);
-    model("a_role_has_one_holder_at_a_time", Bound::None, || {
-        let parts = Arc::new((Role::new(), cell()));
-        let act = |(role, cell): &(Role, Shadow)| {
-            let holder = role.take();
-            if holder.is_some() {
+    model("an_exclusive_claim_has_one_holder_at_a_time", Bound::None, || {
+        let parts = Arc::new((Exclusive::new(), cell()));
+        let act = |(exclusive, cell): &(Exclusive, Shadow)| {
+            let claim = exclusive.try_claim();
+            if claim.is_some() {
                 cell.write(0..512);
             }
-            holder.is_some()
+            claim.is_some()
         };
         let other = {
             let parts = Arc::clone(&parts);
@@ -31,28 +31,28 @@ fn a_role_has_one_holder_at_a_time() {
 
 /// Three come, so that one can come in vain while another has the role, and the third after that.
 #[test]
-fn coming_in_vain_takes_nothing_from_the_holder() {
+fn a_failed_claim_takes_nothing_from_the_holder() {
     static IN_VAIN: Count = Count::new(0);
-    model("coming_in_vain_takes_nothing_from_the_holder", Bound::None, || {
-        let parts = Arc::new((Role::new(), cell()));
+    model("a_failed_claim_takes_nothing_from_the_holder", Bound::None, || {
+        let parts = Arc::new((Exclusive::new(), cell()));
         let other = {
             let parts = Arc::clone(&parts);
             thread::spawn(move || {
-                let (role, cell) = &*parts;
+                let (exclusive, cell) = &*parts;
                 for _ in 0..2 {
-                    match role.take() {
-                        Some(_holder) => cell.write(0..512),
+                    match exclusive.try_claim() {
+                        Some(_claim) => cell.write(0..512),
                         None => hit(&IN_VAIN),
                     }
                 }
             })
         };
-        let (role, cell) = &*parts;
-        let holder = role.take();
-        if holder.is_some() {
+        let (exclusive, cell) = &*parts;
+        let claim = exclusive.try_claim();
+        if claim.is_some() {
             cell.write(0..512);
         }
-        drop(holder);
+        drop(claim);
         other.join().unwrap();
     });
     assert!(IN_VAIN.load(Relaxed) > 0);
@@ -60,47 +60,47 @@ fn coming_in_vain_takes_nothing_from_the_holder() {
 
 /// As those do who wait until nothing is in flight, and nobody is at work on what was.
 #[test]
-fn who_sees_the_role_free_sees_what_its_holder_did() {
+fn a_thread_that_sees_no_claim_sees_what_its_holder_did() {
     static FREE: Count = Count::new(0);
-    model("who_sees_the_role_free_sees_what_its_holder_did", Bound::None, || {
-        let parts = Arc::new((Role::new(), cell(), AtomicUsize::new(1)));
-        let holder = {
+    model("a_thread_that_sees_no_claim_sees_what_its_holder_did", Bound::None, || {
+        let parts = Arc::new((Exclusive::new(), cell(), AtomicUsize::new(1)));
+        let claim = {
             let parts = Arc::clone(&parts);
             thread::spawn(move || {
-                let (role, cell, in_flight) = &*parts;
-                let holder = role.take();
+                let (exclusive, cell, in_flight) = &*parts;
+                let claim = exclusive.try_claim();
                 in_flight.fetch_sub(1, Ordering::AcqRel);
                 cell.write(0..512);
-                drop(holder);
+                drop(claim);
             })
         };
-        let (role, cell, in_flight) = &*parts;
-        if in_flight.load(Ordering::Acquire) == 0 && !role.is_taken() {
+        let (exclusive, cell, in_flight) = &*parts;
+        if in_flight.load(Ordering::Acquire) == 0 && !exclusive.is_claimed() {
             hit(&FREE);
             cell.read(0..512);
         }
-        holder.join().unwrap();
+        claim.join().unwrap();
     });
     assert!(FREE.load(Relaxed) > 0);
 }
 
 /// Why a submitter that does not get the role need not wake anybody: the holder wakes them, and has seen the write by then.
 #[test]
-fn who_gives_the_role_up_sees_what_was_done_by_those_who_came_in_vain() {
+fn a_holder_that_gives_up_sees_what_was_done_before_failed_claims() {
     static IN_VAIN: Count = Count::new(0);
-    model("who_gives_the_role_up_sees_what_was_done_by_those_who_came_in_vain", Bound::None, || {
-        let parts = Arc::new((Role::new(), AtomicUsize::new(0)));
-        let (role, in_flight) = &*parts;
-        let holder = role.take();
+    model("a_holder_that_gives_up_sees_what_was_done_before_failed_claims", Bound::None, || {
+        let parts = Arc::new((Exclusive::new(), AtomicUsize::new(0)));
+        let (exclusive, in_flight) = &*parts;
+        let claim = exclusive.try_claim();
         let submitter = {
             let parts = Arc::clone(&parts);
             thread::spawn(move || {
-                let (role, in_flight) = &*parts;
+                let (exclusive, in_flight) = &*parts;
                 in_flight.fetch_add(1, Ordering::Relaxed);
-                role.take().is_some()
+                exclusive.try_claim().is_some()
             })
         };
-        drop(holder);
+        drop(claim);
         let seen = in_flight.load(Ordering::Relaxed) > 0;
         let got = submitter.join().unwrap();
         assert!(got || seen, "a write that nobody would wait for");

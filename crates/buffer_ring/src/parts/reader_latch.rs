@@ -1,7 +1,7 @@
-//! The gate alone: readers and the opener, before a cell that both use.
+//! The latch alone: readers and the opener, before a cell that both use.
 
 use super::*;
-use crate::gate::Gate;
+use crate::reader_latch::ReaderLatch;
 
 #[test]
 fn readers_and_the_opener_never_meet() {
@@ -9,23 +9,23 @@ fn readers_and_the_opener_never_meet() {
     static BEFORE: Count = Count::new(0);
     static AFTER: Count = Count::new(0);
     model("readers_and_the_opener_never_meet", Bound::None, || {
-        let parts = Arc::new((Gate::new(), cell()));
+        let parts = Arc::new((ReaderLatch::new(), cell()));
         let reader = {
             let parts = Arc::clone(&parts);
             thread::spawn(move || {
-                let (gate, cell) = &*parts;
-                gate.enter() && {
+                let (latch, cell) = &*parts;
+                latch.try_acquire() && {
                     hit(&READ);
                     cell.read(0..512);
-                    gate.leave()
+                    latch.release()
                 }
             })
         };
-        let (gate, cell) = &*parts;
-        let closed = gate.close();
+        let (latch, cell) = &*parts;
+        let closed = latch.try_close();
         if closed {
             cell.write(0..512);
-            gate.open();
+            latch.reopen();
         }
         let was_last = reader.join().unwrap();
         assert!(closed || was_last, "nobody would open the slot");
@@ -39,22 +39,22 @@ fn readers_and_the_opener_never_meet() {
 fn the_opener_waits_for_the_last_read() {
     static CLOSED: Count = Count::new(0);
     model("the_opener_waits_for_the_last_read", Bound::None, || {
-        let parts = Arc::new((Gate::new(), cell()));
+        let parts = Arc::new((ReaderLatch::new(), cell()));
         let opener = {
             let parts = Arc::clone(&parts);
             thread::spawn(move || {
-                let (gate, cell) = &*parts;
-                if gate.close() {
+                let (latch, cell) = &*parts;
+                if latch.try_close() {
                     hit(&CLOSED);
                     cell.write(0..512);
-                    gate.open();
+                    latch.reopen();
                 }
             })
         };
-        let (gate, cell) = &*parts;
-        if gate.enter() {
+        let (latch, cell) = &*parts;
+        if latch.try_acquire() {
             cell.read(0..512);
-            let _ = gate.leave();
+            let _ = latch.release();
         }
         opener.join().unwrap();
     });

@@ -4,7 +4,7 @@
 //! and nobody flushes it. Whoever asks for the flush picks the place up and leaves with it; from there on everything goes as always.
 //!
 //! ```text
-//! open(g) ──seal──▶ held(g) ──request──▶ flushed(g)
+//! open(g) ──seal──▶ deferred(g) ──request──▶ flushed(g)
 //!    └───request───▶ requested(g) ──seal──▶ flushed(g)
 //! ```
 //!
@@ -15,14 +15,14 @@ use crate::sync::Ordering::{AcqRel, Relaxed};
 
 const OPEN: u64 = 0;
 const REQUESTED: u64 = 1;
-const HELD: u64 = 2;
+const DEFERRED: u64 = 2;
 const FLUSHED: u64 = 3;
 
 /// The place inside one buffer that its sealer left behind.
 #[derive(Debug)]
-pub(crate) struct Hold(AtomicU64);
+pub(crate) struct DeferredFlush(AtomicU64);
 
-impl Hold {
+impl DeferredFlush {
     pub(crate) fn new() -> Self {
         Self(AtomicU64::new(state(0, FLUSHED)))
     }
@@ -33,8 +33,8 @@ impl Hold {
     }
 
     /// The sealer leaves its place here. If the answer is `false`, the flush has been asked for already: the sealer leaves itself.
-    pub(crate) fn deposit(&self, generation: u64) -> bool {
-        self.change(generation, OPEN, HELD) || {
+    pub(crate) fn defer(&self, generation: u64) -> bool {
+        self.change(generation, OPEN, DEFERRED) || {
             let requested = self.change(generation, REQUESTED, FLUSHED);
             debug_assert!(requested, "two sealers of life {generation}");
             false
@@ -45,13 +45,13 @@ impl Hold {
     /// now, and has to leave the buffer.
     #[must_use]
     pub(crate) fn request(&self, generation: u64) -> bool {
-        self.change(generation, HELD, FLUSHED)
-            || (!self.change(generation, OPEN, REQUESTED) && self.change(generation, HELD, FLUSHED))
+        self.change(generation, DEFERRED, FLUSHED)
+            || (!self.change(generation, OPEN, REQUESTED) && self.change(generation, DEFERRED, FLUSHED))
     }
 
     /// Whether life `generation` waits for somebody to ask.
-    pub(crate) fn is_held(&self, generation: u64) -> bool {
-        self.0.load(Relaxed) == state(generation, HELD)
+    pub(crate) fn is_deferred(&self, generation: u64) -> bool {
+        self.0.load(Relaxed) == state(generation, DEFERRED)
     }
 
     fn change(&self, generation: u64, from: u64, to: u64) -> bool {
@@ -69,20 +69,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whichever_comes_second_gets_the_place_and_gets_it_once() {
-        let hold = Hold::new();
-        hold.open(7);
-        assert!(hold.deposit(7) && hold.is_held(7));
-        assert!(hold.request(7) && !hold.request(7) && !hold.is_held(7));
-        hold.open(8);
-        assert!(!hold.request(8) && !hold.request(8));
-        assert!(!hold.deposit(8) && !hold.request(8));
+    fn whichever_comes_second_gets_the_pin_and_gets_it_once() {
+        let deferred = DeferredFlush::new();
+        deferred.open(7);
+        assert!(deferred.defer(7) && deferred.is_deferred(7));
+        assert!(deferred.request(7) && !deferred.request(7) && !deferred.is_deferred(7));
+        deferred.open(8);
+        assert!(!deferred.request(8) && !deferred.request(8));
+        assert!(!deferred.defer(8) && !deferred.request(8));
     }
 
     #[test]
     fn the_states_of_all_lives_are_distinct() {
         const LAST: u64 = (1 << 48) - 1;
-        let phases = [OPEN, REQUESTED, HELD, FLUSHED];
+        let phases = [OPEN, REQUESTED, DEFERRED, FLUSHED];
         let mut states: Vec<_> = [0, 1, 2, LAST - 1, LAST].map(|life| phases.map(|phase| state(life, phase))).concat();
         states.dedup();
         assert!(states.is_sorted() && states.len() == 20, "{states:?}");
@@ -90,10 +90,10 @@ mod tests {
 
     #[test]
     fn a_request_for_an_old_life_finds_nothing() {
-        let hold = Hold::new();
-        hold.open(8);
-        assert!(!hold.request(7));
-        assert!(hold.deposit(8));
-        assert!(!hold.request(7) && hold.is_held(8));
+        let deferred = DeferredFlush::new();
+        deferred.open(8);
+        assert!(!deferred.request(7));
+        assert!(deferred.defer(8));
+        assert!(!deferred.request(7) && deferred.is_deferred(8));
     }
 }
