@@ -113,7 +113,7 @@ impl Shared {
     /// sealing is the user's business.
     fn await_drained(&self, life: Life, looks: usize, backoff: &mut Backoff) -> Result<(), ReadError> {
         if looks == 1 || looks.is_multiple_of(LOOKS) {
-            // Sessions may be idle.
+            // Writers may be idle.
             self.revoke_leases(&self.slots[life.slot()]);
         }
         if looks == LOOKS && self.auto_rotate {

@@ -125,7 +125,7 @@ impl Shared {
         if is_first {
             event!(ERROR, %error, "the ring is poisoned");
         }
-        // Sessions look at nothing but their leases. Who knows of the failure must find that they have none.
+        // Writers look at nothing but their leases. Who knows of the failure must find that they have none.
         self.slots.iter().for_each(|slot| self.revoke_leases(slot));
         {
             let _failure = self.failure.lock();

@@ -30,7 +30,7 @@ const FS_IMAGES: u64 = 50;
 const FS_IMAGES_PER_LIFE: u64 = 10;
 const LIVES: u32 = 3;
 const IMAGES_PER_LIFE: u64 = 8_000;
-/// In so many lives sessions must have had leases.
+/// In so many lives writers must have had leases.
 const MANY_LIVES: u64 = 30;
 /// One of so many images comes from a real kernel, which takes longer to record.
 const FUSE_SHARE: u64 = 5;
@@ -101,7 +101,7 @@ fn timed(level: &str, explore: impl FnOnce() -> Result<Totals, String>) -> Resul
     let begun = Instant::now();
     let Totals { lives, images, torn, killed, far_holes, leased, imitated } = explore()?;
     if lives >= MANY_LIVES && leased == 0 {
-        return Err(format!("in none of {lives} lives has a session had a lease"));
+        return Err(format!("in none of {lives} lives has a writer had a lease"));
     }
     if lives >= MANY_LIVES && (killed == 0 || far_holes == 0) {
         return Err(format!(
@@ -124,7 +124,7 @@ pub(crate) struct Totals {
     killed: u64,
     /// Of power cuts, that a kill could not have left: so the promise is not made where it does not hold.
     far_holes: u64,
-    /// Records that went into leases of sessions.
+    /// Records that went into leases of writers.
     leased: u64,
     /// Payloads that were marks under the key of their file.
     imitated: u64,

@@ -67,7 +67,7 @@ pub(crate) struct Explored {
     /// Of a power cut, with a hole that a killed process could not have left.
     pub(crate) far_holes: u64,
     pub(crate) positions: u64,
-    /// Records that went into leases of sessions.
+    /// Records that went into leases of writers.
     pub(crate) leased: u64,
     /// Payloads that were marks under the key that the file had, in their places.
     pub(crate) imitated: u64,

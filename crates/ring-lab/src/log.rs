@@ -76,7 +76,7 @@ pub(crate) enum Event {
     Watermark {
         address: u64,
     },
-    /// So many of the records went into leases of sessions.
+    /// So many of the records went into leases of writers.
     Leased {
         records: u64,
     },

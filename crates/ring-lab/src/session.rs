@@ -13,7 +13,7 @@ use buffer_ring::{EngineKind, WriteMode};
 use clap::ValueEnum;
 use tempfile::TempDir;
 
-use crate::hand::Hands;
+use crate::append_path::PathMix;
 use crate::log::Log;
 use crate::machine::{Fault, Machine, Target};
 use crate::record::{Key, log_end};
@@ -28,8 +28,8 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) life: u32,
     pub(crate) engine: Engine,
-    /// Who has a session, if that does not follow from the seed.
-    pub(crate) hands: Option<Hands>,
+    /// Which appenders are writers, if that does not follow from the seed.
+    pub(crate) hands: Option<PathMix>,
     pub(crate) appends: usize,
     pub(crate) before: Vec<u8>,
     /// The key of its marks.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, Weak};
 use buffer_ring::ring_io::DeviceEvent;
 use buffer_ring::{AppendError, BufferRing, BufferRingOptions, Extent, MemoryDevice, QuikIO, Reservation, WriteMode};
 
-use crate::hand::{Hand, Hands};
+use crate::append_path::{AppendPath, PathMix};
 use crate::imitate;
 use crate::log::{Event, Log};
 use crate::random::Random;
@@ -72,7 +72,7 @@ pub(crate) fn simulate(seed: u64, life: u32, found: Found) -> Result<Log, String
     let (capacity, buffer_size) = (2 + random.below(4), BLOCK * random.pick(&[1, 1, 2, 3, 4]));
     let faults = random.chance(40);
     let prepare = random.pick(&[0, 16 << 10, 64 << 10]);
-    let hands = random.pick(&Hands::ALL);
+    let hands = random.pick(&PathMix::ALL);
 
     let (_, device) = QuikIO::in_memory();
     fill(&device, &before)?;
@@ -211,7 +211,7 @@ fn plan_faults(device: &MemoryDevice, random: &mut Random, faults: bool) -> Stri
 
 struct Life<'a> {
     ring: &'a BufferRing,
-    hands: [Hand<'a>; WRITERS],
+    hands: [AppendPath<'a>; WRITERS],
     device: &'a MemoryDevice,
     events: &'a Mutex<Vec<Event>>,
     random: Random,
@@ -246,7 +246,7 @@ impl Life<'_> {
             80..=86 => self.give_up_one(),
             87..=91 => _ = self.ring.flush(&self.ring.current_buffer(Ordering::Acquire)),
             92 if self.mode == Mode::Manual => _ = self.ring.rotate(),
-            93 => self.begin_another_session(),
+            93 => self.begin_another_writer(),
             94 => self.device.fail_write(self.random.below(3), self.random.clone().pick(&TRANSIENT)),
             95 if self.sync_fails => {
                 self.device.fail_sync(EIO);
@@ -259,18 +259,18 @@ impl Life<'_> {
         }
     }
 
-    /// Once, or through a session several times: it takes a lease after a run of appends.
+    /// Once, or through a writer several times: it takes a lease after a run of appends.
     fn append_some(&mut self) {
         let writer = self.random.below(WRITERS);
-        let run = if self.hands[writer].is_session() { self.random.up_to(8) } else { 1 };
+        let run = if self.hands[writer].is_writer() { self.random.up_to(8) } else { 1 };
         (0..run).for_each(|_| self.append(writer));
     }
 
     /// In the place of one that is dropped, or leaked.
-    fn begin_another_session(&mut self) {
+    fn begin_another_writer(&mut self) {
         let writer = self.random.below(WRITERS);
-        if self.hands[writer].is_session() {
-            let before = mem::replace(&mut self.hands[writer], Hand::Session(self.ring.writer()));
+        if self.hands[writer].is_writer() {
+            let before = mem::replace(&mut self.hands[writer], AppendPath::Writer(self.ring.writer()));
             if self.random.chance(50) {
                 mem::forget(before);
             }
@@ -281,7 +281,7 @@ impl Life<'_> {
         let record = RecordId { life: self.life, writer: writer as u32, sequence: self.sequences[writer] };
         self.sequences[writer] += 1;
         let most = match self.random.below(16) {
-            4.. if self.hands[writer].is_session() => 150,
+            4.. if self.hands[writer].is_writer() => 150,
             0 => self.buffer_size,
             1..=6 => 3000,
             _ => 500,
@@ -342,7 +342,7 @@ impl Life<'_> {
 
     fn reserve(&mut self) {
         let writer = self.random.below(WRITERS);
-        if self.hands[writer].is_session() {
+        if self.hands[writer].is_writer() {
             return self.reserve_at_once(writer);
         }
         let (record, len) = self.next_record(writer);
@@ -368,7 +368,7 @@ impl Life<'_> {
         }
     }
 
-    /// A session does nothing else while it has a reservation.
+    /// A writer does nothing else while it has a reservation.
     fn reserve_at_once(&mut self, writer: usize) {
         let (record, len) = self.next_record(writer);
         let is_aborted = self.random.chance(20);

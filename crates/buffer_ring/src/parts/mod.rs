@@ -42,20 +42,20 @@ fn cell() -> Shadow {
 }
 
 /// A rotation and its slots.
-struct Rotary {
+struct RotationFixture {
     rotation: Rotation,
     slots: Box<[Slot]>,
     target: Target,
 }
 
-impl Rotary {
+impl RotationFixture {
     /// With the first life open.
     fn new(capacity: usize, target: Target) -> Arc<Self> {
         let arena = Arc::new(Arena::new(capacity, BUFFER).expect("a valid arena"));
         let slots = (0..capacity).map(|index| Slot::new(&arena, index)).collect();
-        let rotary = Self { rotation: Rotation::new(0), slots, target };
-        assert_eq!(rotary.advance(), Rotated::Opened(Life::new(1, 0)));
-        Arc::new(rotary)
+        let fixture = Self { rotation: Rotation::new(0), slots, target };
+        assert_eq!(fixture.advance(), Rotated::Opened(Life::new(1, 0)));
+        Arc::new(fixture)
     }
 
     fn advance(&self) -> Rotated {

@@ -4,10 +4,10 @@ use super::*;
 use crate::slot::Copied;
 
 /// A slot whose first life is being written.
-fn flushing() -> (Arc<Rotary>, Frozen) {
-    let rotary = Rotary::new(1, Target::Same);
-    let bytes = rotary.over(0);
-    (rotary, bytes)
+fn flushing() -> (Arc<RotationFixture>, Frozen) {
+    let fixture = RotationFixture::new(1, Target::Same);
+    let bytes = fixture.over(0);
+    (fixture, bytes)
 }
 
 #[test]
@@ -15,12 +15,12 @@ fn the_next_life_begins_when_all_of_the_one_before_is_over() {
     static OPENED: Count = Count::new(0);
     static TOO_EARLY: Count = Count::new(0);
     model("the_next_life_begins_when_all_of_the_one_before_is_over", Bound::None, || {
-        let (rotary, bytes) = flushing();
+        let (fixture, bytes) = flushing();
         let completer = {
-            let rotary = Arc::clone(&rotary);
-            thread::spawn(move || rotary.slots[0].complete(bytes))
+            let fixture = Arc::clone(&fixture);
+            thread::spawn(move || fixture.slots[0].complete(bytes))
         };
-        let slot = &rotary.slots[0];
+        let slot = &fixture.slots[0];
         let opened = slot.open(2, 4096);
         assert!(!opened || slot.has_completed(1));
         completer.join().unwrap();
@@ -28,7 +28,7 @@ fn the_next_life_begins_when_all_of_the_one_before_is_over() {
         assert!(opened || slot.open(2, 4096));
         assert!(slot.has_completed(1) && !slot.has_completed(2));
         assert!(!slot.is_free() && slot.sealed_len() == 0);
-        slot.complete(rotary.over(0));
+        slot.complete(fixture.over(0));
         assert!(slot.is_openable() && slot.has_completed(2));
     });
     assert!(OPENED.load(Relaxed) > 0 && TOO_EARLY.load(Relaxed) > 0);
@@ -38,12 +38,12 @@ fn the_next_life_begins_when_all_of_the_one_before_is_over() {
 fn a_reader_meets_one_life_and_no_writer() {
     static FOUND: [Count; 4] = [const { Count::new(0) }; 4];
     model("a_reader_meets_one_life_and_no_writer", Bound::None, || {
-        let (rotary, bytes) = flushing();
-        rotary.slots[0].complete(bytes);
+        let (fixture, bytes) = flushing();
+        fixture.slots[0].complete(bytes);
         let reader = {
-            let rotary = Arc::clone(&rotary);
+            let fixture = Arc::clone(&fixture);
             thread::spawn(move || {
-                let slot = &rotary.slots[0];
+                let slot = &fixture.slots[0];
                 if !slot.latch.try_acquire() {
                     hit(&FOUND[0]);
                     return false;
@@ -63,7 +63,7 @@ fn a_reader_meets_one_life_and_no_writer() {
                 slot.latch.release()
             })
         };
-        let slot = &rotary.slots[0];
+        let slot = &fixture.slots[0];
         let opened = slot.open(2, 4096);
         if opened {
             assert_eq!(granted(slot, 512).release(), Released::Pending);
@@ -78,16 +78,16 @@ fn a_reader_meets_one_life_and_no_writer() {
 #[test]
 fn a_new_life_has_no_end_yet() {
     model("a_new_life_has_no_end_yet", Bound::None, || {
-        let (rotary, bytes) = flushing();
-        let slot = &rotary.slots[0];
+        let (fixture, bytes) = flushing();
+        let slot = &fixture.slots[0];
         slot.complete(bytes);
         assert!(slot.open(2, 4096));
         assert_eq!(slot.sealed_len(), 0);
         let grant = granted(slot, 1024);
         let reader = {
-            let rotary = Arc::clone(&rotary);
+            let fixture = Arc::clone(&fixture);
             thread::spawn(move || {
-                let slot = &rotary.slots[0];
+                let slot = &fixture.slots[0];
                 assert!(slot.latch.try_acquire());
                 assert_eq!(slot.copy_stable(512, &mut [0; 512]), Copied::Writing);
                 let _ = slot.latch.release();
