@@ -71,7 +71,7 @@ impl Inherited for Shared {
 }
 
 impl Shared {
-    /// Puts the parts of a ring together, whose log begins at `start`, and opens its first life.
+    /// Puts the parts of a ring together, whose log begins at `start`, and opens its first generation.
     pub(crate) fn new(
         arena: &Arc<Arena>,
         auto_flush: bool,

@@ -257,7 +257,7 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 thread_local! {
-    /// The shard of this thread, the same in all rings: below [`SHARDS`] nobody else's while the thread lives, or the shared one, which
+    /// The shard of this thread, the same in all rings: below [`SHARDS`] nobody else's while the thread generations, or the shared one, which
     /// also stands for not knowing. Without a destructor, so that looking at it is one load.
     static MINE: Cell<usize> = const { Cell::new(SHARDS) };
     static GUARD: ShardGuard = ShardGuard::take();

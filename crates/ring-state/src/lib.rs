@@ -25,7 +25,7 @@
 //! free must therefore not be read off the word; a ring keeps a mark of its own for that. Only the exact word "sealed, and all
 //! else zero" can be [reopened](StateWord::reopen).
 //!
-//! # The life of one write
+//! # The generation of one write
 //!
 //! 1. [`reserve`](StateWord::reserve) adds the length and one writer in one instruction. What was there before decides: the
 //!    range is [granted](Reserve::Granted); or it ran over the end, so that this thread, and no other, [sealed](Reserve::Sealed)
@@ -34,10 +34,10 @@
 //! 3. The thread that sees the buffer drained gets a [`Released`], and tries to [take the flush](StateWord::try_take_flush) by
 //!    compare-exchange from exactly the word it saw. One wins.
 //! 4. When the bytes are written, the winner [completes](StateWord::complete); some time later the buffer is
-//!    [reopened](StateWord::reopen) for its next life.
+//!    [reopened](StateWord::reopen) for its next generation.
 //!
-//! A thread that has to look at a life without writing [enters](StateWord::enter) it like a writer of no bytes: as long as it is
-//! inside, this life cannot end. Sealing on request is done from inside, too.
+//! A thread that has to look at a generation without writing [enters](StateWord::enter) it like a writer of no bytes: as long as it is
+//! inside, this generation cannot end. Sealing on request is done from inside, too.
 //!
 //! # Orderings
 //!
@@ -47,8 +47,8 @@
 //! | edge | carries | release half | acquire half | witness |
 //! |---|---|---|---|---|
 //! | E1 | the writers' bytes → the flusher | `release` | `try_take_flush` | `the_flusher_sees_every_byte` |
-//! | E2 | the flusher's last read → the next life's opener | `complete` | `reopen` | `the_next_life_waits_for_the_flusher` |
-//! | E3 | what the opener prepared → the next life's threads | `reopen` | `reserve`, `pin` | `the_next_life_sees_what_its_opener_prepared` |
+//! | E2 | the flusher's last read → the next generation's opener | `complete` | `reopen` | `the_next_generation_waits_for_the_flusher` |
+//! | E3 | what the opener prepared → the next generation's threads | `reopen` | `reserve`, `pin` | `the_next_generation_sees_what_its_opener_prepared` |
 //!
 //! All other operations are relaxed. They are read-modify-writes, and those continue the release sequence that they land in, so
 //! that a relaxed seal or undo between `release` and `try_take_flush` breaks no edge. A stale [`snapshot`](StateWord::snapshot) costs
@@ -56,9 +56,9 @@
 //!
 //! # ABA
 //!
-//! `try_take_flush` may succeed on a later life whose word happens to equal the one that was seen. That is harmless: the word says that
-//! *this* life is drained too, and that is all that taking a flush needs. The caller has to look up which life it is after it has won,
-//! not before. `pin` and `seal` are protected by the caller being inside, from which moment the life stays the same.
+//! `try_take_flush` may succeed on a later generation whose word happens to equal the one that was seen. That is harmless: the word says that
+//! *this* generation is drained too, and that is all that taking a flush needs. The caller has to look up which generation it is after it has won,
+//! not before. `pin` and `seal` are protected by the caller being inside, from which moment the generation stays the same.
 //!
 //! # What this crate does not do
 //!

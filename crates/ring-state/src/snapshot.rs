@@ -25,7 +25,7 @@ impl Snapshot {
         ((self.0 & WRITERS_MASK) >> WRITERS_SHIFT) as u32
     }
 
-    /// Whether no reservation succeeds any more in this life. Once true it stays so until the buffer is reopened.
+    /// Whether no reservation succeeds any more in this generation. Once true it stays so until the buffer is reopened.
     #[must_use]
     #[inline]
     pub const fn is_sealed(self) -> bool {
@@ -88,7 +88,7 @@ impl Snapshot {
         self.0 <= last && self.0 & (SEALED | CROWD) == 0
     }
 
-    /// Whether a thread may enter: this life has not ended, and its bytes are not with the device.
+    /// Whether a thread may enter: this generation has not ended, and its bytes are not with the device.
     #[inline]
     pub(crate) const fn admits(self) -> bool {
         let ended = self.is_sealed() && self.offset() == 0;

@@ -64,7 +64,7 @@ impl StateWord {
 
     /// The word as it is now; it may have changed when you look at it.
     ///
-    /// It acquires what the last threads to leave released, so that a thread which keeps the life from ending by other means may
+    /// It acquires what the last threads to leave released, so that a thread which keeps the generation from ending by other means may
     /// read the bytes below [`Snapshot::offset`] if the snapshot shows no writer inside.
     #[must_use]
     #[inline]
@@ -143,9 +143,9 @@ impl StateWord {
         Self::released(Snapshot(self.0.fetch_sub(change, Relaxed) - change))
     }
 
-    /// Pins the buffer without seizing bytes. As long as the pin is held, this life of the buffer cannot end.
+    /// Pins the buffer without seizing bytes. As long as the pin is held, this generation of the buffer cannot end.
     ///
-    /// `false` if the life has already come to its flush; then nothing is pinned.
+    /// `false` if the generation has already come to its flush; then nothing is pinned.
     #[must_use]
     pub fn pin(&self) -> bool {
         let mut seen = Snapshot(self.0.load(Relaxed));
@@ -201,7 +201,7 @@ impl StateWord {
 
     /// Tries to become the one who flushes. From `true` until [`complete`](Self::complete) the bytes are the caller's.
     ///
-    /// A compare-exchange from exactly the word that was seen: an unconditional "set the bit" could land on a later life. If the
+    /// A compare-exchange from exactly the word that was seen: an unconditional "set the bit" could land on a later generation. If the
     /// exchange fails, a writer has come in meanwhile and will see the buffer drained again, or has taken the flush.
     #[must_use]
     pub fn try_take_flush(&self, drained: Drained) -> bool {
@@ -228,7 +228,7 @@ impl StateWord {
         self.0.compare_exchange(0, SEALED, Acquire, Relaxed).is_ok()
     }
 
-    /// Begins the next life. `false` if the word is not exactly vacant, for instance because a late arrival is about to undo its
+    /// Begins the next generation. `false` if the word is not exactly vacant, for instance because a late arrival is about to undo its
     /// addition.
     #[must_use]
     pub fn reopen(&self) -> bool {

@@ -6,10 +6,10 @@ use crate::writer::{Barrier, Registry};
 
 const RECORD: usize = 512;
 
-/// What the records of the second life are filled with.
+/// What the records of the second generation are filled with.
 const MARK: u8 = 2;
 
-/// The second life of a slot with one record, the cells of two writers, and the bytes once they are ready for the device.
+/// The second generation of a slot with one record, the cells of two writers, and the bytes once they are ready for the device.
 struct LeaseFixture {
     slot: Slot,
     registry: Registry,

@@ -50,19 +50,19 @@ fn the_last_reader_takes_up_the_rotation() {
     assert!(BY.iter().all(|by| by.load(Relaxed) > 0));
 }
 
-/// A rotator that sleeps before it takes the token: meanwhile the next life is opened, and is over, and its slot is free again.
+/// A rotator that sleeps before it takes the token: meanwhile the next generation is opened, and is over, and its slot is free again.
 #[test]
 fn a_rotator_with_an_old_idea_opens_nothing_twice() {
     static BY: [Count; 2] = [const { Count::new(0) }; 2];
     model("a_rotator_with_an_old_idea_opens_nothing_twice", Bound::None, || {
         let fixture = RotationFixture::new(2, Target::Next);
-        // Stays in flight, so that the life after the next cannot begin.
+        // Stays in flight, so that the generation after the next cannot begin.
         let first = fixture.over(0);
         let rotator = {
             let fixture = Arc::clone(&fixture);
             thread::spawn(move || fixture.advance())
         };
-        let second = Rotated::Opened(Life::new(2, 1));
+        let second = Rotated::Opened(BufferId::new(2, 1));
         let mine = fixture.advance();
         if mine == second {
             let bytes = fixture.over(1);
@@ -78,20 +78,20 @@ fn a_rotator_with_an_old_idea_opens_nothing_twice() {
     assert!(BY.iter().all(|by| by.load(Relaxed) > 0));
 }
 
-/// Between opening a life and publishing it, others can fill that life, seal it, and have it over.
+/// Between opening a generation and publishing it, others can fill that generation, seal it, and have it over.
 #[test]
-fn a_life_that_is_over_before_it_is_published_is_not_opened_twice() {
+fn a_generation_that_is_over_before_it_is_published_is_not_opened_twice() {
     static OVER: Count = Count::new(0);
     static LATE: Count = Count::new(0);
-    model("a_life_that_is_over_before_it_is_published_is_not_opened_twice", Bound::None, || {
+    model("a_generation_that_is_over_before_it_is_published_is_not_opened_twice", Bound::None, || {
         let fixture = RotationFixture::new(1, Target::Same);
         let bytes = fixture.over(0);
         fixture.slots[0].complete(bytes);
         let opener = {
             let fixture = Arc::clone(&fixture);
-            thread::spawn(move || assert_eq!(fixture.advance(), Rotated::Opened(Life::new(2, 0))))
+            thread::spawn(move || assert_eq!(fixture.advance(), Rotated::Opened(BufferId::new(2, 0))))
         };
-        // Two threads with an old idea of the current life, one after the other: the first has bytes, the second does not fit.
+        // Two threads with an old idea of the current generation, one after the other: the first has bytes, the second does not fit.
         let slot = &fixture.slots[0];
         match slot.reserve(BUFFER as u32) {
             Seized::Granted(grant) => {
@@ -100,7 +100,7 @@ fn a_life_that_is_over_before_it_is_published_is_not_opened_twice() {
                 }
                 assert_eq!(grant.release(), Released::Pending);
                 slot.complete(fixture.seal(slot));
-                assert_eq!(fixture.advance(), Rotated::Opened(Life::new(3, 0)));
+                assert_eq!(fixture.advance(), Rotated::Opened(BufferId::new(3, 0)));
                 opener.join().unwrap();
                 assert_eq!(fixture.generation(), 3);
             }
@@ -138,7 +138,7 @@ fn what_a_failed_opening_leaves_is_known_to_the_next() {
         };
         let pin = slot.pin().expect("it is open");
         assert!(matches!(pin.seal(), Seal::Sealed { .. }));
-        fixture.rotation.hand_over(Life::new(1, 0), 4096);
+        fixture.rotation.hand_over(BufferId::new(1, 0), 4096);
         fixture.flush_if_drained(slot, pin.release());
         if slot.is_free() {
             hit(&IN_THE_WAY);
@@ -150,7 +150,7 @@ fn what_a_failed_opening_leaves_is_known_to_the_next() {
     assert!(IN_THE_WAY.load(Relaxed) > 0);
 }
 
-/// Six halves are three lives, on two slots: what an append does, with nobody who waits and no log.
+/// Six halves are three generations, on two slots: what an append does, with nobody who waits and no log.
 #[test]
 fn two_threads_lap_the_ring() {
     static ALTERNATING: Count = Count::new(0);
@@ -173,33 +173,33 @@ fn two_threads_lap_the_ring() {
     assert!(ALTERNATING.load(Relaxed) > 0);
 }
 
-/// Two slots. The first life is over, and the second is open and has some bytes.
-fn in_its_second_life() -> Arc<RotationFixture> {
+/// Two slots. The first generation is over, and the second is open and has some bytes.
+fn in_its_second_generation() -> Arc<RotationFixture> {
     let fixture = RotationFixture::new(2, Target::Next);
     let bytes = fixture.over(0);
     fixture.slots[0].complete(bytes);
-    assert_eq!(fixture.advance(), Rotated::Opened(Life::new(2, 1)));
+    assert_eq!(fixture.advance(), Rotated::Opened(BufferId::new(2, 1)));
     assert_eq!(granted(&fixture.slots[1], 512).release(), Released::Pending);
     fixture
 }
 
-/// Two threads have seen the first life current. The third begins in its slot: one appends there, and the other one
+/// Two threads have seen the first generation current. The third begins in its slot: one appends there, and the other one
 /// looks, perhaps before it is published. So a wait for the tail is never refused: that looks at the tail again.
 #[test]
 fn the_tail_only_grows() {
     static SEEN: [Count; 2] = [const { Count::new(0) }; 2];
     model("the_tail_only_grows", Bound::Preemptions(3), || {
-        let fixture = in_its_second_life();
+        let fixture = in_its_second_generation();
         let bytes = fixture.seal(&fixture.slots[1]);
         fixture.slots[1].complete(bytes);
         let appender = {
             let fixture = Arc::clone(&fixture);
             thread::spawn(move || match fixture.slots[0].reserve(512) {
                 Seized::Granted(grant) => {
-                    fixture.rotation.publish(Life::new(3, 0));
+                    fixture.rotation.publish(BufferId::new(3, 0));
                     assert_eq!(grant.release(), Released::Pending);
                 }
-                // The third life may now never begin.
+                // The third generation may now never begin.
                 Seized::Late(released) => assert_eq!(released, Released::Pending),
                 Seized::Sealed(_) => panic!("it fits"),
             })
@@ -207,7 +207,7 @@ fn the_tail_only_grows() {
         let looker = {
             let fixture = Arc::clone(&fixture);
             thread::spawn(move || {
-                let first = fixture.rotation.tail_from(Life::new(1, 0), &fixture.slots);
+                let first = fixture.rotation.tail_from(BufferId::new(1, 0), &fixture.slots);
                 let second = fixture.rotation.tail(&fixture.slots);
                 assert!(first <= Some(second), "{first:?}, then {second}");
                 if let Some(first) = first {
@@ -222,18 +222,18 @@ fn the_tail_only_grows() {
     assert!(SEEN.iter().all(|seen| seen.load(Relaxed) > 0), "{SEEN:?}");
 }
 
-/// The one that hands it over has seen the first life current, and knows nothing of the second but where it ends.
+/// The one that hands it over has seen the first generation current, and knows nothing of the second but where it ends.
 #[test]
 fn a_tail_that_was_handed_over_is_known_to_the_next_thread() {
     static HANDED_OVER: [Count; 3] = [const { Count::new(0) }; 3];
     model("a_tail_that_was_handed_over_is_known_to_the_next_thread", Bound::Preemptions(3), || {
-        let fixture = in_its_second_life();
+        let fixture = in_its_second_generation();
         let handed = Arc::new(AtomicU64::new(0));
         let sender = {
             let (fixture, handed) = (Arc::clone(&fixture), Arc::clone(&handed));
             thread::spawn(move || {
-                let tail = fixture.rotation.tail_from(Life::new(1, 0), &fixture.slots);
-                handed.store(tail.expect("the life is over"), Release);
+                let tail = fixture.rotation.tail_from(BufferId::new(1, 0), &fixture.slots);
+                handed.store(tail.expect("the generation is over"), Release);
             })
         };
         let receiver = {
@@ -252,7 +252,7 @@ fn a_tail_that_was_handed_over_is_known_to_the_next_thread() {
     assert!(HANDED_OVER.iter().all(|seen| seen.load(Relaxed) > 0), "{HANDED_OVER:?}");
 }
 
-/// Three threads find room for one, so that an addition runs over the end, and another one comes too late. No next life
+/// Three threads find room for one, so that an addition runs over the end, and another one comes too late. No next generation
 /// is opened.
 #[test]
 fn the_tail_of_a_buffer_that_runs_over_is_its_end() {
@@ -270,7 +270,7 @@ fn the_tail_of_a_buffer_that_runs_over_is_its_end() {
                 match slot.reserve(len) {
                     Seized::Granted(grant) => _ = grant.release(),
                     Seized::Sealed(pin) => {
-                        fixture.rotation.hand_over(Life::new(1, 0), BUFFER as u64);
+                        fixture.rotation.hand_over(BufferId::new(1, 0), BUFFER as u64);
                         _ = pin.release();
                     }
                     Seized::Late(_) => hit(&LATE),
@@ -282,7 +282,7 @@ fn the_tail_of_a_buffer_that_runs_over_is_its_end() {
         assert!(first <= second && second <= BUFFER as u64, "{first}, then {second}");
         hit(&SEEN[usize::from(first == BUFFER as u64)]);
         if let Seized::Sealed(pin) = slot.reserve(300) {
-            fixture.rotation.hand_over(Life::new(1, 0), BUFFER as u64);
+            fixture.rotation.hand_over(BufferId::new(1, 0), BUFFER as u64);
             _ = pin.release();
         }
         appenders.into_iter().for_each(|appender| appender.join().unwrap());

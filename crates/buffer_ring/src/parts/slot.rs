@@ -1,9 +1,9 @@
-//! One slot: two lives of it, and its readers.
+//! One slot: two generations of it, and its readers.
 
 use super::*;
 use crate::slot::Copied;
 
-/// A slot whose first life is being written.
+/// A slot whose first generation is being written.
 fn flushing() -> (Arc<RotationFixture>, Frozen) {
     let fixture = RotationFixture::new(1, Target::Same);
     let bytes = fixture.over(0);
@@ -11,10 +11,10 @@ fn flushing() -> (Arc<RotationFixture>, Frozen) {
 }
 
 #[test]
-fn the_next_life_begins_when_all_of_the_one_before_is_over() {
+fn the_next_generation_begins_when_all_of_the_one_before_is_over() {
     static OPENED: Count = Count::new(0);
     static TOO_EARLY: Count = Count::new(0);
-    model("the_next_life_begins_when_all_of_the_one_before_is_over", Bound::None, || {
+    model("the_next_generation_begins_when_all_of_the_one_before_is_over", Bound::None, || {
         let (fixture, bytes) = flushing();
         let completer = {
             let fixture = Arc::clone(&fixture);
@@ -35,9 +35,9 @@ fn the_next_life_begins_when_all_of_the_one_before_is_over() {
 }
 
 #[test]
-fn a_reader_meets_one_life_and_no_writer() {
+fn a_reader_meets_one_generation_and_no_writer() {
     static FOUND: [Count; 4] = [const { Count::new(0) }; 4];
-    model("a_reader_meets_one_life_and_no_writer", Bound::None, || {
+    model("a_reader_meets_one_generation_and_no_writer", Bound::None, || {
         let (fixture, bytes) = flushing();
         fixture.slots[0].complete(bytes);
         let reader = {
@@ -58,7 +58,7 @@ fn a_reader_meets_one_life_and_no_writer() {
                     }
                     Copied::Writing => hit(&FOUND[3]),
                     Copied::Beyond => assert_eq!(generation, 2),
-                    Copied::Bytes(len) => panic!("{len} bytes of life {generation}"),
+                    Copied::Bytes(len) => panic!("{len} bytes of generation {generation}"),
                 }
                 slot.latch.release()
             })
@@ -74,10 +74,10 @@ fn a_reader_meets_one_life_and_no_writer() {
     assert!(FOUND.iter().all(|found| found.load(Relaxed) > 0), "{FOUND:?}");
 }
 
-/// Where a sealed life ends is known before it is drained; where an open one does is not.
+/// Where a sealed generation ends is known before it is drained; where an open one does is not.
 #[test]
-fn a_new_life_has_no_end_yet() {
-    model("a_new_life_has_no_end_yet", Bound::None, || {
+fn a_new_generation_has_no_end_yet() {
+    model("a_new_generation_has_no_end_yet", Bound::None, || {
         let (fixture, bytes) = flushing();
         let slot = &fixture.slots[0];
         slot.complete(bytes);

@@ -358,7 +358,7 @@ impl fmt::Debug for Writer<'_> {
 }
 
 impl Shared {
-    /// The sealer of the life in `slot`, still inside, takes back all leases there.
+    /// The sealer of the generation in `slot`, still inside, takes back all leases there.
     pub(crate) fn revoke_after_seal(&self, slot: &Slot) {
         self.revoke(slot, true);
     }
