@@ -13,8 +13,8 @@ pub(crate) const PROGRAMS: &[Program] = &[
     Program { package: "buffer_ring", target: "--test loom", sources: "crates/buffer_ring/tests/loom.rs" },
     Program {
         package: "buffer_ring",
-        target: "--test loom_sessions",
-        sources: "crates/buffer_ring/tests/loom_sessions.rs",
+        target: "--test loom_writers",
+        sources: "crates/buffer_ring/tests/loom_writers.rs",
     },
 ];
 

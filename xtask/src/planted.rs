@@ -117,14 +117,14 @@ const BUGS: &[Bug] = &[
         changes: &[
             (
                 LEDGER,
-                "while let Some(life) = self.ahead.remove(&(self.generation + 1)) {",
-                "while let Some((generation, life)) = self.ahead.pop_last() {",
+                "while let Some(batch) = self.ahead.remove(&(self.generation + 1)) {",
+                "while let Some((generation, batch)) = self.ahead.pop_last() {",
             ),
             (
                 LEDGER,
-                "            self.generation += 1;\n            self.written = life.end;",
+                "            self.generation += 1;\n            self.written = batch.end;",
                 "            self.generation = self.generation.max(generation);
-            self.written = self.written.max(life.end);",
+            self.written = self.written.max(batch.end);",
             ),
         ],
     },
@@ -148,7 +148,7 @@ const BUGS: &[Bug] = &[
         what: "take a plain write for a durable one",
         level: Level::Memory,
         gate: false,
-        changes: &[(LEDGER, "            if !life.durable {", "            if self.generation == u64::MAX {")],
+        changes: &[(LEDGER, "            if !batch.durable {", "            if self.generation == u64::MAX {")],
     },
     // The flag goes, and the flush is still reported: the bit remembers.
     Bug {

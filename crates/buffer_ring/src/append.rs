@@ -8,7 +8,7 @@ use ring_state::Released;
 
 use crate::error::TimedOut;
 use crate::latency::Measure;
-use crate::rotation::{Life, Rotation, Target};
+use crate::rotation::{BufferId, Rotation, Target};
 use crate::shared::Shared;
 use crate::slot::{Grant, PinGuard, Seized, Slot};
 use crate::sync::Ordering::Relaxed;
@@ -54,8 +54,8 @@ pub(crate) fn gather(parts: &[IoSlice<'_>], mut target: &mut [u8]) {
 enum Missed<'a> {
     /// The payload cannot be appended, or nothing can.
     Refused,
-    /// What became of it, and in which life; it may even be a range, of a life that is not published yet.
-    Seized(Seized<'a>, Life),
+    /// What became of it, and in which generation; it may even be a range, of a generation that is not published yet.
+    Seized(Seized<'a>, BufferId),
 }
 
 impl Shared {
@@ -140,9 +140,9 @@ impl Shared {
         loop {
             let missed = match seized {
                 Seized::Granted(grant) => {
-                    // Granted in a life that its opener has not published yet: the caller's next look has to find it.
+                    // Granted in a generation that its opener has not published yet: the caller's next look has to find it.
                     if grant.slot().generation() != seen.generation() {
-                        self.rotation.publish(Life::new(grant.slot().generation(), seen.slot()));
+                        self.rotation.publish(BufferId::new(grant.slot().generation(), seen.slot()));
                     }
                     kept.into_iter().for_each(Hold::keep);
                     return Ok(grant);
@@ -202,7 +202,7 @@ impl Shared {
     }
 
     #[cold]
-    fn after_seal(&self, pin: PinGuard<'_>, patience: Patience, seen: Life) -> Result<(), AppendError> {
+    fn after_seal(&self, pin: PinGuard<'_>, patience: Patience, seen: BufferId) -> Result<(), AppendError> {
         {
             let _held = events::hold();
             self.dispatch(self.finish_seal(pin));
@@ -215,14 +215,14 @@ impl Shared {
     }
 
     #[cold]
-    fn after_late(&self, released: Released, patience: Patience, seen: Life) -> Result<(), AppendError> {
+    fn after_late(&self, released: Released, patience: Patience, seen: BufferId) -> Result<(), AppendError> {
         self.flush_if_drained(&self.slots[seen.slot()], released);
         self.advance();
         self.wait_for_room(patience, seen)
     }
 
-    /// Waits until the current life is another than `seen`, as long as `patience` lasts.
-    fn wait_for_room(&self, patience: Patience, seen: Life) -> Result<(), AppendError> {
+    /// Waits until the current generation is another than `seen`, as long as `patience` lasts.
+    fn wait_for_room(&self, patience: Patience, seen: BufferId) -> Result<(), AppendError> {
         let rotated = || self.rotation.current() != seen;
         // Another thread may be between sealing and opening.
         let mut tries = 0;
@@ -274,7 +274,7 @@ impl Shared {
     }
 
     /// Without `auto_flush`: whether the slot after `seen` waits for a flush that nobody has asked for.
-    pub(crate) fn next_is_deferred(&self, seen: Life) -> bool {
+    pub(crate) fn next_is_deferred(&self, seen: BufferId) -> bool {
         let next = &self.slots[Rotation::target(seen, &self.slots, Target::Next)];
         !self.auto_flush && next.deferred.is_deferred(next.generation())
     }

@@ -17,7 +17,7 @@ use ring_alloc::{Arena, BLOCK};
 use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
 
 use crate::append::Patience;
-use crate::rotation::{ADDRESS_LIMIT, Life};
+use crate::rotation::{ADDRESS_LIMIT, BufferId};
 use crate::shared::Shared;
 use crate::slot::Seized;
 use crate::{AppendError, CommitPolicy, Extent, QuikIO, ReadError, device};
@@ -152,7 +152,7 @@ fn a_reader_beside_a_held_reservation_sleeps() {
         let shared = ring(auto_flush, auto_rotate);
         shared.append(&[1; 8], Patience::ForRoom).expect("there is room");
         let held = shared.reserve(8, Patience::ForRoom).expect("there is room");
-        assert_eq!(shared.rotation.current(), Life::new(1, 0));
+        assert_eq!(shared.rotation.current(), BufferId::new(1, 0));
         let reader = {
             let shared = Arc::clone(&shared);
             thread::spawn(move || {

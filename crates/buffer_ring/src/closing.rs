@@ -45,7 +45,7 @@ impl Shared {
         outcome.map(|()| self.durability.durable())
     }
 
-    /// Sees to it that no life is opened any more. Gives the address at which the log ends.
+    /// Sees to it that no generation is opened any more. Gives the address at which the log ends.
     pub(crate) fn freeze(&self) -> u64 {
         let mut backoff = Backoff::new();
         while !self.rotation.is_frozen() {
@@ -60,7 +60,7 @@ impl Shared {
         self.rotation.next_base()
     }
 
-    /// Seals the current life, or takes it out of use if it is open and has no bytes. `true`: it was taken out of use.
+    /// Seals the current generation, or takes it out of use if it is open and has no bytes. `true`: it was taken out of use.
     fn retire_current(&self) -> bool {
         let _held = events::hold();
         let current = self.rotation.current();
@@ -70,7 +70,7 @@ impl Shared {
                 false
             }
             Sealing::Already => false,
-            // Whichever life it is by now: if it is open, there is no later one.
+            // Whichever generation it is by now: if it is open, there is no later one.
             Sealing::Empty => self.slots[current.slot()].retire(),
         }
     }
@@ -102,7 +102,7 @@ impl Shared {
             if let Ok(outcome) = self.wait_patiently(Some(until), written) {
                 return outcome;
             }
-            // A late arrival at the life that was taken out of use holds nothing.
+            // A late arrival at the generation that was taken out of use holds nothing.
             if let Some(held) = self.oldest_reservation().filter(|oldest| oldest.buffer_start < end) {
                 return Err(RingError::ReservationLeaked(held.buffer_start));
             }

@@ -18,7 +18,7 @@ use crate::error::TimedOut;
 use crate::flush::Sealing;
 use crate::groups::CommitGroup;
 use crate::latency::Measure;
-use crate::rotation::Life;
+use crate::rotation::BufferId;
 use crate::shared::Shared;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicBool, Backoff, Parker, yield_now};
@@ -242,13 +242,13 @@ impl Shared {
         Ok(led)
     }
 
-    /// Waits until `life` has been written, which a writer may still be inside of. Not for long: a flight that a held reservation keeps
+    /// Waits until `generation` has been written, which a writer may still be inside of. Not for long: a flight that a held reservation keeps
     /// from departing must not keep others from theirs, nor its leader's events from their subscriber.
-    fn await_straggler(&self, life: Life, wait: DurabilityWait<'_>) -> Result<Led, RingError> {
+    fn await_straggler(&self, id: BufferId, wait: DurabilityWait<'_>) -> Result<Led, RingError> {
         let cancelled = || wait.is_cancelled().then_some(Err(RingError::TimedOut));
         let suspicious = Instant::now() + SUSPICIOUS;
         let until = wait.deadline.map_or(suspicious, |deadline| deadline.min(suspicious));
-        match self.wait_until(Some(until), || self.outcome(|| self.has_completed(life)).or_else(cancelled)) {
+        match self.wait_until(Some(until), || self.outcome(|| self.has_completed(id)).or_else(cancelled)) {
             Ok(outcome) => outcome.map(|()| Led::ToItsEnd),
             Err(TimedOut) if until < suspicious => Err(RingError::TimedOut),
             Err(TimedOut) => Ok(Led::BehindReservation),
@@ -329,7 +329,7 @@ impl Shared {
         self.durability.written() >= address && !self.is_syncing()
     }
 
-    /// Whether all lives below `address` are sealed; then they are written without anybody's doing, except for their last writers'.
+    /// Whether all generations below `address` are sealed; then they are written without anybody's doing, except for their last writers'.
     pub(crate) fn is_sealed(&self, address: u64) -> bool {
         self.rotation.next_base() >= address
     }
@@ -348,7 +348,7 @@ impl Shared {
     fn flush_deferred_below(&self, address: u64) {
         if !self.auto_flush {
             let current = self.rotation.current();
-            // If the slot has moved on to a later life, the current one has been written.
+            // If the slot has moved on to a later generation, the current one has been written.
             if self.slots[current.slot()].base() < address {
                 self.seal_and_flush(current);
             }

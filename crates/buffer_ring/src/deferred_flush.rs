@@ -8,7 +8,7 @@
 //!    └───request───▶ requested(g) ──seal──▶ flushed(g)
 //! ```
 //!
-//! Every state carries the generation, so that a request for an old life finds nothing to pick up.
+//! Every state carries the generation, so that a request for an old generation finds nothing to pick up.
 
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Relaxed};
@@ -27,7 +27,7 @@ impl DeferredFlush {
         Self(AtomicU64::new(state(0, FLUSHED)))
     }
 
-    /// The opener of life `generation` makes it ready.
+    /// The opener of generation `generation` makes it ready.
     pub(crate) fn open(&self, generation: u64) {
         self.0.store(state(generation, OPEN), Relaxed);
     }
@@ -36,12 +36,12 @@ impl DeferredFlush {
     pub(crate) fn defer(&self, generation: u64) -> bool {
         self.change(generation, OPEN, DEFERRED) || {
             let requested = self.change(generation, REQUESTED, FLUSHED);
-            debug_assert!(requested, "two sealers of life {generation}");
+            debug_assert!(requested, "two sealers of generation {generation}");
             false
         }
     }
 
-    /// Asks for the flush of life `generation`, which is sealed or about to be. If the answer is `true`, the caller has the place
+    /// Asks for the flush of generation `generation`, which is sealed or about to be. If the answer is `true`, the caller has the place
     /// now, and has to leave the buffer.
     #[must_use]
     pub(crate) fn request(&self, generation: u64) -> bool {
@@ -49,7 +49,7 @@ impl DeferredFlush {
             || (!self.change(generation, OPEN, REQUESTED) && self.change(generation, DEFERRED, FLUSHED))
     }
 
-    /// Whether life `generation` waits for somebody to ask.
+    /// Whether generation `generation` waits for somebody to ask.
     pub(crate) fn is_deferred(&self, generation: u64) -> bool {
         self.0.load(Relaxed) == state(generation, DEFERRED)
     }
@@ -80,16 +80,17 @@ mod tests {
     }
 
     #[test]
-    fn the_states_of_all_lives_are_distinct() {
+    fn the_states_of_all_generations_are_distinct() {
         const LAST: u64 = (1 << 48) - 1;
         let phases = [OPEN, REQUESTED, DEFERRED, FLUSHED];
-        let mut states: Vec<_> = [0, 1, 2, LAST - 1, LAST].map(|life| phases.map(|phase| state(life, phase))).concat();
+        let mut states: Vec<_> =
+            [0, 1, 2, LAST - 1, LAST].map(|generation| phases.map(|phase| state(generation, phase))).concat();
         states.dedup();
         assert!(states.is_sorted() && states.len() == 20, "{states:?}");
     }
 
     #[test]
-    fn a_request_for_an_old_life_finds_nothing() {
+    fn a_request_for_an_old_generation_finds_nothing() {
         let deferred = DeferredFlush::new();
         deferred.open(8);
         assert!(!deferred.request(7));

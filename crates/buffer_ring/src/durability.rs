@@ -83,7 +83,7 @@ impl Shared {
         self.durability.durable() == base
     }
 
-    /// Life `generation`, which ends at `end`, has been written, and perhaps is `durable`.
+    /// BufferId `generation`, which ends at `end`, has been written, and perhaps is `durable`.
     pub(crate) fn record(&self, generation: u64, end: u64, durable: bool) {
         self.update(|ledger| ledger.complete(generation, end, durable));
     }

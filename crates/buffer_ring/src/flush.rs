@@ -13,53 +13,53 @@ use crate::RingError;
 use crate::groups::CommitGroup;
 use crate::latency::Measure;
 use crate::ring::deadline;
-use crate::rotation::Life;
+use crate::rotation::BufferId;
 use crate::shared::Shared;
 use crate::slot::{Flush, PinGuard};
 use crate::sync::Ordering::Relaxed;
 
-/// One life of one buffer of a ring: what [`current_buffer`](crate::BufferRing::current_buffer) gives.
+/// One generation of one buffer of a ring: what [`current_buffer`](crate::BufferRing::current_buffer) gives.
 ///
-/// It may outlive the ring, and it never speaks of a later life of the same buffer.
+/// It may outlive the ring, and it never speaks of a later generation of the same buffer.
 #[derive(Clone)]
 pub struct BufferHandle {
     shared: Arc<Shared>,
-    life: Life,
+    id: BufferId,
 }
 
 impl BufferHandle {
-    pub(crate) fn new(shared: Arc<Shared>, life: Life) -> Self {
-        Self { shared, life }
+    pub(crate) fn new(shared: Arc<Shared>, id: BufferId) -> Self {
+        Self { shared, id }
     }
 
     pub(crate) fn is_of(&self, shared: &Arc<Shared>) -> bool {
         Arc::ptr_eq(&self.shared, shared)
     }
 
-    pub(crate) fn life(&self) -> Life {
-        self.life
+    pub(crate) fn id(&self) -> BufferId {
+        self.id
     }
 
-    /// Which life it is, counted through the whole ring from 1.
+    /// Which generation it is, counted through the whole ring from 1.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.life.generation()
+        self.id.generation()
     }
 
-    /// Whether this life takes no more bytes. Once true it stays true; `false` may be out of date.
+    /// Whether this generation takes no more bytes. Once true it stays true; `false` may be out of date.
     #[must_use]
     pub fn is_sealed(&self) -> bool {
-        let slot = &self.shared.slots[self.life.slot()];
-        // In this order: an open word of a later life was opened after its generation was set.
+        let slot = &self.shared.slots[self.id.slot()];
+        // In this order: an open word of a later generation was opened after its generation was set.
         let sealed = slot.snapshot().is_sealed();
-        sealed || slot.generation() != self.life.generation()
+        sealed || slot.generation() != self.id.generation()
     }
 
-    /// Whether the bytes of this life have been written to the device, which may not have synced them. Once true it stays true.
+    /// Whether the bytes of this generation have been written to the device, which may not have synced them. Once true it stays true.
     #[must_use]
     pub fn is_written(&self) -> bool {
         self.shared.poll();
-        self.shared.has_completed(self.life)
+        self.shared.has_completed(self.id)
     }
 }
 
@@ -68,7 +68,7 @@ impl fmt::Debug for BufferHandle {
         f.debug_struct("BufferHandle")
             .field("generation", &self.generation())
             .field("sealed", &self.is_sealed())
-            .field("written", &self.shared.has_completed(self.life))
+            .field("written", &self.shared.has_completed(self.id))
             .finish()
     }
 }
@@ -78,12 +78,12 @@ impl fmt::Debug for BufferHandle {
 pub struct FlushTicket {
     shared: Arc<Shared>,
     /// `None`: there was nothing to write.
-    life: Option<Life>,
+    id: Option<BufferId>,
 }
 
 impl FlushTicket {
-    pub(crate) fn new(shared: Arc<Shared>, life: Option<Life>) -> Self {
-        Self { shared, life }
+    pub(crate) fn new(shared: Arc<Shared>, id: Option<BufferId>) -> Self {
+        Self { shared, id }
     }
 
     /// Returns when the buffer has been written to the device, which may not have synced it.
@@ -113,7 +113,7 @@ impl FlushTicket {
     }
 
     fn has_completed(&self) -> bool {
-        self.life.is_none_or(|life| self.shared.has_completed(life))
+        self.id.is_none_or(|id| self.shared.has_completed(id))
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<(), RingError> {
@@ -143,7 +143,7 @@ pub(crate) enum Sealing<'a> {
 }
 
 impl Shared {
-    /// The sealer's part: tells where the next life begins, has it opened, and leaves, or deposits its place for a later flush. Gives
+    /// The sealer's part: tells where the next generation begins, has it opened, and leaves, or deposits its place for a later flush. Gives
     /// the flush if nobody else is inside any more.
     #[must_use]
     pub(crate) fn finish_seal<'a>(&self, pin: PinGuard<'a>) -> Option<Flush<'a>> {
@@ -152,7 +152,7 @@ impl Shared {
         pin.note_time(self.counters.now());
         event!(TRACE, generation, base, len, "sealed");
         let next_base = base + ring_alloc::round_up(u64::from(len));
-        self.rotation.hand_over(Life::new(generation, slot.index()), next_base);
+        self.rotation.hand_over(BufferId::new(generation, slot.index()), next_base);
         self.advance();
         self.revoke_after_seal(slot);
         if !self.auto_flush && slot.deferred.defer(generation) {
@@ -164,15 +164,15 @@ impl Shared {
         }
     }
 
-    /// Seals `life` if it is open and has bytes.
+    /// Seals `generation` if it is open and has bytes.
     ///
     /// The caller holds events back until it has dealt with the flush.
-    pub(crate) fn try_seal(&self, life: Life) -> Sealing<'_> {
-        let slot = &self.slots[life.slot()];
+    pub(crate) fn try_seal(&self, id: BufferId) -> Sealing<'_> {
+        let slot = &self.slots[id.slot()];
         // If it cannot be entered, its flush has begun.
         let Some(pin) = slot.pin() else { return Sealing::Already };
-        // Only from inside: a life that was looked up from outside may be over when it is sealed.
-        let sealed = if slot.generation() == life.generation() { pin.seal() } else { Seal::Already };
+        // Only from inside: a generation that was looked up from outside may be over when it is sealed.
+        let sealed = if slot.generation() == id.generation() { pin.seal() } else { Seal::Already };
         if let Seal::Sealed { .. } = sealed {
             return Sealing::Sealed(self.finish_seal(pin));
         }
@@ -182,10 +182,10 @@ impl Shared {
         if sealed == Seal::Empty { Sealing::Empty } else { Sealing::Already }
     }
 
-    /// Seals `life` if it is open and has bytes. `false` if it is open and has none.
-    pub(crate) fn seal(&self, life: Life) -> bool {
+    /// Seals `generation` if it is open and has bytes. `false` if it is open and has none.
+    pub(crate) fn seal(&self, id: BufferId) -> bool {
         let _held = events::hold();
-        match self.try_seal(life) {
+        match self.try_seal(id) {
             Sealing::Sealed(flush) => {
                 self.dispatch(flush);
                 true
@@ -195,22 +195,22 @@ impl Shared {
         }
     }
 
-    /// Seals `life`, and has it written when the last writer has left. `false` if it is open and has no bytes.
-    pub(crate) fn seal_and_flush(&self, life: Life) -> bool {
-        let has_bytes = self.seal(life);
+    /// Seals `generation`, and has it written when the last writer has left. `false` if it is open and has no bytes.
+    pub(crate) fn seal_and_flush(&self, id: BufferId) -> bool {
+        let has_bytes = self.seal(id);
         if has_bytes && self.device.is_serialized() {
             // It is written only after those before it, and nobody else may ask for them.
-            self.flush_all_deferred(life, u64::MAX);
+            self.flush_all_deferred(id, u64::MAX);
         } else if has_bytes && !self.auto_flush {
-            self.flush_deferred(life);
+            self.flush_deferred(id);
         }
         has_bytes
     }
 
-    /// Without `auto_flush`: asks for the flush of `life`, which is sealed.
-    pub(crate) fn flush_deferred(&self, life: Life) {
-        let slot = &self.slots[life.slot()];
-        if let Some(pin) = slot.claim_deferred(life.generation()) {
+    /// Without `auto_flush`: asks for the flush of `generation`, which is sealed.
+    pub(crate) fn flush_deferred(&self, id: BufferId) {
+        let slot = &self.slots[id.slot()];
+        if let Some(pin) = slot.claim_deferred(id.generation()) {
             self.flush_if_drained(slot, pin.release());
         }
     }
@@ -222,16 +222,16 @@ impl Shared {
         self.flush_all_deferred(current, u64::MAX);
     }
 
-    /// Without `auto_flush`: asks for the flush of all sealed buffers, up to life `last`, that begin below `address`.
-    pub(crate) fn flush_all_deferred(&self, last: Life, address: u64) {
+    /// Without `auto_flush`: asks for the flush of all sealed buffers, up to generation `last`, that begin below `address`.
+    pub(crate) fn flush_all_deferred(&self, last: BufferId, address: u64) {
         if self.auto_flush {
             return;
         }
         for slot in &self.slots {
-            // A life after `last` may just be prepared; its flush is nobody's wish yet.
+            // A generation after `last` may just be prepared; its flush is nobody's wish yet.
             let generation = slot.generation();
             if generation <= last.generation() && slot.snapshot().is_sealed() && slot.base() < address {
-                self.flush_deferred(Life::new(generation, slot.index()));
+                self.flush_deferred(BufferId::new(generation, slot.index()));
             }
         }
     }
@@ -327,9 +327,9 @@ impl Shared {
         }
     }
 
-    /// Whether the bytes of `life` have been written.
-    pub(crate) fn has_completed(&self, life: Life) -> bool {
-        self.slots[life.slot()].has_completed(life.generation())
+    /// Whether the bytes of `generation` have been written.
+    pub(crate) fn has_completed(&self, id: BufferId) -> bool {
+        self.slots[id.slot()].has_completed(id.generation())
     }
 
     /// The buffer has been written: its slot is free.

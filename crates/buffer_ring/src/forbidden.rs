@@ -101,7 +101,7 @@
 //! std::thread::spawn(move || reserved.commit());
 //! ```
 //!
-//! # A session does not outlive its ring
+//! # A writer does not outlive its ring
 //!
 //! ```
 //! # use buffer_ring::{BufferRing, BufferRingOptions};

@@ -17,7 +17,7 @@ use ring_io::event;
 use crate::append::Patience;
 use crate::groups::WaiterCount;
 use crate::helpers::{Helpers, Ticket, run_again_after_panic, wake_all};
-use crate::rotation::Life;
+use crate::rotation::BufferId;
 use crate::shared::Shared;
 use crate::{AppendError, BufferRing, Extent, RingError};
 
@@ -191,13 +191,13 @@ fn warn_of_blocking(error: io::Error) {
 pub(crate) struct Room {
     wakers: BTreeMap<u64, Waker>,
     arrivals: u64,
-    /// The oldest life that one of them has found to be full.
-    seen: Option<Life>,
+    /// The oldest generation that one of them has found to be full.
+    seen: Option<BufferId>,
 }
 
 impl Room {
-    /// Adds a task that has found life `seen` to be full. The answer is its number.
-    fn add(&mut self, seen: Life, waker: Waker) -> u64 {
+    /// Adds a task that has found generation `seen` to be full. The answer is its number.
+    fn add(&mut self, seen: BufferId, waker: Waker) -> u64 {
         self.arrivals += 1;
         self.wakers.insert(self.arrivals, waker);
         self.seen = Some(self.seen.map_or(seen, |oldest| oldest.min(seen)));
@@ -212,8 +212,8 @@ impl Room {
 }
 
 impl Helpers {
-    /// Has `waker` woken when another life than `seen` is current. The error says why there is no thread to do it.
-    pub(crate) fn await_room(&self, shared: &Shared, seen: Life, waker: Waker) -> io::Result<u64> {
+    /// Has `waker` woken when another generation than `seen` is current. The error says why there is no thread to do it.
+    pub(crate) fn await_room(&self, shared: &Shared, seen: BufferId, waker: Waker) -> io::Result<u64> {
         let place = self.room.with(|room| room.add(seen, waker));
         let started = self.room.start(shared, "ring-room", Shared::await_room_for_futures);
         started.map(|()| place).inspect_err(|_| self.forget_room(place))
@@ -227,7 +227,7 @@ impl Helpers {
 }
 
 impl Shared {
-    /// The life of the thread that waits for room.
+    /// The generation of the thread that waits for room.
     fn await_room_for_futures(&self) {
         let room = &self.helpers.room;
         run_again_after_panic(|| self.await_room_until_the_end(), || wake_all(room.with(Room::take)));
@@ -304,10 +304,10 @@ mod tests {
         deceived_is_woken();
     }
 
-    /// What a task found full before others came may have been left behind: it has to look again, though the latest life is full, too.
+    /// What a task found full before others came may have been left behind: it has to look again, though the latest generation is full, too.
     #[test]
-    fn the_oldest_life_that_a_task_found_full_decides_when_all_look_again() {
-        let [first, second, third] = [1, 2, 3].map(|generation| Life::new(generation, 0));
+    fn the_oldest_generation_that_a_task_found_full_decides_when_all_look_again() {
+        let [first, second, third] = [1, 2, 3].map(|generation| BufferId::new(generation, 0));
         let mut room = Room::default();
         for (seen, oldest) in [(second, second), (third, second), (first, first), (third, first)] {
             room.add(seen, Waker::noop().clone());

@@ -197,7 +197,7 @@ impl<W: Default> Helper<W> {
 }
 
 impl Shared {
-    /// The life of the thread that waits for durability.
+    /// The generation of the thread that waits for durability.
     fn commit_for_others(&self) {
         let helpers = &self.helpers;
         run_again_after_panic(

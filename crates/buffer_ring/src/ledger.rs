@@ -1,25 +1,25 @@
-//! Which lives are written, and which of them are durable: pure book-keeping, in which nobody waits.
+//! Which generations are written, and which of them are durable: pure book-keeping, in which nobody waits.
 //!
-//! A life is durable if its own write was, or if a sync that began after that write had completed has succeeded. Writes complete in
-//! any order; both answers stop before the first life that is missing. What is remembered does not grow with the log: two addresses,
-//! and the lives beyond a gap, at most as many as there are buffers.
+//! A generation is durable if its own write was, or if a sync that began after that write had completed has succeeded. Writes complete in
+//! any order; both answers stop before the first generation that is missing. What is remembered does not grow with the log: two addresses,
+//! and the generations beyond a gap, at most as many as there are buffers.
 
 use std::collections::BTreeMap;
 
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    /// All lives up to this one are written, and the log up to this address.
+    /// All generations up to this one are written, and the log up to this address.
     generation: u64,
     written: u64,
     /// Lives that are written beyond a gap.
     ahead: BTreeMap<u64, Written>,
-    /// Where the first life begins that was not durable by itself, and that no sync was begun for.
+    /// Where the first generation begins that was not durable by itself, and that no sync was begun for.
     unsynced: Option<u64>,
-    /// The same of the lives that the sync under way is for.
+    /// The same of the generations that the sync under way is for.
     syncing: Option<u64>,
 }
 
-/// A life that is written.
+/// A generation that is written.
 #[derive(Clone, Copy, Debug)]
 struct Written {
     end: u64,
@@ -42,19 +42,19 @@ impl Ledger {
         self.syncing.or(self.unsynced).unwrap_or(self.written)
     }
 
-    /// Life `generation`, which ends at `end`, has been written, and perhaps is `durable`.
+    /// BufferId `generation`, which ends at `end`, has been written, and perhaps is `durable`.
     pub(crate) fn complete(&mut self, generation: u64, end: u64, durable: bool) {
         self.ahead.insert(generation, Written { end, durable });
-        while let Some(life) = self.ahead.remove(&(self.generation + 1)) {
-            if !life.durable {
+        while let Some(batch) = self.ahead.remove(&(self.generation + 1)) {
+            if !batch.durable {
                 self.unsynced.get_or_insert(self.written);
             }
             self.generation += 1;
-            self.written = life.end;
+            self.written = batch.end;
         }
     }
 
-    /// A sync is about to begin: it is for the lives that are written now. `false` if all of them are durable. One at a time.
+    /// A sync is about to begin: it is for the generations that are written now. `false` if all of them are durable. One at a time.
     #[must_use]
     pub(crate) fn begin_sync(&mut self) -> bool {
         debug_assert!(self.syncing.is_none(), "two syncs at once");
@@ -77,7 +77,7 @@ mod tests {
         (ledger.written() / 4096, ledger.durable() / 4096)
     }
 
-    /// Life `generation` of one block.
+    /// BufferId `generation` of one block.
     fn complete(ledger: &mut Ledger, generation: u64, durable: bool) {
         ledger.complete(generation, generation * 4096, durable);
     }
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(marks(&ledger), (4, 4));
     }
 
-    /// All orders of completion of four lives, each plain or durable, with a sync that begins and ends at any moment: compared with
+    /// All orders of completion of four generations, each plain or durable, with a sync that begins and ends at any moment: compared with
     /// a list of what is durable.
     #[test]
     fn it_never_says_more_than_a_list_of_what_happened() {
@@ -135,17 +135,17 @@ mod tests {
                     for step in 0..=4 {
                         if step == begin {
                             syncing = ledger.begin_sync();
-                            covered = (1..5).filter(|&life| truth[life as usize].is_some()).collect();
+                            covered = (1..5).filter(|&generation| truth[generation as usize].is_some()).collect();
                         }
                         if step == end && syncing {
                             ledger.end_sync();
-                            covered.iter().for_each(|&life: &u64| truth[life as usize] = Some(true));
+                            covered.iter().for_each(|&generation: &u64| truth[generation as usize] = Some(true));
                         }
                         check(&ledger, &truth);
-                        if let Some(&life) = order.get(step) {
-                            let durable = durable >> (life - 1) & 1 == 1;
-                            complete(&mut ledger, life, durable);
-                            truth[life as usize] = Some(durable);
+                        if let Some(&generation) = order.get(step) {
+                            let durable = durable >> (generation - 1) & 1 == 1;
+                            complete(&mut ledger, generation, durable);
+                            truth[generation as usize] = Some(durable);
                             check(&ledger, &truth);
                         }
                     }
@@ -160,14 +160,16 @@ mod tests {
     }
 
     fn check(ledger: &Ledger, truth: &[Option<bool>; 5]) {
-        let run = |holds: fn(&Option<bool>) -> bool| truth[1..].iter().take_while(|life| holds(life)).count() as u64;
+        let run = |holds: fn(&Option<bool>) -> bool| {
+            truth[1..].iter().take_while(|generation| holds(generation)).count() as u64
+        };
         let (written, durable) = marks(ledger);
         assert_eq!(written, run(Option::is_some));
-        assert!(durable <= run(|life| *life == Some(true)), "{ledger:?} of {truth:?}");
+        assert!(durable <= run(|generation| *generation == Some(true)), "{ledger:?} of {truth:?}");
     }
 
-    fn orders(lives: &[u64]) -> Vec<Vec<u64>> {
-        let Some((&first, rest)) = lives.split_first() else { return vec![Vec::new()] };
+    fn orders(generations: &[u64]) -> Vec<Vec<u64>> {
+        let Some((&first, rest)) = generations.split_first() else { return vec![Vec::new()] };
         let insert = |order: Vec<u64>| {
             (0..=order.len()).map(move |at| {
                 let mut order = order.clone();

@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # The life of one append
+//! # The generation of one append
 //!
 //! ```text
 //!            current                                  the device

@@ -2,7 +2,7 @@
 
 use ring_io::events;
 
-use crate::rotation::Life;
+use crate::rotation::BufferId;
 use crate::shared::Shared;
 use crate::slot::{Copied, Slot};
 use crate::sync::{Backoff, spin_loop, yield_now};
@@ -22,9 +22,9 @@ const LOOKS_AWAKE: usize = 1 << 12;
 enum Found {
     /// The bytes: so many.
     Bytes(usize),
-    /// The address is in this life, and somebody may be writing there.
-    Writing(Life),
-    /// The life in the slot begins later, at this address.
+    /// The address is in this generation, and somebody may be writing there.
+    Writing(BufferId),
+    /// The generation in the slot begins later, at this address.
     Later(u64),
     /// Nothing.
     Nothing,
@@ -52,9 +52,9 @@ impl Shared {
                     rest = &mut rest[read..];
                     at += read as u64;
                 }
-                Found::Writing(life) => {
+                Found::Writing(id) => {
                     looks += 1;
-                    self.await_drained(life, looks, &mut backoff)?;
+                    self.await_drained(id, looks, &mut backoff)?;
                 }
                 // Whatever is not in memory has been written.
                 Found::Later(later) => {
@@ -72,7 +72,7 @@ impl Shared {
         Ok(extent.len())
     }
 
-    /// Looks for `at` in all slots. [`Found::Later`] is the nearest life behind it.
+    /// Looks for `at` in all slots. [`Found::Later`] is the nearest generation behind it.
     fn find(&self, at: u64, target: &mut [u8]) -> Found {
         let mut nearest = Found::Nothing;
         for slot in &self.slots {
@@ -88,7 +88,7 @@ impl Shared {
 
     fn look_into(&self, slot: &Slot, at: u64, target: &mut [u8]) -> Found {
         if !slot.latch.try_acquire() {
-            // Between two lives: the old one has been written, and nobody knows an address in the new one.
+            // Between two generations: the old one has been written, and nobody knows an address in the new one.
             return Found::Nothing;
         }
         let (generation, base) = (slot.generation(), slot.base());
@@ -99,7 +99,7 @@ impl Shared {
         } else {
             match slot.copy_stable(at - base, target) {
                 Copied::Bytes(len) => Found::Bytes(len),
-                Copied::Writing => Found::Writing(Life::new(generation, slot.index())),
+                Copied::Writing => Found::Writing(BufferId::new(generation, slot.index())),
                 Copied::Beyond => Found::Nothing,
             }
         };
@@ -109,15 +109,15 @@ impl Shared {
         found
     }
 
-    /// Gives the writers in `life` time to leave. When others keep coming it has the buffer sealed, so that they go elsewhere, unless
+    /// Gives the writers in `generation` time to leave. When others keep coming it has the buffer sealed, so that they go elsewhere, unless
     /// sealing is the user's business.
-    fn await_drained(&self, life: Life, looks: usize, backoff: &mut Backoff) -> Result<(), ReadError> {
+    fn await_drained(&self, id: BufferId, looks: usize, backoff: &mut Backoff) -> Result<(), ReadError> {
         if looks == 1 || looks.is_multiple_of(LOOKS) {
-            // Sessions may be idle.
-            self.revoke_leases(&self.slots[life.slot()]);
+            // Writers may be idle.
+            self.revoke_leases(&self.slots[id.slot()]);
         }
         if looks == LOOKS && self.auto_rotate {
-            self.seal(life);
+            self.seal(id);
         }
         if looks < LOOKS || !(self.auto_flush && self.auto_rotate) {
             // A buffer that is not sealed, or not flushed, tells nobody when the last writer has left.
@@ -134,8 +134,8 @@ impl Shared {
             }
             return Ok(());
         }
-        let slot = &self.slots[life.slot()];
-        let drained = || slot.has_completed(life.generation()) || slot.snapshot().is_flushing();
+        let slot = &self.slots[id.slot()];
+        let drained = || slot.has_completed(id.generation()) || slot.snapshot().is_flushing();
         // Without a deadline the wait ends only with the answer.
         let _ = self.wait_until(None, || drained().then_some(()));
         Ok(())

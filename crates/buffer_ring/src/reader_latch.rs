@@ -1,8 +1,8 @@
-//! Readers of a buffer's memory, against the buffer's next life.
+//! Readers of a buffer's memory, against the buffer's next generation.
 //!
 //! A reader goes through the latch, and while it is inside, the slot cannot be opened again. The opener closes the latch for the
-//! moment in which the slot changes from one life to the next. Neither waits: a reader that finds the latch closed knows that the
-//! old life has been written, and reads the file; an opener that finds readers leaves the rotation to the last of them.
+//! moment in which the slot changes from one generation to the next. Neither waits: a reader that finds the latch closed knows that the
+//! old generation has been written, and reads the file; an opener that finds readers leaves the rotation to the last of them.
 
 use crate::sync::AtomicU32;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};

@@ -218,7 +218,7 @@ impl BufferRing {
     }
 
     /// The buffer that appends go to now. Looking changes nothing; the answer may be out of date at once, and stays bound to this
-    /// life of the buffer.
+    /// generation of the buffer.
     ///
     /// ```
     /// # use std::sync::atomic::Ordering;
@@ -241,10 +241,10 @@ impl BufferRing {
         BufferHandle::new(Arc::clone(&self.shared), self.shared.rotation.current_with(ordering))
     }
 
-    /// Sees to it that this life of the buffer is written: seals it if it is still open, and has it written when the last writer
+    /// Sees to it that this generation of the buffer is written: seals it if it is still open, and has it written when the last writer
     /// has left. Does not wait; the ticket can.
     ///
-    /// An empty buffer, and one that has been written, need nothing: a flush through a stale handle never touches a later life.
+    /// An empty buffer, and one that has been written, need nothing: a flush through a stale handle never touches a later generation.
     ///
     /// ```
     /// # use std::sync::atomic::Ordering;
@@ -263,10 +263,10 @@ impl BufferRing {
     /// If the handle is of another ring.
     pub fn flush(&self, buffer: &BufferHandle) -> FlushTicket {
         assert!(buffer.is_of(&self.shared), "the buffer belongs to another ring");
-        let life = buffer.life();
+        let id = buffer.id();
         // A forked child's ticket answers so.
-        let has_bytes = self.shared.is_inherited() || self.shared.seal_and_flush(life);
-        FlushTicket::new(Arc::clone(&self.shared), has_bytes.then_some(life))
+        let has_bytes = self.shared.is_inherited() || self.shared.seal_and_flush(id);
+        FlushTicket::new(Arc::clone(&self.shared), has_bytes.then_some(id))
     }
 
     /// Makes the next buffer of the ring current, and seals the present one if it is still open. An open buffer without bytes stays

@@ -71,7 +71,7 @@ impl Inherited for Shared {
 }
 
 impl Shared {
-    /// Puts the parts of a ring together, whose log begins at `start`, and opens its first life.
+    /// Puts the parts of a ring together, whose log begins at `start`, and opens its first generation.
     pub(crate) fn new(
         arena: &Arc<Arena>,
         auto_flush: bool,
@@ -125,7 +125,7 @@ impl Shared {
         if is_first {
             event!(ERROR, %error, "the ring is poisoned");
         }
-        // Sessions look at nothing but their leases. Who knows of the failure must find that they have none.
+        // Writers look at nothing but their leases. Who knows of the failure must find that they have none.
         self.slots.iter().for_each(|slot| self.revoke_leases(slot));
         {
             let _failure = self.failure.lock();

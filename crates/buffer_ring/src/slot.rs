@@ -1,4 +1,4 @@
-//! One slot of the ring: a state word, the bytes that it governs, and what is known of the life that is in it.
+//! One slot of the ring: a state word, the bytes that it governs, and what is known of the generation that is in it.
 //!
 //! All `unsafe` code of the crate is here, because only here do the word and the bytes meet. The word decides who may touch which
 //! bytes; the decision is handed out as a value, and only that value gives access: a [`Grant`] to its range, a [`Flush`] to
@@ -26,19 +26,19 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
 #[repr(C, align(128))]
 pub(crate) struct Slot {
     word: StateWord,
-    /// File address of the first byte of this life. Set before the word opens, so that whoever is inside may read it.
+    /// File address of the first byte of this generation. Set before the word opens, so that whoever is inside may read it.
     base: AtomicU64,
-    /// Which life is in the slot; lives are counted through the whole ring, from 1. Set like `base`.
+    /// Which generation is in the slot; generations are counted through the whole ring, from 1. Set like `base`.
     generation: AtomicU64,
     /// Here and not behind the arena, so that an append finds it beside the word.
     region: Region,
     shadow: Shadow,
-    /// The last life in this slot whose bytes have been written.
+    /// The last generation in this slot whose bytes have been written.
     completed: AtomicU64,
-    /// Whether the next life may begin here. That must not be read off the word, where a late arrival's addition can make a free
+    /// Whether the next generation may begin here. That must not be read off the word, where a late arrival's addition can make a free
     /// slot look busy.
     free: AtomicBool,
-    /// Bytes of the life, once it is sealed; until then 0.
+    /// Bytes of the generation, once it is sealed; until then 0.
     sealed_len: AtomicU32,
     /// When it was sealed, in nanoseconds of the ring's clock; until then 0.
     sealed_at: AtomicU64,
@@ -104,12 +104,12 @@ impl Slot {
         }
     }
 
-    /// Pins the life in the slot, without bytes.
+    /// Pins the generation in the slot, without bytes.
     pub(crate) fn pin(&self) -> Option<PinGuard<'_>> {
         self.word.pin().then_some(PinGuard { slot: self })
     }
 
-    /// Picks up the place that the sealer of life `generation` left in the hold, if it is there.
+    /// Picks up the place that the sealer of generation `generation` left in the hold, if it is there.
     pub(crate) fn claim_deferred(&self, generation: u64) -> Option<PinGuard<'_>> {
         self.deferred.request(generation).then_some(PinGuard { slot: self })
     }
@@ -125,7 +125,7 @@ impl Slot {
         }
     }
 
-    /// The device has read the bytes: this life is over, and the slot free.
+    /// The device has read the bytes: this generation is over, and the slot free.
     pub(crate) fn complete(&self, bytes: Frozen) {
         debug_assert_eq!(bytes.index(), self.index());
         self.shadow.read(0..bytes.len());
@@ -135,22 +135,22 @@ impl Slot {
         self.free.store(true, Release);
     }
 
-    /// Whether the next life can begin here. May be out of date, unless the caller holds the rotation token.
+    /// Whether the next generation can begin here. May be out of date, unless the caller holds the rotation token.
     pub(crate) fn is_openable(&self) -> bool {
         self.is_free() && self.word.snapshot().is_vacant() && self.latch.is_free()
     }
 
-    /// Whether the life in the slot is over.
+    /// Whether the generation in the slot is over.
     pub(crate) fn is_free(&self) -> bool {
         self.free.load(Acquire)
     }
 
-    /// Whether the bytes of life `generation` have been written.
+    /// Whether the bytes of generation `generation` have been written.
     pub(crate) fn has_completed(&self, generation: u64) -> bool {
         self.completed.load(Acquire) >= generation
     }
 
-    /// Begins life `generation` at file address `base`. `false` if a reader or a late arrival is in the way.
+    /// Begins generation `generation` at file address `base`. `false` if a reader or a late arrival is in the way.
     ///
     /// Only for the holder of the rotation token.
     pub(crate) fn open(&self, generation: u64, base: u64) -> bool {
@@ -164,7 +164,7 @@ impl Slot {
         self.sealed_len.store(0, Relaxed);
         self.sealed_at.store(0, Relaxed);
         self.deferred.open(generation);
-        // A reader that comes in from here on finds the new life, empty, and has no business with the bytes of the old one.
+        // A reader that comes in from here on finds the new generation, empty, and has no business with the bytes of the old one.
         self.latch.reopen();
         let opened = self.word.reopen();
         if !opened {
@@ -175,18 +175,18 @@ impl Slot {
         opened
     }
 
-    /// Takes the life in the slot out of use if it is open, has no bytes, and no thread is inside: it takes none any more.
+    /// Takes the generation in the slot out of use if it is open, has no bytes, and no thread is inside: it takes none any more.
     pub(crate) fn retire(&self) -> bool {
         self.word.retire()
     }
 
-    /// Which life is in the slot. Lasting for whoever is inside, else it may be out of date.
+    /// Which generation is in the slot. Lasting for whoever is inside, else it may be out of date.
     #[inline]
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Acquire)
     }
 
-    /// File address of the first byte of the life in the slot. As lasting as [`generation`](Self::generation).
+    /// File address of the first byte of the generation in the slot. As lasting as [`generation`](Self::generation).
     #[inline]
     pub(crate) fn base(&self) -> u64 {
         self.base.load(Acquire)
@@ -197,17 +197,17 @@ impl Slot {
         self.word.snapshot()
     }
 
-    /// Bytes of the life, if it is sealed and the caller is ordered behind its sealer; else perhaps 0.
+    /// Bytes of the generation, if it is sealed and the caller is ordered behind its sealer; else perhaps 0.
     pub(crate) fn sealed_len(&self) -> u32 {
         self.sealed_len.load(Relaxed)
     }
 
-    /// When the life was sealed, in nanoseconds of the ring's clock.
+    /// When the generation was sealed, in nanoseconds of the ring's clock.
     pub(crate) fn sealed_at(&self) -> u64 {
         self.sealed_at.load(Relaxed)
     }
 
-    /// How many bytes of the life nobody writes any more, all of them from the first on; `None` if somebody may be writing.
+    /// How many bytes of the generation nobody writes any more, all of them from the first on; `None` if somebody may be writing.
     ///
     /// Only for a reader inside the latch.
     fn stable_len(&self) -> Option<u32> {
@@ -224,11 +224,11 @@ impl Slot {
         (word.writers() == places).then(|| word.offset())
     }
 
-    /// Copies bytes of the life from `start` on into `target`, as many as there are and fit; those behind the end, up to the next
+    /// Copies bytes of the generation from `start` on into `target`, as many as there are and fit; those behind the end, up to the next
     /// block, are zeros. Only for a reader inside the latch.
     pub(crate) fn copy_stable(&self, start: u64, target: &mut [u8]) -> Copied {
         let Some(len) = self.stable_len() else {
-            // Where a sealed life ends is known before its last writers have left.
+            // Where a sealed generation ends is known before its last writers have left.
             let sealed_len = u64::from(self.sealed_len());
             let end = if sealed_len > 0 { round_up(sealed_len) } else { self.capacity_bytes() };
             return if start < end { Copied::Writing } else { Copied::Beyond };
@@ -241,7 +241,7 @@ impl Slot {
         let padding = (target.len() - copied).min(round_up(len as u64) as usize - (start + copied));
         self.shadow.read(start..start + copied);
         // SAFETY: *unwritten*: `stable_len` saw, at one moment, everybody gone who had been granted a range below `len`, and acquired
-        // their release. In this life no range below it is granted again; the next life cannot begin while the caller is inside the
+        // their release. In this generation no range below it is granted again; the next generation cannot begin while the caller is inside the
         // latch; and a flush only writes behind it.
         let bytes = unsafe { self.region.bytes(start..start + copied) };
         target[..copied].copy_from_slice(bytes);
@@ -255,9 +255,9 @@ impl Slot {
 pub(crate) enum Copied {
     /// So many bytes, at least one.
     Bytes(usize),
-    /// Somebody may be writing in the life, which the start is in.
+    /// Somebody may be writing in the generation, which the start is in.
     Writing,
-    /// The life ends at or before the start.
+    /// The generation ends at or before the start.
     Beyond,
 }
 
@@ -309,7 +309,7 @@ impl<'a> Grant<'a> {
     }
 }
 
-/// A pin on a buffer, without bytes. As long as it is there, the life in the slot cannot end.
+/// A pin on a buffer, without bytes. As long as it is there, the generation in the slot cannot end.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct PinGuard<'a> {
@@ -330,7 +330,7 @@ impl<'a> PinGuard<'a> {
         seal
     }
 
-    /// Notes when the life was sealed. For the sealer.
+    /// Notes when the generation was sealed. For the sealer.
     pub(crate) fn note_time(&self, nanos: u64) {
         self.slot.sealed_at.store(nanos, Relaxed);
     }

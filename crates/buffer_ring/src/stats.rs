@@ -1,4 +1,4 @@
-//! What the ring has done. Counting costs an append no shared write: each thread counts in a lane of its own. Nothing depends on
+//! What the ring has done. Counting costs an append no shared write: each thread counts in a shard of its own. Nothing depends on
 //! the counters, so that loom need not see them.
 
 use core::array;
@@ -39,7 +39,7 @@ pub struct RingStats {
     /// Buffers among [`buffers_flushed`](Self::buffers_flushed) whose write was durable by itself. Together with
     /// [`syncs`](Self::syncs): how often the device had to flush its cache.
     pub durable_writes: u64,
-    /// Its sessions.
+    /// Its writers.
     pub writers: WriterStats,
     /// What the ring writes through; `None` without a device.
     pub engine: Option<Engine>,
@@ -64,12 +64,12 @@ pub struct OldestReservation {
     pub waiting: Option<Duration>,
 }
 
-/// What the sessions of a ring have done. Their records count among all.
+/// What the writers of a ring have done. Their records count among all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WriterStats {
-    /// Sessions that have not been dropped.
-    pub sessions: u64,
+    /// Writers that have not been dropped.
+    pub open: u64,
     /// Records that were appended without touching shared memory, into a lease.
     pub leased_records: u64,
     /// Bytes of them.
@@ -78,19 +78,19 @@ pub struct WriterStats {
     pub leases_ended: u64,
     /// Bytes that they had left, which are zeros in the log.
     pub unused_bytes: u64,
-    /// How a session and those who take back its lease come to see each other.
+    /// How a writer and those who take back its lease come to see each other.
     pub barrier: Barrier,
 }
 
-/// Threads that count in a lane of their own. Others share one.
-const LANES: usize = 64;
+/// Threads that count in a shard of their own. Others share one.
+const SHARDS: usize = 64;
 
 /// Counters of one ring.
 #[derive(Debug)]
 pub(crate) struct Counters {
     start: Instant,
     /// The last one is shared.
-    lanes: Box<[CachePadded<Lane>; LANES + 1]>,
+    shards: Box<[CachePadded<Shard>; SHARDS + 1]>,
     aborted: AtomicU64,
     leases_ended: AtomicU64,
     unused: AtomicU64,
@@ -103,7 +103,7 @@ pub(crate) struct Counters {
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct Shard {
     records: AtomicU64,
     bytes: AtomicU64,
 }
@@ -112,7 +112,7 @@ impl Counters {
     pub(crate) fn new() -> Self {
         Self {
             start: Instant::now(),
-            lanes: Box::new(array::from_fn(|_| CachePadded::default())),
+            shards: Box::new(array::from_fn(|_| CachePadded::default())),
             aborted: AtomicU64::new(0),
             leases_ended: AtomicU64::new(0),
             unused: AtomicU64::new(0),
@@ -139,23 +139,23 @@ impl Counters {
     #[inline]
     pub(crate) fn appended(&self, len: usize) {
         let number = MINE.get();
-        if number < LANES {
+        if number < SHARDS {
             // This thread's alone: no read-modify-write.
-            let lane = &self.lanes[number];
-            lane.records.store(lane.records.load(Relaxed) + 1, Relaxed);
-            lane.bytes.store(lane.bytes.load(Relaxed) + len as u64, Relaxed);
+            let shard = &self.shards[number];
+            shard.records.store(shard.records.load(Relaxed) + 1, Relaxed);
+            shard.bytes.store(shard.bytes.load(Relaxed) + len as u64, Relaxed);
         } else {
             self.appended_elsewhere(len);
         }
     }
 
-    /// By a thread without a lane: the first time, or because there was none left.
+    /// By a thread without a shard: the first time, or because there was none left.
     #[cold]
     fn appended_elsewhere(&self, len: usize) {
-        let lane = &self.lanes[lane()];
+        let shard = &self.shards[shard()];
         // A read-modify-write, since it may be the shared one.
-        lane.records.fetch_add(1, Relaxed);
-        lane.bytes.fetch_add(len as u64, Relaxed);
+        shard.records.fetch_add(1, Relaxed);
+        shard.bytes.fetch_add(len as u64, Relaxed);
     }
 
     pub(crate) fn aborted(&self) {
@@ -195,14 +195,14 @@ impl Shared {
     pub(crate) fn stats(&self) -> RingStats {
         self.poll();
         let counters = &self.counters;
-        let sum = |field: fn(&Lane) -> &AtomicU64| -> u64 {
-            counters.lanes.iter().map(|lane| field(lane).load(Relaxed)).sum()
+        let sum = |field: fn(&Shard) -> &AtomicU64| -> u64 {
+            counters.shards.iter().map(|shard| field(shard).load(Relaxed)).sum()
         };
         let get = |counter: &AtomicU64| counter.load(Relaxed);
-        let (sessions, leased_records, leased_bytes) = self.registry.totals();
+        let (open, leased_records, leased_bytes) = self.registry.totals();
         RingStats {
-            records_appended: sum(|lane| &lane.records) + leased_records,
-            bytes_appended: sum(|lane| &lane.bytes) + leased_bytes,
+            records_appended: sum(|shard| &shard.records) + leased_records,
+            bytes_appended: sum(|shard| &shard.bytes) + leased_bytes,
             reservations_aborted: get(&counters.aborted),
             buffers_flushed: get(&counters.flushed),
             padding_bytes: get(&counters.padding),
@@ -211,7 +211,7 @@ impl Shared {
             syncs: get(&counters.syncs),
             durable_writes: get(&counters.durable_writes),
             writers: WriterStats {
-                sessions,
+                open,
                 leased_records,
                 leased_bytes,
                 leases_ended: get(&counters.leases_ended),
@@ -257,42 +257,42 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 thread_local! {
-    /// The lane of this thread, the same in all rings: below [`LANES`] nobody else's while the thread lives, or the shared one, which
+    /// The shard of this thread, the same in all rings: below [`SHARDS`] nobody else's while the thread generations, or the shared one, which
     /// also stands for not knowing. Without a destructor, so that looking at it is one load.
-    static MINE: Cell<usize> = const { Cell::new(LANES) };
-    static HOLD: Hold = Hold::take();
+    static MINE: Cell<usize> = const { Cell::new(SHARDS) };
+    static GUARD: ShardGuard = ShardGuard::take();
 }
 
-/// The lane of this thread, taken if it has none.
-fn lane() -> usize {
-    let lane = HOLD.try_with(|hold| hold.0).unwrap_or(LANES);
-    MINE.set(lane);
-    lane
+/// The shard of this thread, taken if it has none.
+fn shard() -> usize {
+    let shard = GUARD.try_with(|guard| guard.0).unwrap_or(SHARDS);
+    MINE.set(shard);
+    shard
 }
 
 /// Lanes that threads have, a bit for each. Not behind a lock: a fork while another thread holds that would leave it locked in the child.
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 
-const _: () = assert!(LANES == u64::BITS as usize, "a bit for each lane");
+const _: () = assert!(SHARDS == u64::BITS as usize, "a bit for each shard");
 
-/// A thread's hold of its lane.
-struct Hold(usize);
+/// A thread's claim to its shard.
+struct ShardGuard(usize);
 
-impl Hold {
+impl ShardGuard {
     #[cold]
     fn take() -> Self {
         let free = |taken: u64| taken.trailing_ones() as usize;
-        // ordering: with the release in `drop`: the lane's last thread has counted. With no lane left it is the shared one.
-        let take = |taken: u64| (free(taken) < LANES).then(|| taken | 1 << free(taken));
-        Self(TAKEN.fetch_update(Acquire, Relaxed, take).map_or(LANES, free))
+        // ordering: with the release in `drop`: the shard's last thread has counted. With no shard left it is the shared one.
+        let take = |taken: u64| (free(taken) < SHARDS).then(|| taken | 1 << free(taken));
+        Self(TAKEN.fetch_update(Acquire, Relaxed, take).map_or(SHARDS, free))
     }
 }
 
-impl Drop for Hold {
+impl Drop for ShardGuard {
     fn drop(&mut self) {
         // What the thread still appends in its last moments goes to the shared one.
-        MINE.set(LANES);
-        if self.0 < LANES {
+        MINE.set(SHARDS);
+        if self.0 < SHARDS {
             TAKEN.fetch_and(!(1 << self.0), Release);
         }
     }

@@ -198,11 +198,11 @@ fn a_late_arrival_does_not_lose_the_rotation() {
     assert!(IN_THE_WAY.load(Relaxed) > 0);
 }
 
-/// A thread with an old idea of the current buffer reserves in its next life, fills it and seals it, before it is published.
+/// A thread with an old idea of the current buffer reserves in its next generation, fills it and seals it, before it is published.
 #[test]
-fn a_life_can_end_before_its_opener_has_published_it() {
+fn a_generation_can_end_before_its_opener_has_published_it() {
     static IN_THE_NEXT: Count = Count::new(0);
-    model("a_life_can_end_before_its_opener_has_published_it", Bound::Preemptions(3), || {
+    model("a_generation_can_end_before_its_opener_has_published_it", Bound::Preemptions(3), || {
         let ring = in_place();
         append(&ring, 512, 1);
         let late = spawn(&ring, |ring| {
@@ -222,7 +222,7 @@ fn a_life_can_end_before_its_opener_has_published_it() {
     assert!(IN_THE_NEXT.load(Relaxed) > 0);
 }
 
-/// The same from the append's side: its next look finds the life that it is in, so that its own sync covers it.
+/// The same from the append's side: its next look finds the generation that it is in, so that its own sync covers it.
 #[test]
 fn an_append_is_covered_by_its_own_sync() {
     static IN_THE_NEXT: Count = Count::new(0);
@@ -244,9 +244,9 @@ fn an_append_is_covered_by_its_own_sync() {
 }
 
 #[test]
-fn a_stale_handle_leaves_the_next_life_alone() {
+fn a_stale_handle_leaves_the_next_generation_alone() {
     static NEXT: Count = Count::new(0);
-    model("a_stale_handle_leaves_the_next_life_alone", Bound::Preemptions(3), || {
+    model("a_stale_handle_leaves_the_next_generation_alone", Bound::Preemptions(3), || {
         let ring = in_place();
         append(&ring, 512, 1);
         let first = ring.current_buffer(Acquire);
@@ -309,13 +309,13 @@ fn a_sealer_opens_the_next_buffer() {
     assert!(SECOND.iter().all(|count| count.load(Relaxed) > 0));
 }
 
-/// Readers keep a slot from its next life, and the last of them sees to the rotation.
+/// Readers keep a slot from its next generation, and the last of them sees to the rotation.
 #[test]
-fn a_reader_never_meets_the_next_life() {
+fn a_reader_never_meets_the_next_generation() {
     static READ: Count = Count::new(0);
     static GONE: Count = Count::new(0);
     static IN_THE_WAY: Count = Count::new(0);
-    model("a_reader_never_meets_the_next_life", Bound::Preemptions(3), || {
+    model("a_reader_never_meets_the_next_generation", Bound::Preemptions(3), || {
         let ring = in_place();
         let (extent, _) = append(&ring, 512, 1);
         let reader = spawn(&ring, move |ring| {

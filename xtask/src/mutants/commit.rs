@@ -8,11 +8,16 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "the watermark is the highest end",
-                "while let Some(life) = self.ahead.remove(&(self.generation + 1)) {",
-                "if let Some((generation, life)) = self.ahead.pop_last() {\n            self.generation = self.generation.max(generation) - 1;",
+                "while let Some(batch) = self.ahead.remove(&(self.generation + 1)) {",
+                "if let Some((generation, batch)) = self.ahead.pop_last() {\n            self.generation = self.generation.max(generation) - 1;",
                 "watermarks_never_pass_a_hole",
             ],
-            ["a plain write is durable", "if !life.durable {", "if false {", "a_commit_behind_a_plain_write_syncs_it"],
+            [
+                "a plain write is durable",
+                "if !batch.durable {",
+                "if false {",
+                "a_commit_behind_a_plain_write_syncs_it",
+            ],
             [
                 "a sync covers what was written when it ends",
                 "        self.syncing = None;\n    }",

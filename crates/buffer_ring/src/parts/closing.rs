@@ -1,4 +1,4 @@
-//! A thread that sees that no life is opened any more knows where the log ends.
+//! A thread that sees that no generation is opened any more knows where the log ends.
 
 use super::*;
 use crate::append::Patience;
@@ -6,7 +6,7 @@ use crate::model::ModelDevice;
 use crate::shared::Shared;
 use crate::{AppendError, CommitPolicy};
 
-/// One buffer that opens in place: the life that is taken out of use may be another than the one that was found empty.
+/// One buffer that opens in place: the generation that is taken out of use may be another than the one that was found empty.
 #[test]
 fn all_who_see_the_rotation_frozen_know_where_the_log_ends() {
     static APPENDED: Count = Count::new(0);
@@ -19,7 +19,7 @@ fn all_who_see_the_rotation_frozen_know_where_the_log_ends() {
             thread::spawn(move || {
                 let appended = shared.append(&[1; 512], Patience::Never).is_ok();
                 if appended {
-                    shared.seal(Life::new(1, 0));
+                    shared.seal(BufferId::new(1, 0));
                 }
                 (appended, shared.freeze())
             })
@@ -28,7 +28,7 @@ fn all_who_see_the_rotation_frozen_know_where_the_log_ends() {
         let (appended, their_end) = other.join().unwrap();
         hit(if appended { &APPENDED } else { &REFUSED });
         assert_eq!((end, their_end), if appended { (4096, 4096) } else { (0, 0) });
-        assert!(shared.append(&[2; 512], Patience::Never).is_err(), "a life was opened");
+        assert!(shared.append(&[2; 512], Patience::Never).is_err(), "a generation was opened");
     });
     assert!(APPENDED.load(Relaxed) > 0 && REFUSED.load(Relaxed) > 0);
 }

@@ -19,10 +19,10 @@ fn spawn<T: 'static>(ring: &BufferRing, body: impl FnOnce(&Shared) -> T + 'stati
     thread::spawn(move || body(&shared))
 }
 
-/// Starts a flight, and seals the first life for it, which nobody is inside of.
+/// Starts a flight, and seals the first generation for it, which nobody is inside of.
 fn sealed(shared: &Shared) -> (CommitGroup<'_>, Flush<'_>) {
     let group = shared.groups.start(false, || 0).expect("none is under way");
-    let Sealing::Sealed(Some(flush)) = shared.try_seal(Life::new(1, 0)) else { panic!("somebody is inside") };
+    let Sealing::Sealed(Some(flush)) = shared.try_seal(BufferId::new(1, 0)) else { panic!("somebody is inside") };
     (group, flush)
 }
 
@@ -145,7 +145,7 @@ fn a_failed_sync_is_not_tried_again() {
         let device = ModelDevice::instant();
         let ring = device.ring(2, true, true);
         append(&ring.shared, BUFFER);
-        ring.shared.seal(Life::new(1, 0));
+        ring.shared.seal(BufferId::new(1, 0));
         device.break_down();
         let other = spawn(&ring, |shared| shared.wait_durable(4096, None));
         assert!(matches!(ring.wait_durable(4096), Err(RingError::Device(_))));
@@ -242,7 +242,7 @@ fn a_commit_behind_a_plain_write_syncs_it() {
         let device = ModelDevice::instant();
         let ring = device.ring(2, true, true);
         append(&ring.shared, BUFFER);
-        ring.shared.seal(Life::new(1, 0));
+        ring.shared.seal(BufferId::new(1, 0));
         let other = {
             let device = device.clone();
             spawn(&ring, move |shared| {
@@ -270,9 +270,9 @@ fn a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device() {
         let ring = device.ring(2, true, true);
         let shared = &ring.shared;
         let grant = shared.seize(512, Patience::ForRoom).expect("there is room");
-        shared.seal(Life::new(1, 0));
+        shared.seal(BufferId::new(1, 0));
         append(shared, 512);
-        shared.seal(Life::new(2, 1));
+        shared.seal(BufferId::new(2, 1));
         assert_eq!(shared.device.in_flight(), 1);
         let driver = spawn(&ring, |shared| assert_eq!(shared.wait_durable(512, None), Ok(())));
         if shared.driver.is_claimed() {

@@ -42,13 +42,13 @@ fn of_two_requests_one_gets_the_pin() {
 fn a_request_for_the_flush_knows_the_length() {
     static PICKED_UP: Count = Count::new(0);
     model("a_request_for_the_flush_knows_the_length", Bound::None, || {
-        let rotary = Rotary::new(1, Target::Same);
-        let slot = &rotary.slots[0];
+        let fixture = RotationFixture::new(1, Target::Same);
+        let slot = &fixture.slots[0];
         assert_eq!(granted(slot, BUFFER).release(), Released::Pending);
         let sealer = {
-            let rotary = Arc::clone(&rotary);
+            let fixture = Arc::clone(&fixture);
             thread::spawn(move || {
-                let slot = &rotary.slots[0];
+                let slot = &fixture.slots[0];
                 let Seized::Sealed(pin) = slot.reserve(BUFFER as u32) else { panic!("it is full") };
                 if !slot.deferred.defer(1) {
                     drop(flush(slot, pin.release()));

@@ -16,7 +16,7 @@ fn a_sync_that_was_left_is_ended_by_another_thread() {
         let shared = &ring.shared;
         let write = |generation| {
             shared.append(&[1; BUFFER], Patience::ForRoom).expect("there is room");
-            shared.seal(Life::new(generation, generation as usize - 1));
+            shared.seal(BufferId::new(generation, generation as usize - 1));
         };
         write(1);
         assert!(device.complete(0));

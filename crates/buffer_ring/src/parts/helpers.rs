@@ -64,7 +64,7 @@ fn a_task_that_needs_less_is_served_first() {
         let shared = &ring.shared;
         // Written, and in need of a sync.
         let lower = append(&ring, BUFFER);
-        shared.seal(Life::new(1, 0));
+        shared.seal(BufferId::new(1, 0));
         let grant = shared.seize(512, Patience::ForRoom).expect("there is room");
         let higher = append(&ring, 512);
         let [first, second] = [(); 2].map(|()| Parker::new());
@@ -133,11 +133,11 @@ fn a_sync_fetches_the_driver_from_the_device() {
         let ring = device.ring(2, true, true);
         let shared = &ring.shared;
         let address = append(&ring, BUFFER);
-        shared.seal(Life::new(1, 0));
+        shared.seal(BufferId::new(1, 0));
         assert!(device.complete(0));
         shared.poll();
         append(&ring, 512);
-        shared.seal(Life::new(2, 1));
+        shared.seal(BufferId::new(2, 1));
         assert_eq!((shared.device.in_flight(), ring.written_watermark()), (1, address));
         let syncer = shared.durability.syncer.try_claim().expect("nobody syncs");
         let driver = {

@@ -6,22 +6,22 @@ use crate::writer::{Barrier, Registry};
 
 const RECORD: usize = 512;
 
-/// What the records of the second life are filled with.
+/// What the records of the second generation are filled with.
 const MARK: u8 = 2;
 
-/// The second life of a slot with one record, the cells of two sessions, and the bytes once they are ready for the device.
-struct Stage {
+/// The second generation of a slot with one record, the cells of two writers, and the bytes once they are ready for the device.
+struct LeaseFixture {
     slot: Slot,
     registry: Registry,
     bytes: std::sync::Mutex<Option<Frozen>>,
 }
 
-impl Stage {
+impl LeaseFixture {
     /// With a first chunk of cells.
     fn new() -> Arc<Self> {
-        let stage = Self::without_cells();
-        stage.registry.enroll().leave();
-        stage
+        let fixture = Self::without_cells();
+        fixture.registry.enroll().leave();
+        fixture
     }
 
     fn without_cells() -> Arc<Self> {
@@ -38,8 +38,8 @@ impl Stage {
     }
 
     fn spawn<T: 'static>(self: &Arc<Self>, body: impl FnOnce(&Self) -> T + 'static) -> thread::JoinHandle<T> {
-        let stage = Arc::clone(self);
-        thread::spawn(move || body(&stage))
+        let fixture = Arc::clone(self);
+        thread::spawn(move || body(&fixture))
     }
 
     /// Takes back what is leased, and says how much of it this thread has ended.
@@ -79,7 +79,7 @@ impl Stage {
         mine
     }
 
-    /// A session with a lease of two records.
+    /// A writer with a lease of two records.
     fn lease(&self) -> Option<Lease<'_>> {
         let place = self.registry.enroll();
         let mut lease = Lease::new(place.cell(), Barrier::probe());
@@ -89,7 +89,7 @@ impl Stage {
         Some(lease)
     }
 
-    /// Whether the device would write so many records of the session, behind the first one. Nobody is inside.
+    /// Whether the device would write so many records of the writer, behind the first one. Nobody is inside.
     fn check(&self, records: usize) {
         self.check_each(&vec![true; records]);
     }
@@ -116,43 +116,43 @@ fn a_lease_is_ended_by_its_owner_or_by_who_takes_it_back() {
     static REVOKED: Count = Count::new(0);
     static ENDED_BY: [Count; 2] = [const { Count::new(0) }; 2];
     model("a_lease_is_ended_by_its_owner_or_by_who_takes_it_back", Bound::None, || {
-        let stage = Stage::new();
-        let owner = stage.spawn(|stage| {
-            let mut lease = stage.lease().expect("the buffer is open");
+        let fixture = LeaseFixture::new();
+        let owner = fixture.spawn(|fixture| {
+            let mut lease = fixture.lease().expect("the buffer is open");
             let written = write(&mut lease);
             if written == Some(false) {
                 return (true, false);
             }
             hit(if written.is_some() { &REVOKED } else { &REFUSED });
-            (written.is_some(), stage.end(&mut lease))
+            (written.is_some(), fixture.end(&mut lease))
         });
-        let mut ended = stage.revoke(false);
+        let mut ended = fixture.revoke(false);
         let (written, by_owner) = owner.join().unwrap();
         if !by_owner && ended == 0 {
-            // There was nothing to take back yet, and the session has gone idle.
-            ended = stage.revoke(false);
+            // There was nothing to take back yet, and the writer has gone idle.
+            ended = fixture.revoke(false);
         }
         assert_eq!(usize::from(by_owner) + ended, 1, "ended by both, or by nobody");
         hit(&ENDED_BY[ended]);
-        assert_eq!(stage.seal(), 0);
-        stage.check(usize::from(written));
+        assert_eq!(fixture.seal(), 0);
+        fixture.check(usize::from(written));
     });
     assert!(REFUSED.load(Relaxed) > 0 && REVOKED.load(Relaxed) > 0);
     assert!(ENDED_BY.iter().all(|by| by.load(Relaxed) > 0));
 }
 
-/// A session whose first lease begins beside the seal: the sealer finds it, or the session finds the seal. No record is torn. Counts
+/// A writer whose first lease begins beside the seal: the sealer finds it, or the writer finds the seal. No record is torn. Counts
 /// who came late, who found the seal, and who was found.
-fn begin_beside_the_seal(stage: &Arc<Stage>, [late, sealed, taken_back]: [&'static Count; 3]) {
-    let sealer = stage.spawn(|stage| stage.seal());
+fn begin_beside_the_seal(fixture: &Arc<LeaseFixture>, [late, sealed, taken_back]: [&'static Count; 3]) {
+    let sealer = fixture.spawn(|fixture| fixture.seal());
     let mut records = 0;
-    if let Some(mut lease) = stage.lease() {
-        let is_sealed = stage.slot.snapshot().is_sealed();
+    if let Some(mut lease) = fixture.lease() {
+        let is_sealed = fixture.slot.snapshot().is_sealed();
         let written = write(&mut lease);
         records = usize::from(written.is_some());
         if is_sealed || written != Some(false) {
             hit(sealed);
-            stage.end(&mut lease);
+            fixture.end(&mut lease);
         }
     } else {
         hit(late);
@@ -160,81 +160,81 @@ fn begin_beside_the_seal(stage: &Arc<Stage>, [late, sealed, taken_back]: [&'stat
     if sealer.join().unwrap() == 1 {
         hit(taken_back);
     }
-    stage.check(records);
+    fixture.check(records);
 }
 
 #[test]
 fn a_lease_that_begins_beside_the_seal_is_ended() {
     static MET: [Count; 3] = [const { Count::new(0) }; 3];
     model("a_lease_that_begins_beside_the_seal_is_ended", Bound::None, || {
-        begin_beside_the_seal(&Stage::new(), MET.each_ref());
+        begin_beside_the_seal(&LeaseFixture::new(), MET.each_ref());
     });
     assert!(MET.iter().all(|met| met.load(Relaxed) > 0), "{MET:?}");
 }
 
-/// The same with the first session of all, whose chunk of cells the sealer may not find.
+/// The same with the first writer of all, whose chunk of cells the sealer may not find.
 #[test]
 fn a_lease_in_a_new_chunk_of_cells_is_ended() {
     static MET: [Count; 3] = [const { Count::new(0) }; 3];
     model("a_lease_in_a_new_chunk_of_cells_is_ended", Bound::None, || {
-        begin_beside_the_seal(&Stage::without_cells(), MET.each_ref());
+        begin_beside_the_seal(&LeaseFixture::without_cells(), MET.each_ref());
     });
     assert!(MET.iter().all(|met| met.load(Relaxed) > 0), "{MET:?}");
 }
 
-/// An idle session's lease, and two who need its buffer.
+/// An idle writer's lease, and two who need its buffer.
 #[test]
 fn two_who_take_the_same_lease_back_end_it_once() {
     static ENDED_BY: [Count; 2] = [const { Count::new(0) }; 2];
     model("two_who_take_the_same_lease_back_end_it_once", Bound::None, || {
-        let stage = Stage::new();
-        let mut lease = stage.lease().expect("the buffer is open");
+        let fixture = LeaseFixture::new();
+        let mut lease = fixture.lease().expect("the buffer is open");
         assert_eq!(write(&mut lease), Some(false));
-        let sealer = stage.spawn(|stage| stage.seal());
-        let by_reader = stage.revoke(false);
+        let sealer = fixture.spawn(|fixture| fixture.seal());
+        let by_reader = fixture.revoke(false);
         let by_sealer = sealer.join().unwrap();
         assert_eq!(by_reader + by_sealer, 1, "ended by both, or by nobody");
         hit(&ENDED_BY[by_sealer]);
-        assert!(!stage.end(&mut lease));
-        stage.check(1);
+        assert!(!fixture.end(&mut lease));
+        fixture.check(1);
     });
     assert!(ENDED_BY.iter().all(|by| by.load(Relaxed) > 0));
 }
 
 #[test]
-fn a_session_that_is_dropped_and_who_takes_its_lease_back_end_it_once() {
+fn a_writer_that_is_dropped_and_who_takes_its_lease_back_end_it_once() {
     static ENDED_BY: [Count; 2] = [const { Count::new(0) }; 2];
-    model("a_session_that_is_dropped_and_who_takes_its_lease_back_end_it_once", Bound::None, || {
-        let stage = Stage::new();
-        let mut lease = stage.lease().expect("the buffer is open");
+    model("a_writer_that_is_dropped_and_who_takes_its_lease_back_end_it_once", Bound::None, || {
+        let fixture = LeaseFixture::new();
+        let mut lease = fixture.lease().expect("the buffer is open");
         assert_eq!(write(&mut lease), Some(false));
-        let sealer = stage.spawn(|stage| stage.seal());
-        let by_owner = stage.end(&mut lease);
+        let sealer = fixture.spawn(|fixture| fixture.seal());
+        let by_owner = fixture.end(&mut lease);
         let by_sealer = sealer.join().unwrap();
         assert_eq!(usize::from(by_owner) + by_sealer, 1, "ended by both, or by nobody");
         hit(&ENDED_BY[by_sealer]);
-        stage.check(1);
+        fixture.check(1);
     });
     assert!(ENDED_BY.iter().all(|by| by.load(Relaxed) > 0));
 }
 
-/// A session that goes from one lease to the next beside a revoker, who must know them apart.
+/// A writer that goes from one lease to the next beside a revoker, who must know them apart.
 #[test]
 fn a_lease_is_taken_back_as_what_it_is() {
     static TAKEN_BACK: [Count; 2] = [const { Count::new(0) }; 2];
     static REFUSED: Count = Count::new(0);
     model("a_lease_is_taken_back_as_what_it_is", Bound::None, || {
-        let stage = Stage::new();
-        let revoker = stage.spawn(|stage| stage.revoke(false));
-        let place = stage.registry.enroll();
+        let fixture = LeaseFixture::new();
+        let revoker = fixture.spawn(|fixture| fixture.revoke(false));
+        let place = fixture.registry.enroll();
         let mut lease = Lease::new(place.cell(), Barrier::probe());
         let mut ended = 0;
         let records = [(); 2].map(|()| {
-            let Seized::Granted(grant) = stage.slot.reserve(RECORD as u32) else { panic!("there is room") };
+            let Seized::Granted(grant) = fixture.slot.reserve(RECORD as u32) else { panic!("there is room") };
             lease.begin(grant);
-            place.announce(&stage.slot);
+            place.announce(&fixture.slot);
             let written = write(&mut lease).is_some();
-            ended += usize::from(stage.end(&mut lease));
+            ended += usize::from(fixture.end(&mut lease));
             written
         });
         let by_revoker = revoker.join().unwrap();
@@ -243,8 +243,8 @@ fn a_lease_is_taken_back_as_what_it_is() {
         if records.contains(&false) {
             hit(&REFUSED);
         }
-        stage.seal();
-        stage.check_each(&records);
+        fixture.seal();
+        fixture.check_each(&records);
     });
     assert!(REFUSED.load(Relaxed) > 0 && TAKEN_BACK.iter().all(|count| count.load(Relaxed) > 0));
 }
@@ -256,18 +256,18 @@ fn a_revoker_that_is_late_leaves_the_next_lease_alone() {
     static TAKEN_BACK: [Count; 2] = [const { Count::new(0) }; 2];
     static LATE: Count = Count::new(0);
     model("a_revoker_that_is_late_leaves_the_next_lease_alone", Bound::Preemptions(3), || {
-        let stage = Stage::new();
-        let mut lease = stage.lease().expect("the buffer is open");
-        let slot = &stage.slot;
-        let cell = stage.registry.leased(slot, false).next().expect("the only one");
+        let fixture = LeaseFixture::new();
+        let mut lease = fixture.lease().expect("the buffer is open");
+        let slot = &fixture.slot;
+        let cell = fixture.registry.leased(slot, false).next().expect("the only one");
         let number = cell.revoke(slot).expect("there is a lease");
-        let late = stage.spawn(move |stage| {
-            let cell = stage.registry.leased(&stage.slot, false).next().expect("the only one");
+        let late = fixture.spawn(move |fixture| {
+            let cell = fixture.registry.leased(&fixture.slot, false).next().expect("the only one");
             assert!(Barrier::probe().heavy());
-            cell.claim(&stage.slot, number).map(|rest| stage.put_back(rest)).is_some()
+            cell.claim(&fixture.slot, number).map(|rest| fixture.put_back(rest)).is_some()
         });
-        let revoker = stage.spawn(|stage| stage.revoke(false));
-        let by_owner = stage.end(&mut lease);
+        let revoker = fixture.spawn(|fixture| fixture.revoke(false));
+        let by_owner = fixture.end(&mut lease);
         let Seized::Granted(grant) = slot.reserve(RECORD as u32) else { panic!("there is room") };
         lease.begin(grant);
         let by_late = late.join().unwrap();
@@ -276,9 +276,9 @@ fn a_revoker_that_is_late_leaves_the_next_lease_alone() {
         if !by_late {
             hit(&LATE);
         }
-        stage.end(&mut lease);
-        stage.seal();
-        stage.check(0);
+        fixture.end(&mut lease);
+        fixture.seal();
+        fixture.check(0);
     });
     assert!(LATE.load(Relaxed) > 0 && TAKEN_BACK.iter().all(|count| count.load(Relaxed) > 0));
 }
@@ -290,23 +290,23 @@ fn a_revoker_that_is_late_leaves_the_next_lease_alone() {
 fn who_takes_a_lease_back_has_read_what_it_is_before_the_next_one_begins() {
     static TAKEN_BACK: Count = Count::new(0);
     model("who_takes_a_lease_back_has_read_what_it_is_before_the_next_one_begins", Bound::None, || {
-        let stage = Stage::new();
-        let mut lease = stage.lease().expect("the buffer is open");
+        let fixture = LeaseFixture::new();
+        let mut lease = fixture.lease().expect("the buffer is open");
         let read = Arc::new(std::sync::Mutex::new(None));
-        let revoker = stage.spawn({
+        let revoker = fixture.spawn({
             let read = Arc::clone(&read);
-            move |stage| {
-                let leased = stage.registry.leased(&stage.slot, false).next().expect("the only one");
-                let Some(number) = leased.revoke(&stage.slot) else { return false };
+            move |fixture| {
+                let leased = fixture.registry.leased(&fixture.slot, false).next().expect("the only one");
+                let Some(number) = leased.revoke(&fixture.slot) else { return false };
                 let what = cell();
                 what.read(0..512);
-                let Some(rest) = leased.claim(&stage.slot, number) else { return false };
+                let Some(rest) = leased.claim(&fixture.slot, number) else { return false };
                 *read.lock().unwrap() = Some(what);
-                stage.put_back(rest);
+                fixture.put_back(rest);
                 true
             }
         });
-        let by_owner = stage.end(&mut lease);
+        let by_owner = fixture.end(&mut lease);
         if !by_owner {
             hit(&TAKEN_BACK);
             // As the next lease would be.
@@ -317,17 +317,17 @@ fn who_takes_a_lease_back_has_read_what_it_is_before_the_next_one_begins() {
     assert!(TAKEN_BACK.load(Relaxed) > 0);
 }
 
-/// The bit of an old lease leads a revoker to a session that has its next lease elsewhere.
+/// The bit of an old lease leads a revoker to a writer that has its next lease elsewhere.
 #[test]
 fn a_lease_in_another_buffer_is_left_alone() {
     static IN_THE_OTHER: Count = Count::new(0);
     model("a_lease_in_another_buffer_is_left_alone", Bound::None, || {
-        let stage = Stage::new();
+        let fixture = LeaseFixture::new();
         let other = Slot::new(&Arc::new(Arena::new(2, BUFFER).expect("a valid arena")), 1);
         assert!(other.open(3, 2 * BUFFER as u64));
-        let mut lease = stage.lease().expect("the buffer is open");
-        assert!(stage.end(&mut lease));
-        let revoker = stage.spawn(|stage| stage.revoke(false));
+        let mut lease = fixture.lease().expect("the buffer is open");
+        assert!(fixture.end(&mut lease));
+        let revoker = fixture.spawn(|fixture| fixture.revoke(false));
         let Seized::Granted(grant) = other.reserve(RECORD as u32) else { panic!("there is room") };
         lease.begin(grant);
         if write(&mut lease) == Some(false) {
@@ -340,26 +340,26 @@ fn a_lease_in_another_buffer_is_left_alone() {
     assert!(IN_THE_OTHER.load(Relaxed) > 0);
 }
 
-/// A cell that goes from one session to the next goes on numbering its leases. No record is written: that would pass a fence, which
-/// sessions have none of where the kernel has barriers.
+/// A cell that goes from one writer to the next goes on numbering its leases. No record is written: that would pass a fence, which
+/// writers have none of where the kernel has barriers.
 #[test]
-fn the_next_session_in_a_cell_goes_on_where_the_one_before_ended() {
+fn the_next_writer_in_a_cell_goes_on_where_the_one_before_ended() {
     static SAME: Count = Count::new(0);
-    model("the_next_session_in_a_cell_goes_on_where_the_one_before_ended", Bound::None, || {
-        let stage = Stage::new();
-        let session = |stage: &Stage| {
-            let place = stage.registry.enroll();
+    model("the_next_writer_in_a_cell_goes_on_where_the_one_before_ended", Bound::None, || {
+        let fixture = LeaseFixture::new();
+        let writer = |fixture: &LeaseFixture| {
+            let place = fixture.registry.enroll();
             let mut lease = Lease::new(place.cell(), Barrier::probe());
-            let Seized::Granted(grant) = stage.slot.reserve(RECORD as u32) else { panic!("there is room") };
+            let Seized::Granted(grant) = fixture.slot.reserve(RECORD as u32) else { panic!("there is room") };
             lease.begin(grant);
-            let number = place.cell().revoke(&stage.slot).expect("there is a lease");
-            assert!(stage.end(&mut lease));
+            let number = place.cell().revoke(&fixture.slot).expect("there is a lease");
+            assert!(fixture.end(&mut lease));
             let cell = core::ptr::from_ref(place.cell()).addr();
             place.leave();
             (cell, number)
         };
-        let other = stage.spawn(session);
-        let mine = session(&stage);
+        let other = fixture.spawn(writer);
+        let mine = writer(&fixture);
         let theirs = other.join().unwrap();
         assert_ne!(mine, theirs, "two leases of one number");
         if mine.0 == theirs.0 {

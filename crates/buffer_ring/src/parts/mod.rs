@@ -30,7 +30,7 @@ use model::{Bound, hit, model};
 use ring_alloc::{Arena, Frozen};
 use ring_state::{Released, Seal};
 
-use crate::rotation::{Life, Rotated, Rotation, Target};
+use crate::rotation::{BufferId, Rotated, Rotation, Target};
 use crate::shadow::Shadow;
 use crate::slot::{Grant, Seized, Slot};
 
@@ -42,27 +42,27 @@ fn cell() -> Shadow {
 }
 
 /// A rotation and its slots.
-struct Rotary {
+struct RotationFixture {
     rotation: Rotation,
     slots: Box<[Slot]>,
     target: Target,
 }
 
-impl Rotary {
-    /// With the first life open.
+impl RotationFixture {
+    /// With the first generation open.
     fn new(capacity: usize, target: Target) -> Arc<Self> {
         let arena = Arc::new(Arena::new(capacity, BUFFER).expect("a valid arena"));
         let slots = (0..capacity).map(|index| Slot::new(&arena, index)).collect();
-        let rotary = Self { rotation: Rotation::new(0), slots, target };
-        assert_eq!(rotary.advance(), Rotated::Opened(Life::new(1, 0)));
-        Arc::new(rotary)
+        let fixture = Self { rotation: Rotation::new(0), slots, target };
+        assert_eq!(fixture.advance(), Rotated::Opened(BufferId::new(1, 0)));
+        Arc::new(fixture)
     }
 
     fn advance(&self) -> Rotated {
         self.rotation.advance(&self.slots, self.target)
     }
 
-    /// Fills life `generation` in `slot`, seals it, hands over, leaves, and takes the flush.
+    /// Fills generation `generation` in `slot`, seals it, hands over, leaves, and takes the flush.
     fn over(&self, slot: usize) -> Frozen {
         let slot = &self.slots[slot];
         assert_eq!(granted(slot, BUFFER).release(), Released::Pending);
@@ -72,7 +72,7 @@ impl Rotary {
     fn seal(&self, slot: &Slot) -> Frozen {
         let Seized::Sealed(pin) = slot.reserve(BUFFER as u32) else { panic!("it is full") };
         let next_base = slot.base() + BUFFER as u64;
-        self.rotation.hand_over(Life::new(slot.generation(), slot.index()), next_base);
+        self.rotation.hand_over(BufferId::new(slot.generation(), slot.index()), next_base);
         flush(slot, pin.release())
     }
 
@@ -92,7 +92,7 @@ impl Rotary {
             match slot.reserve(len as u32) {
                 Seized::Granted(mut grant) => {
                     if slot.generation() != seen.generation() {
-                        self.rotation.publish(Life::new(slot.generation(), slot.index()));
+                        self.rotation.publish(BufferId::new(slot.generation(), slot.index()));
                     }
                     grant.bytes_mut().fill(1);
                     let start = grant.extent().start();
@@ -103,7 +103,7 @@ impl Rotary {
                 }
                 Seized::Sealed(pin) => {
                     let next_base = slot.base() + u64::from(slot.sealed_len());
-                    self.rotation.hand_over(Life::new(slot.generation(), slot.index()), next_base);
+                    self.rotation.hand_over(BufferId::new(slot.generation(), slot.index()), next_base);
                     self.flush_if_drained(slot, pin.release());
                 }
                 Seized::Late(released) => self.flush_if_drained(slot, released),
@@ -112,7 +112,7 @@ impl Rotary {
         }
     }
 
-    /// Generation of the current life, which must be the one in its slot.
+    /// Generation of the current generation, which must be the one in its slot.
     fn generation(&self) -> u64 {
         let current = self.rotation.current();
         assert_eq!(self.slots[current.slot()].generation(), current.generation());

@@ -11,19 +11,19 @@ use super::*;
 fn a_slot_that_becomes_free_beside_the_token_is_opened() {
     static BY: [Count; 2] = [const { Count::new(0) }; 2];
     model("a_slot_that_becomes_free_beside_the_token_is_opened", Bound::None, || {
-        let rotary = Rotary::new(1, Target::Same);
-        let bytes = rotary.over(0);
+        let fixture = RotationFixture::new(1, Target::Same);
+        let bytes = fixture.over(0);
         let completer = {
-            let rotary = Arc::clone(&rotary);
+            let fixture = Arc::clone(&fixture);
             thread::spawn(move || {
-                rotary.slots[0].complete(bytes);
-                rotary.advance()
+                fixture.slots[0].complete(bytes);
+                fixture.advance()
             })
         };
-        let mine = rotary.advance();
+        let mine = fixture.advance();
         let theirs = completer.join().unwrap();
         assert!((mine == Rotated::No) != (theirs == Rotated::No), "{mine:?} and {theirs:?}");
-        assert_eq!(rotary.generation(), 2);
+        assert_eq!(fixture.generation(), 2);
         hit(&BY[usize::from(mine == Rotated::No)]);
     });
     assert!(BY.iter().all(|by| by.load(Relaxed) > 0));
@@ -33,82 +33,82 @@ fn a_slot_that_becomes_free_beside_the_token_is_opened() {
 fn the_last_reader_takes_up_the_rotation() {
     static BY: [Count; 2] = [const { Count::new(0) }; 2];
     model("the_last_reader_takes_up_the_rotation", Bound::None, || {
-        let rotary = Rotary::new(1, Target::Same);
-        let bytes = rotary.over(0);
-        rotary.slots[0].complete(bytes);
-        assert!(rotary.slots[0].latch.try_acquire());
+        let fixture = RotationFixture::new(1, Target::Same);
+        let bytes = fixture.over(0);
+        fixture.slots[0].complete(bytes);
+        assert!(fixture.slots[0].latch.try_acquire());
         let reader = {
-            let rotary = Arc::clone(&rotary);
-            thread::spawn(move || if rotary.slots[0].latch.release() { rotary.advance() } else { Rotated::No })
+            let fixture = Arc::clone(&fixture);
+            thread::spawn(move || if fixture.slots[0].latch.release() { fixture.advance() } else { Rotated::No })
         };
-        let mine = rotary.advance();
+        let mine = fixture.advance();
         let theirs = reader.join().unwrap();
         assert!((mine == Rotated::No) != (theirs == Rotated::No), "{mine:?} and {theirs:?}");
-        assert_eq!(rotary.generation(), 2);
+        assert_eq!(fixture.generation(), 2);
         hit(&BY[usize::from(mine == Rotated::No)]);
     });
     assert!(BY.iter().all(|by| by.load(Relaxed) > 0));
 }
 
-/// A rotator that sleeps before it takes the token: meanwhile the next life is opened, and is over, and its slot is free again.
+/// A rotator that sleeps before it takes the token: meanwhile the next generation is opened, and is over, and its slot is free again.
 #[test]
 fn a_rotator_with_an_old_idea_opens_nothing_twice() {
     static BY: [Count; 2] = [const { Count::new(0) }; 2];
     model("a_rotator_with_an_old_idea_opens_nothing_twice", Bound::None, || {
-        let rotary = Rotary::new(2, Target::Next);
-        // Stays in flight, so that the life after the next cannot begin.
-        let first = rotary.over(0);
+        let fixture = RotationFixture::new(2, Target::Next);
+        // Stays in flight, so that the generation after the next cannot begin.
+        let first = fixture.over(0);
         let rotator = {
-            let rotary = Arc::clone(&rotary);
-            thread::spawn(move || rotary.advance())
+            let fixture = Arc::clone(&fixture);
+            thread::spawn(move || fixture.advance())
         };
-        let second = Rotated::Opened(Life::new(2, 1));
-        let mine = rotary.advance();
+        let second = Rotated::Opened(BufferId::new(2, 1));
+        let mine = fixture.advance();
         if mine == second {
-            let bytes = rotary.over(1);
-            rotary.slots[1].complete(bytes);
-            assert_eq!(rotary.advance(), Rotated::No);
+            let bytes = fixture.over(1);
+            fixture.slots[1].complete(bytes);
+            assert_eq!(fixture.advance(), Rotated::No);
         }
         let theirs = rotator.join().unwrap();
         assert!([mine, theirs].contains(&second) && [mine, theirs].contains(&Rotated::No), "{mine:?} and {theirs:?}");
-        assert_eq!(rotary.generation(), 2);
+        assert_eq!(fixture.generation(), 2);
         hit(&BY[usize::from(mine == Rotated::No)]);
         drop(first);
     });
     assert!(BY.iter().all(|by| by.load(Relaxed) > 0));
 }
 
-/// Between opening a life and publishing it, others can fill that life, seal it, and have it over.
+/// Between opening a generation and publishing it, others can fill that generation, seal it, and have it over.
 #[test]
-fn a_life_that_is_over_before_it_is_published_is_not_opened_twice() {
+fn a_generation_that_is_over_before_it_is_published_is_not_opened_twice() {
     static OVER: Count = Count::new(0);
     static LATE: Count = Count::new(0);
-    model("a_life_that_is_over_before_it_is_published_is_not_opened_twice", Bound::None, || {
-        let rotary = Rotary::new(1, Target::Same);
-        let bytes = rotary.over(0);
-        rotary.slots[0].complete(bytes);
+    model("a_generation_that_is_over_before_it_is_published_is_not_opened_twice", Bound::None, || {
+        let fixture = RotationFixture::new(1, Target::Same);
+        let bytes = fixture.over(0);
+        fixture.slots[0].complete(bytes);
         let opener = {
-            let rotary = Arc::clone(&rotary);
-            thread::spawn(move || assert_eq!(rotary.advance(), Rotated::Opened(Life::new(2, 0))))
+            let fixture = Arc::clone(&fixture);
+            thread::spawn(move || assert_eq!(fixture.advance(), Rotated::Opened(BufferId::new(2, 0))))
         };
-        // Two threads with an old idea of the current life, one after the other: the first has bytes, the second does not fit.
-        let slot = &rotary.slots[0];
+        // Two threads with an old idea of the current generation, one after the other: the first has bytes, the second does not fit.
+        let slot = &fixture.slots[0];
         match slot.reserve(BUFFER as u32) {
             Seized::Granted(grant) => {
-                if rotary.rotation.current().generation() == 1 {
+                if fixture.rotation.current().generation() == 1 {
                     hit(&OVER);
                 }
                 assert_eq!(grant.release(), Released::Pending);
-                slot.complete(rotary.seal(slot));
-                assert_eq!(rotary.advance(), Rotated::Opened(Life::new(3, 0)));
+                slot.complete(fixture.seal(slot));
+                assert_eq!(fixture.advance(), Rotated::Opened(BufferId::new(3, 0)));
                 opener.join().unwrap();
-                assert_eq!(rotary.generation(), 3);
+                assert_eq!(fixture.generation(), 3);
             }
             Seized::Late(released) => {
                 hit(&LATE);
                 assert_eq!(released, Released::Pending);
                 opener.join().unwrap();
-                assert_eq!(rotary.generation(), 2);
+                assert_eq!(fixture.generation(), 2);
             }
             Seized::Sealed(_) => panic!("it fits"),
         }
@@ -121,46 +121,46 @@ fn a_life_that_is_over_before_it_is_published_is_not_opened_twice() {
 fn what_a_failed_opening_leaves_is_known_to_the_next() {
     static IN_THE_WAY: Count = Count::new(0);
     model("what_a_failed_opening_leaves_is_known_to_the_next", Bound::Preemptions(3), || {
-        let rotary = Rotary::new(1, Target::Same);
-        let slot = &rotary.slots[0];
+        let fixture = RotationFixture::new(1, Target::Same);
+        let slot = &fixture.slots[0];
         assert_eq!(granted(slot, BUFFER - 512).release(), Released::Pending);
         let late = {
-            let rotary = Arc::clone(&rotary);
-            thread::spawn(move || match rotary.slots[0].reserve(512) {
-                Seized::Late(released) => rotary.flush_if_drained(&rotary.slots[0], released),
-                Seized::Granted(grant) => rotary.flush_if_drained(&rotary.slots[0], grant.release()),
+            let fixture = Arc::clone(&fixture);
+            thread::spawn(move || match fixture.slots[0].reserve(512) {
+                Seized::Late(released) => fixture.flush_if_drained(&fixture.slots[0], released),
+                Seized::Granted(grant) => fixture.flush_if_drained(&fixture.slots[0], grant.release()),
                 Seized::Sealed(_) => panic!("it fits"),
             })
         };
         let other = {
-            let rotary = Arc::clone(&rotary);
-            thread::spawn(move || rotary.flush_if_drained(&rotary.slots[0], Released::Pending))
+            let fixture = Arc::clone(&fixture);
+            thread::spawn(move || fixture.flush_if_drained(&fixture.slots[0], Released::Pending))
         };
         let pin = slot.pin().expect("it is open");
         assert!(matches!(pin.seal(), Seal::Sealed { .. }));
-        rotary.rotation.hand_over(Life::new(1, 0), 4096);
-        rotary.flush_if_drained(slot, pin.release());
+        fixture.rotation.hand_over(BufferId::new(1, 0), 4096);
+        fixture.flush_if_drained(slot, pin.release());
         if slot.is_free() {
             hit(&IN_THE_WAY);
         }
         late.join().unwrap();
         other.join().unwrap();
-        assert_eq!(rotary.generation(), 2);
+        assert_eq!(fixture.generation(), 2);
     });
     assert!(IN_THE_WAY.load(Relaxed) > 0);
 }
 
-/// Six halves are three lives, on two slots: what an append does, with nobody who waits and no log.
+/// Six halves are three generations, on two slots: what an append does, with nobody who waits and no log.
 #[test]
 fn two_threads_lap_the_ring() {
     static ALTERNATING: Count = Count::new(0);
     model("two_threads_lap_the_ring", Bound::Preemptions(3), || {
-        let rotary = Rotary::new(2, Target::Next);
+        let fixture = RotationFixture::new(2, Target::Next);
         let other = {
-            let rotary = Arc::clone(&rotary);
-            thread::spawn(move || [(); 3].map(|()| rotary.append(BUFFER / 2)))
+            let fixture = Arc::clone(&fixture);
+            thread::spawn(move || [(); 3].map(|()| fixture.append(BUFFER / 2)))
         };
-        let mine = [(); 3].map(|()| rotary.append(BUFFER / 2));
+        let mine = [(); 3].map(|()| fixture.append(BUFFER / 2));
         let theirs = other.join().unwrap();
         if theirs[0] < mine[1] && mine[0] < theirs[1] {
             hit(&ALTERNATING);
@@ -168,83 +168,83 @@ fn two_threads_lap_the_ring() {
         let mut starts = [mine, theirs].concat();
         starts.sort_unstable();
         assert_eq!(starts, [0, 2048, 4096, 6144, 8192, 10240]);
-        assert_eq!(rotary.generation(), 3);
+        assert_eq!(fixture.generation(), 3);
     });
     assert!(ALTERNATING.load(Relaxed) > 0);
 }
 
-/// Two slots. The first life is over, and the second is open and has some bytes.
-fn in_its_second_life() -> Arc<Rotary> {
-    let rotary = Rotary::new(2, Target::Next);
-    let bytes = rotary.over(0);
-    rotary.slots[0].complete(bytes);
-    assert_eq!(rotary.advance(), Rotated::Opened(Life::new(2, 1)));
-    assert_eq!(granted(&rotary.slots[1], 512).release(), Released::Pending);
-    rotary
+/// Two slots. The first generation is over, and the second is open and has some bytes.
+fn in_its_second_generation() -> Arc<RotationFixture> {
+    let fixture = RotationFixture::new(2, Target::Next);
+    let bytes = fixture.over(0);
+    fixture.slots[0].complete(bytes);
+    assert_eq!(fixture.advance(), Rotated::Opened(BufferId::new(2, 1)));
+    assert_eq!(granted(&fixture.slots[1], 512).release(), Released::Pending);
+    fixture
 }
 
-/// Two threads have seen the first life current. The third begins in its slot: one appends there, and the other one
+/// Two threads have seen the first generation current. The third begins in its slot: one appends there, and the other one
 /// looks, perhaps before it is published. So a wait for the tail is never refused: that looks at the tail again.
 #[test]
 fn the_tail_only_grows() {
     static SEEN: [Count; 2] = [const { Count::new(0) }; 2];
     model("the_tail_only_grows", Bound::Preemptions(3), || {
-        let rotary = in_its_second_life();
-        let bytes = rotary.seal(&rotary.slots[1]);
-        rotary.slots[1].complete(bytes);
+        let fixture = in_its_second_generation();
+        let bytes = fixture.seal(&fixture.slots[1]);
+        fixture.slots[1].complete(bytes);
         let appender = {
-            let rotary = Arc::clone(&rotary);
-            thread::spawn(move || match rotary.slots[0].reserve(512) {
+            let fixture = Arc::clone(&fixture);
+            thread::spawn(move || match fixture.slots[0].reserve(512) {
                 Seized::Granted(grant) => {
-                    rotary.rotation.publish(Life::new(3, 0));
+                    fixture.rotation.publish(BufferId::new(3, 0));
                     assert_eq!(grant.release(), Released::Pending);
                 }
-                // The third life may now never begin.
+                // The third generation may now never begin.
                 Seized::Late(released) => assert_eq!(released, Released::Pending),
                 Seized::Sealed(_) => panic!("it fits"),
             })
         };
         let looker = {
-            let rotary = Arc::clone(&rotary);
+            let fixture = Arc::clone(&fixture);
             thread::spawn(move || {
-                let first = rotary.rotation.tail_from(Life::new(1, 0), &rotary.slots);
-                let second = rotary.rotation.tail(&rotary.slots);
+                let first = fixture.rotation.tail_from(BufferId::new(1, 0), &fixture.slots);
+                let second = fixture.rotation.tail(&fixture.slots);
                 assert!(first <= Some(second), "{first:?}, then {second}");
                 if let Some(first) = first {
                     hit(&SEEN[usize::from(first > 2 * BUFFER as u64)]);
                 }
             })
         };
-        rotary.advance();
+        fixture.advance();
         appender.join().unwrap();
         looker.join().unwrap();
     });
     assert!(SEEN.iter().all(|seen| seen.load(Relaxed) > 0), "{SEEN:?}");
 }
 
-/// The one that hands it over has seen the first life current, and knows nothing of the second but where it ends.
+/// The one that hands it over has seen the first generation current, and knows nothing of the second but where it ends.
 #[test]
 fn a_tail_that_was_handed_over_is_known_to_the_next_thread() {
     static HANDED_OVER: [Count; 3] = [const { Count::new(0) }; 3];
     model("a_tail_that_was_handed_over_is_known_to_the_next_thread", Bound::Preemptions(3), || {
-        let rotary = in_its_second_life();
+        let fixture = in_its_second_generation();
         let handed = Arc::new(AtomicU64::new(0));
         let sender = {
-            let (rotary, handed) = (Arc::clone(&rotary), Arc::clone(&handed));
+            let (fixture, handed) = (Arc::clone(&fixture), Arc::clone(&handed));
             thread::spawn(move || {
-                let tail = rotary.rotation.tail_from(Life::new(1, 0), &rotary.slots);
-                handed.store(tail.expect("the life is over"), Release);
+                let tail = fixture.rotation.tail_from(BufferId::new(1, 0), &fixture.slots);
+                handed.store(tail.expect("the generation is over"), Release);
             })
         };
         let receiver = {
-            let rotary = Arc::clone(&rotary);
+            let fixture = Arc::clone(&fixture);
             thread::spawn(move || {
-                let (handed, tail) = (handed.load(Acquire), rotary.rotation.tail(&rotary.slots));
+                let (handed, tail) = (handed.load(Acquire), fixture.rotation.tail(&fixture.slots));
                 assert!(handed <= tail, "{tail}, but {handed} was handed over");
                 hit(&HANDED_OVER[handed as usize / BUFFER]);
             })
         };
-        let bytes = rotary.seal(&rotary.slots[1]);
+        let bytes = fixture.seal(&fixture.slots[1]);
         sender.join().unwrap();
         receiver.join().unwrap();
         drop(bytes);
@@ -252,41 +252,41 @@ fn a_tail_that_was_handed_over_is_known_to_the_next_thread() {
     assert!(HANDED_OVER.iter().all(|seen| seen.load(Relaxed) > 0), "{HANDED_OVER:?}");
 }
 
-/// Three threads find room for one, so that an addition runs over the end, and another one comes too late. No next life
+/// Three threads find room for one, so that an addition runs over the end, and another one comes too late. No next generation
 /// is opened.
 #[test]
 fn the_tail_of_a_buffer_that_runs_over_is_its_end() {
     static SEEN: [Count; 2] = [const { Count::new(0) }; 2];
     static LATE: Count = Count::new(0);
     model("the_tail_of_a_buffer_that_runs_over_is_its_end", Bound::Preemptions(3), || {
-        let rotary = Rotary::new(1, Target::Same);
-        let slot = &rotary.slots[0];
+        let fixture = RotationFixture::new(1, Target::Same);
+        let slot = &fixture.slots[0];
         assert_eq!(granted(slot, BUFFER - 512).release(), Released::Pending);
         let appenders = [400, 500].map(|len| {
-            let rotary = Arc::clone(&rotary);
+            let fixture = Arc::clone(&fixture);
             thread::spawn(move || {
-                let slot = &rotary.slots[0];
+                let slot = &fixture.slots[0];
                 // What the last one out owes is left undone.
                 match slot.reserve(len) {
                     Seized::Granted(grant) => _ = grant.release(),
                     Seized::Sealed(pin) => {
-                        rotary.rotation.hand_over(Life::new(1, 0), BUFFER as u64);
+                        fixture.rotation.hand_over(BufferId::new(1, 0), BUFFER as u64);
                         _ = pin.release();
                     }
                     Seized::Late(_) => hit(&LATE),
                 }
             })
         });
-        let first = rotary.rotation.tail(&rotary.slots);
-        let second = rotary.rotation.tail(&rotary.slots);
+        let first = fixture.rotation.tail(&fixture.slots);
+        let second = fixture.rotation.tail(&fixture.slots);
         assert!(first <= second && second <= BUFFER as u64, "{first}, then {second}");
         hit(&SEEN[usize::from(first == BUFFER as u64)]);
         if let Seized::Sealed(pin) = slot.reserve(300) {
-            rotary.rotation.hand_over(Life::new(1, 0), BUFFER as u64);
+            fixture.rotation.hand_over(BufferId::new(1, 0), BUFFER as u64);
             _ = pin.release();
         }
         appenders.into_iter().for_each(|appender| appender.join().unwrap());
-        assert_eq!(rotary.rotation.tail(&rotary.slots), BUFFER as u64);
+        assert_eq!(fixture.rotation.tail(&fixture.slots), BUFFER as u64);
     });
     assert!(SEEN.iter().all(|seen| seen.load(Relaxed) > 0) && LATE.load(Relaxed) > 0, "{SEEN:?}");
 }

@@ -21,14 +21,14 @@ fn spawn<T: 'static>(shared: &Arc<Shared>, body: impl FnOnce(&Shared) -> T + 'st
     thread::spawn(move || body(&shared))
 }
 
-/// The tail is put together from a word, a base and the next base: of one life, whatever happens between the looks.
+/// The tail is put together from a word, a base and the next base: of one generation, whatever happens between the looks.
 #[test]
-fn a_tail_is_of_one_life() {
+fn a_tail_is_of_one_generation() {
     static SEEN: [Count; 3] = [const { Count::new(0) }; 3];
-    model("a_tail_is_of_one_life", Bound::Preemptions(4), || {
+    model("a_tail_is_of_one_generation", Bound::Preemptions(4), || {
         let shared = recycling(1, false);
         append(&shared, 512);
-        let sealer = spawn(&shared, |shared| shared.seal(Life::new(1, 0)));
+        let sealer = spawn(&shared, |shared| shared.seal(BufferId::new(1, 0)));
         let mut last = 512;
         for _ in 0..2 {
             let tail = shared.tail();
@@ -49,7 +49,7 @@ fn who_sees_a_buffer_written_sees_the_watermark() {
     model("who_sees_a_buffer_written_sees_the_watermark", Bound::None, || {
         let shared = recycling(1, false);
         append(&shared, 512);
-        let sealer = spawn(&shared, |shared| shared.seal(Life::new(1, 0)));
+        let sealer = spawn(&shared, |shared| shared.seal(BufferId::new(1, 0)));
         if shared.slots[0].has_completed(1) {
             hit(&WRITTEN);
             assert_eq!(shared.durability.written(), 4096);
@@ -83,7 +83,7 @@ fn who_sees_the_ring_closed_sees_what_was_written_before() {
         let shared = recycling(1, false);
         append(&shared, 512);
         let closer = spawn(&shared, |shared| {
-            shared.seal(Life::new(1, 0));
+            shared.seal(BufferId::new(1, 0));
             shared.durability.close();
         });
         if shared.durability.is_closed() {
@@ -124,7 +124,7 @@ fn all_who_wait_for_room_go_on() {
         let shared = recycling(2, true);
         append(&shared, BUFFER);
         assert!(shared.slots[1].latch.try_acquire());
-        shared.seal(Life::new(1, 0));
+        shared.seal(BufferId::new(1, 0));
         let waiters = [(); 2].map(|()| spawn(&shared, |shared| append(shared, 512)));
         assert!(shared.slots[1].latch.release());
         shared.advance();
@@ -146,7 +146,7 @@ fn a_completion_wakes_who_waits_for_it() {
         let shared = recycling(2, true);
         let reservation = shared.reserve(512, Patience::ForRoom).expect("there is room");
         let waiter = spawn(&shared, |shared| {
-            shared.seal(Life::new(1, 0));
+            shared.seal(BufferId::new(1, 0));
             let mut looks = 0;
             let written = || {
                 looks += 1;
@@ -194,7 +194,7 @@ fn a_failure_fetches_the_driver_from_the_device() {
         let ring = device.ring(1, true, false);
         let shared = Arc::clone(&ring.shared);
         append(&shared, BUFFER);
-        shared.seal(Life::new(1, 0));
+        shared.seal(BufferId::new(1, 0));
         assert_eq!(shared.device.in_flight(), 1);
         let waiter = spawn(&shared, |shared| {
             let mut looks = 0;
@@ -222,7 +222,7 @@ fn after_a_failure_no_buffer_is_used_again() {
     model("after_a_failure_no_buffer_is_used_again", Bound::None, || {
         let shared = recycling(1, false);
         append(&shared, 512);
-        let sealer = spawn(&shared, |shared| shared.seal(Life::new(1, 0)));
+        let sealer = spawn(&shared, |shared| shared.seal(BufferId::new(1, 0)));
         shared.poison(RingError::Closed);
         let failed = shared.append(&[2; 512], Patience::ForRoom);
         assert_eq!(failed, Err(crate::AppendError::Poisoned(RingError::Closed)));
@@ -264,19 +264,19 @@ fn a_visitor_does_not_lose_the_rotation() {
         let shared = recycling(1, false);
         append(&shared, 512);
         let late = spawn(&shared, |shared| {
-            // In the life that is being sealed, or not.
+            // In the generation that is being sealed, or not.
             let start = shared.append(&[1; 512], Patience::Never).map(|extent| extent.start());
             hit(if start == Ok(512) { &IN_TIME } else { &LATE });
         });
-        shared.seal(Life::new(1, 0));
-        shared.seal(Life::new(1, 0));
+        shared.seal(BufferId::new(1, 0));
+        shared.seal(BufferId::new(1, 0));
         late.join().unwrap();
-        assert!(shared.rotation.current().generation() == 2, "the next life was not opened");
+        assert!(shared.rotation.current().generation() == 2, "the next generation was not opened");
     });
     assert!(IN_TIME.load(Relaxed) > 0 && LATE.load(Relaxed) > 0);
 }
 
-/// The second life's buffer is the second slot: what a late arrival owes there is a flush of that one.
+/// The second generation's buffer is the second slot: what a late arrival owes there is a flush of that one.
 #[test]
 fn a_late_arrival_pays_where_it_was_late() {
     static LATE_AND_LAST: Count = Count::new(0);
@@ -284,9 +284,9 @@ fn a_late_arrival_pays_where_it_was_late() {
         let shared = recycling(2, true);
         append(&shared, BUFFER);
         append(&shared, 512);
-        assert_eq!(shared.rotation.current(), Life::new(2, 1));
+        assert_eq!(shared.rotation.current(), BufferId::new(2, 1));
         let late = spawn(&shared, |shared| append(shared, 512));
-        shared.seal(Life::new(2, 1));
+        shared.seal(BufferId::new(2, 1));
         let was_last = shared.slots[1].has_completed(2);
         if late.join().unwrap() == 8192 && !was_last {
             hit(&LATE_AND_LAST);
@@ -312,7 +312,7 @@ fn a_rotation_that_is_given_up_leaves_the_buffer_to_be_opened_in_place() {
         let outcome = rotator.join().unwrap();
         _ = reader.join().unwrap();
         let opened = shared.rotation.current().generation() == 2;
-        assert_eq!(shared.slots[0].has_completed(1), opened, "the next life was not opened");
+        assert_eq!(shared.slots[0].has_completed(1), opened, "the next generation was not opened");
         if outcome.is_err() {
             hit(&GIVEN_UP[usize::from(opened)]);
         }

@@ -1,26 +1,26 @@
-//! One slot: two lives of it, and its readers.
+//! One slot: two generations of it, and its readers.
 
 use super::*;
 use crate::slot::Copied;
 
-/// A slot whose first life is being written.
-fn flushing() -> (Arc<Rotary>, Frozen) {
-    let rotary = Rotary::new(1, Target::Same);
-    let bytes = rotary.over(0);
-    (rotary, bytes)
+/// A slot whose first generation is being written.
+fn flushing() -> (Arc<RotationFixture>, Frozen) {
+    let fixture = RotationFixture::new(1, Target::Same);
+    let bytes = fixture.over(0);
+    (fixture, bytes)
 }
 
 #[test]
-fn the_next_life_begins_when_all_of_the_one_before_is_over() {
+fn the_next_generation_begins_when_all_of_the_one_before_is_over() {
     static OPENED: Count = Count::new(0);
     static TOO_EARLY: Count = Count::new(0);
-    model("the_next_life_begins_when_all_of_the_one_before_is_over", Bound::None, || {
-        let (rotary, bytes) = flushing();
+    model("the_next_generation_begins_when_all_of_the_one_before_is_over", Bound::None, || {
+        let (fixture, bytes) = flushing();
         let completer = {
-            let rotary = Arc::clone(&rotary);
-            thread::spawn(move || rotary.slots[0].complete(bytes))
+            let fixture = Arc::clone(&fixture);
+            thread::spawn(move || fixture.slots[0].complete(bytes))
         };
-        let slot = &rotary.slots[0];
+        let slot = &fixture.slots[0];
         let opened = slot.open(2, 4096);
         assert!(!opened || slot.has_completed(1));
         completer.join().unwrap();
@@ -28,22 +28,22 @@ fn the_next_life_begins_when_all_of_the_one_before_is_over() {
         assert!(opened || slot.open(2, 4096));
         assert!(slot.has_completed(1) && !slot.has_completed(2));
         assert!(!slot.is_free() && slot.sealed_len() == 0);
-        slot.complete(rotary.over(0));
+        slot.complete(fixture.over(0));
         assert!(slot.is_openable() && slot.has_completed(2));
     });
     assert!(OPENED.load(Relaxed) > 0 && TOO_EARLY.load(Relaxed) > 0);
 }
 
 #[test]
-fn a_reader_meets_one_life_and_no_writer() {
+fn a_reader_meets_one_generation_and_no_writer() {
     static FOUND: [Count; 4] = [const { Count::new(0) }; 4];
-    model("a_reader_meets_one_life_and_no_writer", Bound::None, || {
-        let (rotary, bytes) = flushing();
-        rotary.slots[0].complete(bytes);
+    model("a_reader_meets_one_generation_and_no_writer", Bound::None, || {
+        let (fixture, bytes) = flushing();
+        fixture.slots[0].complete(bytes);
         let reader = {
-            let rotary = Arc::clone(&rotary);
+            let fixture = Arc::clone(&fixture);
             thread::spawn(move || {
-                let slot = &rotary.slots[0];
+                let slot = &fixture.slots[0];
                 if !slot.latch.try_acquire() {
                     hit(&FOUND[0]);
                     return false;
@@ -58,12 +58,12 @@ fn a_reader_meets_one_life_and_no_writer() {
                     }
                     Copied::Writing => hit(&FOUND[3]),
                     Copied::Beyond => assert_eq!(generation, 2),
-                    Copied::Bytes(len) => panic!("{len} bytes of life {generation}"),
+                    Copied::Bytes(len) => panic!("{len} bytes of generation {generation}"),
                 }
                 slot.latch.release()
             })
         };
-        let slot = &rotary.slots[0];
+        let slot = &fixture.slots[0];
         let opened = slot.open(2, 4096);
         if opened {
             assert_eq!(granted(slot, 512).release(), Released::Pending);
@@ -74,20 +74,20 @@ fn a_reader_meets_one_life_and_no_writer() {
     assert!(FOUND.iter().all(|found| found.load(Relaxed) > 0), "{FOUND:?}");
 }
 
-/// Where a sealed life ends is known before it is drained; where an open one does is not.
+/// Where a sealed generation ends is known before it is drained; where an open one does is not.
 #[test]
-fn a_new_life_has_no_end_yet() {
-    model("a_new_life_has_no_end_yet", Bound::None, || {
-        let (rotary, bytes) = flushing();
-        let slot = &rotary.slots[0];
+fn a_new_generation_has_no_end_yet() {
+    model("a_new_generation_has_no_end_yet", Bound::None, || {
+        let (fixture, bytes) = flushing();
+        let slot = &fixture.slots[0];
         slot.complete(bytes);
         assert!(slot.open(2, 4096));
         assert_eq!(slot.sealed_len(), 0);
         let grant = granted(slot, 1024);
         let reader = {
-            let rotary = Arc::clone(&rotary);
+            let fixture = Arc::clone(&fixture);
             thread::spawn(move || {
-                let slot = &rotary.slots[0];
+                let slot = &fixture.slots[0];
                 assert!(slot.latch.try_acquire());
                 assert_eq!(slot.copy_stable(512, &mut [0; 512]), Copied::Writing);
                 let _ = slot.latch.release();

@@ -96,7 +96,7 @@ fn two_in_flight() -> (ModelDevice, BufferRing) {
     let shared = &ring.shared;
     for generation in 1..=2 {
         shared.append(&[1; BUFFER], Patience::ForRoom).expect("there is room");
-        shared.seal(Life::new(generation, generation as usize - 1));
+        shared.seal(BufferId::new(generation, generation as usize - 1));
     }
     assert_eq!(shared.device.in_flight(), 2);
     (device, ring)
@@ -107,7 +107,7 @@ fn spawn<T: 'static>(shared: &Arc<Shared>, body: impl FnOnce(&Shared) -> T + 'st
     thread::spawn(move || body(&shared))
 }
 
-/// Waits for a life, and tells how often it had to look.
+/// Waits for a generation, and tells how often it had to look.
 fn wait_for(shared: &Shared, generation: u64) -> usize {
     let mut looks = 0;
     let written = || {
@@ -154,7 +154,7 @@ fn a_driver_that_leaves_has_a_successor() {
     assert!(SLEPT.load(Relaxed) > 0);
 }
 
-/// A reader is in the way of the next life; when it goes, one who waits for room sleeps at the device, for a write that takes long.
+/// A reader is in the way of the next generation; when it goes, one who waits for room sleeps at the device, for a write that takes long.
 #[test]
 fn an_opener_fetches_who_waits_for_room_from_the_device() {
     static AT_THE_DEVICE: Count = Count::new(0);
@@ -164,7 +164,7 @@ fn an_opener_fetches_who_waits_for_room_from_the_device() {
         let shared = &ring.shared;
         for generation in 1..=2 {
             shared.append(&[1; BUFFER], Patience::ForRoom).expect("there is room");
-            shared.seal(Life::new(generation, generation as usize - 1));
+            shared.seal(BufferId::new(generation, generation as usize - 1));
             if generation == 1 {
                 assert!(shared.slots[0].latch.try_acquire());
                 assert!(device.complete(0));

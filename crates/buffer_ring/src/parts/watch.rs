@@ -146,7 +146,7 @@ fn an_event_that_is_made_while_the_ring_fails_is_readable() {
             thread::spawn(move || _ = watch.make_eventfd().expect("a model of one"))
         };
         append(&ring, 512);
-        ring.shared.seal(Life::new(1, 0));
+        ring.shared.seal(BufferId::new(1, 0));
         ring.shared.poll();
         assert!(ring.poisoned().is_some());
         maker.join().unwrap();

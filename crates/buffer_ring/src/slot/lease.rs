@@ -1,4 +1,4 @@
-//! A lease: a granted range that one session fills record by record, and that others may take back.
+//! A lease: a granted range that one writer fills record by record, and that others may take back.
 //!
 //! ```text
 //!   granted range:  │ record │ record │ record ▒▒▒▒▒▒▒▒ rest ▒▒▒▒▒▒▒▒│
@@ -38,7 +38,7 @@ const NEXT: u64 = 4;
 
 const BUSY: u64 = 1;
 
-/// Where a session and those who take back its lease meet. A cache line of its own, so that the session shares it with nobody as
+/// Where a writer and those who take back its lease meet. A cache line of its own, so that the writer shares it with nobody as
 /// long as nothing is taken back.
 #[derive(Debug)]
 #[repr(align(128))]

@@ -10,13 +10,13 @@ use core::sync::atomic::Ordering::Relaxed;
 use crate::sync::Ordering::SeqCst;
 use crate::sync::fence;
 
-/// How a session and those who take back its lease come to see each other.
+/// How a writer and those who take back its lease come to see each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Barrier {
     /// Both pass a fence: some nanoseconds for each record.
     Fence,
-    /// The kernel makes the session pass one when it is needed: some microseconds for each time that leases are taken back.
+    /// The kernel makes the writer pass one when it is needed: some microseconds for each time that leases are taken back.
     Membarrier,
 }
 

@@ -1,13 +1,13 @@
-//! The cells of all sessions of a ring, and which of them may have a lease in which buffer.
+//! The cells of all writers of a ring, and which of them may have a lease in which buffer.
 //!
-//! Cells come in chunks of up to 64, in a list that only grows; a cell that is given up goes to the next session. Each chunk has a
+//! Cells come in chunks of up to 64, in a list that only grows; a cell that is given up goes to the next writer. Each chunk has a
 //! word for every buffer of the ring, with a bit for each cell that took a lease there. So taking back the leases of a buffer is a
-//! look at one word for 64 sessions, and at the cells of those few who have one.
+//! look at one word for 64 writers, and at the cells of those few who have one.
 //!
-//! A bit says *perhaps*: it stays when the lease ends, until the buffer is sealed. It never says too little: a session sets its bit when
+//! A bit says *perhaps*: it stays when the lease ends, until the buffer is sealed. It never says too little: a writer sets its bit when
 //! it has got its range, and then looks whether the buffer has been sealed; the sealer seals, and then takes the bits. Both go through
-//! the word by a read-modify-write: either the sealer finds the bit, or the session comes second, acquires the seal, sees it, and
-//! ends its lease itself. The same holds for the chunk and the count of sessions: a session that has its cell counts itself, and then
+//! the word by a read-modify-write: either the sealer finds the bit, or the writer comes second, acquires the seal, sees it, and
+//! ends its lease itself. The same holds for the chunk and the count of writers: a writer that has its cell counts itself, and then
 //! appends; either the sealer finds its chunk, or it comes second, and too late to get a range of that buffer.
 
 use crate::slot::{LeaseCell, Slot};
@@ -17,11 +17,11 @@ use crate::sync::{AtomicU64, OnceLock};
 /// Cells of a chunk. A checker looks at each of them.
 const CELLS: usize = if cfg!(any(loom, shuttle)) { 2 } else { 64 };
 
-/// All sessions of a ring.
+/// All writers of a ring.
 #[derive(Debug)]
 pub(crate) struct Registry {
     first: OnceLock<Box<Chunk>>,
-    /// Sessions that there ever were.
+    /// Writers that there ever were.
     enrolled: AtomicU64,
     /// Buffers of the ring.
     slots: usize,
@@ -37,7 +37,7 @@ struct Chunk {
     next: OnceLock<Box<Chunk>>,
 }
 
-/// A session's place in the registry.
+/// A writer's place in the registry.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'a> {
     chunk: &'a Chunk,
@@ -49,10 +49,10 @@ impl Registry {
         Self { first: OnceLock::new(), enrolled: AtomicU64::new(0), slots }
     }
 
-    /// A place that no other session has.
+    /// A place that no other writer has.
     pub(crate) fn enroll(&self) -> Place<'_> {
         let place = self.take();
-        // ordering: the session's half of W5. Behind the search, which may have made the chunk.
+        // ordering: the writer's half of W5. Behind the search, which may have made the chunk.
         self.enrolled.fetch_add(1, AcqRel);
         place
     }
@@ -100,13 +100,13 @@ impl Registry {
         })
     }
 
-    /// Sessions, records and bytes appended through them.
+    /// Writers, records and bytes appended through them.
     pub(crate) fn totals(&self) -> (u64, u64, u64) {
-        self.chunks().fold((0, 0, 0), |(sessions, records, bytes), chunk| {
+        self.chunks().fold((0, 0, 0), |(writers, records, bytes), chunk| {
             let taken = u64::from(chunk.taken.load(Relaxed).count_ones());
             let appended = chunk.cells.iter().map(LeaseCell::appended);
             let (more_records, more_bytes) = appended.fold((0, 0), |sum, cell| (sum.0 + cell.0, sum.1 + cell.1));
-            (sessions + taken, records + more_records, bytes + more_bytes)
+            (writers + taken, records + more_records, bytes + more_bytes)
         })
     }
 }
@@ -137,7 +137,7 @@ impl<'a> Place<'a> {
     /// Says that the cell has a lease in `slot`. Whoever takes leases back finds it from now on; who came before has made known
     /// why.
     pub(crate) fn announce(self, slot: &Slot) {
-        // ordering: the session's half of W4.
+        // ordering: the writer's half of W4.
         self.chunk.leased[slot.index()].fetch_or(1 << self.index, AcqRel);
     }
 

@@ -1,6 +1,6 @@
-//! Every interleaving of small programs in which sessions take part. Run with `cargo xtask loom`.
+//! Every interleaving of small programs in which writers take part. Run with `cargo xtask loom`.
 //!
-//! Under loom a session takes a lease of two records at once, and all records are 512 bytes long, the grain of what loom sees.
+//! Under loom a writer takes a lease of two records at once, and all records are 512 bytes long, the grain of what loom sees.
 #![cfg(loom)]
 
 #[path = "../../ring-state/tests/model/mod.rs"]
@@ -43,7 +43,7 @@ fn check(ring: Arc<BufferRing>, device: &ModelDevice, appended: &[(Extent, u8)])
     assert!(file == expected, "the file is not what was appended");
 }
 
-/// What a session appends is durable when somebody says so, whoever ends its lease.
+/// What a writer appends is durable when somebody says so, whoever ends its lease.
 #[test]
 fn a_watermark_never_passes_an_open_lease() {
     static SYNCED: Count = Count::new(0);
@@ -74,11 +74,11 @@ fn a_watermark_never_passes_an_open_lease() {
     assert!(SYNCED.load(Relaxed) > 0 && TAKEN_BACK.load(Relaxed) > 0);
 }
 
-/// A session with a lease does nothing any more, and the other threads neither know nor wait.
+/// A writer with a lease does nothing any more, and the other threads neither know nor wait.
 #[test]
-fn a_commit_does_not_wait_for_an_idle_session() {
+fn a_commit_does_not_wait_for_an_idle_writer() {
     static TAKEN_BACK: Count = Count::new(0);
-    model("a_commit_does_not_wait_for_an_idle_session", Bound::Preemptions(3), || {
+    model("a_commit_does_not_wait_for_an_idle_writer", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = ring(&device);
         let committer = {
@@ -106,10 +106,10 @@ fn a_commit_does_not_wait_for_an_idle_session() {
 
 /// Whoever sees the ring poisoned appends nothing more, though its lease has room.
 #[test]
-fn a_session_that_sees_the_ring_poisoned_appends_nothing() {
+fn a_writer_that_sees_the_ring_poisoned_appends_nothing() {
     static REFUSED: Count = Count::new(0);
     static BEFORE: Count = Count::new(0);
-    model("a_session_that_sees_the_ring_poisoned_appends_nothing", Bound::Preemptions(3), || {
+    model("a_writer_that_sees_the_ring_poisoned_appends_nothing", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = ring(&device);
         device.break_down();
@@ -145,7 +145,7 @@ fn a_writer_that_begins_beside_the_end_of_another_has_its_cell_alone() {
             let ring = Arc::clone(&ring);
             thread::spawn(move || {
                 let mut second = ring.writer();
-                hit(if ring.stats().writers.sessions == 1 { &SAME_CELL } else { &OTHER_CELL });
+                hit(if ring.stats().writers.open == 1 { &SAME_CELL } else { &OTHER_CELL });
                 append(&mut second, 2)
             })
         };
@@ -156,13 +156,13 @@ fn a_writer_that_begins_beside_the_end_of_another_has_its_cell_alone() {
     assert!(SAME_CELL.load(Relaxed) > 0 && OTHER_CELL.load(Relaxed) > 0);
 }
 
-/// A session's records are durable when the ring is closed, or were refused, though its lease has room.
+/// A writer's records are durable when the ring is closed, or were refused, though its lease has room.
 #[test]
-fn a_session_beside_close_is_durable_or_refused() {
+fn a_writer_beside_close_is_durable_or_refused() {
     static APPENDED: Count = Count::new(0);
     static BETWEEN: Count = Count::new(0);
     static REFUSED: Count = Count::new(0);
-    model("a_session_beside_close_is_durable_or_refused", Bound::Preemptions(3), || {
+    model("a_writer_beside_close_is_durable_or_refused", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = ring(&device);
         let appender = {
