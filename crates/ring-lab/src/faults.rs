@@ -9,8 +9,8 @@ use std::time::{Instant, SystemTime};
 use clap::Args;
 use libc::{EAGAIN, EBUSY, ECANCELED, EDQUOT, EINTR, EIO, ENOSPC};
 
-use crate::explore::explore;
 use crate::append_path::PathMix;
+use crate::explore::explore;
 use crate::incarnation::{self, Plan, Recorded};
 use crate::log::{Event, Log};
 use crate::machine::{Fault, Target};
