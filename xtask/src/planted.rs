@@ -49,9 +49,9 @@ const QUIK_IO: &str = "ring-io/quik_io.rs";
 const RETRY: &str = "ring-io/retry.rs";
 const ORDER: &str = "ring-io/order.rs";
 const SLOT: &str = "buffer_ring/slot.rs";
-const LEASE: &str = "buffer_ring/slot/lease.rs";
+const LEASE: &str = "buffer_ring/lease.rs";
 const WRITER: &str = "buffer_ring/writer/mod.rs";
-const DURABILITY: &str = "buffer_ring/durability.rs";
+const DURABILITY: &str = "buffer_ring/watermarks.rs";
 const LEDGER: &str = "buffer_ring/ledger.rs";
 const LOG_FILE: &str = "ring-io/file.rs";
 const ROTATION: &str = "buffer_ring/rotation.rs";
@@ -334,7 +334,7 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            "buffer_ring/flush.rs",
+            "buffer_ring/ring/flush.rs",
             "        slot.complete(bytes);\n        self.advance_as_driver();\n        self.notify();",
             "        slot.complete(bytes);\n        self.notify();",
         )],
@@ -434,7 +434,7 @@ const BUGS: &[Bug] = &[
         level: Level::Tests("-p buffer_ring --test failures"),
         gate: false,
         changes: &[(
-            "buffer_ring/shared.rs",
+            "buffer_ring/core.rs",
             "failure.get_or_insert_with(|| error.clone());",
             "*failure = Some(error.clone());",
         )],
@@ -498,7 +498,7 @@ const BUGS: &[Bug] = &[
         level: Level::Tests("-p buffer_ring --test failures"),
         gate: false,
         changes: &[(
-            "buffer_ring/shared.rs",
+            "buffer_ring/core.rs",
             "self.slots.iter().for_each(|slot| self.revoke_leases(slot));",
             "self.slots.iter().take(1).for_each(|slot| self.revoke_leases(slot));",
         )],
