@@ -50,9 +50,9 @@ const STICKY_ERROR: &str = "ring-io/sticky_error.rs";
 const RETRY: &str = "ring-io/retry.rs";
 const SEQUENCER: &str = "ring-io/sequencer.rs";
 const SLOT: &str = "buffer_ring/slot.rs";
-const LEASE: &str = "buffer_ring/slot/lease.rs";
+const LEASE: &str = "buffer_ring/lease.rs";
 const WRITER: &str = "buffer_ring/writer/mod.rs";
-const DURABILITY: &str = "buffer_ring/durability.rs";
+const DURABILITY: &str = "buffer_ring/watermarks.rs";
 const LEDGER: &str = "buffer_ring/ledger.rs";
 const LOG_FILE: &str = "ring-io/file.rs";
 const ROTATION: &str = "buffer_ring/rotation.rs";
@@ -343,7 +343,7 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            "buffer_ring/flush.rs",
+            "buffer_ring/ring/flush.rs",
             "        slot.complete(bytes);\n        self.advance_as_driver();\n        self.notify();",
             "        slot.complete(bytes);\n        self.notify();",
         )],
@@ -443,7 +443,7 @@ const BUGS: &[Bug] = &[
         level: Level::Tests("-p buffer_ring --test failures"),
         gate: false,
         changes: &[(
-            "buffer_ring/shared.rs",
+            "buffer_ring/core.rs",
             "failure.get_or_insert_with(|| error.clone());",
             "*failure = Some(error.clone());",
         )],
@@ -507,7 +507,7 @@ const BUGS: &[Bug] = &[
         level: Level::Tests("-p buffer_ring --test failures"),
         gate: false,
         changes: &[(
-            "buffer_ring/shared.rs",
+            "buffer_ring/core.rs",
             "self.slots.iter().for_each(|slot| self.revoke_leases(slot));",
             "self.slots.iter().take(1).for_each(|slot| self.revoke_leases(slot));",
         )],

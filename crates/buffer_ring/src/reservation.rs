@@ -4,8 +4,8 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 
 use crate::Extent;
-use crate::shared::Shared;
-use crate::slot::Grant;
+use crate::ring::core::Shared;
+use crate::staging::slot::Grant;
 
 /// Bytes of the log that are this value's alone, zeroed at first. Dereferences to them.
 ///

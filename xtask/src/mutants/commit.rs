@@ -12,12 +12,7 @@ pub(super) const GROUPS: &[Group] = &[
                 "if let Some((generation, batch)) = self.ahead.pop_last() {\n            self.generation = self.generation.max(generation) - 1;",
                 "watermarks_never_pass_a_hole",
             ],
-            [
-                "a plain write is durable",
-                "if !batch.durable {",
-                "if false {",
-                "a_commit_behind_a_plain_write_syncs_it",
-            ],
+            ["a plain write is durable", "if !batch.durable {", "if false {", "a_commit_behind_a_plain_write_syncs_it"],
             [
                 "a sync covers what was written when it ends",
                 "        self.syncing = None;\n    }",
@@ -39,7 +34,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/durability.rs",
+        "buffer_ring/watermarks.rs",
         &[
             [
                 "what a sync covers is settled when it has ended",
@@ -181,7 +176,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/commit.rs",
+        "buffer_ring/ring/commit.rs",
         &[
             [
                 "who waits for durability seals nothing",
@@ -257,7 +252,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/flush.rs",
+        "buffer_ring/ring/flush.rs",
         &[
             [
                 "who writes in its own thread tells before the flight has ended",
@@ -295,7 +290,7 @@ pub(super) const GROUPS: &[Group] = &[
         ]],
     ),
     (
-        "buffer_ring/shared.rs",
+        "buffer_ring/core.rs",
         &[[
             "a failure does not wake those who wait for durability",
             "        self.waiters.wake_up_to(u64::MAX);\n",

@@ -4,7 +4,7 @@ use super::Group;
 
 pub(super) const GROUPS: &[Group] = &[
     (
-        "buffer_ring/commit.rs",
+        "buffer_ring/ring/commit.rs",
         &[[
             "a thread that parks does not look whether it is cancelled",
             "if !self.has_news(wait.upto) && !wait.is_cancelled() {",
@@ -13,7 +13,7 @@ pub(super) const GROUPS: &[Group] = &[
         ]],
     ),
     (
-        "buffer_ring/durability.rs",
+        "buffer_ring/watermarks.rs",
         &[[
             "a sync does not fetch the driver from the device",
             "        self.device.interrupt();\n        needed",
@@ -22,7 +22,7 @@ pub(super) const GROUPS: &[Group] = &[
         ]],
     ),
     (
-        "buffer_ring/ring.rs",
+        "buffer_ring/ring/mod.rs",
         &[
             [
                 "the ring is closed after its followers were woken",
@@ -39,7 +39,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/watch.rs",
+        "buffer_ring/ring/watch.rs",
         &[
             [
                 "a follower looks for the end last",
@@ -97,7 +97,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/helpers.rs",
+        "buffer_ring/commit/helpers.rs",
         &[
             [
                 "a caller that gives up wakes no follower",

@@ -51,7 +51,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/append.rs",
+        "buffer_ring/ring/append.rs",
         &[
             [
                 "a late arrival does not look whether it was in the way",
@@ -98,7 +98,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/flush.rs",
+        "buffer_ring/ring/flush.rs",
         &[
             [
                 "a deferred flush wakes no thread (trap 5)",
@@ -175,7 +175,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/closing.rs",
+        "buffer_ring/close.rs",
         &[
             [
                 "closing refuses nothing",
@@ -236,7 +236,7 @@ pub(super) const GROUPS: &[Group] = &[
         ]],
     ),
     (
-        "buffer_ring/shared.rs",
+        "buffer_ring/core.rs",
         &[
             [
                 "a failure wakes nobody",

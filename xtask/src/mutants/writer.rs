@@ -4,7 +4,7 @@ use super::Group;
 
 pub(super) const GROUPS: &[Group] = &[
     (
-        "buffer_ring/slot/lease.rs",
+        "buffer_ring/lease.rs",
         &[
             [
                 "a lease is revoked without acquiring what it is",
@@ -111,7 +111,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/writer/barrier.rs",
+        "buffer_ring/fence.rs",
         &[[
             "a revoker passes no barrier",
             "        fence(SeqCst);\n        match self {\n            Self::Fence => true,",
@@ -120,7 +120,7 @@ pub(super) const GROUPS: &[Group] = &[
         ]],
     ),
     (
-        "buffer_ring/writer/registry.rs",
+        "buffer_ring/lease_registry.rs",
         &[
             [
                 "the sealer takes the bits without acquiring",
@@ -214,7 +214,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/shared.rs",
+        "buffer_ring/core.rs",
         &[
             [
                 "a failure is known before leases are taken back",
@@ -231,7 +231,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/flush.rs",
+        "buffer_ring/ring/flush.rs",
         &[[
             "a sealer takes back no lease",
             "        self.revoke_after_seal(slot);\n",

@@ -3,13 +3,11 @@
 //! A plain append seizes its range by an addition to the buffer's word, and under contention that instruction, not the copy, is the
 //! price of a small record. A writer seizes a larger range through the same word, its *lease*, and places its own records inside.
 //! To the buffer a lease is a writer like others. So that a flush does not have to wait for a writer that went idle, whoever needs
-//! the buffer takes back what the writers have not filled: see [`lease`](crate::slot). Where records go that do not fit, and
+//! the buffer takes back what the writers have not filled: see [`lease`](crate::staging::lease). Where records go that do not fit, and
 //! how large a lease is, see [`lease_sizer`].
 
-pub(crate) mod barrier;
 mod lease_sizer;
 mod owned;
-mod registry;
 
 use core::cell::Cell;
 use core::fmt;
@@ -20,18 +18,18 @@ use std::io::IoSlice;
 
 use ring_io::events;
 
-use crate::append::{Patience, gather, total_len};
+use crate::ring::append::{Patience, gather, total_len};
+use crate::ring::core::Shared;
 use crate::ring::deadline;
-use crate::shared::Shared;
-use crate::slot::{Grant, Lease, Slot};
+use crate::staging::lease::Lease;
+use crate::staging::lease_registry::Place;
+use crate::staging::slot::{Grant, Slot};
 use crate::sync::Ordering::Relaxed;
+use crate::sync::fence::Barrier;
 use crate::{AppendError, BufferRing, Extent, Reservation};
 
-pub use barrier::Barrier;
 use lease_sizer::LeaseSizer;
 pub use owned::OwnedWriter;
-use registry::Place;
-pub(crate) use registry::Registry;
 
 /// One thread's writer with a ring: small appends at the speed of memory.
 ///

@@ -6,7 +6,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::{Why, Writer};
-use crate::append::Patience;
+use crate::ring::append::Patience;
 use crate::ring::deadline;
 use crate::{AppendError, BufferRing, Extent, Reservation, RingError};
 
