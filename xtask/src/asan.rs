@@ -1,5 +1,5 @@
-//! The tests under AddressSanitizer: memory that is used after it was given back, or beyond its end, or never given back. It sees no
-//! access by the kernel, and no borders between the buffers of one mapping.
+//! The tests under AddressSanitizer: memory that is used after it was given back, or beyond its end, or never given
+//! back. It sees no access by the kernel, and no borders between the buffers of one mapping.
 //!
 //! A stable compiler has it, and only hides the flag; hence `RUSTC_BOOTSTRAP`.
 

@@ -1,5 +1,5 @@
-//! The ring beside limits, baselines and rivals. What measures is a workspace of its own, so that no other build includes what we are
-//! compared with.
+//! The ring beside limits, baselines and rivals. What measures is a workspace of its own, so that no other build
+//! includes what we are compared with.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! What an append costs, counted and not timed, so that a busy machine cannot excuse a slower path: instructions, atomics, allocations,
-//! system calls; and what the device gets. Each has a budget, and more than that is a failure.
+//! What an append costs, counted and not timed, so that a busy machine cannot excuse a slower path: instructions,
+//! atomics, allocations, system calls; and what the device gets. Each has a budget, and more than that is a failure.
 
 use core::ops::RangeInclusive;
 use std::collections::{HashMap, HashSet};
@@ -9,7 +9,8 @@ use std::process::Command;
 use crate::bench::MANIFEST;
 use crate::run::{run, run_and_read, target};
 
-/// What is counted, and what is allowed. The instructions are those of the whole loop around an append of 64 bytes, the copy included.
+/// What is counted, and what is allowed. The instructions are those of the whole loop around an append of 64 bytes, the
+/// copy included.
 const BUDGETS: &[(&str, RangeInclusive<f64>)] = &[
     ("instructions per append", 20.0..=136.0),
     ("atomic read-modify-writes per append", 2.0..=2.0),
@@ -139,8 +140,8 @@ fn instructions(counts: &str, folder: &str) -> Result<HashMap<&'static str, f64>
     Ok(found)
 }
 
-/// How often each instruction was executed, by its address. In a profile with instructions, a line of costs begins with one; the line
-/// after `calls=` is what the callee took, which has lines of its own.
+/// How often each instruction was executed, by its address. In a profile with instructions, a line of costs begins with
+/// one; the line after `calls=` is what the callee took, which has lines of its own.
 fn executed(profile: &str) -> HashMap<u64, u64> {
     let mut executed = HashMap::new();
     let mut is_call = false;
@@ -160,7 +161,8 @@ fn executed(profile: &str) -> HashMap<u64, u64> {
     executed
 }
 
-/// Addresses of the program's atomic read-modify-writes: those with the prefix `lock`, and exchanges with memory, which have it unsaid.
+/// Addresses of the program's atomic read-modify-writes: those with the prefix `lock`, and exchanges with memory, which
+/// have it unsaid.
 fn atomics(program: &str) -> Option<HashSet<u64>> {
     let output = Command::new("objdump").args(["-d", "--no-show-raw-insn", program]).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout);

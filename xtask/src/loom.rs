@@ -1,10 +1,11 @@
 //! Runs the loom models, each in a process of its own and one on each processor, and shows how much each one explored.
 //!
-//! A model reports with one line, `model <name>: <n> executions at bound <b> in <s> s`. A run without such a line proves nothing, and
-//! counts as failed; and so does a program without models (a test file compiled without `--cfg loom`).
+//! A model reports with one line, `model <name>: <n> executions at bound <b> in <s> s`. A run without such a line
+//! proves nothing, and counts as failed; and so does a program without models (a test file compiled without `--cfg
+//! loom`).
 //!
-//! With `--deep` a model that is bounded reports twice: as far as it goes here, and with four preemptions, until it has been at that
-//! for [`DEEP_SECONDS`]. If it was not done then, its line ends with `, cut off`, and the table says so.
+//! With `--deep` a model that is bounded reports twice: as far as it goes here, and with four preemptions, until it has
+//! been at that for [`DEEP_SECONDS`]. If it was not done then, its line ends with `, cut off`, and the table says so.
 
 use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::Relaxed;
@@ -72,7 +73,8 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     }
 }
 
-/// Explores all models, as many at once as there are processors. Gives the reports, in their order, and the models that failed.
+/// Explores all models, as many at once as there are processors. Gives the reports, in their order, and the models that
+/// failed.
 fn explore_all(work: &[(PathBuf, Model)], deep: bool) -> (Vec<Explored>, Vec<&str>) {
     let bar = ProgressBar::new(work.len() as u64);
     bar.set_style(ProgressStyle::with_template("[{elapsed}] {pos} of {len} {wide_msg}").expect("well formed"));

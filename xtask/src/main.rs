@@ -65,7 +65,7 @@ const TASKS: &[(&str, &str, &str, Task)] = &[
     (
         "kills",
         "[--count n] [--seed s] [--calls n]",
-        "kill the example commit_log at random moments and at each of its system calls; nothing acknowledged may be lost",
+        "kill the example commit_log at random moments and at each system call; nothing acknowledged may be lost",
         kills::task,
     ),
     ("asan", "", "the tests under AddressSanitizer", asan::task),

@@ -49,8 +49,8 @@ pub(crate) fn find(name: &str) -> Result<Model, String> {
 }
 
 impl Model {
-    /// Runs it alone in `built`, its program. The process is its own, since loom maps and unmaps stacks in each execution: two models in
-    /// one process would wait for each other most of the time.
+    /// Runs it alone in `built`, its program. The process is its own, since loom maps and unmaps stacks in each
+    /// execution: two models in one process would wait for each other most of the time.
     pub(crate) fn command(&self, built: &Path) -> Command {
         let mut command = Command::new(built);
         command.args(["--exact", &self.test, "--nocapture"]);

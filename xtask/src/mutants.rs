@@ -1,9 +1,9 @@
 //! Breaks the protocol on purpose, one place at a time, and shows that a model notices.
 //!
-//! A mutant is one piece of code, what it is replaced with, and the model that has to fail then: see [`state`], [`parts`], [`ring`],
-//! [`commit`], [`foreign`] and [`writer`]. The checkout stays as it is; a [copy](crate::workbench) of it is changed, built with loom, and changed
-//! back. A mutant that does not compile is an error of the list, and so is code that does not stand there exactly once, or a model
-//! that fails without any change.
+//! A mutant is one piece of code, what it is replaced with, and the model that has to fail then: see [`state`],
+//! [`parts`], [`ring`], [`commit`], [`foreign`] and [`writer`]. The checkout stays as it is; a [copy](crate::workbench)
+//! of it is changed, built with loom, and changed back. A mutant that does not compile is an error of the list, and so
+//! is code that does not stand there exactly once, or a model that fails without any change.
 
 mod commit;
 mod foreign;
@@ -265,7 +265,8 @@ mod tests {
 
     #[test]
     fn the_reason_is_the_first_panic() {
-        let said = "running 1 test\n\nthread 'm' (7) panicked at src/a.rs:1:2:\nlost\nnote: run with\n\nthread 'm' panicked at b:\nx\n";
+        let said = "running 1 test\n\nthread 'm' (7) panicked at src/a.rs:1:2:\nlost\nnote: run with\n\n\
+                    thread 'm' panicked at b:\nx\n";
         assert_eq!(reason(said).as_deref(), Some("lost"));
         assert_eq!(reason("running 1 test\ntest m ... ok\n"), None);
     }

@@ -1,7 +1,7 @@
 //! A change to one place of the sources, found by its code alone: comments and layout do not count.
 //!
-//! Both texts are split into tokens, so that a reworded comment or another line break leaves every change where it was. The file
-//! is named by its crate and the end of its path, so that it may move to another folder.
+//! Both texts are split into tokens, so that a reworded comment or another line break leaves every change where it was.
+//! The file is named by its crate and the end of its path, so that it may move to another folder.
 
 use core::ops::Range;
 use std::fs;

@@ -1,7 +1,8 @@
-//! Plants bugs in a copy of the checkout, one at a time, and wants the lab to catch each: a rig that never fails proves nothing. Some
-//! kinds of bug the lab has no view of; those a test of a normal build has to catch.
+//! Plants bugs in a copy of the checkout, one at a time, and wants the lab to catch each: a rig that never fails proves
+//! nothing. Some kinds of bug the lab has no view of; those a test of a normal build has to catch.
 //!
-//! Each bug names the level that must kill it. All of them have to die; before that, every level has to find nothing in what is unchanged.
+//! Each bug names the level that must kill it. All of them have to die; before that, every level has to find nothing in
+//! what is unchanged.
 
 use core::time::Duration;
 use std::collections::BTreeSet;

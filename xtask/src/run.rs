@@ -14,7 +14,8 @@ pub(crate) fn root() -> PathBuf {
     xtask.parent().expect("xtask lies in the checkout").to_owned()
 }
 
-/// The folder for builds with other flags than the normal ones, which would otherwise make every normal build start from nothing.
+/// The folder for builds with other flags than the normal ones, which would otherwise make every normal build start
+/// from nothing.
 pub(crate) fn target(name: &str) -> String {
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     target.join(name).to_string_lossy().into_owned()

@@ -1,7 +1,7 @@
 //! Runs the programs that are too large for loom, in random schedules.
 //!
-//! Each run begins at another seed, unless one is given; a schedule that fails prints the command that repeats it. A run in which no
-//! program reports, `program <name>: <n> schedules ...`, proves nothing, and counts as failed.
+//! Each run begins at another seed, unless one is given; a schedule that fails prints the command that repeats it. A
+//! run in which no program reports, `program <name>: <n> schedules ...`, proves nothing, and counts as failed.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,8 +1,9 @@
-//! Lets `cargo-mutants` change the code of the four crates one place at a time, and looks which changes no test notices.
+//! Lets `cargo-mutants` change the code of the four crates one place at a time, and looks which changes no test
+//! notices.
 //!
-//! It knows nothing about the protocol, and so looks where no person would. What it cannot do is weaken an ordering, or see a model fail:
-//! that is [`crate::mutants`]. A copy of the checkout is changed, never the checkout itself. A survivor needs a test, or a line with
-//! a reason in `xtask/survivors.txt`.
+//! It knows nothing about the protocol, and so looks where no person would. What it cannot do is weaken an ordering, or
+//! see a model fail: that is [`crate::mutants`]. A copy of the checkout is changed, never the checkout itself. A
+//! survivor needs a test, or a line with a reason in `xtask/survivors.txt`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -235,7 +236,8 @@ impl Found {
         let Self { caught, hung, unviable, .. } = self;
         let (viable, missed) = (self.viable(), self.missed.len());
         format!(
-            "{package}: {caught} of {viable} caught, {hung} of them by a hang; {missed} lived; {unviable} do not compile"
+            "{package}: {caught} of {viable} caught, {hung} of them by a hang; \
+             {missed} lived; {unviable} do not compile"
         )
     }
 

@@ -54,13 +54,40 @@ impl Tree {
         Ok(Self(texts))
     }
 
-    /// The library sources of each crate: its name, a path, a text.
-    fn sources(&self) -> impl Iterator<Item = (&str, &str, &str)> {
-        self.0.iter().filter_map(|(path, text)| {
-            let (package, rest) = path.strip_prefix("crates/")?.split_once('/')?;
-            (rest.starts_with("src/") && rest.ends_with(".rs")).then_some((package, &**path, &**text))
+    /// The modules of a crate, whose sources are in `folder`, that a normal build compiles.
+    fn modules(&self, folder: &str) -> BTreeMap<Vec<&str>, Module<'_>> {
+        let (mut modules, mut waiting) = (BTreeMap::new(), vec![Vec::new()]);
+        while let Some(module) = waiting.pop() {
+            let path = module.join("/");
+            let names = match &*path {
+                "" => ["lib.rs", "main.rs"].map(str::to_owned),
+                _ => [format!("{path}.rs"), format!("{path}/mod.rs")],
+            };
+            let file = names.iter().find_map(|name| self.0.get_key_value(&format!("{folder}/{name}")));
+            let Some((file, source)) = file else { continue };
+            let tokens = code(source);
+            for declaration in tokens.windows(3).filter(|tokens| tokens[0].text == "mod" && tokens[2].text == ";") {
+                waiting.push([&module[..], &[declaration[1].text]].concat());
+            }
+            modules.insert(module, Module { file, tokens });
+        }
+        modules
+    }
+
+    /// The modules of each crate, with its name.
+    fn crates(&self) -> impl Iterator<Item = (&str, Module<'_>)> {
+        let names = self.0.keys().filter_map(|path| Some(path.strip_prefix("crates/")?.split_once("/src/")?.0));
+        let names: BTreeSet<_> = names.collect();
+        names.into_iter().flat_map(|name| {
+            self.modules(&format!("crates/{name}/src")).into_values().map(move |module| (name, module))
         })
     }
+}
+
+/// A file of a normal build.
+struct Module<'a> {
+    file: &'a str,
+    tokens: Vec<Token<'a>>,
 }
 
 /// What breaks the rules, one a line.
@@ -77,9 +104,9 @@ fn orderings(tree: &Tree) -> Vec<String> {
         .filter(|name| is_edge(name))
         .collect();
     let mut broken = Vec::new();
-    for (_, path, text) in tree.sources().filter(|(package, ..)| ORDERED.contains(package)) {
-        let lines: Vec<_> = text.lines().collect();
-        for line in ordered_lines(&code(text)) {
+    for (_, Module { file: path, tokens }) in tree.crates().filter(|(name, _)| ORDERED.contains(name)) {
+        let lines: Vec<_> = tree.0[path].lines().collect();
+        for line in ordered_lines(&tokens) {
             let near = &lines[line.saturating_sub(ABOVE + 1)..line];
             let comments = near.iter().filter_map(|line| Some(line.split_once("//")?.1));
             let words = comments.flat_map(|comment| comment.split(|char: char| !char.is_alphanumeric()));
@@ -117,14 +144,15 @@ fn ordered_lines(tokens: &[Token<'_>]) -> BTreeSet<usize> {
     lines
 }
 
-/// Lines that are too long. Tables and the targets of links cannot be broken.
+/// Lines that are too long. Tables, the targets of links and quoted lines of code cannot be broken.
 fn columns(tree: &Tree) -> Vec<String> {
     let mut broken = Vec::new();
     for (path, text) in &tree.0 {
         for (number, line) in text.lines().enumerate() {
             let is_table = line.trim_start_matches(['/', '!', ' ', '>']).starts_with('|');
+            let is_quoted_code = line.trim_start().starts_with('"') && line.contains("\\n");
             let columns = without_links(line).chars().count();
-            if columns > COLUMNS && !is_table {
+            if columns > COLUMNS && !is_table && !is_quoted_code {
                 broken.push(format!("{path}:{}: {columns} columns, more than {COLUMNS}", number + 1));
             }
         }
@@ -148,10 +176,10 @@ fn without_links(line: &str) -> String {
 /// Types that share a name with another one of their crate.
 fn types(tree: &Tree) -> Vec<String> {
     let mut places: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
-    for (package, path, text) in tree.sources() {
-        for pair in code(text).windows(2).filter(|pair| ["struct", "enum", "trait"].contains(&pair[0].text)) {
+    for (name, Module { file, tokens }) in tree.crates() {
+        for pair in tokens.windows(2).filter(|pair| ["struct", "enum", "trait"].contains(&pair[0].text)) {
             if pair[1].is_word() {
-                places.entry((package, pair[1].text)).or_default().push(format!("{path}:{}", pair[1].line));
+                places.entry((name, pair[1].text)).or_default().push(format!("{file}:{}", pair[1].line));
             }
         }
     }
@@ -170,7 +198,7 @@ mod tests {
     #[test]
     fn an_ordering_names_an_edge_that_the_page_has() {
         let orderings = |source: &str| {
-            orderings(&tree(&[("crates/ring-io/src/a.rs", source), (EDGES, "| edge |\n|---|\n| E1 | a -> b |\n")]))
+            orderings(&tree(&[("crates/ring-io/src/lib.rs", source), (EDGES, "| edge |\n|---|\n| E1 | a -> b |\n")]))
         };
         let far = format!("// E1\n{}a.load(Acquire);", "\n".repeat(ABOVE));
         for fine in [
@@ -201,13 +229,19 @@ mod tests {
         let (long, word) = ("long ".repeat(30), "x".repeat(COLUMNS));
         let columns =
             |line: &str| columns(&tree(&[("docs/A.md", &format!("a\n{line}\n")), ("crates/a/src/b.rs", line)]));
-        for fine in
-            [&format!("| {long} |"), &format!("//! | {long} |"), &format!("[a]({word}) b"), &"é".repeat(COLUMNS)]
-        {
+        for fine in [
+            &format!("| {long} |"),
+            &format!("//! | {long} |"),
+            &format!("    \"{long}\\n{long}\","),
+            &format!("[a]({word}) b"),
+            &"é".repeat(COLUMNS),
+        ] {
             assert_eq!(columns(fine), [""; 0]);
         }
         assert_eq!(columns(&format!("see https://{word}")), [""; 0]);
-        for broken in [&format!("// {long}"), &format!("[{word}](a)"), &"é".repeat(COLUMNS + 1)] {
+        for broken in
+            [&format!("// {long}"), &format!("\"{long}\","), &format!("[{word}](a)"), &"é".repeat(COLUMNS + 1)]
+        {
             let found = columns(broken);
             assert!(
                 found.len() == 2 && found.iter().any(|line| line.starts_with("docs/A.md:2: ")),
@@ -218,8 +252,15 @@ mod tests {
 
     #[test]
     fn a_name_is_given_to_one_type_of_a_crate() {
-        let types =
-            |a, b, c| types(&tree(&[("crates/x/src/a.rs", a), ("crates/x/src/b/mod.rs", b), ("crates/y/src/c.rs", c)]));
+        let types = |a, b, c| {
+            types(&tree(&[
+                ("crates/x/src/lib.rs", "mod a; mod b; #[cfg(loom)] mod d;"),
+                ("crates/x/src/a.rs", a),
+                ("crates/x/src/b/mod.rs", b),
+                ("crates/x/src/d.rs", "struct A; struct B;"),
+                ("crates/y/src/main.rs", c),
+            ]))
+        };
         assert_eq!(types("struct A;", "enum B {}", "struct A; trait B {}"), [""; 0]);
         assert_eq!(types("struct A;", "#[cfg(test)] mod tests { struct A; } // enum A", "impl A for B {}"), [""; 0]);
         for twice in ["pub struct A<T>(T);", "enum A {}", "pub(crate) trait A {}", "fn f() { struct A; }"] {

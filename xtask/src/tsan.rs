@@ -1,4 +1,5 @@
-//! The tests under ThreadSanitizer, with a `std` that is built with it: otherwise it reports the channels and locks of `std`.
+//! The tests under ThreadSanitizer, with a `std` that is built with it: otherwise it reports the channels and locks of
+//! `std`.
 //!
 //! It does not see the edge from a submitted write through the kernel to its completion, and knows no fences.
 

@@ -42,7 +42,7 @@ const PATIENCE: u64 = 1_500;
 const TICK: Duration = Duration::from_millis(20);
 
 #[derive(Args)]
-pub(crate) struct Options {
+pub(crate) struct CrashOptions {
     /// About how many images
     #[arg(long)]
     images: Option<u64>,
@@ -72,7 +72,7 @@ enum Level {
     All,
 }
 
-pub(crate) fn task(options: &Options) -> Result<(), String> {
+pub(crate) fn task(options: &CrashOptions) -> Result<(), String> {
     if let Some(path) = &options.log {
         return replay(path, options.events);
     }

@@ -61,7 +61,7 @@ const FLUSH_KINDS: &[Kind] = &[
 ];
 
 #[derive(Args)]
-pub(crate) struct Options {
+pub(crate) struct FaultOptions {
     #[arg(long)]
     seed: Option<u64>,
     /// Only runs whose title contains this
@@ -69,7 +69,7 @@ pub(crate) struct Options {
     only: Option<String>,
 }
 
-pub(crate) fn task(options: &Options) -> Result<(), String> {
+pub(crate) fn task(options: &FaultOptions) -> Result<(), String> {
     if !incarnation::is_available()? {
         return Ok(());
     }

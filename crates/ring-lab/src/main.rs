@@ -43,12 +43,12 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Task {
     /// Explore crash images.
-    Crash(crash::Options),
+    Crash(crash::CrashOptions),
     /// A fault at each I/O, one after the other.
-    Faults(faults::Options),
+    Faults(faults::FaultOptions),
     /// What the other tasks start in a process of its own
     #[command(hide = true)]
-    Workload(workload::Options),
+    Workload(workload::WorkloadOptions),
 }
 
 fn main() -> ExitCode {

@@ -16,6 +16,7 @@ use crate::imitate;
 use crate::log::{Event, Log};
 use crate::random::Random;
 use crate::record::{BLOCK, HEADER, Key, RecordId, encode, log_end, marker};
+use crate::workload::Mode;
 
 const WRITERS: usize = 4;
 const EIO: i32 = 5;
@@ -23,16 +24,7 @@ const ENOSPC: i32 = 28;
 const AN_HOUR: Duration = Duration::from_secs(3600);
 const TRANSIENT: [i32; 4] = [4, 11, 16, 125];
 
-/// Whether the ring or the workload flushes and rotates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Auto,
-    /// Sealed buffers are written on request.
-    Held,
-    Manual,
-}
-
-/// The file in which a incarnation begins.
+/// The file in which an incarnation begins.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
     pub(crate) image: Vec<u8>,

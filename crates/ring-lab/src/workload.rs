@@ -25,7 +25,7 @@ use crate::random::Random;
 use crate::record::{BLOCK, HEADER, Key, RecordId, encode};
 
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Options {
+pub(crate) struct WorkloadOptions {
     /// The file of the log
     #[arg(long)]
     pub(crate) log: PathBuf,
@@ -73,6 +73,7 @@ impl ValueEnum for PathMix {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Auto,
+    /// Sealed buffers are written on request.
     Held,
     Manual,
 }
@@ -106,7 +107,7 @@ impl Setting {
     }
 }
 
-pub(crate) fn task(options: &Options) -> Result<(), String> {
+pub(crate) fn task(options: &WorkloadOptions) -> Result<(), String> {
     let context = |what: &str, error: &dyn core::fmt::Display| format!("{what}: {error}");
     let setting = Setting::of(options.seed, options.hands);
     let direct = OpenOptions::new()

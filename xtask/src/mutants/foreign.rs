@@ -1,4 +1,5 @@
-//! Mutants of what the ring does for others than its own threads: followers, events, tasks; and of what a thread leaves to another one.
+//! Mutants of what the ring does for others than its own threads: followers, events, tasks; and of what a thread leaves
+//! to another one.
 
 use super::Group;
 

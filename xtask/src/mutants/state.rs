@@ -83,7 +83,8 @@ pub(super) const GROUPS: &[Group] = &[
             [
                 "a late addition is undone in two steps, the count first",
                 "Self::released(Snapshot(self.0.fetch_sub(change, Relaxed) - change))",
-                "self.0.fetch_sub(WRITER, Relaxed); let rest = change - WRITER; Self::released(Snapshot(self.0.fetch_sub(rest, Relaxed) - rest))",
+                "self.0.fetch_sub(WRITER, Relaxed); let rest = change - WRITER; \
+                 Self::released(Snapshot(self.0.fetch_sub(rest, Relaxed) - rest))",
                 "an_explicit_seal_and_a_full_buffer_have_one_sealer",
             ],
             [

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Tree;
-use super::code::{Token, code};
+use super::code::Token;
+use super::{Module, Tree};
 
 /// The folder that the rules are about.
 const SOURCES: &str = "crates/buffer_ring/src";
@@ -88,19 +88,7 @@ impl<'a> Sources<'a> {
     fn of(tree: &'a Tree, folder: &str) -> Self {
         let mut sources =
             Self { files: BTreeMap::new(), modules: BTreeMap::new(), found: BTreeMap::new(), names: BTreeMap::new() };
-        let mut waiting = vec![Path::new()];
-        while let Some(module) = waiting.pop() {
-            let names = [vec![module.join("/") + ".rs"], vec![module.join("/") + "/mod.rs"], vec!["lib.rs".to_owned()]];
-            let candidates = if module.is_empty() { &names[2..] } else { &names[..2] };
-            let file = candidates.iter().flatten().find_map(|name| tree.0.get_key_value(&format!("{folder}/{name}")));
-            let Some((file, source)) = file else { continue };
-            let tokens = code(source);
-            for (at, token) in tokens.iter().enumerate().filter(|(_, token)| token.text == "mod") {
-                if let (Some(name), Some(";")) = (tokens.get(at + 1), tokens.get(at + 2).map(|token| token.text)) {
-                    debug_assert!(name.is_word(), "{token:?}");
-                    waiting.push([&module[..], &[name.text]].concat());
-                }
-            }
+        for (module, Module { file, tokens }) in tree.modules(folder) {
             let found = found(&tokens, &module);
             for Found { module, path, name, .. } in &found {
                 if let Some(name) = name {

@@ -51,7 +51,7 @@ struct State {
     writes: Vec<(u64, usize)>,
     durable_writes: Vec<(u64, usize)>,
     /// What will happen to writes yet to come, by order of arrival.
-    faults: BTreeMap<usize, Fault>,
+    faults: BTreeMap<usize, WriteFault>,
     sync_fault: Option<Errno>,
     syncs: usize,
     /// The key of the markers, as it is and as it is on stable storage.
@@ -78,14 +78,14 @@ struct Keyed {
 struct Held {
     number: usize,
     job: Job,
-    fault: Fault,
+    fault: WriteFault,
     completions: Arc<CompletionQueue>,
     /// What it will put on stable storage, beside bytes.
     key: Option<Keyed>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-enum Fault {
+enum WriteFault {
     #[default]
     None,
     Fail(Errno),
@@ -214,12 +214,12 @@ impl MemoryDevice {
     ///
     /// If `errno` is not one (1 to 4095).
     pub fn fail_write(&self, nth: usize, errno: i32) {
-        self.plan(nth, Fault::Fail(Errno::from_raw_os_error(errno)));
+        self.plan(nth, WriteFault::Fail(Errno::from_raw_os_error(errno)));
     }
 
     /// Lets the `nth` write from now (0 is the next) write only its first `bytes` bytes, and say so, once.
     pub fn shorten_write(&self, nth: usize, bytes: usize) {
-        self.plan(nth, Fault::Shorten(bytes));
+        self.plan(nth, WriteFault::Shorten(bytes));
     }
 
     /// Lets the next sync that ends fail with `errno`, once.
@@ -253,7 +253,7 @@ impl MemoryDevice {
         self.shared.state.lock().chance.is_some()
     }
 
-    fn plan(&self, nth: usize, fault: Fault) {
+    fn plan(&self, nth: usize, fault: WriteFault) {
         self.control(|state| {
             let arrival = state.writes.len() + nth;
             state.faults.insert(arrival, fault);
@@ -325,12 +325,12 @@ impl State {
         completions.push((job, result));
     }
 
-    fn complete_write(&mut self, write: usize, request: &Request, fault: Fault) -> Result<usize, Errno> {
+    fn complete_write(&mut self, write: usize, request: &Request, fault: WriteFault) -> Result<usize, Errno> {
         let bytes = request.remaining();
         let result = match fault {
-            Fault::None => self.write(request.position(), bytes, request.durable),
-            Fault::Shorten(len) => self.write(request.position(), &bytes[..bytes.len().min(len)], request.durable),
-            Fault::Fail(errno) => Err(errno),
+            WriteFault::None => self.write(request.position(), bytes, request.durable),
+            WriteFault::Shorten(len) => self.write(request.position(), &bytes[..bytes.len().min(len)], request.durable),
+            WriteFault::Fail(errno) => Err(errno),
         };
         self.watcher.notify(match result {
             Ok(written) => DeviceEvent::WriteCompleted { write, bytes: &bytes[..written] },
@@ -414,7 +414,7 @@ impl Backend for MemoryDevice {
             Job::Sync(flush) => {
                 completions.expect_one_more();
                 let (number, key) = self.begin_sync(flush.scope);
-                let held = Held { number, job, fault: Fault::None, completions: Arc::clone(completions), key };
+                let held = Held { number, job, fault: WriteFault::None, completions: Arc::clone(completions), key };
                 self.begin(&mut self.shared.state.lock(), held);
             }
         }

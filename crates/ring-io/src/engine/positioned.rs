@@ -18,12 +18,12 @@ const MAX_THREADS: usize = 4;
 
 #[derive(Debug)]
 pub(crate) struct Positioned {
-    shared: Arc<Shared>,
+    pool: Arc<Pool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Pool {
     file: Arc<LogFile>,
     work: Mutex<Work>,
     arrived: Condvar,
@@ -40,17 +40,17 @@ struct Work {
 
 impl Positioned {
     pub(crate) fn new(file: Arc<LogFile>) -> Self {
-        let shared =
-            Shared { file, work: Mutex::default(), arrived: Condvar::new(), completions: CompletionQueue::default() };
-        Self { shared: Arc::new(shared), threads: Mutex::default() }
+        let pool =
+            Pool { file, work: Mutex::default(), arrived: Condvar::new(), completions: CompletionQueue::default() };
+        Self { pool: Arc::new(pool), threads: Mutex::default() }
     }
 
     /// Starts one more thread, unless there are enough. Answers whether there is any.
     fn start_thread(&self) -> bool {
         let mut threads = self.threads.lock();
         if threads.len() < MAX_THREADS {
-            let shared = Arc::clone(&self.shared);
-            match thread::spawn("ring-io", move || shared.run()) {
+            let pool = Arc::clone(&self.pool);
+            match thread::spawn("ring-io", move || pool.run()) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
                     let running = threads.len();
@@ -68,38 +68,38 @@ impl Backend for Positioned {
     }
 
     fn submit(&self, job: Job) {
-        self.shared.completions.expect_one_more();
+        self.pool.completions.expect_one_more();
         let crowded = {
-            let mut work = self.shared.work.lock();
+            let mut work = self.pool.work.lock();
             work.queue.push_back(job);
             work.queue.len() > work.idle
         };
         if crowded && !self.start_thread() {
             // No thread to be had: then this one does it.
-            let job = self.shared.work.lock().queue.pop_front();
-            job.into_iter().for_each(|job| self.shared.carry_out(job));
+            let job = self.pool.work.lock().queue.pop_front();
+            job.into_iter().for_each(|job| self.pool.carry_out(job));
         }
-        self.shared.arrived.notify_one();
+        self.pool.arrived.notify_one();
     }
 
     fn write_now(&self, request: Request) -> Attempt {
-        let result = self.shared.file.write(&request);
+        let result = self.pool.file.write(&request);
         (request, result)
     }
 
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
-        self.shared.completions.reap(wait, completed);
+        self.pool.completions.reap(wait, completed);
     }
 
     fn interrupt(&self) {
-        self.shared.completions.interrupt();
+        self.pool.completions.interrupt();
     }
 }
 
 impl Drop for Positioned {
     fn drop(&mut self) {
-        self.shared.work.lock().closing = true;
-        self.shared.arrived.notify_all();
+        self.pool.work.lock().closing = true;
+        self.pool.arrived.notify_all();
         for thread in self.threads.get_mut().drain(..) {
             let ended = thread.join();
             debug_assert!(ended.is_ok(), "a writing thread panicked");
@@ -107,7 +107,7 @@ impl Drop for Positioned {
     }
 }
 
-impl Shared {
+impl Pool {
     /// The life of a thread. It ends only when nothing is queued.
     fn run(&self) {
         while let Some(job) = self.next() {
@@ -184,7 +184,7 @@ mod tests {
             let mut completed = Vec::new();
             engine.reap(Wait::Until(None), &mut completed);
             assert_eq!((completed.len(), engine.threads.lock().len()), (1, 1));
-            let is_idle = || engine.shared.work.lock().idle == 1;
+            let is_idle = || engine.pool.work.lock().idle == 1;
             let mut looks = (0..60_000).map(|_| thread::sleep(Duration::from_millis(1)));
             assert!(is_idle() || looks.any(|()| is_idle()), "its thread waits for the next");
         }

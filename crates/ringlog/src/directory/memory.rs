@@ -51,7 +51,7 @@ pub struct MemoryLock {
 
 #[derive(Clone, Debug, Default)]
 struct State {
-    files: Vec<Content>,
+    files: Vec<FileContent>,
     stable_names: BTreeMap<String, usize>,
     names: BTreeMap<String, usize>,
     pending: Vec<Effect>,
@@ -62,7 +62,7 @@ struct State {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Content {
+struct FileContent {
     stable: Arc<Vec<u8>>,
     /// What a reader sees now.
     seen: Arc<Vec<u8>>,
@@ -290,7 +290,7 @@ impl MemoryDirectory {
         let content = Arc::new(bytes.into());
         let mut state = self.state();
         let file = state.files.len();
-        state.files.push(Content { stable: Arc::clone(&content), seen: content });
+        state.files.push(FileContent { stable: Arc::clone(&content), seen: content });
         state.names.insert(name.to_owned(), file);
         state.stable_names.insert(name.to_owned(), file);
     }
@@ -314,7 +314,7 @@ impl Directory for MemoryDirectory {
         }
         state.change()?;
         let file = state.files.len();
-        state.files.push(Content::default());
+        state.files.push(FileContent::default());
         state.push(Effect::Create { name: name.to_owned(), file });
         Ok(MemoryFile(file))
     }

@@ -109,7 +109,8 @@ impl fmt::Display for Damage {
         let Range { start, end } = range;
         write!(
             f,
-            "acknowledged bytes are damaged: at address {start} of {file} is {content}, but {proof} proves that all up to {end} was "
+            "acknowledged bytes are damaged: at address {start} of {file} is {content}, but {proof} proves \
+             that all up to {end} was "
         )?;
         f.write_str("durable; restore the file, or set the damage aside or skip it")
     }
