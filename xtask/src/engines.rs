@@ -1,5 +1,5 @@
 //! All tests, once for each way in which a machine may let us write: io_uring, positioned writes by choice, positioned writes
-//! because io_uring is refused, and io_uring without registered buffers. And those of sessions where `membarrier` is refused, so that
+//! because io_uring is refused, and io_uring without registered buffers. And those of writers where `membarrier` is refused, so that
 //! both sides of a lease pass a fence.
 //!
 //! Each pass says what engine or barrier it means to get, and one of the tests fails if it is another.
@@ -25,7 +25,7 @@ const EXPECT: &str = "BUFFER_RING_EXPECT";
 const EXPECT_BARRIER: &str = "BUFFER_RING_EXPECT_BARRIER";
 
 /// The tests in which writers race with threads that revoke their leases.
-const SESSION_TESTS: &str =
+const WRITER_TESTS: &str =
     "cargo test -p buffer_ring --test writer --test oracle --test acknowledged --test instructions";
 
 /// What the tests need beside Rust, to bring faults about.
@@ -59,8 +59,8 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
         })?;
     }
     let membarrier = || [(libc::SYS_membarrier, vec![])].into();
-    pass("sessions, membarrier denied with ENOSYS", || {
-        denied(membarrier(), libc::ENOSYS, &[(EXPECT_BARRIER, "Fence")], SESSION_TESTS)
+    pass("writers, membarrier denied with ENOSYS", || {
+        denied(membarrier(), libc::ENOSYS, &[(EXPECT_BARRIER, "Fence")], WRITER_TESTS)
     })?;
     if let Err(why) = io_uring {
         println!("skipped: registration of buffers denied ({why})");

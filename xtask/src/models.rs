@@ -9,12 +9,12 @@ use crate::run::root;
 /// Programs of models: the package, what cargo has to build, and the file or folder that they are in.
 pub(crate) const PROGRAMS: &[Program] = &[
     Program { package: "ring-state", target: "--test loom", sources: "crates/ring-state/tests/loom.rs" },
-    Program { package: "buffer_ring", target: "--lib", sources: "crates/buffer_ring/src/parts" },
+    Program { package: "buffer_ring", target: "--lib", sources: "crates/buffer_ring/src/tests" },
     Program { package: "buffer_ring", target: "--test loom", sources: "crates/buffer_ring/tests/loom.rs" },
     Program {
         package: "buffer_ring",
-        target: "--test loom_sessions",
-        sources: "crates/buffer_ring/tests/loom_sessions.rs",
+        target: "--test loom_writers",
+        sources: "crates/buffer_ring/tests/loom_writers.rs",
     },
 ];
 
@@ -40,7 +40,7 @@ pub(crate) fn find(name: &str) -> Result<Model, String> {
             let source = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
             if source.contains(&head) {
                 let module = file.file_stem().unwrap_or_default().to_string_lossy();
-                let test = if program.target == "--lib" { format!("parts::{module}::{name}") } else { name.to_owned() };
+                let test = if program.target == "--lib" { format!("tests::{module}::{name}") } else { name.to_owned() };
                 return Ok(Model { program, test });
             }
         }
@@ -75,7 +75,7 @@ impl Program {
     /// Its models whose names contain one of `filters`, or all if there are none.
     pub(crate) fn models(&'static self, built: &Path, filters: &[&String]) -> Result<Vec<Model>, String> {
         // A library's other tests know nothing of loom.
-        let list = Command::new(built).args(["--list", "--skip", "tests::"]).args(filters).output();
+        let list = Command::new(built).args(["--list", "--skip", "::tests::"]).args(filters).output();
         let list = list.map_err(|error| format!("cannot start {}: {error}", built.display()))?.stdout;
         let tests = String::from_utf8_lossy(&list);
         let tests = tests.lines().filter_map(|line| line.strip_suffix(": test"));
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn a_model_is_found_where_it_is() {
         let test = |name| find(name).map(|model| (model.program.target, model.test));
-        let part = "parts::gate::the_opener_waits_for_the_last_read".to_owned();
+        let part = "tests::loom_reader_latch::the_opener_waits_for_the_last_read".to_owned();
         assert_eq!(test("the_opener_waits_for_the_last_read"), Ok(("--lib", part)));
         assert_eq!(test("two_threads_wrap_round"), Ok(("--test loom", "two_threads_wrap_round".to_owned())));
         assert!(test("no_such_model").is_err());

@@ -170,7 +170,7 @@ mod tests {
     fn a_file_is_named_by_its_crate_and_the_end_of_its_path() {
         let root = crate::run::root();
         let path = |file| Change { file, from: "", to: "" }.path(&root);
-        assert!(path("buffer_ring/rotation.rs").unwrap().ends_with("crates/buffer_ring/src/rotation.rs"));
+        assert!(path("buffer_ring/rotation.rs").unwrap().ends_with("crates/buffer_ring/src/staging/rotation.rs"));
         assert!(path("buffer_ring/no_such.rs").is_err());
         assert!(path("buffer_ring/mod.rs").unwrap_err().contains("several"));
     }

@@ -51,9 +51,9 @@ const STICKY_ERROR: &str = "ring-io/sticky_error.rs";
 const RETRY: &str = "ring-io/retry.rs";
 const SEQUENCER: &str = "ring-io/sequencer.rs";
 const SLOT: &str = "buffer_ring/slot.rs";
-const LEASE: &str = "buffer_ring/slot/lease.rs";
+const LEASE: &str = "buffer_ring/lease.rs";
 const WRITER: &str = "buffer_ring/writer/mod.rs";
-const DURABILITY: &str = "buffer_ring/durability.rs";
+const DURABILITY: &str = "buffer_ring/watermarks.rs";
 const LEDGER: &str = "buffer_ring/ledger.rs";
 const LOG_FILE: &str = "ring-io/file.rs";
 const ROTATION: &str = "buffer_ring/rotation.rs";
@@ -118,14 +118,14 @@ const BUGS: &[Bug] = &[
         changes: &[
             (
                 LEDGER,
-                "while let Some(life) = self.ahead.remove(&(self.generation + 1)) {",
-                "while let Some((generation, life)) = self.ahead.pop_last() {",
+                "while let Some(batch) = self.ahead.remove(&(self.generation + 1)) {",
+                "while let Some((generation, batch)) = self.ahead.pop_last() {",
             ),
             (
                 LEDGER,
-                "            self.generation += 1;\n            self.written = life.end;",
+                "            self.generation += 1;\n            self.written = batch.end;",
                 "            self.generation = self.generation.max(generation);
-            self.written = self.written.max(life.end);",
+            self.written = self.written.max(batch.end);",
             ),
         ],
     },
@@ -149,7 +149,7 @@ const BUGS: &[Bug] = &[
         what: "take a plain write for a durable one",
         level: Level::Memory,
         gate: false,
-        changes: &[(LEDGER, "            if !life.durable {", "            if self.generation == u64::MAX {")],
+        changes: &[(LEDGER, "            if !batch.durable {", "            if self.generation == u64::MAX {")],
     },
     // The flag goes, and the flush is still reported: the bit remembers.
     Bug {
@@ -344,9 +344,9 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            "buffer_ring/flush.rs",
-            "        slot.complete(bytes);\n        self.advance_as_driver();\n        self.tell();",
-            "        slot.complete(bytes);\n        self.tell();",
+            "buffer_ring/ring/flush.rs",
+            "        slot.complete(bytes);\n        self.advance_as_driver();\n        self.notify();",
+            "        slot.complete(bytes);\n        self.notify();",
         )],
     },
     Bug {
@@ -444,7 +444,7 @@ const BUGS: &[Bug] = &[
         level: Level::Tests("-p buffer_ring --test failures"),
         gate: false,
         changes: &[(
-            "buffer_ring/shared.rs",
+            "buffer_ring/core.rs",
             "failure.get_or_insert_with(|| error.clone());",
             "*failure = Some(error.clone());",
         )],
@@ -508,7 +508,7 @@ const BUGS: &[Bug] = &[
         level: Level::Tests("-p buffer_ring --test failures"),
         gate: false,
         changes: &[(
-            "buffer_ring/shared.rs",
+            "buffer_ring/core.rs",
             "self.slots.iter().for_each(|slot| self.revoke_leases(slot));",
             "self.slots.iter().take(1).for_each(|slot| self.revoke_leases(slot));",
         )],

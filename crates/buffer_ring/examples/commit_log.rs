@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release --example commit_log                                  # commits, tells how fast, proves, cleans up
 //! cargo run --release --example commit_log -- --threads 64 --records 2000
-//! cargo run --release --example commit_log -- --sessions 2           # two of the threads commit 32 records at a time
+//! cargo run --release --example commit_log -- --writers 2           # two of the threads commit 32 records at a time
 //! cargo run --release --example commit_log -- --file my.log --crash-after 5000   # kills itself by SIGKILL
 //! cargo run --release --example commit_log -- --file my.log --verify             # what was acknowledged is there
 //! cargo run --release --example commit_log -- --file my.log                      # goes on where that log ended
@@ -46,9 +46,9 @@ struct Args {
     /// Records that each of them commits
     #[arg(long, default_value_t = 2000)]
     records: u64,
-    /// Threads among them that append through a session, `ring.writer()`, and wait for several records at once
+    /// Threads among them that append through a writer, `ring.writer()`, and wait for several records at once
     #[arg(long, default_value_t = 0)]
-    sessions: u16,
+    writers: u16,
     /// Records that such a thread waits for at once
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..))]
     batch: u64,
@@ -128,13 +128,13 @@ fn commit_all(args: &Args, log: &Path, acks: &Path) -> Result<(), String> {
             let (ring, acks, bar, acknowledged) = (&ring, &acks, &bar, &acknowledged);
             scope.spawn(move || {
                 let mut latency = new_histogram();
-                let mut session = (thread < args.sessions).then(|| ring.writer());
-                let at_once = if session.is_some() { args.batch } else { 1 };
+                let mut writer = (thread < args.writers).then(|| ring.writer());
+                let at_once = if writer.is_some() { args.batch } else { 1 };
                 for first in (0..args.records).step_by(at_once as usize) {
                     let sequences = first..args.records.min(first.saturating_add(at_once));
                     let names: Vec<_> = sequences.map(|sequence| (run | u64::from(thread), sequence)).collect();
-                    let nanos = match &mut session {
-                        Some(session) => commit_together(ring, session, &names, args.bytes, acks)?,
+                    let nanos = match &mut writer {
+                        Some(writer) => commit_together(ring, writer, &names, args.bytes, acks)?,
                         None => commit(ring, names[0], args.bytes, acks)?,
                     };
                     latency.saturating_record_n(nanos, names.len() as u64);
@@ -164,7 +164,7 @@ fn commit_all(args: &Args, log: &Path, acks: &Path) -> Result<(), String> {
     println!("   latency  p50 {:.0} µs, p99 {:.0} µs, p999 {:.0} µs", micros(0.5), micros(0.99), micros(0.999));
     // Each is one flush of the device's cache.
     let flushes = stats.durable_writes + stats.syncs;
-    if args.sessions > 0 {
+    if args.writers > 0 {
         println!("    leases  {} records in {}", stats.writers.leased_records, stats.writers.leases_ended);
     }
     println!("   flushes  {:.3} of the device per commit", flushes as f64 / total as f64);

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use ring_alloc::{Arena, is_aligned};
 use ring_io::AttachError;
 
-use crate::latency::Recorder;
-use crate::rotation::ADDRESS_LIMIT;
-use crate::shared::Shared;
-use crate::{BufferRing, BufferRingOptions, CommitPolicy, OptionsError, device};
+use crate::metrics::latency::Recorder;
+use crate::ring::core::Shared;
+use crate::staging::rotation::ADDRESS_LIMIT;
+use crate::writeback::device;
+use crate::{BufferRing, BufferRingOptions, CommitPolicy, OptionsError};
 
 /// Made by [`BufferRing::builder`].
 ///

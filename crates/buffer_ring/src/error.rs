@@ -6,7 +6,7 @@ use ring_alloc::ArenaError;
 use ring_io::{AttachError, DeviceError};
 
 use crate::options::MAX_BUFFERS;
-use crate::rotation::ADDRESS_LIMIT;
+use crate::staging::rotation::ADDRESS_LIMIT;
 
 /// Why there is no ring.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

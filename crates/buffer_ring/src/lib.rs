@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # The life of one append
+//! # The generation of one append
 //!
 //! ```text
 //!            current                                  the device
@@ -30,64 +30,46 @@
 //! complete, with nothing locked: they may use the ring. Their panics end in the ring, after the panic hook has reported them, and
 //! harm no other task or thread. Events that a subscriber causes itself, by using the ring, are not emitted.
 
-mod append;
-#[cfg(all(test, not(any(loom, shuttle))))]
-mod asleep;
-mod bells;
 mod builder;
-mod closing;
 mod commit;
-mod device;
-mod drive;
-mod durability;
 mod error;
 mod extent;
-mod flights;
-mod flush;
-#[cfg(doctest)]
-mod forbidden;
-#[cfg(any(feature = "async", test))]
-mod futures;
-mod gate;
-mod helpers;
-mod hold;
-mod latency;
-mod ledger;
-#[cfg(any(loom, shuttle))]
-pub mod model;
+mod metrics;
 mod options;
-mod parking;
-#[cfg(all(test, loom))]
-mod parts;
-mod read;
 mod reservation;
 mod ring;
-mod role;
-mod rotation;
-mod shadow;
-mod shared;
-mod slot;
-mod stats;
+mod staging;
 mod sync;
-mod waiters;
-mod watch;
+mod writeback;
 mod writer;
 
+#[cfg(all(test, not(any(loom, shuttle))))]
+#[path = "tests/asleep.rs"]
+mod asleep;
+#[cfg(doctest)]
+#[path = "tests/compile_fail.rs"]
+mod compile_fail;
+#[cfg(all(test, loom))]
+mod tests;
+
 pub use builder::BufferRingBuilder;
+pub use commit::groups::CommitPolicy;
 pub use error::{AppendError, OptionsError, ReadError, RingError, RotateError};
 pub use extent::Extent;
-pub use flights::CommitPolicy;
-pub use flush::{BufferHandle, FlushTicket};
-#[cfg(feature = "async")]
-pub use futures::{AppendFuture, DurableFuture};
 pub use hdrhistogram;
-pub use latency::Latencies;
+pub use metrics::latency::Latencies;
 pub use options::{BufferRingOptions, MAX_BUFFERS};
 pub use reservation::Reservation;
 pub use ring::BufferRing;
-pub use stats::{OldestReservation, RingStats, WriterStats};
-pub use watch::DurableWatch;
-pub use writer::{Barrier, OwnedWriter, Writer};
+pub use ring::flush::{BufferHandle, FlushTicket};
+#[cfg(feature = "async")]
+pub use ring::futures::{AppendFuture, DurableFuture};
+pub use ring::stats::{OldestReservation, RingStats, WriterStats};
+pub use ring::watch::DurableWatch;
+pub use sync::fence::Barrier;
+#[cfg(any(loom, shuttle))]
+pub use sync::model_device as model;
+pub use writer::{OwnedWriter, Writer};
 
 pub use ring_alloc::{self, Arena, ArenaError, BLOCK, Buffer, Frozen, HugePages, ONE_MEGABYTE_BLOCK, Region};
 pub use ring_io::{

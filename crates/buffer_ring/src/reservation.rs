@@ -4,8 +4,8 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 
 use crate::Extent;
-use crate::shared::Shared;
-use crate::slot::Grant;
+use crate::ring::core::Shared;
+use crate::staging::slot::Grant;
 
 /// Bytes of the log that are this value's alone, zeroed at first. Dereferences to them.
 ///
@@ -33,7 +33,7 @@ pub struct Reservation<'a> {
 
 impl<'a> Reservation<'a> {
     pub(crate) fn new(shared: &'a Shared, mut grant: Grant<'a>) -> Self {
-        // Whatever an earlier life left there must not come into the log.
+        // Whatever an earlier generation left there must not come into the log.
         grant.bytes_mut().fill(0);
         Self { shared, grant: Some(grant) }
     }

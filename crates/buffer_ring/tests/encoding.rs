@@ -18,13 +18,13 @@ use common::{Holding, eventually};
 const BUFFER: usize = 64 << 10;
 
 /// What appends: the ring, or a writer of one of the kinds.
-enum Hand<'a> {
+enum AppendPath<'a> {
     Ring(&'a BufferRing),
     Writer(buffer_ring::Writer<'a>),
     Owned(OwnedWriter),
 }
 
-impl<'a> Hand<'a> {
+impl<'a> AppendPath<'a> {
     fn all(ring: &'a Arc<BufferRing>) -> [Self; 3] {
         [Self::Ring(ring), Self::Writer(ring.writer()), Self::Owned(ring.writer_owned())]
     }
@@ -68,16 +68,16 @@ fn assert_log(ring: &BufferRing, device: &buffer_ring::MemoryDevice, log: &[(Ext
 #[test]
 fn a_record_is_encoded_at_its_own_address_in_fresh_zeros() {
     within(LIMIT, || {
-        for hand in 0..3 {
+        for appender in 0..3 {
             let (ring, device) = in_memory(options(2, BUFFER));
             let ring = Arc::new(ring);
-            let mut hand = Hand::all(&ring).into_iter().nth(hand).expect("one of three");
+            let mut appender = AppendPath::all(&ring).into_iter().nth(appender).expect("one of three");
             let mut log = Vec::new();
             // Through each buffer more than once, so that there are old bytes to be seen.
             for id in 0..3000_u64 {
                 let len = 16 + (id as usize * 31) % 200;
                 let mut given = None;
-                let extent = hand.append_with(len, |extent, bytes| {
+                let extent = appender.append_with(len, |extent, bytes| {
                     assert!(bytes.len() == len && bytes.iter().all(|&byte| byte == 0), "old bytes are seen");
                     bytes[..8].copy_from_slice(&extent.start().to_le_bytes());
                     bytes[len - 1] = 0xFF;
@@ -91,14 +91,14 @@ fn a_record_is_encoded_at_its_own_address_in_fresh_zeros() {
                 log.push((extent, bytes));
                 if id % 5 == 0 {
                     let bytes = pattern(id, 50);
-                    log.push((hand.append(&bytes).expect("room"), bytes));
+                    log.push((appender.append(&bytes).expect("room"), bytes));
                 }
             }
-            if !matches!(hand, Hand::Ring(_)) {
+            if !matches!(appender, AppendPath::Ring(_)) {
                 assert!(ring.stats().writers.leased_records > 2000, "within leases: {:?}", ring.stats().writers);
             }
             assert_eq!(ring.stats().records_appended, 3600);
-            drop(hand);
+            drop(appender);
             assert_log(&ring, &device, &log);
         }
     });
@@ -107,10 +107,10 @@ fn a_record_is_encoded_at_its_own_address_in_fresh_zeros() {
 #[test]
 fn a_panic_in_an_encoder_leaves_zeros_and_everything_goes_on() {
     within(LIMIT, || {
-        for hand in 0..3 {
+        for appender in 0..3 {
             let (ring, device) = in_memory(options(2, BUFFER));
             let ring = Arc::new(ring);
-            let mut hand = Hand::all(&ring).into_iter().nth(hand).expect("one of three");
+            let mut appender = AppendPath::all(&ring).into_iter().nth(appender).expect("one of three");
             let mut log = Vec::new();
             for id in 0..500_u64 {
                 if id % 50 == 20 {
@@ -119,19 +119,19 @@ fn a_panic_in_an_encoder_leaves_zeros_and_everything_goes_on() {
                         panic!("at {}", extent.start());
                     };
                     let payload =
-                        catch_unwind(AssertUnwindSafe(|| hand.append_with(100, panics))).expect_err("a panic");
+                        catch_unwind(AssertUnwindSafe(|| appender.append_with(100, panics))).expect_err("a panic");
                     let text = payload.downcast_ref::<String>().expect("its own");
                     let at: u64 = text.strip_prefix("at ").and_then(|at| at.parse().ok()).expect("an address");
                     assert!(log.iter().all(|(extent, _): &(Extent, Vec<u8>)| extent.end() <= at));
                     log.push((Extent::new(at, 100), vec![0; 100]));
                 }
                 let bytes = pattern(id, 60);
-                log.push((hand.append(&bytes).expect("room"), bytes));
+                log.push((appender.append(&bytes).expect("room"), bytes));
             }
             let stats = ring.stats();
             assert_eq!((stats.records_appended, stats.reservations_aborted), (500, 10));
             assert_eq!(stats.oldest_reservation.map(|oldest| oldest.count), stats.oldest_reservation.map(|_| 1));
-            drop(hand);
+            drop(appender);
             assert_eq!(ring.stats().oldest_reservation, None, "no thread is inside");
             assert_log(&ring, &device, &log);
         }
@@ -170,16 +170,16 @@ fn what_cannot_be_appended_is_refused_before_the_encoder_is_called() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(2, 4096));
         let ring = Arc::new(ring);
-        for mut hand in Hand::all(&ring) {
+        for mut appender in AppendPath::all(&ring) {
             let never = |_: Extent, _: &mut [u8]| panic!("called");
-            assert_eq!(hand.append_with(0, never), Err(AppendError::Empty));
-            assert_eq!(hand.append_with(4097, never), Err(AppendError::TooLarge { len: 4097, max: 4096 }));
+            assert_eq!(appender.append_with(0, never), Err(AppendError::Empty));
+            assert_eq!(appender.append_with(4097, never), Err(AppendError::TooLarge { len: 4097, max: 4096 }));
         }
         device.fail_write(0, EIO);
         ring.append(b"x").expect("room");
         ring.sync().expect_err("a failing device");
-        for mut hand in Hand::all(&ring) {
-            let refused = hand.append_with(1, |_, _| panic!("called"));
+        for mut appender in AppendPath::all(&ring) {
+            let refused = appender.append_with(1, |_, _| panic!("called"));
             assert!(matches!(refused, Err(AppendError::Poisoned(_))), "{refused:?}");
         }
     });
@@ -190,17 +190,17 @@ fn parts_that_are_committed_together_are_durable_as_one() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(2, BUFFER));
         let ring = Arc::new(ring);
-        for (id, mut hand) in Hand::all(&ring).into_iter().enumerate() {
+        for (id, mut appender) in AppendPath::all(&ring).into_iter().enumerate() {
             // Some in a row, for the writers' leases.
             for _ in 0..20 {
-                hand.append(&[7; 16]).expect("room");
+                appender.append(&[7; 16]).expect("room");
             }
             let bytes = pattern(id as u64, 300);
             let parts = [&bytes[..1], &[], &bytes[1..200], &bytes[200..]].map(IoSlice::new);
-            let extent = hand.append_durable_vectored(&parts).expect("a working device");
+            let extent = appender.append_durable_vectored(&parts).expect("a working device");
             assert_eq!(extent.len(), 300);
             assert!(device.synced()[extent.start() as usize..extent.end() as usize] == bytes);
-            assert_eq!(hand.append_durable_vectored(&[]), Err(AppendError::Empty));
+            assert_eq!(appender.append_durable_vectored(&[]), Err(AppendError::Empty));
         }
     });
 }

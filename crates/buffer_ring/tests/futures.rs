@@ -227,7 +227,7 @@ fn what_is_not_there_is_not_waited_for() {
 
 /// What lies below a reservation that is held does not wait for it, whoever waits for what lies behind it.
 #[test]
-fn a_future_that_needs_less_recalls_the_thread_from_one_that_waits_for_a_reservation() {
+fn a_future_that_needs_less_fetches_the_thread_from_one_that_waits_for_a_reservation() {
     within(LIMIT, || {
         for behind_another_thread in [false, true] {
             let (ring, device) = in_memory(options(4, 4096));
@@ -260,7 +260,7 @@ fn a_future_that_needs_less_recalls_the_thread_from_one_that_waits_for_a_reserva
 }
 
 #[test]
-fn a_future_that_needs_less_recalls_the_thread_from_the_device() {
+fn a_future_that_needs_less_fetches_the_thread_from_the_device() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(4, 4096));
         let first = ring.append(&pattern(0, 4096)).expect("room");

@@ -91,7 +91,7 @@ fn an_append_into_a_lease_executes_no_locked_instruction() {
     assert_eq!(after.leases_ended, before.leases_ended, "all went into one lease");
     // Where the kernel has no barrier there are two fences, locked instructions on the thread's own stack.
     let fences = if after.barrier == Barrier::Fence { 2 } else { 0 };
-    println!("{instructions} instructions for {APPENDS} appends through a session, {locked} locked");
+    println!("{instructions} instructions for {APPENDS} appends through a writer, {locked} locked");
     assert_eq!(locked, fences * APPENDS);
 
     // To see that they would be counted: a plain append adds to the word, and leaves it.

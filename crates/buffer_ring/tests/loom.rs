@@ -198,11 +198,11 @@ fn a_late_arrival_does_not_lose_the_rotation() {
     assert!(IN_THE_WAY.load(Relaxed) > 0);
 }
 
-/// A thread with an old idea of the current buffer reserves in its next life, fills it and seals it, before it is published.
+/// A thread with an old idea of the current buffer reserves in its next generation, fills it and seals it, before it is published.
 #[test]
-fn a_life_can_end_before_its_opener_has_published_it() {
+fn a_generation_can_end_before_its_opener_has_published_it() {
     static IN_THE_NEXT: Count = Count::new(0);
-    model("a_life_can_end_before_its_opener_has_published_it", Bound::Preemptions(3), || {
+    model("a_generation_can_end_before_its_opener_has_published_it", Bound::Preemptions(3), || {
         let ring = in_place();
         append(&ring, 512, 1);
         let late = spawn(&ring, |ring| {
@@ -222,7 +222,7 @@ fn a_life_can_end_before_its_opener_has_published_it() {
     assert!(IN_THE_NEXT.load(Relaxed) > 0);
 }
 
-/// The same from the append's side: its next look finds the life that it is in, so that its own sync covers it.
+/// The same from the append's side: its next look finds the generation that it is in, so that its own sync covers it.
 #[test]
 fn an_append_is_covered_by_its_own_sync() {
     static IN_THE_NEXT: Count = Count::new(0);
@@ -244,9 +244,9 @@ fn an_append_is_covered_by_its_own_sync() {
 }
 
 #[test]
-fn a_stale_handle_leaves_the_next_life_alone() {
+fn a_stale_handle_leaves_the_next_generation_alone() {
     static NEXT: Count = Count::new(0);
-    model("a_stale_handle_leaves_the_next_life_alone", Bound::Preemptions(3), || {
+    model("a_stale_handle_leaves_the_next_generation_alone", Bound::Preemptions(3), || {
         let ring = in_place();
         append(&ring, 512, 1);
         let first = ring.current_buffer(Acquire);
@@ -309,13 +309,13 @@ fn a_sealer_opens_the_next_buffer() {
     assert!(SECOND.iter().all(|count| count.load(Relaxed) > 0));
 }
 
-/// Readers keep a slot from its next life, and the last of them sees to the rotation.
+/// Readers keep a slot from its next generation, and the last of them sees to the rotation.
 #[test]
-fn a_reader_never_meets_the_next_life() {
+fn a_reader_never_meets_the_next_generation() {
     static READ: Count = Count::new(0);
     static GONE: Count = Count::new(0);
     static IN_THE_WAY: Count = Count::new(0);
-    model("a_reader_never_meets_the_next_life", Bound::Preemptions(3), || {
+    model("a_reader_never_meets_the_next_generation", Bound::Preemptions(3), || {
         let ring = in_place();
         let (extent, _) = append(&ring, 512, 1);
         let reader = spawn(&ring, move |ring| {
@@ -366,9 +366,9 @@ fn a_full_ring_lets_its_waiter_go_on() {
 
 /// Two threads wait for room; one of them drives, and hands the role on when it leaves.
 #[test]
-fn the_driver_hands_its_role_on() {
+fn the_driver_hands_its_claim_on() {
     static WRITTEN: [Count; 2] = [const { Count::new(0) }; 2];
-    model("the_driver_hands_its_role_on", Bound::Preemptions(3), || {
+    model("the_driver_hands_its_claim_on", Bound::Preemptions(3), || {
         let device = ModelDevice::held();
         let ring = Arc::new(device.ring(2, true, true));
         let (extent, _) = append(&ring, 512, 1);
@@ -594,9 +594,9 @@ fn a_ticket_outlives_a_ring_that_is_dropped_with_a_write_in_flight() {
 // Manual flushing.
 
 #[test]
-fn a_held_buffer_goes_out_once_when_it_is_asked_for() {
+fn a_deferred_flush_goes_out_once_when_it_is_requested() {
     static ASKED_FIRST: Count = Count::new(0);
-    model("a_held_buffer_goes_out_once_when_it_is_asked_for", Bound::Preemptions(3), || {
+    model("a_deferred_flush_goes_out_once_when_it_is_requested", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(2, false, true));
         let first = append(&ring, 2048, 1);
@@ -615,9 +615,9 @@ fn a_held_buffer_goes_out_once_when_it_is_asked_for() {
 
 /// An append that waits for room gives up as soon as the next buffer waits for a flush that nobody has asked for.
 #[test]
-fn a_deposit_wakes_who_waits_for_room() {
+fn a_deferred_flush_wakes_a_thread_that_waits_for_room() {
     static FULL: Count = Count::new(0);
-    model("a_deposit_wakes_who_waits_for_room", Bound::Preemptions(3), || {
+    model("a_deferred_flush_wakes_a_thread_that_waits_for_room", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = Arc::new(device.ring(2, false, true));
         append(&ring, 512, 1);

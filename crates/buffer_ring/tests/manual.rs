@@ -76,7 +76,7 @@ fn flushes_in_any_order_leave_the_watermark_at_the_gap() {
 }
 
 #[test]
-fn sync_flushes_everything_that_is_held() {
+fn sync_flushes_everything_that_is_deferred() {
     within(LIMIT, || {
         let (ring, device) = in_memory(held(4, 4096));
         for id in 0..4 {
@@ -103,7 +103,7 @@ fn waiting_for_an_address_flushes_what_begins_below_it() {
 }
 
 #[test]
-fn dropping_the_ring_flushes_everything_that_is_held() {
+fn dropping_the_ring_flushes_everything_that_is_deferred() {
     let (ring, device) = in_memory(held(3, 4096));
     for id in 0..3 {
         ring.append(&pattern(id, 4096)).expect("room");
@@ -211,7 +211,7 @@ fn a_ring_told_everything_does_nothing_by_itself() {
 }
 
 #[test]
-fn a_stale_handle_never_touches_a_later_life() {
+fn a_stale_handle_never_touches_a_later_generation() {
     within(LIMIT, || {
         for options in [held(2, 4096), fixed(1, 4096)] {
             let (ring, device) = in_memory(options);
@@ -232,14 +232,14 @@ fn a_stale_handle_never_touches_a_later_life() {
 }
 
 #[test]
-fn a_stale_handle_does_not_let_go_of_a_later_life_that_is_held() {
+fn a_stale_handle_does_not_let_go_of_a_later_generation_that_is_held() {
     within(LIMIT, || {
         let (ring, device) = in_memory(held(2, 4096));
         let stale = current(&ring);
         ring.append(&pattern(0, 4096)).expect("room");
         ring.sync().expect("a working device");
         ring.append(&pattern(1, 4096)).expect("room in the second buffer");
-        // The third life is in the first buffer again, sealed, and nobody has asked for it.
+        // The third generation is in the first buffer again, sealed, and nobody has asked for it.
         ring.append(&pattern(2, 4096)).expect("room in the first buffer");
         let held = current(&ring);
         assert_eq!((stale.generation(), held.generation()), (1, 3));

@@ -1,4 +1,4 @@
-//! The whole ring against a model that is a plain vector of bytes: many threads, every way to append, through sessions and without,
+//! The whole ring against a model that is a plain vector of bytes: many threads, every way to append, through writers and without,
 //! every device.
 //!
 //! The lengths come from a seed, which is printed; `BUFFER_RING_SEED` sets it.
@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use std::{env, fs, thread};
 
 use buffer_ring::{AppendError, BufferRing, EngineKind, Extent, QuikIO};
-use common::hand::{Hand, Hands};
+use common::append_path::{AppendPath, PathMix};
 use common::{Random, buffered_file, current, direct_file, disk, held, in_memory, options, ring_on, within};
 
 /// Capacities and buffer sizes of one round each; all are tried together with 1, 2, 4 and 8 threads in turn.
@@ -37,7 +37,7 @@ struct Round {
     capacity: usize,
     buffer_size: usize,
     threads: usize,
-    hands: Hands,
+    appenders: PathMix,
     manual: bool,
     seed: u64,
 }
@@ -59,7 +59,7 @@ impl Record {
 /// One thread's way through a round.
 struct Appender<'a> {
     ring: &'a BufferRing,
-    hand: Hand<'a>,
+    appender: AppendPath<'a>,
     round: &'a Round,
     random: Random,
     records: Vec<Record>,
@@ -100,13 +100,13 @@ impl Appender<'_> {
         let cut = self.random.below(len + 1);
         let way = self.random.below(8);
         let pool = (way != 7).then_some(pool);
-        let extent = self.patiently(|hand| match way {
-            0..=2 => hand.append(bytes),
-            3 => hand.try_append(bytes),
-            4 => hand.append_cut(bytes, cut),
-            5 => hand.append_timeout(bytes, Duration::from_millis(1)),
+        let extent = self.patiently(|appender| match way {
+            0..=2 => appender.append(bytes),
+            3 => appender.try_append(bytes),
+            4 => appender.append_cut(bytes, cut),
+            5 => appender.append_timeout(bytes, Duration::from_millis(1)),
             _ => {
-                let mut reserved = if way == 6 { hand.reserve(len)? } else { hand.try_reserve(len)? };
+                let mut reserved = if way == 6 { appender.reserve(len)? } else { appender.try_reserve(len)? };
                 reserved[..cut].copy_from_slice(&bytes[..cut]);
                 thread::yield_now();
                 reserved[cut..].copy_from_slice(&bytes[cut..]);
@@ -122,9 +122,9 @@ impl Appender<'_> {
     }
 
     /// Tries again while the ring is full; in manual mode helps.
-    fn patiently(&mut self, append: impl Fn(&mut Hand<'_>) -> Result<Extent, AppendError>) -> Extent {
+    fn patiently(&mut self, append: impl Fn(&mut AppendPath<'_>) -> Result<Extent, AppendError>) -> Extent {
         loop {
-            match append(&mut self.hand) {
+            match append(&mut self.appender) {
                 Ok(extent) => return extent,
                 Err(AppendError::RingFull | AppendError::TimedOut) if self.round.manual => {
                     self.ring.sync().expect("a working device");
@@ -178,8 +178,8 @@ impl Round {
             let threads: Vec<_> = (0..self.threads)
                 .map(|thread| {
                     let random = Random::new(seeds.next());
-                    let hand = self.hands.of(&ring, thread);
-                    let appender = Appender { ring: &ring, hand, round: self, random, records: Vec::new() };
+                    let appender = self.appenders.of(&ring, thread);
+                    let appender = Appender { ring: &ring, appender, round: self, random, records: Vec::new() };
                     scope.spawn(|| appender.run())
                 })
                 .collect();
@@ -223,7 +223,7 @@ impl Round {
         assert_eq!((stats.records_appended, stats.bytes_appended), (committed as u64, appended), "{self:?}");
         assert_eq!(stats.reservations_aborted, (records.len() - committed) as u64, "{self:?}");
         LEASED.fetch_add(stats.writers.leased_records, Relaxed);
-        assert!(self.hands != Hands::Ring || stats.writers.leased_records == 0);
+        assert!(self.appenders != PathMix::Ring || stats.writers.leased_records == 0);
         let unused = stats.writers.unused_bytes;
         assert_eq!(
             stats.padding_bytes + unused,
@@ -255,11 +255,11 @@ fn every_round(run: impl Fn(&Round) + Send + 'static) {
             for (number, buffer_size) in SIZES.into_iter().enumerate() {
                 let threads = [1, 2, 4, 8][(capacity + number) % 4];
                 let manual = seeds.below(8) == 0;
-                let hands = Hands::ALL[seeds.below(Hands::ALL.len())];
-                run(&Round { capacity, buffer_size, threads, hands, manual, seed: seeds.next() });
+                let appenders = PathMix::ALL[seeds.below(PathMix::ALL.len())];
+                run(&Round { capacity, buffer_size, threads, appenders, manual, seed: seeds.next() });
             }
         }
-        assert!(LEASED.load(Relaxed) > 1000, "sessions took no leases");
+        assert!(LEASED.load(Relaxed) > 1000, "writers took no leases");
     });
 }
 

@@ -81,7 +81,7 @@ fn an_abort_as_the_last_one_out_sends_the_buffer_on_its_way() {
 }
 
 #[test]
-fn a_reservation_begins_as_zeros_whatever_an_earlier_life_left() {
+fn a_reservation_begins_as_zeros_whatever_an_earlier_generation_left() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(3, 8192));
         for lap in 0..6 {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use buffer_ring::model::ModelDevice;
 use buffer_ring::{AppendError, BufferRing, Extent, FlushTicket, RingError, RotateError};
 use common::Random;
-use common::hand::{Hand, Hands};
+use common::append_path::{AppendPath, PathMix};
 use schedules::explore;
 use shuttle::sync::atomic::AtomicUsize;
 use shuttle::thread;
@@ -109,7 +109,7 @@ fn play(setting: Setting, mut random: Random, met: &Met) {
     let capacity = 2 + random.below(3);
     let ring = Arc::new(device.ring(capacity, setting.auto_flush, setting.auto_rotate));
     let working = Arc::new(AtomicUsize::new(THREADS));
-    let hands = if random.below(3) == 0 { Hands::Sessions } else { Hands::Mixed };
+    let appenders = if random.below(3) == 0 { PathMix::Writers } else { PathMix::Mixed };
 
     let mut helpers = Vec::new();
     if setting.held {
@@ -140,7 +140,7 @@ fn play(setting: Setting, mut random: Random, met: &Met) {
                 ring: Arc::clone(&ring),
                 device: device.clone(),
                 number,
-                hands,
+                appenders,
                 appended: Vec::new(),
                 tickets: Vec::new(),
                 reads: 0,
@@ -217,7 +217,7 @@ struct Worker {
     ring: Arc<BufferRing>,
     device: ModelDevice,
     number: usize,
-    hands: Hands,
+    appenders: PathMix,
     appended: Vec<Appended>,
     tickets: Vec<FlushTicket>,
     reads: u64,
@@ -228,32 +228,32 @@ struct Worker {
 impl Worker {
     fn run(mut self) -> Self {
         let ring = Arc::clone(&self.ring);
-        // A session is idle while its thread does something else.
-        let mut hand = self.hands.of(&ring, self.number);
+        // A writer is idle while its thread does something else.
+        let mut appender = self.appenders.of(&ring, self.number);
         for step in 0..STEPS {
-            self.step((1 + self.number * STEPS + step) as u8, &mut hand);
+            self.step((1 + self.number * STEPS + step) as u8, &mut appender);
             self.look();
         }
-        drop(hand);
+        drop(appender);
         self
     }
 
-    fn step(&mut self, mark: u8, hand: &mut Hand<'_>) {
+    fn step(&mut self, mark: u8, appender: &mut AppendPath<'_>) {
         let ring = Arc::clone(&self.ring);
         match self.random.below(20) {
             0..=4 => {
                 let payload = vec![mark; self.len()];
-                let outcome = hand.append(&payload);
+                let outcome = appender.append(&payload);
                 self.note(outcome, mark, false);
             }
             5..=7 => {
                 let payload = vec![mark; self.len()];
-                let outcome = hand.try_append(&payload);
+                let outcome = appender.try_append(&payload);
                 self.note(outcome, mark, true);
             }
             8 | 9 => {
                 let len = self.len();
-                let outcome = hand.reserve(len).map(|mut reservation| {
+                let outcome = appender.reserve(len).map(|mut reservation| {
                     reservation.fill(mark);
                     reservation.commit()
                 });

@@ -14,7 +14,7 @@ const BUFFER: usize = 1 << 20;
 /// Times that each load is run: with several threads, each time is another.
 const TIMES: usize = 5;
 
-/// A load of sessions, one in each of some threads.
+/// A load of writers, one in each of some threads.
 struct Load {
     threads: usize,
     /// Records of each thread, and their bytes.

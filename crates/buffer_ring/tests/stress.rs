@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use buffer_ring::{AppendError, RotateError};
-use common::hand::Hands;
+use common::append_path::PathMix;
 use common::{LIMIT, current, fixed, held, in_memory, options, within};
 
 /// Runs `work` in `threads` threads until the first one, which runs `main` alone, is through.
@@ -54,14 +54,14 @@ fn a_ring_can_be_synced_while_others_append() {
 #[test]
 fn everybody_flushes_while_everybody_appends() {
     within(2 * LIMIT, || {
-        for hands in [Hands::Ring, Hands::Sessions] {
+        for appenders in [PathMix::Ring, PathMix::Writers] {
             let (ring, device) = in_memory(options(2, 8192));
             let flushing = |_| drop(ring.flush(&current(&ring)));
             let mut appended = 0;
             beside(3, flushing, || {
-                let mut hand = hands.of(&ring, 0);
+                let mut appender = appenders.of(&ring, 0);
                 for _ in 0..40_000 {
-                    let extent = hand.append(&[7; 100]).expect("room");
+                    let extent = appender.append(&[7; 100]).expect("room");
                     assert!(extent.start() >= appended);
                     appended = extent.end();
                 }
@@ -69,7 +69,7 @@ fn everybody_flushes_while_everybody_appends() {
             let end = ring.close().expect("a working device");
             // Behind the last record there may be what a lease had left.
             let expected = appended.next_multiple_of(4096);
-            assert!(end == expected || hands == Hands::Sessions && end > expected, "{end} after {appended}");
+            assert!(end == expected || appenders == PathMix::Writers && end > expected, "{end} after {appended}");
             assert_eq!(device.contents().iter().filter(|&&byte| byte == 7).count(), 4_000_000);
             let written = device.writes().iter().map(|&(_, len)| len as u64).sum::<u64>();
             assert_eq!(written, end, "each block was written once");

@@ -84,7 +84,7 @@ type Action = fn(&BufferRing);
 const ACTIONS: &[(&str, Action)] = &[
     ("append", |ring| drop(ring.append(b"of a subscriber"))),
     ("append a whole buffer", |ring| drop(ring.append(&[7; 4096]))),
-    ("append to a session", |ring| drop(ring.writer().append(b"of a subscriber"))),
+    ("append to a writer", |ring| drop(ring.writer().append(b"of a subscriber"))),
     ("try_append", |ring| drop(ring.try_append(&[7; 4000]))),
     ("tail", |ring| assert!(ring.tail() > 0)),
     ("flush", |ring| _ = ring.flush(&current(ring))),

@@ -1,6 +1,6 @@
 //! Every fault at every place: a run over a hundred buffers, again and again, with one thing gone wrong at each of its I/Os in turn.
 //! What was acknowledged must be there, the ring poisoned or complete, and no case may hang. So it is through the ring itself, a record
-//! a buffer; and, over fewer buffers, with short records through sessions.
+//! a buffer; and, over fewer buffers, with short records through writers.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use buffer_ring::{AppendError, BufferRing, FlushTicket, MemoryDevice, QuikIO, RingError, WriteMode};
-use common::hand::{Hand, Hands};
+use common::append_path::{AppendPath, PathMix};
 use common::{EAGAIN, EIO, Holding, LIMIT, MOMENT, Random, current, options, pattern, ring_on, within};
 
 const ENOSPC: i32 = 28;
@@ -19,37 +19,37 @@ const ECANCELED: i32 = 125;
 const SIZE: usize = 8192;
 const BUFFERS: usize = 100;
 
-/// Of a run with sessions, and bytes of its records.
+/// Of a run with writers, and bytes of its records.
 const FEW_BUFFERS: usize = 20;
 const SHORT: usize = 200;
 
-/// The records of a run without sessions.
+/// The records of a run without writers.
 fn log() -> &'static [u8] {
     static LOG: OnceLock<Vec<u8>> = OnceLock::new();
     LOG.get_or_init(|| (0..BUFFERS as u64).flat_map(|id| pattern(id, SIZE)).collect())
 }
 
-fn buffers(hands: Hands) -> usize {
-    if hands == Hands::Ring { BUFFERS } else { FEW_BUFFERS }
+fn buffers(appenders: PathMix) -> usize {
+    if appenders == PathMix::Ring { BUFFERS } else { FEW_BUFFERS }
 }
 
-/// Appends what belongs into buffer number `nth`, by three hands in turn, so that two sessions are idle with their leases at its end; and
+/// Appends what belongs into buffer number `nth`, by three hands in turn, so that two writers are idle with their leases at its end; and
 /// notes it in `log`.
-fn fill(hands: &mut [Hand<'_>], nth: usize, log: &mut Vec<u8>) -> Result<(), AppendError> {
+fn fill(appenders: &mut [AppendPath<'_>], nth: usize, log: &mut Vec<u8>) -> Result<(), AppendError> {
     let end = (nth + 1) * SIZE;
-    let mut append = |hand: &mut Hand<'_>, bytes: &[u8]| {
-        let extent = hand.append(bytes)?;
+    let mut append = |appender: &mut AppendPath<'_>, bytes: &[u8]| {
+        let extent = appender.append(bytes)?;
         log.resize(log.len().max(end), 0);
         log[extent.start() as usize..extent.end() as usize].copy_from_slice(bytes);
         Ok(extent.end() as usize)
     };
-    if !hands.iter().any(Hand::is_session) {
-        return append(&mut hands[0], &self::log()[nth * SIZE..end]).map(drop);
+    if !appenders.iter().any(AppendPath::is_writer) {
+        return append(&mut appenders[0], &self::log()[nth * SIZE..end]).map(drop);
     }
     for id in 0.. {
         // None like another; and to the end of the buffer, or nearly.
         let bytes = &self::log()[nth * SIZE + id..][..SHORT];
-        if append(&mut hands[id % 3], bytes)? > end - SIZE / 8 {
+        if append(&mut appenders[id % 3], bytes)? > end - SIZE / 8 {
             break;
         }
     }
@@ -104,7 +104,7 @@ fn run(
 }
 
 fn run_here(
-    How { mode, every, hands: which }: How,
+    How { mode, every, appenders: which }: How,
     prepare: impl FnOnce(&MemoryDevice),
     before_sync: impl Fn(&BufferRing, &MemoryDevice),
 ) -> Outcome {
@@ -113,9 +113,9 @@ fn run_here(
     let ring = ring_on(Arc::new(io), options(4, SIZE));
     prepare(&device);
     let (mut log, mut acknowledged) = (Vec::new(), 0);
-    let mut hands: Vec<_> = (0..3).map(|hand| which.of(&ring, hand)).collect();
+    let mut appenders: Vec<_> = (0..3).map(|appender| which.of(&ring, appender)).collect();
     for nth in 0..buffers(which) {
-        if fill(&mut hands, nth, &mut log).is_err() {
+        if fill(&mut appenders, nth, &mut log).is_err() {
             break;
         }
         if (nth + 1) % every == 0 {
@@ -132,7 +132,7 @@ fn run_here(
     acknowledged = acknowledged.max(again.unwrap_or(0)).max(ring.durable_watermark());
     let failure = ring.poisoned();
     let leased = ring.stats().writers.leased_records;
-    drop(hands);
+    drop(appenders);
     assert_eq!(ring.close().err(), failure);
     Outcome { log, acknowledged: acknowledged as usize, leased, failure, device }
 }
@@ -145,13 +145,13 @@ struct How {
     mode: WriteMode,
     /// A sync comes after so many buffers.
     every: usize,
-    hands: Hands,
+    appenders: PathMix,
 }
 
-/// In both modes, with a sync after each buffer and after a few, with sessions and without.
+/// In both modes, with a sync after each buffer and after a few, with writers and without.
 fn every_sort() -> impl Iterator<Item = How> {
     let sorts = MODES.into_iter().flat_map(|mode| [1, 7].map(|every| (mode, every)));
-    sorts.flat_map(|(mode, every)| Hands::ALL.map(|hands| How { mode, every, hands }))
+    sorts.flat_map(|(mode, every)| PathMix::ALL.map(|appenders| How { mode, every, appenders }))
 }
 
 /// Calls `case` for every write of a run of each sort.
@@ -159,9 +159,14 @@ fn at_every_write(mut case: impl FnMut(How, usize, u64, &str)) {
     for how in every_sort() {
         let undisturbed = run(how, |_| (), |_, _| ());
         undisturbed.assert_complete("undisturbed");
-        assert_eq!(undisturbed.leased > 100, how.hands != Hands::Ring, "{how:?}: {} in leases", undisturbed.leased);
+        assert_eq!(
+            undisturbed.leased > 100,
+            how.appenders != PathMix::Ring,
+            "{how:?}: {} in leases",
+            undisturbed.leased
+        );
         let writes = undisturbed.device.writes();
-        assert_eq!(writes.len(), buffers(how.hands), "{how:?}");
+        assert_eq!(writes.len(), buffers(how.appenders), "{how:?}");
         for (nth, (offset, _)) in writes.into_iter().enumerate() {
             case(how, nth, offset, &format!("{how:?}, write {nth}"));
         }
@@ -226,7 +231,11 @@ fn every_write_is_shortened_once() {
             let again = (rest, SIZE - taken / 4096 * 4096);
             let writes = outcome.device.writes();
             let count = writes.iter().filter(|&&write| write == again).count();
-            assert_eq!((writes.len(), count), (buffers(how.hands) + 1, if rest == offset { 2 } else { 1 }), "{case}");
+            assert_eq!(
+                (writes.len(), count),
+                (buffers(how.appenders) + 1, if rest == offset { 2 } else { 1 }),
+                "{case}"
+            );
         });
     }
 }
@@ -239,7 +248,7 @@ fn every_write_is_put_off_once_and_goes_out_again_once() {
             outcome.assert_complete(case);
             let writes = outcome.device.writes();
             let count = writes.iter().filter(|write| **write == (offset, SIZE)).count();
-            assert_eq!((writes.len(), count), (buffers(how.hands) + 1, 2), "{case}, errno {errno}");
+            assert_eq!((writes.len(), count), (buffers(how.appenders) + 1, 2), "{case}, errno {errno}");
         });
     }
 }
@@ -250,7 +259,7 @@ fn every_sync_fails_once_and_is_never_made_up_for() {
         // What goes out while nobody waits for durability needs a sync.
         let write = |ring: &BufferRing| drop(ring.flush(&current(ring)).wait());
         let syncs = run(how, |_| (), move |ring, _| write(ring)).device.syncs();
-        assert!(syncs >= buffers(how.hands) / how.every, "{syncs} syncs");
+        assert!(syncs >= buffers(how.appenders) / how.every, "{syncs} syncs");
         for nth in 0..syncs {
             let fail = move |ring: &BufferRing, device: &MemoryDevice| {
                 write(ring);

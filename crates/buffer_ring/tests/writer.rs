@@ -1,4 +1,4 @@
-//! Sessions: what they promise, what they leave behind, and whom they never hold up.
+//! Writers: what they promise, what they leave behind, and whom they never hold up.
 
 mod common;
 
@@ -16,7 +16,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 const BUFFER: usize = 64 << 10;
 
-/// Appends until the session has a lease of at least `least` bytes. All records are 16 bytes long.
+/// Appends until the writer has a lease of at least `least` bytes. All records are 16 bytes long.
 fn warm_up(writer: &mut Writer<'_>, least: u64) -> Vec<Extent> {
     let mut extents = Vec::new();
     while leased(writer) < least {
@@ -25,7 +25,7 @@ fn warm_up(writer: &mut Writer<'_>, least: u64) -> Vec<Extent> {
     extents
 }
 
-/// Bytes that the session's lease has left, as it tells them.
+/// Bytes that the writer's lease has left, as it tells them.
 fn leased(writer: &Writer<'_>) -> u64 {
     let told = format!("{writer:?}");
     let number = told.split("leased: ").nth(1).and_then(|rest| rest.split(',').next());
@@ -33,7 +33,7 @@ fn leased(writer: &Writer<'_>) -> u64 {
 }
 
 #[test]
-fn a_session_appends_what_it_is_given_where_it_says() {
+fn a_writer_appends_what_it_is_given_where_it_says() {
     let (ring, device) = in_memory(options(4, BUFFER));
     let mut writer = ring.writer();
     let mut random = Random::new(7);
@@ -47,7 +47,7 @@ fn a_session_appends_what_it_is_given_where_it_says() {
         };
         log.push((extent.expect("room"), bytes));
     }
-    assert!(log.windows(2).all(|pair| pair[0].0.end() <= pair[1].0.start()), "a session's own extents ascend");
+    assert!(log.windows(2).all(|pair| pair[0].0.end() <= pair[1].0.start()), "a writer's own extents ascend");
     let stats = ring.stats();
     assert_eq!(stats.records_appended, 5000);
     assert_eq!(stats.bytes_appended, log.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>());
@@ -62,7 +62,7 @@ fn a_session_appends_what_it_is_given_where_it_says() {
 }
 
 #[test]
-fn sessions_and_plain_appends_mix() {
+fn writers_and_plain_appends_mix() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(4, BUFFER));
         let log: Vec<(Extent, Vec<u8>)> = thread::scope(|scope| {
@@ -107,7 +107,7 @@ fn sessions_and_plain_appends_mix() {
 }
 
 #[test]
-fn a_session_takes_a_lease_after_a_run_of_appends_and_none_when_each_is_waited_for() {
+fn a_writer_takes_a_lease_after_a_run_of_appends_and_none_when_each_is_waited_for() {
     within(LIMIT, || {
         let (ring, _device) = in_memory(options(4, BUFFER));
         let mut writer = ring.writer();
@@ -138,9 +138,9 @@ fn a_commit_ends_the_lease_and_has_what_was_in_it() {
     });
 }
 
-/// The heart of it: nobody waits for a session that does nothing. A hang would show.
+/// The heart of it: nobody waits for a writer that does nothing. A hang would show.
 #[test]
-fn an_idle_session_holds_up_nobody() {
+fn an_idle_writer_holds_up_nobody() {
     within(LIMIT, || {
         for options in [options(2, BUFFER), held(3, BUFFER)] {
             let (ring, _device) = in_memory(options);
@@ -161,21 +161,21 @@ fn an_idle_session_holds_up_nobody() {
             }
             let stats = ring.stats();
             assert_eq!(stats.oldest_reservation, None, "nothing is left that could be waited for");
-            assert_eq!(stats.writers.sessions, 100);
+            assert_eq!(stats.writers.open, 100);
             assert!(stats.writers.leases_ended > 100, "{:?}", stats.writers);
         }
     });
 }
 
-/// The first commit ends the leases of idle sessions; those that follow do exactly what they do without.
+/// The first commit ends the leases of idle writers; those that follow do exactly what they do without.
 #[test]
-fn idle_sessions_cost_those_who_commit_nothing_but_their_leases() {
+fn idle_writers_cost_those_who_commit_nothing_but_their_leases() {
     const COMMITS: u64 = 5000;
     let commit = |idle: u64| {
         within(LIMIT, move || {
             let (ring, _device) = in_memory(options(2, BUFFER));
-            let mut sessions: Vec<_> = (0..idle).map(|_| ring.writer()).collect();
-            sessions.iter_mut().for_each(|writer| drop(warm_up(writer, 100)));
+            let mut writers: Vec<_> = (0..idle).map(|_| ring.writer()).collect();
+            writers.iter_mut().for_each(|writer| drop(warm_up(writer, 100)));
             let opened = ring.stats().writers.leases_ended;
             ring.append_durable(&[1; 100]).expect("room");
             let before = ring.stats();
@@ -194,7 +194,7 @@ fn idle_sessions_cost_those_who_commit_nothing_but_their_leases() {
 }
 
 #[test]
-fn a_lease_of_an_idle_session_is_ended_by_whoever_needs_its_buffer() {
+fn a_lease_of_an_idle_writer_is_ended_by_whoever_needs_its_buffer() {
     within(LIMIT, || {
         type Need = fn(&BufferRing, Extent);
         let needs: [(&str, Need); 6] = [
@@ -222,7 +222,7 @@ fn a_lease_of_an_idle_session_is_ended_by_whoever_needs_its_buffer() {
             assert_eq!(
                 after.unused_bytes - before.unused_bytes,
                 leased(&writer),
-                "{what}: as much as the session believes"
+                "{what}: as much as the writer believes"
             );
             let next = writer.append(&[2; 16]).expect("room");
             assert!(next.start() >= last.end(), "{what}: its own extents ascend");
@@ -305,7 +305,7 @@ fn long_records_go_alone_and_longer_ones_than_a_buffer_not_at_all() {
 }
 
 #[test]
-fn a_session_never_waits_if_it_is_not_to() {
+fn a_writer_never_waits_if_it_is_not_to() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(2, 4096));
         let _holding = Holding::new(&device);
@@ -325,7 +325,7 @@ fn a_session_never_waits_if_it_is_not_to() {
 }
 
 #[test]
-fn a_poisoned_ring_takes_nothing_from_sessions_that_have_a_lease() {
+fn a_poisoned_ring_takes_nothing_from_writers_that_have_a_lease() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(4, BUFFER));
         let (mut one, mut other) = (ring.writer(), ring.writer());
@@ -346,7 +346,7 @@ fn a_poisoned_ring_takes_nothing_from_sessions_that_have_a_lease() {
 }
 
 #[test]
-fn a_session_goes_from_thread_to_thread() {
+fn a_writer_goes_from_thread_to_thread() {
     let (ring, _device) = in_memory(options(4, BUFFER));
     let mut writer = ring.writer();
     let mut last = 0;
@@ -387,7 +387,7 @@ fn a_thread_that_panics_leaves_nothing_behind() {
             }
         });
         assert_eq!(ring.stats().reservations_aborted, 2);
-        assert_eq!(ring.stats().writers.sessions, 0);
+        assert_eq!(ring.stats().writers.open, 0);
         assert!(ring.stats().writers.leases_ended >= 4);
         assert_eq!(ring.stats().oldest_reservation, None);
         let end = ring.tail().next_multiple_of(4096);
@@ -396,7 +396,7 @@ fn a_thread_that_panics_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_leaked_session_holds_up_neither_commits_nor_the_end() {
+fn a_leaked_writer_holds_up_neither_commits_nor_the_end() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(2, BUFFER));
         for round in 0..100 {
@@ -407,7 +407,7 @@ fn a_leaked_session_holds_up_neither_commits_nor_the_end() {
                 assert_eq!(ring.wait_durable(extents[0].end()), Ok(()));
             }
         }
-        assert_eq!(ring.stats().writers.sessions, 100);
+        assert_eq!(ring.stats().writers.open, 100);
         let end = ring.close().expect("no reservation was leaked");
         assert_eq!(device.synced().len() as u64, end);
     });
@@ -422,7 +422,7 @@ fn a_leaked_session_holds_up_neither_commits_nor_the_end() {
 }
 
 #[test]
-fn a_leaked_reservation_of_a_session_is_one_of_the_ring() {
+fn a_leaked_reservation_of_a_writer_is_one_of_the_ring() {
     within(LIMIT, || {
         let (ring, _device) = in_memory(options(2, BUFFER));
         let mut writer = ring.writer();
@@ -435,25 +435,25 @@ fn a_leaked_reservation_of_a_session_is_one_of_the_ring() {
 }
 
 #[test]
-fn thousands_of_sessions_come_and_go() {
+fn thousands_of_writers_come_and_go() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(4, 1 << 20));
-        let mut sessions: Vec<_> = (0..3000).map(|_| ring.writer()).collect();
+        let mut writers: Vec<_> = (0..3000).map(|_| ring.writer()).collect();
         for round in 0..3 {
-            for (id, writer) in sessions.iter_mut().enumerate() {
+            for (id, writer) in writers.iter_mut().enumerate() {
                 for _ in 0..12 {
                     writer.append(&(id as u64 + 1).to_le_bytes()).expect("room");
                 }
             }
             ring.append_durable(&[round; 16]).expect("nobody is waited for");
         }
-        assert_eq!(ring.stats().writers.sessions, 3000);
+        assert_eq!(ring.stats().writers.open, 3000);
         assert_eq!(ring.stats().oldest_reservation, None);
-        sessions.truncate(1000);
+        writers.truncate(1000);
         let more: Vec<_> = (0..2000).map(|_| ring.writer()).collect();
-        assert_eq!(ring.stats().writers.sessions, 3000);
-        drop((more, sessions));
-        assert_eq!(ring.stats().writers.sessions, 0);
+        assert_eq!(ring.stats().writers.open, 3000);
+        drop((more, writers));
+        assert_eq!(ring.stats().writers.open, 0);
         assert_eq!(ring.stats().records_appended, 3 * (3000 * 12 + 1));
         let end = ring.close().expect("nothing failed");
         assert_eq!(device.contents().len() as u64, end);
@@ -461,7 +461,7 @@ fn thousands_of_sessions_come_and_go() {
 }
 
 #[test]
-fn manual_rings_have_sessions_too() {
+fn manual_rings_have_writers_too() {
     within(LIMIT, || {
         let (ring, device) = in_memory(fixed(1, 4096));
         let mut writer = ring.writer();
@@ -487,7 +487,7 @@ fn manual_rings_have_sessions_too() {
 
 /// Each thread's records are found in the buffers that were sealed under it, at the worst moments for it.
 #[test]
-fn leases_are_taken_back_under_busy_sessions() {
+fn leases_are_taken_back_under_busy_writers() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(4, BUFFER));
         let start = Meeting::new(5);
@@ -524,7 +524,7 @@ fn leases_are_taken_back_under_busy_sessions() {
 }
 
 #[test]
-fn what_sessions_use_between_them_is_told() {
+fn what_writers_use_between_them_is_told() {
     let (ring, _device) = in_memory(options(4, BUFFER));
     let barrier = ring.stats().writers.barrier;
     match env::var("BUFFER_RING_EXPECT_BARRIER") {

@@ -7,7 +7,7 @@ use ring_state::{Released, Reserve, StateWord};
 
 const CAPACITY: u32 = 1 << 31;
 
-/// Reserves and releases, and begins a new life when the buffer is full.
+/// Reserves and releases, and begins a new generation when the buffer is full.
 fn round(word: &StateWord, len: u32) {
     match word.reserve(black_box(len), CAPACITY) {
         Reserve::Granted { start } => _ = black_box(start),
@@ -40,7 +40,7 @@ fn state(criterion: &mut Criterion) {
             });
         });
     }
-    group.bench_function("a whole life", |bencher| {
+    group.bench_function("a whole generation", |bencher| {
         let word = open();
         bencher.iter(|| {
             assert!(matches!(word.reserve(4096, 4096), Reserve::Granted { start: 0 }));

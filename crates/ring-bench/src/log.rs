@@ -12,7 +12,7 @@ use crate::stamp::Tally;
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub type Outcome<T> = Result<T, Failure>;
 
-/// Where a log lives, and what is going to come.
+/// Where a log generations, and what is going to come.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// A folder of its own, empty unless a contestant left its prepared file there.

@@ -9,8 +9,8 @@ use std::time::{Instant, SystemTime};
 use clap::Args;
 use libc::{EAGAIN, EBUSY, ECANCELED, EDQUOT, EINTR, EIO, ENOSPC};
 
+use crate::append_path::PathMix;
 use crate::explore::explore;
-use crate::hand::Hands;
 use crate::incarnation::{self, Plan, Recorded};
 use crate::log::{Event, Log};
 use crate::machine::{Fault, Target};
@@ -80,7 +80,7 @@ pub(crate) fn task(options: &FaultOptions) -> Result<(), String> {
     let mut runs = Vec::new();
     let mut leased = 0;
     let engines = incarnation::engines()?;
-    for (engine, hands) in engines.into_iter().flat_map(|engine| Hands::ALL.map(|hands| (engine, hands))) {
+    for (engine, hands) in engines.into_iter().flat_map(|engine| PathMix::ALL.map(|hands| (engine, hands))) {
         let unharmed = run(seed, engine, hands, None)?;
         leased +=
             explore(&unharmed.log, |_| ()).map_err(|violation| report::violation(&unharmed.log, &violation))?.leased;
@@ -100,7 +100,7 @@ pub(crate) fn task(options: &FaultOptions) -> Result<(), String> {
     if leased == 0 {
         return Err("no writer has had a lease".into());
     }
-    let title = |engine: Engine, hands: Hands, kind: &Kind, target: Target| {
+    let title = |engine: Engine, hands: PathMix, kind: &Kind, target: Target| {
         // Without blanks, so that it can be typed.
         format!("{engine:?} {hands:?} {target:?} {}", kind.0).replace(' ', "-").replace(',', "").to_lowercase()
     };
@@ -132,7 +132,7 @@ pub(crate) fn task(options: &FaultOptions) -> Result<(), String> {
     Ok(())
 }
 
-fn run(seed: u64, engine: Engine, hands: Hands, fault: Option<(Target, Fault)>) -> Result<Recorded, String> {
+fn run(seed: u64, engine: Engine, hands: PathMix, fault: Option<(Target, Fault)>) -> Result<Recorded, String> {
     let (before, key) = (Vec::new(), None);
     let hands = Some(hands);
     incarnation::record(&Plan {

@@ -5,8 +5,7 @@
 //!  Log ─▶ image ─▶ loop device, mounted, its journal replayed ─▶ oracle
 //! ```
 //!
-//! A power cut hits the file system's own writes as well: what the oracle judges is the file that the mounted image
-//! has.
+//! A power cut hits the file system's own writes as well: the oracle judges the file that the mounted image has.
 
 use core::ops::Range;
 use std::collections::BTreeSet;

@@ -13,7 +13,7 @@ use buffer_ring::{EngineKind, WriteMode};
 use clap::ValueEnum;
 use tempfile::TempDir;
 
-use crate::hand::Hands;
+use crate::append_path::PathMix;
 use crate::log::Log;
 use crate::machine::{Fault, Machine, Target};
 use crate::record::{Key, log_end};
@@ -29,7 +29,7 @@ pub(crate) struct Plan {
     pub(crate) incarnation: u32,
     pub(crate) engine: Engine,
     /// Which threads have a writer, if that does not follow from the seed.
-    pub(crate) hands: Option<Hands>,
+    pub(crate) hands: Option<PathMix>,
     pub(crate) appends: usize,
     pub(crate) before: Vec<u8>,
     /// The key of its markers.

@@ -9,14 +9,14 @@
 //! An incarnation is recorded once, and everything that a power cut might have left is computed from the log.
 //! `cargo xtask crash` starts it.
 
+#[path = "../../buffer_ring/tests/common/append_path.rs"]
+mod append_path;
 mod crash;
 mod discipline;
 mod disk;
 mod explore;
 mod faults;
 mod filesystem;
-#[path = "../../buffer_ring/tests/common/hand.rs"]
-mod hand;
 mod imitate;
 mod incarnation;
 mod log;

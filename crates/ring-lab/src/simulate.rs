@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, Weak};
 use buffer_ring::ring_io::DeviceEvent;
 use buffer_ring::{AppendError, BufferRing, BufferRingOptions, Extent, MemoryDevice, QuikIO, Reservation, WriteMode};
 
-use crate::hand::{Hand, Hands};
+use crate::append_path::{AppendPath, PathMix};
 use crate::imitate;
 use crate::log::{Event, Log};
 use crate::random::Random;
@@ -64,7 +64,7 @@ pub(crate) fn simulate(seed: u64, incarnation: u32, found: Found) -> Result<Log,
     let (capacity, buffer_size) = (2 + random.below(4), BLOCK * random.pick(&[1, 1, 2, 3, 4]));
     let faults = random.chance(40);
     let prepare = random.pick(&[0, 16 << 10, 64 << 10]);
-    let hands = random.pick(&Hands::ALL);
+    let hands = random.pick(&PathMix::ALL);
 
     let (_, device) = QuikIO::in_memory();
     fill(&device, &before)?;
@@ -205,7 +205,7 @@ fn plan_faults(device: &MemoryDevice, random: &mut Random, faults: bool) -> Stri
 
 struct Incarnation<'a> {
     ring: &'a BufferRing,
-    hands: [Hand<'a>; WRITERS],
+    hands: [AppendPath<'a>; WRITERS],
     device: &'a MemoryDevice,
     events: &'a Mutex<Vec<Event>>,
     random: Random,
@@ -256,15 +256,15 @@ impl Incarnation<'_> {
     /// Once, or through a `Writer` several times: it takes a lease after a sequence of appends.
     fn append_some(&mut self) {
         let writer = self.random.below(WRITERS);
-        let run = if self.hands[writer].is_session() { self.random.up_to(8) } else { 1 };
+        let run = if self.hands[writer].is_writer() { self.random.up_to(8) } else { 1 };
         (0..run).for_each(|_| self.append(writer));
     }
 
     /// In the place of one that is dropped, or leaked.
     fn begin_another_writer(&mut self) {
         let writer = self.random.below(WRITERS);
-        if self.hands[writer].is_session() {
-            let before = mem::replace(&mut self.hands[writer], Hand::Session(self.ring.writer()));
+        if self.hands[writer].is_writer() {
+            let before = mem::replace(&mut self.hands[writer], AppendPath::Writer(self.ring.writer()));
             if self.random.chance(50) {
                 mem::forget(before);
             }
@@ -276,7 +276,7 @@ impl Incarnation<'_> {
             RecordId { incarnation: self.incarnation, writer: writer as u32, sequence: self.sequences[writer] };
         self.sequences[writer] += 1;
         let most = match self.random.below(16) {
-            4.. if self.hands[writer].is_session() => 150,
+            4.. if self.hands[writer].is_writer() => 150,
             0 => self.buffer_size,
             1..=6 => 3000,
             _ => 500,
@@ -338,7 +338,7 @@ impl Incarnation<'_> {
 
     fn reserve(&mut self) {
         let writer = self.random.below(WRITERS);
-        if self.hands[writer].is_session() {
+        if self.hands[writer].is_writer() {
             return self.reserve_at_once(writer);
         }
         let (record, len) = self.next_record(writer);

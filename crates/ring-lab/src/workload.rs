@@ -17,7 +17,7 @@ use buffer_ring::{AppendError, BufferRing, BufferRingOptions, EngineKind, Extent
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
-use crate::hand::{Hand, Hands};
+use crate::append_path::{AppendPath, PathMix};
 use crate::imitate::{self, Source};
 use crate::log::Event;
 use crate::machine;
@@ -40,7 +40,7 @@ pub(crate) struct WorkloadOptions {
     pub(crate) engine: Engine,
     /// Which threads append through a writer, if not as the seed decides
     #[arg(long, value_enum)]
-    pub(crate) hands: Option<Hands>,
+    pub(crate) hands: Option<PathMix>,
     /// Appends of each thread
     #[arg(long, default_value_t = 20)]
     pub(crate) appends: usize,
@@ -55,7 +55,7 @@ pub(crate) enum Engine {
     Positioned,
 }
 
-impl ValueEnum for Hands {
+impl ValueEnum for PathMix {
     fn value_variants<'a>() -> &'a [Self] {
         &Self::ALL
     }
@@ -64,7 +64,7 @@ impl ValueEnum for Hands {
         Some(PossibleValue::new(match self {
             Self::Ring => "ring",
             Self::Mixed => "mixed",
-            Self::Sessions => "sessions",
+            Self::Writers => "writers",
         }))
     }
 }
@@ -85,19 +85,19 @@ pub(crate) struct Setting {
     pub(crate) write_mode: WriteMode,
     capacity: usize,
     buffer_size: usize,
-    hands: Hands,
+    hands: PathMix,
 }
 
 impl Setting {
     /// `hands`, if it was given.
-    pub(crate) fn of(seed: u64, hands: Option<Hands>) -> Self {
+    pub(crate) fn of(seed: u64, hands: Option<PathMix>) -> Self {
         let mut random = Random::new(seed);
         Self {
             mode: random.pick(&[Mode::Auto, Mode::Auto, Mode::Held, Mode::Manual]),
             write_mode: random.pick(&[WriteMode::TailLocalized, WriteMode::TailLocalized, WriteMode::Serialized]),
             capacity: 2 + random.below(4),
             buffer_size: BLOCK * random.pick(&[1, 2, 4, 16]),
-            hands: hands.unwrap_or_else(|| random.pick(&Hands::ALL)),
+            hands: hands.unwrap_or_else(|| random.pick(&PathMix::ALL)),
         }
     }
 
@@ -176,7 +176,7 @@ fn note(mut acks: &File, event: &Event) {
 struct Writer<'a> {
     ring: &'a BufferRing,
     log: &'a Path,
-    hand: Hand<'a>,
+    hand: AppendPath<'a>,
     acks: &'a File,
     setting: Setting,
     random: Random,
@@ -204,7 +204,7 @@ impl Writer<'_> {
     fn run(mut self, appends: usize) {
         for _ in 0..appends {
             // A `Writer` takes a lease after a sequence of appends.
-            let run = if self.hand.is_session() { self.random.up_to(16) } else { 1 };
+            let run = if self.hand.is_writer() { self.random.up_to(16) } else { 1 };
             (0..run).for_each(|_| self.append());
             match self.random.below(10) {
                 0..=3 => self.wait_for_one(),
@@ -228,7 +228,7 @@ impl Writer<'_> {
         let record = self.record;
         self.record.sequence += 1;
         // Few of a writer's are too long for a lease.
-        let short = self.hand.is_session() && self.random.chance(90);
+        let short = self.hand.is_writer() && self.random.chance(90);
         let most = if short {
             150
         } else if self.random.chance(10) {

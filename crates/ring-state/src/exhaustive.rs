@@ -195,7 +195,7 @@ fn an_optimistic_addition_is_granted_seals_or_is_taken_back_whatever_it_meets() 
 }
 
 #[test]
-fn pinning_needs_a_life_that_has_not_come_to_its_flush() {
+fn pinning_needs_a_generation_that_has_not_come_to_its_flush() {
     for before in small_and_limit_words() {
         let word = before.word();
         let pinned = word.pin();

@@ -49,9 +49,9 @@
 //! | edge | carries | release half | acquire half | witness |
 //! |---|---|---|---|---|
 //! | E1 | the writers' bytes → the flusher | `release` | `try_take_flush` | `the_flusher_sees_every_byte` |
-//! | E2 | the flusher's last read → the next generation's opener | `complete` | `reopen` | `the_next_life_waits_for_the_flusher` |
-//! | E3 | what the opener prepared → the next generation's threads | `reopen` | `reserve`, `pin`, `retire` | `the_next_life_sees_what_its_opener_prepared` |
-//! | E4 | the writers' bytes → a reader that keeps the generation from ending | `release` | `snapshot` | `a_reader_never_meets_the_next_life` |
+//! | E2 | the flusher's last read → the next generation's opener | `complete` | `reopen` | `the_next_generation_waits_for_the_flusher` |
+//! | E3 | what the opener prepared → the next generation's threads | `reopen` | `reserve`, `pin`, `retire` | `the_next_generation_sees_what_its_opener_prepared` |
+//! | E4 | the writers' bytes → a reader that keeps the generation from ending | `release` | `snapshot` | `a_reader_never_meets_the_next_generation` |
 //!
 //! All other operations are relaxed. They are read-modify-writes, and those continue the release sequence that they
 //! land in, so a relaxed seal or undo between `release` and `try_take_flush` breaks no edge. A stale word costs one

@@ -124,7 +124,7 @@ impl<const N: usize> Buffer<N> {
     }
 
     /// What must hold once all writers are gone, if the buffer was sealed.
-    fn check_one_life(&self) {
+    fn check_one_generation(&self) {
         let word = self.word.snapshot();
         assert_eq!(word.writers(), 0);
         if word.is_sealed() {
@@ -155,7 +155,7 @@ fn two_writers(name: &'static str, unit: u32, mixed: bool) {
         let _ = buffer.append(1, 3) && buffer.append(1, 4);
         other.join().unwrap();
         hit(if buffer.word.snapshot().is_sealed() { &SEALED } else { &OPEN });
-        buffer.check_one_life();
+        buffer.check_one_generation();
     });
     assert!(SEALED.load(Relaxed) > 0, "the buffer was never sealed");
     assert_eq!(OPEN.load(Relaxed), 0, "four units fitted into three");
@@ -191,7 +191,7 @@ fn three_writers_agree_on_which_one_overflows() {
         }
         assert_eq!(granted, 2);
         hit(&CROSSED);
-        buffer.check_one_life();
+        buffer.check_one_generation();
     });
     assert!(CROSSED.load(Relaxed) > 0);
 }
@@ -239,7 +239,7 @@ fn an_explicit_seal_and_a_full_buffer_have_one_sealer() {
         let _ = writer.join().unwrap();
         let len = buffer.sealed_len.load(Relaxed);
         hit(if len == 16 { &CROSSED } else { &REQUESTED });
-        buffer.check_one_life();
+        buffer.check_one_generation();
     });
     assert!(REQUESTED.load(Relaxed) > 0 && CROSSED.load(Relaxed) > 0);
 }
@@ -261,7 +261,7 @@ fn an_overflowing_writer_and_an_explicit_seal_have_one_sealer() {
             let _ = writer.join().unwrap();
         }
         hit(if buffer.sealed_len.load(Relaxed) == 16 { &CROSSED } else { &REQUESTED });
-        buffer.check_one_life();
+        buffer.check_one_generation();
     });
     assert!(REQUESTED.load(Relaxed) > 0 && CROSSED.load(Relaxed) > 0);
 }
@@ -300,9 +300,9 @@ fn the_flusher_sees_every_byte() {
 
 /// E2: the flusher reads, completes; the opener writes as the next generation's first writer.
 #[test]
-fn the_next_life_waits_for_the_flusher() {
+fn the_next_generation_waits_for_the_flusher() {
     static SECOND_LIFE: Count = Count::new(0);
-    model("the_next_life_waits_for_the_flusher", Bound::None, || {
+    model("the_next_generation_waits_for_the_flusher", Bound::None, || {
         let buffer = Buffer::<1>::open(8);
         assert!(buffer.append(1, 1));
         assert!(buffer.word.pin());
@@ -327,11 +327,11 @@ fn the_next_life_waits_for_the_flusher() {
 
 /// E3, for the three ways into a buffer.
 #[test]
-fn the_next_life_sees_what_its_opener_prepared() {
+fn the_next_generation_sees_what_its_opener_prepared() {
     static INSIDE: [Count; 3] = [Count::new(0), Count::new(0), Count::new(0)];
     for way in 0..3 {
         let name = ["blind", "exact", "enter"][way];
-        model(&format!("the_next_life_sees_what_its_opener_prepared ({name})"), Bound::None, move || {
+        model(&format!("the_next_generation_sees_what_its_opener_prepared ({name})"), Bound::None, move || {
             let word = Arc::new(StateWord::vacant());
             let base = Arc::new(Bytes::<1>::new());
             let late = {
@@ -400,10 +400,10 @@ fn a_late_arrival_never_leaves_a_hole() {
 
 /// A pin keeps the generation from ending.
 #[test]
-fn a_life_does_not_end_under_a_pin() {
+fn a_generation_does_not_end_under_a_pin() {
     static INSIDE: Count = Count::new(0);
     static TOO_LATE: Count = Count::new(0);
-    model("a_life_does_not_end_under_a_pin", Bound::None, || {
+    model("a_generation_does_not_end_under_a_pin", Bound::None, || {
         let buffer = Buffer::<1>::open(8);
         assert!(buffer.append(1, 1));
         let visitor = {
@@ -421,7 +421,7 @@ fn a_life_does_not_end_under_a_pin() {
         };
         buffer.seal();
         visitor.join().unwrap();
-        buffer.check_one_life();
+        buffer.check_one_generation();
     });
     assert!(INSIDE.load(Relaxed) > 0 && TOO_LATE.load(Relaxed) > 0);
 }

@@ -1,4 +1,4 @@
-//! The mutants of group commit: the ledger, the watermarks, parking, flights, and the roles.
+//! The mutants of group commit: the ledger, the watermarks, waiters, flights, and the roles.
 
 use super::Group;
 
@@ -8,11 +8,11 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "the watermark is the highest end",
-                "while let Some(life) = self.ahead.remove(&(self.generation + 1)) {",
-                "if let Some((generation, life)) = self.ahead.pop_last() {\n            self.generation = self.generation.max(generation) - 1;",
+                "while let Some(batch) = self.ahead.remove(&(self.generation + 1)) {",
+                "if let Some((generation, batch)) = self.ahead.pop_last() {\n            self.generation = self.generation.max(generation) - 1;",
                 "watermarks_never_pass_a_hole",
             ],
-            ["a plain write is durable", "if !life.durable {", "if false {", "a_commit_behind_a_plain_write_syncs_it"],
+            ["a plain write is durable", "if !batch.durable {", "if false {", "a_commit_behind_a_plain_write_syncs_it"],
             [
                 "a sync covers what was written when it ends",
                 "        self.syncing = None;\n    }",
@@ -34,7 +34,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/durability.rs",
+        "buffer_ring/watermarks.rs",
         &[
             [
                 "what a sync covers is settled when it has ended",
@@ -48,23 +48,23 @@ pub(super) const GROUPS: &[Group] = &[
                 "self.durability.durable() <= base",
                 "a_commit_behind_a_plain_write_syncs_it",
             ],
-            ["who has synced tells nobody", "        self.tell();", "", "a_commit_behind_a_plain_write_syncs_it"],
+            ["who has synced tells nobody", "        self.notify();", "", "a_commit_behind_a_plain_write_syncs_it"],
             [
                 "a sync is submitted, and its role given up",
-                "            syncer.leave();",
+                "            syncer.detach();",
                 "            drop(syncer);",
                 "a_sync_that_was_left_is_ended_by_another_thread",
             ],
             [
                 "a sync that has ended keeps its role",
                 "Err(error) => self.poison(RingError::Device(error)),\n        }\n        drop(syncer);",
-                "Err(error) => self.poison(RingError::Device(error)),\n        }\n        syncer.leave();",
+                "Err(error) => self.poison(RingError::Device(error)),\n        }\n        syncer.detach();",
                 "a_sync_that_was_left_is_ended_by_another_thread",
             ],
             [
                 "the role is given back before the end of the sync is recorded",
                 "        match outcome {\n            Ok(()) => {\n                self.update",
-                "        drop(syncer);\n        let syncer = None::<Holder<'_>>;\n        match outcome {\n            Ok(()) => {\n                self.update",
+                "        drop(syncer);\n        let syncer = None::<Claim<'_>>;\n        match outcome {\n            Ok(()) => {\n                self.update",
                 "a_sync_that_was_left_is_ended_by_another_thread",
             ],
             [
@@ -94,36 +94,36 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/parking.rs",
+        "buffer_ring/waiters.rs",
         &[
             [
                 "who has changed something does not count in the order of all",
                 "self.count.fetch_add(0, AcqRel) == 0",
                 "self.count.load(crate::sync::Ordering::Acquire) == 0",
-                "who_parks_is_woken_by_what_it_waits_for",
+                "a_parked_thread_is_woken_by_what_it_waits_for",
             ],
             [
                 "who has changed something does not release",
                 "self.count.fetch_add(0, AcqRel) == 0",
                 "self.count.fetch_add(0, crate::sync::Ordering::Acquire) == 0",
-                "who_parks_is_woken_by_what_it_waits_for",
+                "a_parked_thread_is_woken_by_what_it_waits_for",
             ],
             [
                 "who parks does not acquire",
-                "called: false });\n        self.count.fetch_add(1, AcqRel);",
-                "called: false });\n        self.count.fetch_add(1, crate::sync::Ordering::Release);",
-                "who_parks_is_woken_by_what_it_waits_for",
+                "elected: false });\n        self.count.fetch_add(1, AcqRel);",
+                "elected: false });\n        self.count.fetch_add(1, crate::sync::Ordering::Release);",
+                "a_parked_thread_is_woken_by_what_it_waits_for",
             ],
             [
                 "who parks is not counted",
-                "called: false });\n        self.count.fetch_add(1, AcqRel);",
-                "called: false });",
-                "who_parks_is_woken_by_what_it_waits_for",
+                "elected: false });\n        self.count.fetch_add(1, AcqRel);",
+                "elected: false });",
+                "a_parked_thread_is_woken_by_what_it_waits_for",
             ],
             [
                 "a batch wakes one of its own",
-                "while let Some(first) = lot.first()",
-                "if let Some(first) = lot.first()",
+                "while let Some(first) = waiting.first()",
+                "if let Some(first) = waiting.first()",
                 "each_batch_wakes_its_own",
             ],
             [
@@ -134,49 +134,49 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who was called does not learn of it",
-                "        parked.called\n    }",
+                "        waiter.elected\n    }",
                 "        false\n    }",
-                "a_call_is_answered_or_passed_on",
+                "an_election_is_answered_or_passed_on",
             ],
         ],
     ),
     (
-        "buffer_ring/flights.rs",
+        "buffer_ring/groups.rs",
         &[
             [
                 "a flight is counted by who sees it, and not by all",
                 "self.count.compare_exchange(seen, seen + 1, AcqRel, Relaxed).is_ok()",
                 "{ self.count.store(seen + 1, crate::sync::Ordering::Release); true }",
-                "with_a_least_interval_there_is_one_flight",
+                "with_a_least_interval_there_is_one_group",
             ],
             [
                 "the next flight does not acquire what the one before did",
                 "self.count.compare_exchange(seen, seen + 1, AcqRel, Relaxed)",
                 "self.count.compare_exchange(seen, seen + 1, crate::sync::Ordering::Release, Relaxed)",
-                "with_a_least_interval_there_is_one_flight",
+                "with_a_least_interval_there_is_one_group",
             ],
             [
                 "a flight that ends does not release",
                 "self.0.count.fetch_sub(1, AcqRel);",
                 "self.0.count.fetch_sub(1, Acquire);",
-                "with_a_least_interval_there_is_one_flight",
+                "with_a_least_interval_there_is_one_group",
             ],
             [
                 "a second flight starts whatever it carries",
                 "CommitPolicy::MinInterval(_) => count == 0,",
                 "CommitPolicy::MinInterval(_) => true,",
-                "with_a_least_interval_there_is_one_flight",
+                "with_a_least_interval_there_is_one_group",
             ],
             [
                 "there is no second flight",
                 "!self.is_fast() && pending",
                 "false && pending",
-                "one_flight_starts_at_once_and_a_second_when_it_has_enough",
+                "one_group_starts_at_once_and_a_second_when_it_has_enough",
             ],
         ],
     ),
     (
-        "buffer_ring/commit.rs",
+        "buffer_ring/ring/commit.rs",
         &[
             [
                 "who waits for durability seals nothing",
@@ -185,40 +185,40 @@ pub(super) const GROUPS: &[Group] = &[
                 "a_waiter_for_durability_flushes_what_it_needs",
             ],
             [
-                "a leader leaves held what it has sealed",
-                "                    self.flush_held_below(errand.address);\n                    led = self.await_straggler",
+                "a leader leaves deferred what it has sealed",
+                "                    self.flush_deferred_below(wait.upto);\n                    led = self.await_straggler",
                 "                    led = self.await_straggler",
                 "a_waiter_asks_for_the_flush_of_an_append_that_comes_late",
             ],
             [
                 "a leader that has waited tells nobody",
-                "        drop(flight);\n        self.tell_parked();",
-                "        drop(flight);",
-                "who_comes_while_a_leader_waits_is_called",
+                "        drop(group);\n        self.notify_waiters();",
+                "        drop(group);",
+                "a_commit_that_comes_while_a_leader_waits_is_elected",
             ],
             [
                 "a leader that has waited tells before the flight has ended",
-                "        drop(flight);\n        self.tell_parked();",
-                "        self.tell_parked();\n        drop(flight);",
-                "who_comes_while_a_leader_waits_is_called",
+                "        drop(group);\n        self.notify_waiters();",
+                "        self.notify_waiters();\n        drop(group);",
+                "a_commit_that_comes_while_a_leader_waits_is_elected",
             ],
             [
                 "who parks does not look once more",
-                "if !self.has_news(errand.address) && !errand.is_recalled() {",
+                "if !self.has_news(wait.upto) && !wait.is_cancelled() {",
                 "if true {",
-                "the_next_batch_starts_when_the_flight_is_over",
+                "the_next_batch_starts_when_the_group_is_over",
             ],
             [
                 "who parks does not look whether a flight may start",
                 "            || self.has_open_bytes(address) && self.may_start_batch()\n",
                 "",
-                "the_next_batch_starts_when_the_flight_is_over",
+                "the_next_batch_starts_when_the_group_is_over",
             ],
             [
                 "nobody is called for the next flight",
-                "            self.parking.call_beyond(self.rotation.next_base());",
+                "            self.waiters.elect_beyond(self.rotation.next_base());",
                 "",
-                "the_next_batch_starts_when_the_flight_is_over",
+                "the_next_batch_starts_when_the_group_is_over",
             ],
             [
                 "who gets the role of syncing does not look whether it is done",
@@ -228,8 +228,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a driver does not look for its answer before it drives",
-                "            if self.durable_outcome(address).is_some() {\n                self.resign(driver);",
-                "            if false {\n                self.resign(driver);",
+                "            if self.durable_outcome(address).is_some() {\n                self.release_driver(driver);",
+                "            if false {\n                self.release_driver(driver);",
                 "a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device",
             ],
         ],
@@ -239,30 +239,30 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "the outcome of a sync that was left is lost",
-                "            self.end_sync(self.durability.syncer.resume(), outcome);",
+                "            self.end_sync(self.durability.syncer.reattach(), outcome);",
                 "            drop(outcome);",
                 "a_sync_that_was_left_is_ended_by_another_thread",
             ],
             [
                 "who has taken the outcome of a sync tells nobody",
-                "        drop(driver);\n        self.tell();",
+                "        drop(driver);\n        self.notify();",
                 "        drop(driver);",
                 "a_sync_that_was_left_is_ended_by_another_thread",
             ],
         ],
     ),
     (
-        "buffer_ring/flush.rs",
+        "buffer_ring/ring/flush.rs",
         &[
             [
                 "who writes in its own thread tells before the flight has ended",
-                "        drop(flight);\n        self.finish(finished.expect(\"a write after the ring was closed\"));",
-                "        self.finish(finished.expect(\"a write after the ring was closed\"));\n        drop(flight);",
-                "the_next_batch_starts_when_the_flight_is_over",
+                "        drop(group);\n        self.finish(finished.expect(\"a write after the ring was closed\"));",
+                "        self.finish(finished.expect(\"a write after the ring was closed\"));\n        drop(group);",
+                "the_next_batch_starts_when_the_group_is_over",
             ],
             [
                 "who writes in its own thread does not fetch the driver",
-                "        if self.driver.is_taken_now() {",
+                "        if self.driver.is_claimed_now() {",
                 "        if false {",
                 "a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device",
             ],
@@ -281,19 +281,19 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/role.rs",
+        "buffer_ring/exclusive.rs",
         &[[
             "who looks for a holder after a change does not count in the order of all",
-            "self.taken.fetch_or(false, AcqRel)",
-            "self.taken.load(Acquire)",
+            "self.claimed.fetch_or(false, AcqRel)",
+            "self.claimed.load(Acquire)",
             "a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device",
         ]],
     ),
     (
-        "buffer_ring/shared.rs",
+        "buffer_ring/core.rs",
         &[[
             "a failure does not wake those who wait for durability",
-            "        self.parking.wake_up_to(u64::MAX);\n",
+            "        self.waiters.wake_up_to(u64::MAX);\n",
             "",
             "a_failed_commit_reaches_all_who_wait",
         ]],

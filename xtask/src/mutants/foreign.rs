@@ -5,16 +5,16 @@ use super::Group;
 
 pub(super) const GROUPS: &[Group] = &[
     (
-        "buffer_ring/commit.rs",
+        "buffer_ring/ring/commit.rs",
         &[[
-            "a thread that parks does not look whether it is recalled",
-            "if !self.has_news(errand.address) && !errand.is_recalled() {",
-            "if !self.has_news(errand.address) {",
-            "a_thread_that_is_recalled_comes_back_from_where_it_parks",
+            "a thread that parks does not look whether it is cancelled",
+            "if !self.has_news(wait.upto) && !wait.is_cancelled() {",
+            "if !self.has_news(wait.upto) {",
+            "a_thread_that_is_cancelled_comes_back_from_where_it_parks",
         ]],
     ),
     (
-        "buffer_ring/durability.rs",
+        "buffer_ring/watermarks.rs",
         &[[
             "a sync does not fetch the driver from the device",
             "        self.device.interrupt();\n        needed",
@@ -23,7 +23,7 @@ pub(super) const GROUPS: &[Group] = &[
         ]],
     ),
     (
-        "buffer_ring/ring.rs",
+        "buffer_ring/ring/mod.rs",
         &[
             [
                 "the ring is closed after its followers were woken",
@@ -34,13 +34,13 @@ pub(super) const GROUPS: &[Group] = &[
             [
                 "the end of the ring rings no bell",
                 "        self.shared.wake_all();\n",
-                "        self.shared.waiters.wake();\n        self.shared.parking.wake_up_to(u64::MAX);\n",
+                "        self.shared.changes.notify();\n        self.shared.waiters.wake_up_to(u64::MAX);\n",
                 "an_event_that_is_made_while_the_ring_goes_is_readable",
             ],
         ],
     ),
     (
-        "buffer_ring/watch.rs",
+        "buffer_ring/ring/watch.rs",
         &[
             [
                 "a follower looks for the end last",
@@ -75,40 +75,40 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/bells.rs",
+        "buffer_ring/eventfd.rs",
         &[
             [
                 "a ringer does not count in the order of all",
                 "self.count.fetch_add(0, AcqRel) > 0",
                 "self.count.load(crate::sync::Ordering::Acquire) > 0",
-                "a_bell_rings_or_its_owner_sees_the_change",
+                "an_eventfd_is_notified_or_its_owner_sees_the_change",
             ],
             [
                 "a ringer does not release",
                 "self.count.fetch_add(0, AcqRel) > 0",
                 "self.count.fetch_add(0, crate::sync::Ordering::Acquire) > 0",
-                "a_bell_rings_or_its_owner_sees_the_change",
+                "an_eventfd_is_notified_or_its_owner_sees_the_change",
             ],
             [
                 "a bell that goes takes another one along",
-                "let bell = hung.bells.remove(&number);",
-                "let bell = hung.bells.pop_first();",
-                "a_bell_that_goes_silences_no_other",
+                "let eventfd = registered.eventfds.remove(&number);",
+                "let eventfd = registered.eventfds.pop_first();",
+                "an_eventfd_that_goes_silences_no_other",
             ],
         ],
     ),
     (
-        "buffer_ring/helpers.rs",
+        "buffer_ring/commit/helpers.rs",
         &[
             [
                 "a caller that gives up wakes no follower",
-                "            self.parking.wake_followers();\n",
+                "            self.waiters.wake_followers();\n",
                 "",
                 "a_follower_finishes_what_a_caller_gave_up",
             ],
             [
                 "a caller that gives up leaves nothing to the thread of the ring",
-                "        if self.bells.is_any() {\n",
+                "        if self.eventfds.is_any() {\n",
                 "        if false {\n",
                 "an_event_comes_for_what_a_caller_gave_up",
             ],
@@ -120,14 +120,14 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "the end of a ring does not wait for followers",
-                "if helpers.hands.fetch_add(0, AcqRel) > 0 {",
+                "if helpers.followers.fetch_add(0, AcqRel) > 0 {",
                 "if false {",
                 "the_end_of_a_ring_comes_after_what_a_follower_has_begun",
             ],
             [
                 "the end of a ring does not count followers in the order of all",
-                "if helpers.hands.fetch_add(0, AcqRel) > 0 {",
-                "if helpers.hands.load(Acquire) > 0 {",
+                "if helpers.followers.fetch_add(0, AcqRel) > 0 {",
+                "if helpers.followers.load(Acquire) > 0 {",
                 "the_end_of_a_ring_comes_after_what_a_follower_has_begun",
             ],
             [
@@ -138,8 +138,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a follower that is done does not release",
-                "helpers.hands.fetch_sub(1, AcqRel);",
-                "helpers.hands.fetch_sub(1, Acquire);",
+                "helpers.followers.fetch_sub(1, AcqRel);",
+                "helpers.followers.fetch_sub(1, Acquire);",
                 "the_end_of_a_ring_comes_after_what_a_follower_has_begun",
             ],
             [

@@ -8,20 +8,20 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "a driver does not look for its answer before it drives (trap 7)",
-                "if let Some(answer) = ready() {\n                    self.resign(driver);\n                    return Ok(answer);\n                }\n                if",
+                "if let Some(answer) = ready() {\n                    self.release_driver(driver);\n                    return Ok(answer);\n                }\n                if",
                 "if",
                 "nobody_sleeps_at_the_device_for_an_answer_that_is_there",
             ],
             [
                 "a driver that leaves wakes nobody",
-                "        drop(driver);\n        self.tell();",
+                "        drop(driver);\n        self.notify();",
                 "        drop(driver);",
                 "a_driver_that_leaves_has_a_successor",
             ],
             [
                 "a driver wakes the others before it leaves",
-                "        drop(driver);\n        self.tell();",
-                "        self.tell();\n        drop(driver);",
+                "        drop(driver);\n        self.notify();",
+                "        self.notify();\n        drop(driver);",
                 "a_driver_that_leaves_has_a_successor",
             ],
             [
@@ -32,7 +32,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "drained while a driver still completes",
-                "self.device.in_flight() == 0 && !self.driver.is_taken()",
+                "self.device.in_flight() == 0 && !self.driver.is_claimed()",
                 "self.device.in_flight() == 0",
                 "what_is_drained_has_been_dealt_with",
             ],
@@ -51,7 +51,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/append.rs",
+        "buffer_ring/ring/append.rs",
         &[
             [
                 "a late arrival does not look whether it was in the way",
@@ -78,10 +78,10 @@ pub(super) const GROUPS: &[Group] = &[
                 "a_device_error_reaches_a_thread_that_waits_for_room",
             ],
             [
-                "who waits for room does not look for a held buffer",
-                "patience == Patience::ForRoom && self.next_is_held(seen)",
+                "who waits for room does not look for a deferred flush",
+                "patience == Patience::ForRoom && self.next_is_deferred(seen)",
                 "false",
-                "a_deposit_wakes_who_waits_for_room",
+                "a_deferred_flush_wakes_a_thread_that_waits_for_room",
             ],
             [
                 "who leaves does not flush",
@@ -90,7 +90,7 @@ pub(super) const GROUPS: &[Group] = &[
                 "exact_appends_fill_buffers_that_go_out_once",
             ],
             [
-                "who reserves in a life that is not published does not publish it",
+                "who reserves in a generation that is not published does not publish it",
                 "if grant.slot().generation() != seen.generation() {",
                 "if false {",
                 "an_append_is_covered_by_its_own_sync",
@@ -98,14 +98,19 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/flush.rs",
+        "buffer_ring/ring/flush.rs",
         &[
-            ["a deposit wakes nobody (trap 5)", "self.waiters.wake();", "", "a_deposit_wakes_who_waits_for_room"],
+            [
+                "a deferred flush wakes no thread (trap 5)",
+                "self.changes.notify();",
+                "",
+                "a_deferred_flush_wakes_a_thread_that_waits_for_room",
+            ],
             [
                 "a flush is not asked for when the buffer is sealed already",
                 "if has_bytes && !self.auto_flush {",
                 "if false {",
-                "a_held_buffer_goes_out_once_when_it_is_asked_for",
+                "a_deferred_flush_goes_out_once_when_it_is_requested",
             ],
             [
                 "a completion rotates nothing",
@@ -121,21 +126,21 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "the sealer leaves before it has handed over",
-                "        self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n        self.advance();\n        self.revoke_after_seal(slot);\n        if !self.auto_flush && slot.hold.deposit(generation) {",
-                "        if self.auto_flush {\n            self.flush_if_drained(slot, pin.release());\n            self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n            self.advance();\n            return None;\n        }\n        if slot.hold.deposit(generation) {",
-                "a_tail_is_of_one_life",
+                "        self.rotation.hand_over(BufferId::new(generation, slot.index()), next_base);\n        self.advance();\n        self.revoke_after_seal(slot);\n        if !self.auto_flush && slot.deferred.defer(generation) {",
+                "        if self.auto_flush {\n            self.flush_if_drained(slot, pin.release());\n            self.rotation.hand_over(BufferId::new(generation, slot.index()), next_base);\n            self.advance();\n            return None;\n        }\n        if slot.deferred.defer(generation) {",
+                "a_tail_is_of_one_generation",
             ],
             [
                 "the sealer opens nothing",
-                "self.rotation.hand_over(Life::new(generation, slot.index()), next_base);\n        self.advance();",
-                "self.rotation.hand_over(Life::new(generation, slot.index()), next_base);",
+                "self.rotation.hand_over(BufferId::new(generation, slot.index()), next_base);\n        self.advance();",
+                "self.rotation.hand_over(BufferId::new(generation, slot.index()), next_base);",
                 "a_sealer_opens_the_next_buffer",
             ],
             [
-                "a stale handle seals a later life",
-                "if slot.generation() == life.generation() { pin.seal() } else { Seal::Already }",
+                "a stale handle seals a later generation",
+                "if slot.generation() == id.generation() { pin.seal() } else { Seal::Already }",
                 "pin.seal()",
-                "a_stale_handle_leaves_the_next_life_alone",
+                "a_stale_handle_leaves_the_next_generation_alone",
             ],
             [
                 "a visitor does not look whether it was in the way",
@@ -145,14 +150,14 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a completion wakes nobody",
-                "        self.advance_as_driver();\n        self.tell();\n    }\n}",
+                "        self.advance_as_driver();\n        self.notify();\n    }\n}",
                 "        self.advance_as_driver();\n    }\n}",
                 "a_completion_wakes_who_waits_for_it",
             ],
             [
                 "a completion wakes before it has changed anything",
-                "        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance_as_driver();\n        self.tell();",
-                "        self.tell();\n        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance_as_driver();",
+                "        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance_as_driver();\n        self.notify();",
+                "        self.notify();\n        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance_as_driver();",
                 "a_completion_wakes_who_waits_for_it",
             ],
             [
@@ -163,14 +168,14 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "is_sealed looks at the generation first",
-                "let sealed = slot.snapshot().is_sealed();\n        sealed || slot.generation() != self.life.generation()",
-                "let later = slot.generation() != self.life.generation();\n        later || slot.snapshot().is_sealed()",
+                "let sealed = slot.snapshot().is_sealed();\n        sealed || slot.generation() != self.id.generation()",
+                "let later = slot.generation() != self.id.generation();\n        later || slot.snapshot().is_sealed()",
                 "a_handle_that_was_sealed_stays_sealed",
             ],
         ],
     ),
     (
-        "buffer_ring/closing.rs",
+        "buffer_ring/close.rs",
         &[
             [
                 "closing refuses nothing",
@@ -231,7 +236,7 @@ pub(super) const GROUPS: &[Group] = &[
         ]],
     ),
     (
-        "buffer_ring/shared.rs",
+        "buffer_ring/core.rs",
         &[
             [
                 "a failure wakes nobody",
@@ -253,14 +258,14 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "closing wakes none of those that wait for room",
-                "self.waiters.wake();\n        self.device.interrupt();",
+                "self.changes.notify();\n        self.device.interrupt();",
                 "self.device.interrupt();",
                 "close_wakes_an_append_that_sleeps_until_there_is_room",
             ],
             [
                 "closing does not fetch the driver that waits for room",
-                "self.waiters.wake();\n        self.device.interrupt();",
-                "self.waiters.wake();",
+                "self.changes.notify();\n        self.device.interrupt();",
+                "self.changes.notify();",
                 "close_fetches_an_append_that_waits_for_room",
             ],
         ],

@@ -4,7 +4,7 @@ use super::Group;
 
 pub(super) const GROUPS: &[Group] = &[
     (
-        "buffer_ring/slot/lease.rs",
+        "buffer_ring/lease.rs",
         &[
             [
                 "a lease is revoked without acquiring what it is",
@@ -76,13 +76,13 @@ pub(super) const GROUPS: &[Group] = &[
                 "a revoker ends whatever it finds",
                 "self.state.compare_exchange(number + REVOKED, number + OVER, Release, Relaxed).ok()?;",
                 "self.state.store(number + OVER, Release);",
-                "a_session_that_is_dropped_and_who_takes_its_lease_back_end_it_once",
+                "a_writer_that_is_dropped_and_who_takes_its_lease_back_end_it_once",
             ],
             [
                 "the owner ends what is over",
                 "(phase != OVER).then(|| Grant",
                 "Some(Grant",
-                "a_session_that_is_dropped_and_who_takes_its_lease_back_end_it_once",
+                "a_writer_that_is_dropped_and_who_takes_its_lease_back_end_it_once",
             ],
             [
                 "a revoker does not release what it has read",
@@ -111,7 +111,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/writer/barrier.rs",
+        "buffer_ring/fence.rs",
         &[[
             "a revoker passes no barrier",
             "        fence(SeqCst);\n        match self {\n            Self::Fence => true,",
@@ -120,7 +120,7 @@ pub(super) const GROUPS: &[Group] = &[
         ]],
     ),
     (
-        "buffer_ring/writer/registry.rs",
+        "buffer_ring/lease_registry.rs",
         &[
             [
                 "the sealer takes the bits without acquiring",
@@ -141,25 +141,25 @@ pub(super) const GROUPS: &[Group] = &[
                 "a_lease_that_begins_beside_the_seal_is_ended",
             ],
             [
-                "a session does not release its lease",
+                "a writer does not release its lease",
                 "fetch_or(1 << self.index, AcqRel)",
                 "fetch_or(1 << self.index, Acquire)",
                 "a_lease_that_begins_beside_the_seal_is_ended",
             ],
             [
-                "a session does not acquire the seal",
+                "a writer does not acquire the seal",
                 "fetch_or(1 << self.index, AcqRel)",
                 "fetch_or(1 << self.index, Release)",
                 "a_lease_that_begins_beside_the_seal_is_ended",
             ],
             [
-                "a session is counted before it has its chunk",
+                "a writer is counted before it has its chunk",
                 "        let place = self.take();\n        self.enrolled.fetch_add(1, AcqRel);\n        place\n",
                 "        self.enrolled.fetch_add(1, AcqRel);\n        self.take()\n",
                 "a_lease_in_a_new_chunk_of_cells_is_ended",
             ],
             [
-                "a session does not release its chunk",
+                "a writer does not release its chunk",
                 "self.enrolled.fetch_add(1, AcqRel)",
                 "self.enrolled.fetch_add(1, Acquire)",
                 "a_lease_in_a_new_chunk_of_cells_is_ended",
@@ -180,13 +180,13 @@ pub(super) const GROUPS: &[Group] = &[
                 "a cell is given up without releasing what was counted",
                 "fetch_and(!(1 << self.index), Release)",
                 "fetch_and(!(1 << self.index), Relaxed)",
-                "the_next_session_in_a_cell_goes_on_where_the_one_before_ended",
+                "the_next_writer_in_a_cell_goes_on_where_the_one_before_ended",
             ],
             [
                 "a cell is taken without acquiring what was counted",
                 "self.taken.fetch_update(Acquire, Relaxed, take)",
                 "self.taken.fetch_update(Relaxed, Relaxed, take)",
-                "the_next_session_in_a_cell_goes_on_where_the_one_before_ended",
+                "the_next_writer_in_a_cell_goes_on_where_the_one_before_ended",
             ],
         ],
     ),
@@ -194,16 +194,16 @@ pub(super) const GROUPS: &[Group] = &[
         "buffer_ring/writer/mod.rs",
         &[
             [
-                "a session does not look for the seal behind its announcement",
+                "a writer does not look for the seal behind its announcement",
                 "Ok(!slot.snapshot().is_sealed() && ",
                 "Ok(",
-                "a_commit_does_not_wait_for_an_idle_session",
+                "a_commit_does_not_wait_for_an_idle_writer",
             ],
             [
-                "a session does not look for a failure behind its announcement",
+                "a writer does not look for a failure behind its announcement",
                 " && !self.shared().failing.load(Relaxed))",
                 ")",
-                "a_session_that_sees_the_ring_poisoned_appends_nothing",
+                "a_writer_that_sees_the_ring_poisoned_appends_nothing",
             ],
             [
                 "a writer gives its cell up before its lease has ended",
@@ -214,29 +214,29 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/shared.rs",
+        "buffer_ring/core.rs",
         &[
             [
                 "a failure is known before leases are taken back",
                 "self.failing.store(true, Relaxed);",
                 "self.failing.store(true, Relaxed);\n            self.poisoned.store(true, Relaxed);",
-                "a_session_that_sees_the_ring_poisoned_appends_nothing",
+                "a_writer_that_sees_the_ring_poisoned_appends_nothing",
             ],
             [
                 "a failure takes back no lease",
                 "self.slots.iter().for_each(|slot| self.revoke_leases(slot));",
                 "",
-                "a_session_that_sees_the_ring_poisoned_appends_nothing",
+                "a_writer_that_sees_the_ring_poisoned_appends_nothing",
             ],
         ],
     ),
     (
-        "buffer_ring/flush.rs",
+        "buffer_ring/ring/flush.rs",
         &[[
             "a sealer takes back no lease",
             "        self.revoke_after_seal(slot);\n",
             "",
-            "a_commit_does_not_wait_for_an_idle_session",
+            "a_commit_does_not_wait_for_an_idle_writer",
         ]],
     ),
 ];

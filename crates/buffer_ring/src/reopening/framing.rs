@@ -41,7 +41,7 @@ fn checksum(record: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Hands every record with its address to `found`, up to the first thing that is none. Gives the end of the last one.
+/// Passes every record with its address to `found`, up to the first thing that is none. Gives the end of the last one.
 pub fn scan(io: &QuikIO, mut found: impl FnMut(u64, &[u8])) -> Result<u64> {
     let mut log = Log { io, end: io.log_end()?, start: 0, bytes: Vec::new() };
     let (mut at, mut kept) = (0, 0);

@@ -1,15 +1,13 @@
-//! A session: one thread's way to append without an instruction on memory that others write.
+//! A writer: one thread's way to append without an instruction on memory that others write.
 //!
 //! A plain append seizes its range by an addition to the buffer's word, and under contention that instruction, not the copy, is the
-//! price of a small record. A session seizes a larger range through the same word, its *lease*, and places its own records inside.
-//! To the buffer a lease is a writer like others. So that a flush does not have to wait for a session that went idle, whoever needs
-//! the buffer takes back what the sessions have not filled: see [`lease`](crate::slot). Where records go that do not fit, and
-//! how large a lease is, see [`size`].
+//! price of a small record. A writer seizes a larger range through the same word, its *lease*, and places its own records inside.
+//! To the buffer a lease is a writer like others. So that a flush does not have to wait for a writer that went idle, whoever needs
+//! the buffer takes back what the writers have not filled: see [`lease`](crate::staging::lease). Where records go that do not fit, and
+//! how large a lease is, see [`lease_sizer`].
 
-pub(crate) mod barrier;
+mod lease_sizer;
 mod owned;
-mod registry;
-mod size;
 
 use core::cell::Cell;
 use core::fmt;
@@ -20,30 +18,30 @@ use std::io::IoSlice;
 
 use ring_io::events;
 
-use crate::append::{Patience, gather, total_len};
+use crate::ring::append::{Patience, gather, total_len};
+use crate::ring::core::Shared;
 use crate::ring::deadline;
-use crate::shared::Shared;
-use crate::slot::{Grant, Lease, Slot};
+use crate::staging::lease::Lease;
+use crate::staging::lease_registry::Place;
+use crate::staging::slot::{Grant, Slot};
 use crate::sync::Ordering::Relaxed;
+use crate::sync::fence::Barrier;
 use crate::{AppendError, BufferRing, Extent, Reservation};
 
-pub use barrier::Barrier;
+use lease_sizer::LeaseSizer;
 pub use owned::OwnedWriter;
-use registry::Place;
-pub(crate) use registry::Registry;
-use size::Appetite;
 
-/// One thread's session with a ring: small appends at the speed of memory.
+/// One thread's writer with a ring: small appends at the speed of memory.
 ///
-/// It keeps the promises of the ring's own appends: the address is known at once, extents do not overlap, and those of one session
-/// ascend. It mixes freely with them, and with other sessions.
+/// It keeps the promises of the ring's own appends: the address is known at once, extents do not overlap, and those of one writer
+/// ascend. It mixes freely with them, and with other writers.
 ///
-/// After some appends in a row the session takes a *lease*, 256 bytes to 64 KiB of the current buffer and at most a quarter of what that has left, and the appends that follow only copy into
-/// it. What a lease has left when it ends stays in the log as zeros. It ends when the next record does not fit, when the session is
-/// dropped, and when somebody needs the buffer: it is full, or is flushed, synced or read. So an idle session holds up
-/// nobody. A session whose records are waited for one by one takes no leases.
+/// After some appends in a row the writer takes a *lease*, 256 bytes to 64 KiB of the current buffer and at most a quarter of what that has left, and the appends that follow only copy into
+/// it. What a lease has left when it ends stays in the log as zeros. It ends when the next record does not fit, when the writer is
+/// dropped, and when somebody needs the buffer: it is full, or is flushed, synced or read. So an idle writer holds up
+/// nobody. A writer whose records are waited for one by one takes no leases.
 ///
-/// A session may be sent to another thread, but not used by two. It costs a ring 128 bytes, which the next session gets when
+/// A writer may be sent to another thread, but not used by two. It costs a ring 128 bytes, which the next writer gets when
 /// it is dropped. One that is leaked (by `mem::forget`) costs them for good; its lease is taken back like an idle one's.
 ///
 /// ```
@@ -65,19 +63,19 @@ pub struct Writer<'a> {
     ring: &'a BufferRing,
     lease: Lease<'a>,
     place: Place<'a>,
-    appetite: Appetite,
-    /// Not `Sync`: whatever the session does, one thread does it.
+    sizer: LeaseSizer,
+    /// Not `Sync`: whatever the writer does, one thread does it.
     alone: PhantomData<Cell<()>>,
 }
 
 impl BufferRing {
-    /// A new session of this ring.
+    /// A new writer of this ring.
     #[must_use]
     pub fn writer(&self) -> Writer<'_> {
         let registry = &self.shared.registry;
         let place = if self.shared.is_inherited() { registry.apart() } else { registry.enroll() };
         let lease = Lease::new(place.cell(), Barrier::probe());
-        Writer { ring: self, lease, place, appetite: Appetite::new(), alone: PhantomData }
+        Writer { ring: self, lease, place, sizer: LeaseSizer::new(), alone: PhantomData }
     }
 }
 
@@ -144,7 +142,7 @@ impl<'a> Writer<'a> {
 
     fn append_durable_bytes(&mut self, len: usize, fill: impl FnMut(&mut [u8]) + Copy) -> Result<Extent, AppendError> {
         self.shared().check_device()?;
-        self.appetite.waited();
+        self.sizer.record_wait();
         // Where there is no lease, the ring's own way is shorter.
         if self.lease.room() < len as u64 {
             self.shared().check_len(len)?;
@@ -175,7 +173,7 @@ impl<'a> Writer<'a> {
                 return Ok(extent);
             }
             self.end_lease(Why::NoRoom);
-            let Some(size) = self.appetite.lease(len, self.shared().room()) else { break };
+            let Some(size) = self.sizer.lease(len, self.shared().room()) else { break };
             if !self.begin_lease(size, Patience::ForRoom)? {
                 let encoded = self.encode(len, &mut fill);
                 self.end_lease(Why::NoRoom);
@@ -186,7 +184,7 @@ impl<'a> Writer<'a> {
         }
         let fill = fill.take().expect("not called yet");
         let extent = self.ring.append_with(len, fill)?;
-        self.appetite.appended();
+        self.sizer.record_append();
         Ok(extent)
     }
 
@@ -209,7 +207,7 @@ impl<'a> Writer<'a> {
 
     /// Reserves `len` zeroed bytes of the log, to encode into in place. Waits while the ring is full.
     ///
-    /// The session goes on when the reservation has ended. It is one of the ring's: the session's lease ends.
+    /// The writer goes on when the reservation has ended. It is one of the ring's: the writer's lease ends.
     ///
     /// # Errors
     ///
@@ -251,7 +249,7 @@ impl<'a> Writer<'a> {
         self.append_bytes_with(payload.len(), patience, move |target| target.copy_from_slice(payload))
     }
 
-    /// Into the lease, if it fits and nobody has taken it back: a few stores to the session's own cell, and no shared memory. A copy of
+    /// Into the lease, if it fits and nobody has taken it back: a few stores to the writer's own cell, and no shared memory. A copy of
     /// `fill` is used for that, so that what it has captured need not be in memory.
     #[inline(always)]
     fn append_bytes_with(
@@ -284,7 +282,7 @@ impl<'a> Writer<'a> {
         // As with the ring's own appends.
         let _held = events::hold();
         self.end_lease(Why::NoRoom);
-        while let Some(size) = self.appetite.lease(len, self.shared().room()) {
+        while let Some(size) = self.sizer.lease(len, self.shared().room()) {
             let lasts = self.begin_lease(size, patience)?;
             let written = self.lease.write(len, &mut *fill);
             if !lasts || written.as_ref().is_none_or(|written| written.revoked) {
@@ -296,7 +294,7 @@ impl<'a> Writer<'a> {
             // Somebody took it back at once.
         }
         let extent = self.shared().append_with(len, patience, fill)?;
-        self.appetite.appended();
+        self.sizer.record_append();
         Ok(extent)
     }
 
@@ -316,9 +314,9 @@ impl<'a> Writer<'a> {
             return;
         }
         if why == Why::NotNeeded || end.was_revoked {
-            self.appetite.taken_back(end.len as usize, end.unused as usize);
+            self.sizer.record_revoked(end.len as usize, end.unused as usize);
         } else {
-            self.appetite.filled(end.len as usize);
+            self.sizer.record_filled(end.len as usize);
         }
         if let Some(rest) = end.rest {
             self.shared().return_lease(rest);
@@ -336,7 +334,7 @@ impl Drop for EndsLease<'_, '_> {
     }
 }
 
-/// Why a session ends its lease.
+/// Why a writer ends its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Why {
     /// The next record goes elsewhere, because it does not fit or because the lease was taken back.
@@ -358,7 +356,7 @@ impl fmt::Debug for Writer<'_> {
 }
 
 impl Shared {
-    /// The sealer of the life in `slot`, still inside, takes back all leases there.
+    /// The sealer of the generation in `slot`, still inside, takes back all leases there.
     pub(crate) fn revoke_after_seal(&self, slot: &Slot) {
         self.revoke(slot, true);
     }

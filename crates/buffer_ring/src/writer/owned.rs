@@ -6,7 +6,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::{Why, Writer};
-use crate::append::Patience;
+use crate::ring::append::Patience;
 use crate::ring::deadline;
 use crate::{AppendError, BufferRing, Extent, Reservation, RingError};
 
@@ -206,7 +206,7 @@ mod futures {
         /// Those of [`append_durable`](Self::append_durable).
         pub async fn append_durable_async(&mut self, payload: &[u8]) -> Result<Extent, AppendError> {
             self.shared().check_device()?;
-            self.appetite.waited();
+            self.sizer.record_wait();
             let extent = self.append_async(payload).await?;
             // The wait would take it back.
             self.end_lease(Why::NotNeeded);
@@ -249,7 +249,7 @@ mod futures {
         /// Those of [`append_durable`](Self::append_durable).
         pub async fn append_durable_async(&mut self, payload: &[u8]) -> Result<Extent, AppendError> {
             self.ring().shared.check_device()?;
-            self.with(|writer| writer.appetite.waited());
+            self.with(|writer| writer.sizer.record_wait());
             let extent = self.append_async(payload).await?;
             self.with(|writer| writer.end_lease(Why::NotNeeded));
             let outcome = self.wait_durable_async(extent.end()).await;

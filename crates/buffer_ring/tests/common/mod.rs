@@ -1,9 +1,9 @@
 //! What all test files need: rings over devices of every kind, recognizable bytes, and a limit to every wait.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod append_path;
 #[path = "../../../ring-io/tests/common/forked.rs"]
 pub(crate) mod forked;
-pub(crate) mod hand;
 
 use core::sync::atomic::Ordering::Acquire;
 use core::time::Duration;

@@ -66,7 +66,7 @@ fn session(count: usize) {
 fn between_marks(count: usize, mut append: impl FnMut(&[u8]) -> Extent) {
     assert!((count + WARM) * SIZE <= 4 * ONE_MEGABYTE_BLOCK, "more than a buffer holds");
     let record = [1; SIZE];
-    // What a thread does once in its life, and a session until its leases have grown.
+    // What a thread does once in its generation, and a session until its leases have grown.
     for _ in 0..WARM {
         append(&record);
     }

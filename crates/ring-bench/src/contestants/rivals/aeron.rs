@@ -25,7 +25,7 @@ struct Shared {
 }
 
 // SAFETY: the ring's `write` is made for many threads and its `read` for one; it only lacks the declaration, since it holds a pointer to
-// `_memory`, which lives as long.
+// `_memory`, which generations as long.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}

@@ -1,0 +1,294 @@
+//! When the next batch may start: the policy of group commit.
+//!
+//! A batch is what has been appended to the open buffer by the time it is sealed for somebody who waits. Its way to the device and back
+//! is a *flight*. With none under way the next starts at once. While one is, what arrives waits for it and forms the next batch;
+//! a second one may start beside it when it has enough to carry, so that a late arrival waits for one flight at most. The same goes for a
+//! sync that is under way: what is written beside it needs another one, so there is no hurry until it has ended.
+//!
+//! There is no timer, but for the policy that asks for one: whoever arrives, and whoever ends a flight or a sync, decides. Whatever the
+//! policy, with neither under way the answer is yes; so nobody is left alone.
+//!
+//! Only the count of flights orders anything. The other numbers are guesses at what is quickest: whatever they say, a batch starts when
+//! neither is under way, and what went out plainly is synced. So checkers need not see them, like the counters of the statistics.
+
+use core::sync::atomic::{AtomicU64, AtomicUsize as Hint};
+use core::time::Duration;
+use std::thread;
+use std::time::Instant;
+
+use crate::sync::AtomicUsize;
+use crate::sync::Ordering::{AcqRel, Acquire, Relaxed};
+
+/// When durable appends go to the device: see [`BufferRingBuilder::commit_policy`](crate::BufferRingBuilder::commit_policy).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CommitPolicy {
+    /// At once if no batch is under way. Otherwise what arrives forms the next batch; up to two are under way.
+    #[default]
+    Immediate,
+    /// At once if no batch is under way. Beside one, a second starts when so many bytes have gathered: less than that waits for the
+    /// first to come back. For devices on which writes in parallel are no gain.
+    MinBytes(u64),
+    /// One batch at a time, and at least so long from the start of one to the start of the next: who comes earlier waits that out. For
+    /// devices that bill by the operation. A buffer that is full goes out nevertheless.
+    MinInterval(Duration),
+}
+
+/// The least that a second flight takes along: one in so many of those who wait. Small batches would last: each flight wakes as many as
+/// it brings back, and they are the next batch.
+const SHARE: usize = 3;
+
+/// What a flight beside a sync takes along: half of those who wait, though not more than so many. Fewer would pay for a write each, and
+/// more would have to be woken first.
+const BESIDE_A_SYNC: usize = 16;
+
+/// On a device that is faster than this, a second flight costs more than it brings.
+const FAST: Duration = Duration::from_micros(20);
+
+/// A wait that is longer than this is not spent spinning.
+const LONGEST_SPIN: Duration = Duration::from_micros(500);
+
+/// With fewer looks than that in all its time, a thread has hardly had a processor.
+const FEW_SPINS: u32 = 4;
+
+/// So many waits do without spinning then, before it is tried again; twice as many each time that it is tried in vain, up to a limit.
+const BACKOFF_WAITS: usize = 64;
+const MOST_BACKOFF_WAITS: usize = 1 << 15;
+
+/// The batches under way, and those who wait.
+#[derive(Debug)]
+pub(crate) struct CommitGroups {
+    policy: CommitPolicy,
+    count: AtomicUsize,
+    /// Those who wait for durability.
+    waiting: Hint,
+    /// About how many of them have come since the latest batch was sealed.
+    pending: Hint,
+    /// About how many that batch took along.
+    latest: Hint,
+    /// When it was sealed, in nanoseconds of the ring's clock.
+    started: AtomicU64,
+    /// How long a durable write takes: the average of the latest, in nanoseconds.
+    write_time: AtomicU64,
+    /// Whether there is a processor to spin on.
+    may_spin: bool,
+    /// About how many waits do without spinning from now on, and how many will after the next one that spins in vain.
+    backoff: Hint,
+    next_backoff: Hint,
+}
+
+/// One flight. Dropping it ends it; then who is parked has to be told.
+#[derive(Debug)]
+pub(crate) struct CommitGroup<'a>(&'a CommitGroups);
+
+/// Somebody who waits for durability.
+#[derive(Debug)]
+pub(crate) struct WaiterCount<'a>(&'a CommitGroups);
+
+impl CommitGroups {
+    pub(crate) fn new(policy: CommitPolicy) -> Self {
+        // Checkers would explore little else.
+        let may_spin = !cfg!(any(loom, shuttle)) && thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+        Self {
+            policy,
+            count: AtomicUsize::new(0),
+            waiting: Hint::new(0),
+            pending: Hint::new(0),
+            latest: Hint::new(0),
+            started: AtomicU64::new(0),
+            write_time: AtomicU64::new(0),
+            may_spin,
+            backoff: Hint::new(0),
+            next_backoff: Hint::new(BACKOFF_WAITS),
+        }
+    }
+
+    /// CommitGroups under way. May be out of date.
+    #[cfg(all(test, loom))]
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Acquire)
+    }
+
+    /// Counts in somebody who waits, with bytes that are `pending` or that have been sealed before.
+    pub(crate) fn arrive(&self, pending: bool) -> WaiterCount<'_> {
+        self.waiting.fetch_add(1, Relaxed);
+        if pending {
+            self.pending.fetch_add(1, Relaxed);
+        }
+        WaiterCount(self)
+    }
+
+    /// Whether what goes out now should be durable when it comes back. May be out of date: it is a matter of speed.
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.waiting.load(Relaxed) > 0
+    }
+
+    /// Whether the next batch may start, perhaps beside a sync. May be out of date, except that whoever ends a flight is seen by who parks
+    /// later.
+    pub(crate) fn may_start(&self, syncing: bool, bytes: impl FnOnce() -> u64) -> bool {
+        let count = self.count.load(Acquire);
+        match self.policy {
+            _ if count > 1 => false,
+            _ if count == 0 && !syncing => true,
+            CommitPolicy::Immediate => {
+                let (waiting, pending) = (self.waiting.load(Relaxed), self.pending.load(Relaxed));
+                if count == 0 {
+                    pending >= waiting.div_ceil(2).min(BESIDE_A_SYNC)
+                } else {
+                    !self.is_fast() && pending >= self.latest.load(Relaxed).max(waiting / SHARE).max(1)
+                }
+            }
+            CommitPolicy::MinBytes(least) => bytes() >= least,
+            CommitPolicy::MinInterval(_) => count == 0,
+        }
+    }
+
+    /// Starts a flight, if it may.
+    pub(crate) fn start(&self, syncing: bool, bytes: impl FnOnce() -> u64) -> Option<CommitGroup<'_>> {
+        let seen = self.count.load(Acquire);
+        let started =
+            self.may_start(syncing, bytes) && self.count.compare_exchange(seen, seen + 1, AcqRel, Relaxed).is_ok();
+        started.then(|| CommitGroup(self))
+    }
+
+    /// The moment of the ring's clock, in nanoseconds, before which the next batch is not to be sealed.
+    pub(crate) fn due(&self) -> Option<u64> {
+        match self.policy {
+            CommitPolicy::MinInterval(interval) => match self.started.load(Relaxed) {
+                0 => None,
+                started => Some(started.saturating_add(u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX))),
+            },
+            _ => None,
+        }
+    }
+
+    /// A durable write took so long.
+    pub(crate) fn measured(&self, time: Duration) {
+        if cfg!(any(loom, shuttle)) {
+            return;
+        }
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).min(1 << 40);
+        let average = match self.write_time.load(Relaxed) {
+            0 => time,
+            average => average - average / 8 + time / 8,
+        };
+        self.write_time.store(average, Relaxed);
+    }
+
+    fn is_fast(&self) -> bool {
+        (1..FAST.as_nanos()).contains(&self.write_time.load(Relaxed).into())
+    }
+
+    /// For somebody else's write, before sleeping: about as long as two of them take.
+    pub(crate) fn spin_limit(&self) -> SpinLimit<'_> {
+        let left = self.backoff.load(Relaxed);
+        if left > 0 {
+            // Several threads may take the same one.
+            self.backoff.store(left - 1, Relaxed);
+        }
+        let time = Duration::from_nanos(2 * self.write_time.load(Relaxed));
+        let time = if self.may_spin && left == 0 { time.min(LONGEST_SPIN) } else { Duration::ZERO };
+        SpinLimit { groups: self, time, end: None, spins: 0 }
+    }
+}
+
+/// How long it pays to look again and again, before sleeping.
+///
+/// Each look gives the processor away. On a machine that is busy with other things it comes back too late: then it is better to sleep,
+/// and be put before the others when there is something to see.
+#[derive(Debug)]
+pub(crate) struct SpinLimit<'a> {
+    groups: &'a CommitGroups,
+    time: Duration,
+    /// Known once it is tried.
+    end: Option<Instant>,
+    spins: u32,
+}
+
+impl SpinLimit<'_> {
+    pub(crate) fn lasts(&mut self) -> bool {
+        if self.time.is_zero() {
+            return false;
+        }
+        let now = Instant::now();
+        let lasts = now < *self.end.get_or_insert(now + self.time);
+        self.spins += 1;
+        if self.spins == FEW_SPINS {
+            self.groups.next_backoff.store(BACKOFF_WAITS, Relaxed);
+        } else if !lasts && self.spins < FEW_SPINS {
+            let waits = self.groups.next_backoff.load(Relaxed);
+            self.groups.backoff.store(waits, Relaxed);
+            self.groups.next_backoff.store((2 * waits).min(MOST_BACKOFF_WAITS), Relaxed);
+        }
+        lasts
+    }
+}
+
+impl CommitGroup<'_> {
+    /// The batch is about to be sealed, at this moment of the ring's clock. Answers about how many it takes along.
+    pub(crate) fn take_members(&self, now: impl FnOnce() -> u64) -> usize {
+        let CommitGroups { policy, pending, latest, started, .. } = self.0;
+        let taken = pending.swap(0, Relaxed);
+        latest.store(taken, Relaxed);
+        if let CommitPolicy::MinInterval(_) = policy {
+            started.store(now().max(1), Relaxed);
+        }
+        taken
+    }
+}
+
+impl Drop for CommitGroup<'_> {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, AcqRel);
+    }
+}
+
+impl Drop for WaiterCount<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_does_not_start_a_second_group_for_a_few() {
+        let groups = CommitGroups::new(CommitPolicy::Immediate);
+        let start = || groups.start(false, || 0);
+        let crowd: Vec<_> = (0..9).map(|_| groups.arrive(true)).collect();
+        let first = start().expect("none is under way");
+        assert_eq!(first.take_members(|| 0), 9);
+        drop(first);
+        // Those nine have not been woken yet when the next batch starts, with one.
+        let mut late = vec![groups.arrive(true)];
+        let small = start().expect("none is under way");
+        assert_eq!(small.take_members(|| 0), 1);
+        for pending in 1..=3 {
+            late.push(groups.arrive(true));
+            assert!(start().is_none(), "{pending} of {}", crowd.len() + late.len());
+        }
+        late.push(groups.arrive(true));
+        let second = start().expect("it takes 4 of 14 along");
+        assert_eq!(second.take_members(|| 0), 4);
+        late.push(groups.arrive(true));
+        assert!(start().is_none(), "two are under way");
+    }
+
+    #[test]
+    fn beside_a_sync_a_group_waits_for_half_of_the_others_or_for_its_end() {
+        for (crowd, enough) in [(1, 1), (2, 1), (3, 2), (4, 2), (16, 8), (64, BESIDE_A_SYNC)] {
+            let groups = CommitGroups::new(CommitPolicy::Immediate);
+            let mut waiting: Vec<_> = (0..crowd).map(|_| groups.arrive(false)).collect();
+            for pending in 1..=enough {
+                let may_start = || groups.may_start(true, || 0);
+                assert!(!may_start(), "{pending} of {crowd}");
+                waiting.pop();
+                waiting.push(groups.arrive(true));
+                assert_eq!(may_start(), pending == enough, "{pending} of {crowd}");
+            }
+            assert!(CommitGroups::new(CommitPolicy::Immediate).may_start(false, || 0));
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What a ring counts and measures. Nothing depends on it.
+
+pub(crate) mod latency;

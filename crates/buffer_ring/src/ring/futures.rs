@@ -1,0 +1,320 @@
+//! The futures of the feature `async`.
+//!
+//! A future must not block, so it cannot lead a batch, sync, or drive the device as a thread that waits does. While futures are
+//! pending, [threads of the ring](crate::commit::helpers) do that in their stead.
+//!
+//! A future knows no runtime: it leaves its waker where it will be woken, and dropping it takes the waker away again.
+
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use ring_io::event;
+
+use crate::commit::groups::WaiterCount;
+use crate::commit::helpers::{Helpers, Ticket, run_again_after_panic, wake_all};
+use crate::ring::append::Patience;
+use crate::ring::core::Shared;
+use crate::staging::rotation::BufferId;
+use crate::{AppendError, BufferRing, Extent, RingError};
+
+impl BufferRing {
+    /// [`append`](Self::append) as a future: ready at once if there is room, else when there is.
+    ///
+    /// Nothing is appended before it is polled, nor after it was dropped.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`append`](Self::append).
+    pub fn append_async<'a>(&'a self, payload: &'a [u8]) -> AppendFuture<'a> {
+        AppendFuture { shared: &self.shared, payload, place: None }
+    }
+
+    /// [`append_durable`](Self::append_durable) as a future.
+    ///
+    /// Dropped before it is ready it may have appended; that stays in the log.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`append_durable`](Self::append_durable).
+    pub async fn append_durable_async(&self, payload: &[u8]) -> Result<Extent, AppendError> {
+        self.shared.check_device()?;
+        let extent = self.append_async(payload).await?;
+        let outcome = self.wait_durable_async(extent.end()).await;
+        outcome.map(|()| extent).map_err(|error| AppendError::after(extent, error))
+    }
+
+    /// [`wait_durable`](Self::wait_durable) as a future. Dropping it takes nothing from others who wait.
+    ///
+    /// It waits for reservations in the buffers concerned, too: one that the task holds itself keeps it pending for ever.
+    ///
+    /// A waker is called by a thread of the ring, which holds nothing then: it may use the ring, and drop it. If it panics, the panic
+    /// goes to the panic hook and to `tracing`, and to no other task or thread. While it blocks, other tasks of the ring are not woken.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`wait_durable`](Self::wait_durable).
+    pub fn wait_durable_async(&self, address: u64) -> DurableFuture<'_> {
+        DurableFuture { shared: &self.shared, address, waiting: None, ticket: None }
+    }
+}
+
+/// Made by [`BufferRing::wait_durable_async`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless they are polled"]
+pub struct DurableFuture<'a> {
+    shared: &'a Arc<Shared>,
+    address: u64,
+    /// Since the first poll, so that what goes out meanwhile is durable.
+    waiting: Option<WaiterCount<'a>>,
+    ticket: Option<Ticket>,
+}
+
+impl Future for DurableFuture<'_> {
+    type Output = Result<(), RingError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let (shared, address) = (this.shared, this.address);
+        if let Err(forked) = shared.check_process() {
+            return Poll::Ready(Err(forked));
+        }
+        // The waker may be another one each time.
+        this.forget(false);
+        if !shared.device.exists() {
+            return Poll::Ready(Err(RingError::NoDevice));
+        }
+        // In this order: what was durable at the end was durable.
+        let closed = shared.durability.is_closed();
+        if let Some(outcome) = shared.durable_outcome(address).or(closed.then_some(Err(RingError::Closed))) {
+            return Poll::Ready(outcome);
+        }
+        if let Err(error) = shared.check_appended(address) {
+            return Poll::Ready(Err(error));
+        }
+        // Foreign code, which may panic: before anything is begun.
+        let waker = context.waker().clone();
+        this.waiting.get_or_insert_with(|| shared.groups.arrive(!shared.is_sealed(address)));
+        match shared.helpers.await_commit(shared, address, waker) {
+            Ok(ticket) => {
+                this.ticket = Some(ticket);
+                Poll::Pending
+            }
+            // Without a thread it cannot be had without waiting.
+            Err(error) => {
+                warn_of_blocking(error);
+                Poll::Ready(shared.wait_durable(address, None))
+            }
+        }
+    }
+}
+
+impl DurableFuture<'_> {
+    fn forget(&mut self, abandoned: bool) {
+        if let Some(ticket) = self.ticket.take()
+            && !self.shared.is_inherited()
+        {
+            self.shared.helpers.forget_commit(ticket, abandoned);
+        }
+    }
+}
+
+impl Drop for DurableFuture<'_> {
+    fn drop(&mut self) {
+        self.forget(true);
+    }
+}
+
+/// Made by [`BufferRing::append_async`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless they are polled"]
+pub struct AppendFuture<'a> {
+    shared: &'a Arc<Shared>,
+    payload: &'a [u8],
+    /// Its number among those who wait for room.
+    place: Option<u64>,
+}
+
+impl Future for AppendFuture<'_> {
+    type Output = Result<Extent, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.forget();
+        let shared = this.shared;
+        let seen = shared.rotation.current();
+        match shared.append(this.payload, Patience::Never) {
+            Err(AppendError::RingFull) if !shared.next_is_deferred(seen) => {}
+            outcome => return Poll::Ready(outcome),
+        }
+        // Foreign code, which may panic: before anything is begun.
+        let waker = context.waker().clone();
+        match shared.helpers.await_room(shared, seen, waker) {
+            Ok(place) => {
+                this.place = Some(place);
+                Poll::Pending
+            }
+            // Without a thread it cannot be had without waiting.
+            Err(error) => {
+                warn_of_blocking(error);
+                Poll::Ready(shared.append(this.payload, Patience::ForRoom))
+            }
+        }
+    }
+}
+
+impl AppendFuture<'_> {
+    fn forget(&mut self) {
+        if let Some(place) = self.place.take()
+            && !self.shared.is_inherited()
+        {
+            self.shared.helpers.forget_room(place);
+        }
+    }
+}
+
+impl Drop for AppendFuture<'_> {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+fn warn_of_blocking(error: io::Error) {
+    event!(WARN, %error, "cannot start a thread for futures: they block");
+}
+
+/// The tasks that wait for room.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    wakers: BTreeMap<u64, Waker>,
+    arrivals: u64,
+    /// The oldest generation that one of them has found to be full.
+    seen: Option<BufferId>,
+}
+
+impl Room {
+    /// Adds a task that has found generation `seen` to be full. The answer is its number.
+    fn add(&mut self, seen: BufferId, waker: Waker) -> u64 {
+        self.arrivals += 1;
+        self.wakers.insert(self.arrivals, waker);
+        self.seen = Some(self.seen.map_or(seen, |oldest| oldest.min(seen)));
+        self.arrivals
+    }
+
+    /// Takes them all out.
+    pub(crate) fn take(&mut self) -> Vec<Waker> {
+        self.seen = None;
+        core::mem::take(&mut self.wakers).into_values().collect()
+    }
+}
+
+impl Helpers {
+    /// Has `waker` woken when another generation than `seen` is current. The error says why there is no thread to do it.
+    pub(crate) fn await_room(&self, shared: &Shared, seen: BufferId, waker: Waker) -> io::Result<u64> {
+        let place = self.room.with(|room| room.add(seen, waker));
+        let started = self.room.start(shared, "ring-room", Shared::await_room_for_futures);
+        started.map(|()| place).inspect_err(|_| self.forget_room(place))
+    }
+
+    fn forget_room(&self, place: u64) {
+        let waker = self.room.with(|room| room.wakers.remove(&place));
+        // Not dropped within the lock: with the waker a task may go, and with it others that wait for room.
+        drop(waker);
+    }
+}
+
+impl Shared {
+    /// The generation of the thread that waits for room.
+    fn await_room_for_futures(&self) {
+        let room = &self.helpers.room;
+        run_again_after_panic(|| self.await_room_until_the_end(), || wake_all(room.with(Room::take)));
+    }
+
+    fn await_room_until_the_end(&self) {
+        let ending = || self.helpers.is_ending();
+        // Those that wait stay in the list, so that they can take themselves away.
+        while let Some(seen) = self.helpers.room.next(ending, |room| room.seen.filter(|_| !room.wakers.is_empty())) {
+            let news = || {
+                self.rotation.current() != seen
+                    || self.has_ended()
+                    || self.rotation.is_exhausted(&self.slots)
+                    || self.next_is_deferred(seen)
+                    || ending()
+            };
+            {
+                // It may be at the device when there is room.
+                let _wanted = self.changes.ask_for_room();
+                // Without a deadline the wait ends only with news.
+                let _ = self.wait_until(None, || news().then_some(()));
+            }
+            wake_all(self.helpers.room.with(Room::take));
+        }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use core::pin::pin;
+    use core::time::Duration;
+    use std::sync::mpsc;
+    use std::task::Wake;
+
+    use ring_io::QuikIO;
+
+    use super::*;
+    use crate::BufferRingOptions;
+
+    struct Tell(mpsc::Sender<()>);
+
+    impl Wake for Tell {
+        fn wake(self: Arc<Self>) {
+            let _ = self.0.send(());
+        }
+    }
+
+    /// The tail can be told too high for a moment: then somebody waits for an address that nobody has appended. It has to look again.
+    #[test]
+    fn who_waits_for_too_much_is_woken_and_takes_nothing_from_the_others() {
+        let options = BufferRingOptions {
+            capacity: 2,
+            buffer_size: 4096,
+            io_instance: Some(Arc::new(QuikIO::in_memory().0)),
+            ..Default::default()
+        };
+        let ring = BufferRing::with_options(options);
+        let extent = ring.append(&[1; 512]).expect("there is room");
+        let channel = || {
+            let (tell, told) = mpsc::channel();
+            (Waker::from(Arc::new(Tell(tell))), move || {
+                told.recv_timeout(Duration::from_secs(60)).expect("it is woken");
+            })
+        };
+        // Not by a future, which would find out at once.
+        let (deceived, deceived_is_woken) = channel();
+        assert!(ring.shared.helpers.await_commit(&ring.shared, 1 << 40, deceived).is_ok());
+        let (waker, is_woken) = channel();
+        let mut durable = pin!(ring.wait_durable_async(extent.end()));
+        while durable.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            is_woken();
+        }
+        assert!(ring.durable_watermark() >= extent.end());
+        deceived_is_woken();
+    }
+
+    /// What a task found full before others came may have been left behind: it has to look again, though the latest generation is full, too.
+    #[test]
+    fn the_oldest_generation_that_a_task_found_full_decides_when_all_look_again() {
+        let [first, second, third] = [1, 2, 3].map(|generation| BufferId::new(generation, 0));
+        let mut room = Room::default();
+        for (seen, oldest) in [(second, second), (third, second), (first, first), (third, first)] {
+            room.add(seen, Waker::noop().clone());
+            assert_eq!(room.seen, Some(oldest));
+        }
+        assert_eq!((room.take().len(), room.seen), (4, None));
+        room.add(third, Waker::noop().clone());
+        assert_eq!(room.seen, Some(third));
+    }
+}

@@ -1,0 +1,158 @@
+//! Reading back: from memory while the buffer is there, else from the file.
+
+use ring_io::events;
+
+use crate::ring::core::Shared;
+use crate::staging::rotation::BufferId;
+use crate::staging::slot::{Copied, Slot};
+use crate::sync::{Backoff, spin_loop, yield_now};
+use crate::{Extent, ReadError};
+
+/// How often a reader looks for a moment without writers before it has the buffer sealed.
+const LOOKS: usize = if cfg!(shuttle) { 4 } else { 200 };
+
+/// How often it looks where it cannot wait: some tenths of a second beside threads that copy.
+const PATIENT_LOOKS: usize = 1 << 20;
+
+/// After so many of them it sleeps once: a writer may be waiting for this thread's processor, and have a lower
+/// priority.
+const LOOKS_AWAKE: usize = 1 << 12;
+
+/// What a slot has to do with an address.
+enum Found {
+    /// The bytes: so many.
+    Bytes(usize),
+    /// The address is in this generation, and somebody may be writing there.
+    Writing(BufferId),
+    /// The generation in the slot begins later, at this address.
+    Later(u64),
+    /// Nothing.
+    Nothing,
+}
+
+impl Shared {
+    pub(crate) fn read(&self, extent: Extent, target: &mut [u8]) -> Result<usize, ReadError> {
+        if self.is_inherited() {
+            return Err(ReadError::Forked);
+        }
+        if self.durability.is_closed() {
+            return Err(ReadError::Closed);
+        }
+        let len = target.len();
+        let too_short = ReadError::TooShort { len, extent: extent.len() };
+        let mut rest = target.get_mut(..extent.len()).ok_or(too_short)?;
+        let tail = self.tail();
+        if extent.end() > tail {
+            return Err(ReadError::NotAppended { extent, tail });
+        }
+        let (mut at, mut looks, mut backoff) = (extent.start(), 0, Backoff::new());
+        while !rest.is_empty() {
+            match self.find(at, rest) {
+                Found::Bytes(read) => {
+                    rest = &mut rest[read..];
+                    at += read as u64;
+                }
+                Found::Writing(id) => {
+                    looks += 1;
+                    self.await_drained(id, looks, &mut backoff)?;
+                }
+                // Whatever is not in memory has been written.
+                Found::Later(later) => {
+                    let read = usize::try_from(later - at).map_or(rest.len(), |gap| gap.min(rest.len()));
+                    self.read_file(at, &mut rest[..read])?;
+                    rest = &mut rest[read..];
+                    at += read as u64;
+                }
+                Found::Nothing => {
+                    self.read_file(at, rest)?;
+                    break;
+                }
+            }
+        }
+        Ok(extent.len())
+    }
+
+    /// Looks for `at` in all slots. [`Found::Later`] is the nearest generation behind it.
+    fn find(&self, at: u64, target: &mut [u8]) -> Found {
+        let mut nearest = Found::Nothing;
+        for slot in &self.slots {
+            match self.look_into(slot, at, target) {
+                Found::Later(base) if matches!(nearest, Found::Later(nearer) if nearer <= base) => {}
+                Found::Later(base) => nearest = Found::Later(base),
+                Found::Nothing => {}
+                found => return found,
+            }
+        }
+        nearest
+    }
+
+    fn look_into(&self, slot: &Slot, at: u64, target: &mut [u8]) -> Found {
+        if !slot.latch.try_acquire() {
+            // Between two generations: the old one has been written, and nobody knows an address in the new one.
+            return Found::Nothing;
+        }
+        let (generation, base) = (slot.generation(), slot.base());
+        let found = if generation == 0 {
+            Found::Nothing
+        } else if at < base {
+            Found::Later(base)
+        } else {
+            match slot.copy_stable(at - base, target) {
+                Copied::Bytes(len) => Found::Bytes(len),
+                Copied::Writing => Found::Writing(BufferId::new(generation, slot.index())),
+                Copied::Beyond => Found::Nothing,
+            }
+        };
+        if slot.latch.release() {
+            self.advance();
+        }
+        found
+    }
+
+    /// Gives the writers in `generation` time to leave. When others keep coming it has the buffer sealed, so that they go elsewhere, unless
+    /// sealing is the user's business.
+    fn await_drained(&self, id: BufferId, looks: usize, backoff: &mut Backoff) -> Result<(), ReadError> {
+        if looks == 1 || looks.is_multiple_of(LOOKS) {
+            // Writers may be idle.
+            self.revoke_leases(&self.slots[id.slot()]);
+        }
+        if looks == LOOKS && self.auto_rotate {
+            self.seal(id);
+        }
+        if looks < LOOKS || !(self.auto_flush && self.auto_rotate) {
+            // A buffer that is not sealed, or not flushed, tells nobody when the last writer has left.
+            if looks > PATIENT_LOOKS {
+                return Err(ReadError::Reserved);
+            }
+            // On a busy machine each yield costs a time slice: many of them would last for minutes.
+            if looks.is_multiple_of(LOOKS_AWAKE) {
+                backoff.sleep()
+            } else if looks < LOOKS && looks.is_multiple_of(8) {
+                yield_now()
+            } else {
+                spin_loop()
+            }
+            return Ok(());
+        }
+        let slot = &self.slots[id.slot()];
+        let drained = || slot.has_completed(id.generation()) || slot.snapshot().is_flushing();
+        // Without a deadline the wait ends only with the answer.
+        let _ = self.wait_until(None, || drained().then_some(()));
+        Ok(())
+    }
+
+    fn read_file(&self, at: u64, target: &mut [u8]) -> Result<(), ReadError> {
+        let _held = events::hold();
+        let gone = if self.device.exists() { ReadError::Closed } else { ReadError::Gone(at) };
+        let read = self.device.with(|queue| queue.io().read_at(at, target)).ok_or(gone)??;
+        let (missing, rest) = (at + read as u64, &mut target[read..]);
+        // Until the log's first write is there, the file may end before the log starts.
+        let in_gap = self.gap.contains(&missing) && missing + rest.len() as u64 <= self.gap.end;
+        if rest.is_empty() || in_gap {
+            rest.fill(0);
+            Ok(())
+        } else {
+            Err(ReadError::Truncated(missing))
+        }
+    }
+}

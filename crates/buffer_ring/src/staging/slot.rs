@@ -1,0 +1,371 @@
+//! One slot of the ring: a state word, the bytes that it governs, and what is known of the generation that is in it.
+//!
+//! All `unsafe` code of the crate is here, because only here do the word and the bytes meet. The word decides who may touch which
+//! bytes; the decision is handed out as a value, and only that value gives access: a [`Grant`] to its range, a [`Flush`] to
+//! everything, [`Slot::copy_stable`] to bytes that nobody writes any more. A [`Lease`] is a grant that its owner fills bit by bit, and that
+//! others may end.
+
+use core::ops::Range;
+use std::sync::Arc;
+
+use ring_alloc::{Arena, Frozen, Region, round_up};
+use ring_state::{Released, Reserve, Seal, Snapshot, StateWord};
+
+use crate::Extent;
+use crate::staging::deferred_flush::DeferredFlush;
+use crate::staging::reader_latch::ReaderLatch;
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::shadow::Shadow;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
+
+/// A place in the ring. Two cache lines: the first is all that an append touches.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub(crate) struct Slot {
+    word: StateWord,
+    /// File address of the first byte of this generation. Set before the word opens, so that whoever is inside may read it.
+    base: AtomicU64,
+    /// Which generation is in the slot; generations are counted through the whole ring, from 1. Set like `base`.
+    generation: AtomicU64,
+    /// Here and not behind the arena, so that an append finds it beside the word.
+    region: Region,
+    pub(super) shadow: Shadow,
+    /// The last generation in this slot whose bytes have been written.
+    completed: AtomicU64,
+    /// Whether the next generation may begin here. That must not be read off the word, where a late arrival's addition can make a free
+    /// slot look busy.
+    free: AtomicBool,
+    /// Bytes of the generation, once it is sealed; until then 0.
+    sealed_len: AtomicU32,
+    /// When it was sealed, in nanoseconds of the ring's clock; until then 0.
+    sealed_at: AtomicU64,
+    pub(crate) deferred: DeferredFlush,
+    pub(crate) latch: ReaderLatch,
+}
+
+// Checkers' atomics are larger.
+#[cfg(not(any(loom, shuttle)))]
+const _: () =
+    assert!(core::mem::offset_of!(Slot, region) + size_of::<Region>() <= 64, "an append's fields share one line");
+
+/// What became of a reservation.
+#[derive(Debug)]
+pub(crate) enum Seized<'a> {
+    Granted(Grant<'a>),
+    /// It did not fit: the caller sealed the buffer, and holds a pin.
+    Sealed(PinGuard<'a>),
+    /// Too late for this buffer. What the caller owes it comes along.
+    Late(Released),
+}
+
+impl Slot {
+    pub(crate) fn new(arena: &Arc<Arena>, index: usize) -> Self {
+        Self {
+            word: StateWord::vacant(),
+            base: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            region: arena.region(index),
+            shadow: Shadow::new(arena.buffer_size()),
+            completed: AtomicU64::new(0),
+            free: AtomicBool::new(true),
+            sealed_len: AtomicU32::new(0),
+            sealed_at: AtomicU64::new(0),
+            deferred: DeferredFlush::new(),
+            latch: ReaderLatch::new(),
+        }
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        self.region.index()
+    }
+
+    pub(crate) fn capacity_bytes(&self) -> u64 {
+        self.region.len() as u64
+    }
+
+    #[inline]
+    fn capacity(&self) -> u32 {
+        self.region.len() as u32
+    }
+
+    /// Seizes `len` bytes.
+    #[inline]
+    pub(crate) fn reserve(&self, len: u32) -> Seized<'_> {
+        match self.word.reserve(len, self.capacity()) {
+            Reserve::Granted { start } => Seized::Granted(Grant { slot: self, start, len }),
+            Reserve::Sealed { len } => {
+                self.sealed_len.store(len, Relaxed);
+                Seized::Sealed(PinGuard { slot: self })
+            }
+            Reserve::Late(released) => Seized::Late(released),
+        }
+    }
+
+    /// Pins the generation in the slot, without bytes.
+    pub(crate) fn pin(&self) -> Option<PinGuard<'_>> {
+        self.word.pin().then_some(PinGuard { slot: self })
+    }
+
+    /// Picks up the place that the sealer of generation `generation` left in the hold, if it is there.
+    pub(crate) fn claim_deferred(&self, generation: u64) -> Option<PinGuard<'_>> {
+        self.deferred.request(generation).then_some(PinGuard { slot: self })
+    }
+
+    /// What a thread owes after it has left: the flush, if it is the one who takes it.
+    #[inline]
+    pub(crate) fn try_take_flush(&self, released: Released) -> Option<Flush<'_>> {
+        match released {
+            Released::Flushable(drained) if self.word.try_take_flush(drained) => {
+                Some(Flush { slot: self, len: drained.len() })
+            }
+            _ => None,
+        }
+    }
+
+    /// The device has read the bytes: this generation is over, and the slot free.
+    pub(crate) fn complete(&self, bytes: Frozen) {
+        debug_assert_eq!(bytes.index(), self.index());
+        self.shadow.read(0..bytes.len());
+        drop(bytes);
+        self.word.complete(self.sealed_len.load(Relaxed));
+        self.completed.store(self.generation(), Release);
+        self.free.store(true, Release);
+    }
+
+    /// Whether the next generation can begin here. May be out of date, unless the caller holds the rotation token.
+    pub(crate) fn is_openable(&self) -> bool {
+        self.is_free() && self.word.snapshot().is_vacant() && self.latch.is_free()
+    }
+
+    /// Whether the generation in the slot is over.
+    pub(crate) fn is_free(&self) -> bool {
+        self.free.load(Acquire)
+    }
+
+    /// Whether the bytes of generation `generation` have been written.
+    pub(crate) fn has_completed(&self, generation: u64) -> bool {
+        self.completed.load(Acquire) >= generation
+    }
+
+    /// Begins generation `generation` at file address `base`. `false` if a reader or a late arrival is in the way.
+    ///
+    /// Only for the holder of the rotation token.
+    pub(crate) fn open(&self, generation: u64, base: u64) -> bool {
+        if !self.is_free() || !self.latch.try_close() {
+            return false;
+        }
+        self.free.store(false, Relaxed);
+        // ordering: release halves of R12, in this order.
+        self.generation.store(generation, Release);
+        self.base.store(base, Release);
+        self.sealed_len.store(0, Relaxed);
+        self.sealed_at.store(0, Relaxed);
+        self.deferred.open(generation);
+        // A reader that comes in from here on finds the new generation, empty, and has no business with the bytes of the old one.
+        self.latch.reopen();
+        let opened = self.word.reopen();
+        if !opened {
+            // A late arrival's addition. What was prepared stays, and is prepared again by the next try,
+            // which comes by the token.
+            self.free.store(true, Relaxed);
+        }
+        opened
+    }
+
+    /// Takes the generation in the slot out of use if it is open, has no bytes, and no thread is inside: it takes none any more.
+    pub(crate) fn retire(&self) -> bool {
+        self.word.retire()
+    }
+
+    /// Which generation is in the slot. Lasting for whoever is inside, else it may be out of date.
+    #[inline]
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Acquire)
+    }
+
+    /// File address of the first byte of the generation in the slot. As lasting as [`generation`](Self::generation).
+    #[inline]
+    pub(crate) fn base(&self) -> u64 {
+        self.base.load(Acquire)
+    }
+
+    /// The word as it is now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.word.snapshot()
+    }
+
+    /// Bytes of the generation, if it is sealed and the caller is ordered behind its sealer; else perhaps 0.
+    pub(crate) fn sealed_len(&self) -> u32 {
+        self.sealed_len.load(Relaxed)
+    }
+
+    /// When the generation was sealed, in nanoseconds of the ring's clock.
+    pub(crate) fn sealed_at(&self) -> u64 {
+        self.sealed_at.load(Relaxed)
+    }
+
+    /// How many bytes of the generation nobody writes any more, all of them from the first on; `None` if somebody may be writing.
+    ///
+    /// Only for a reader inside the latch.
+    fn stable_len(&self) -> Option<u32> {
+        let generation = self.generation();
+        if self.has_completed(generation) {
+            return Some(self.sealed_len());
+        }
+        let word = self.word.snapshot();
+        if word.is_flushing() {
+            return Some(self.sealed_len());
+        }
+        // The sealer's place is inside from the seal on, until it is picked up from the hold; it has no bytes.
+        let places = u32::from(word.is_sealed() && self.deferred.is_deferred(generation));
+        (word.writers() == places).then(|| word.offset())
+    }
+
+    /// Copies bytes of the generation from `start` on into `target`, as many as there are and fit; those behind the end, up to the next
+    /// block, are zeros. Only for a reader inside the latch.
+    pub(crate) fn copy_stable(&self, start: u64, target: &mut [u8]) -> Copied {
+        let Some(len) = self.stable_len() else {
+            // Where a sealed generation ends is known before its last writers have left.
+            let sealed_len = u64::from(self.sealed_len());
+            let end = if sealed_len > 0 { round_up(sealed_len) } else { self.capacity_bytes() };
+            return if start < end { Copied::Writing } else { Copied::Beyond };
+        };
+        if start >= round_up(u64::from(len)) {
+            return Copied::Beyond;
+        }
+        let (start, len) = (start as usize, len as usize);
+        let copied = target.len().min(len.saturating_sub(start));
+        let padding = (target.len() - copied).min(round_up(len as u64) as usize - (start + copied));
+        self.shadow.read(start..start + copied);
+        // SAFETY: *unwritten*: `stable_len` saw, at one moment, everybody gone who had been granted a range below `len`, and acquired
+        // their release. In this generation no range below it is granted again; the next generation cannot begin while the caller is inside the
+        // latch; and a flush only writes behind it.
+        let bytes = unsafe { self.region.bytes(start..start + copied) };
+        target[..copied].copy_from_slice(bytes);
+        target[copied..copied + padding].fill(0);
+        Copied::Bytes(copied + padding)
+    }
+}
+
+/// What a reader found in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Copied {
+    /// So many bytes, at least one.
+    Bytes(usize),
+    /// Somebody may be writing in the generation, which the start is in.
+    Writing,
+    /// The generation ends at or before the start.
+    Beyond,
+}
+
+/// A range of the buffer that is one thread's alone. Dropping it without [`leave`](Self::leave) leaks it: the buffer is never flushed.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Grant<'a> {
+    pub(super) slot: &'a Slot,
+    pub(super) start: u32,
+    pub(super) len: u32,
+}
+
+impl<'a> Grant<'a> {
+    #[inline]
+    pub(crate) fn slot(&self) -> &'a Slot {
+        self.slot
+    }
+
+    /// Where the range lies in the file.
+    #[inline]
+    pub(crate) fn extent(&self) -> Extent {
+        Extent::within(self.slot.base() + u64::from(self.start), self.len as usize)
+    }
+
+    #[inline]
+    fn range(&self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
+    }
+
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.slot.shadow.read(self.range());
+        // SAFETY: *unwritten*: the word granted this range to this value alone, and `self` is borrowed.
+        unsafe { self.slot.region.bytes(self.range()) }
+    }
+
+    #[inline]
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.slot.shadow.write(self.range());
+        // SAFETY: *exclusive*: the word granted this range to this value alone, and `self` is borrowed mutably. The flusher and
+        // the readers wait until this value has left.
+        unsafe { self.slot.region.bytes_mut(self.range()) }
+    }
+
+    /// Gives the range up, filled.
+    #[inline]
+    pub(crate) fn release(self) -> Released {
+        self.slot.word.release()
+    }
+}
+
+/// A pin on a buffer, without bytes. As long as it is there, the generation in the slot cannot end.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct PinGuard<'a> {
+    slot: &'a Slot,
+}
+
+impl<'a> PinGuard<'a> {
+    pub(crate) fn slot(&self) -> &'a Slot {
+        self.slot
+    }
+
+    /// Seals the buffer, if it is open and not empty.
+    pub(crate) fn seal(&self) -> Seal {
+        let seal = self.slot.word.seal(self.slot.capacity());
+        if let Seal::Sealed { len } = seal {
+            self.slot.sealed_len.store(len, Relaxed);
+        }
+        seal
+    }
+
+    /// Notes when the generation was sealed. For the sealer.
+    pub(crate) fn note_time(&self, nanos: u64) {
+        self.slot.sealed_at.store(nanos, Relaxed);
+    }
+
+    pub(crate) fn release(self) -> Released {
+        self.slot.word.release()
+    }
+}
+
+/// The flush of a buffer: from here on to its completion, the buffer is this value's alone.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Flush<'a> {
+    slot: &'a Slot,
+    len: u32,
+}
+
+impl<'a> Flush<'a> {
+    pub(crate) fn slot(&self) -> &'a Slot {
+        self.slot
+    }
+
+    /// Bytes of payload.
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Fills the last block with zeros, and makes the bytes ready for the device.
+    pub(crate) fn freeze(self) -> Frozen {
+        let (slot, len) = (self.slot, self.len as usize);
+        let padded = round_up(len as u64) as usize;
+        slot.shadow.write(len..padded);
+        slot.shadow.read(0..len);
+        // SAFETY: *exclusive*: all writers have left, no range is granted in a sealed buffer, readers stay below `len`, and
+        // only one thread takes the flush.
+        let padding = unsafe { slot.region.bytes_mut(len..padded) };
+        padding.fill(0);
+        // SAFETY: *quiet*: the next writer comes after `reopen`, which follows `complete`, which drops the answer first.
+        unsafe { slot.region.freeze(padded) }
+    }
+}

@@ -1,0 +1,81 @@
+//! A thread that sees that no generation is opened any more knows where the log ends.
+
+use super::*;
+use crate::ring::append::Patience;
+use crate::ring::core::Shared;
+use crate::sync::model_device::ModelDevice;
+use crate::{AppendError, CommitPolicy};
+
+/// One buffer that opens in place: the generation that is taken out of use may be another than the one that was found empty.
+#[test]
+fn all_who_see_the_rotation_frozen_know_where_the_log_ends() {
+    static APPENDED: Count = Count::new(0);
+    static REFUSED: Count = Count::new(0);
+    model("all_who_see_the_rotation_frozen_know_where_the_log_ends", Bound::Preemptions(3), || {
+        let arena = Arc::new(Arena::new(1, BUFFER).expect("a valid arena"));
+        let shared = Arc::new(Shared::new(&arena, true, false, CommitPolicy::default(), 0, None));
+        let other = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let appended = shared.append(&[1; 512], Patience::Never).is_ok();
+                if appended {
+                    shared.seal(BufferId::new(1, 0));
+                }
+                (appended, shared.freeze())
+            })
+        };
+        let end = shared.freeze();
+        let (appended, their_end) = other.join().unwrap();
+        hit(if appended { &APPENDED } else { &REFUSED });
+        assert_eq!((end, their_end), if appended { (4096, 4096) } else { (0, 0) });
+        assert!(shared.append(&[2; 512], Patience::Never).is_err(), "a generation was opened");
+    });
+    assert!(APPENDED.load(Relaxed) > 0 && REFUSED.load(Relaxed) > 0);
+}
+
+/// Both buffers are at the device, and nothing else wakes the thread that waits for one of them.
+#[test]
+fn close_fetches_an_append_that_waits_for_room() {
+    static WAITED: Count = Count::new(0);
+    model("close_fetches_an_append_that_waits_for_room", Bound::Preemptions(3), || {
+        let device = ModelDevice::held();
+        let ring = device.ring(2, true, true);
+        for _ in 0..2 {
+            ring.append(&[1; BUFFER]).expect("there is room");
+        }
+        let waiter = {
+            let shared = Arc::clone(&ring.shared);
+            thread::spawn(move || shared.append(&[2; 512], Patience::ForRoom))
+        };
+        ring.shared.refuse_appends();
+        assert_eq!(waiter.join().unwrap(), Err(AppendError::Closed));
+        if ring.stats().full_waits > 0 {
+            hit(&WAITED);
+        }
+        device.complete_from_now_on();
+    });
+    assert!(WAITED.load(Relaxed) > 0);
+}
+
+/// Behind a reservation that is held, with nothing at the device.
+#[test]
+fn close_wakes_an_append_that_sleeps_until_there_is_room() {
+    static WAITED: Count = Count::new(0);
+    model("close_wakes_an_append_that_sleeps_until_there_is_room", Bound::Preemptions(3), || {
+        let arena = Arc::new(Arena::new(2, BUFFER).expect("a valid arena"));
+        let shared = Arc::new(Shared::new(&arena, true, true, CommitPolicy::default(), 0, None));
+        let held = shared.seize(512, Patience::ForRoom).expect("there is room");
+        shared.append(&[1; BUFFER], Patience::ForRoom).expect("there is room in the next buffer");
+        let waiter = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || shared.append(&[2; 512], Patience::ForRoom))
+        };
+        shared.refuse_appends();
+        assert_eq!(waiter.join().unwrap(), Err(AppendError::Closed));
+        if shared.stats().full_waits > 0 {
+            hit(&WAITED);
+        }
+        shared.release(held);
+    });
+    assert!(WAITED.load(Relaxed) > 0);
+}

@@ -1,0 +1,321 @@
+//! What the parts do for each other: tail, failure, and who is woken by whom. Mostly on a ring without a device, where a buffer is
+//! written as soon as its last writer has left.
+
+use super::*;
+use crate::ring::append::Patience;
+use crate::ring::core::Shared;
+use crate::sync::model_device::ModelDevice;
+use crate::{CommitPolicy, RingError};
+
+fn recycling(capacity: usize, auto_rotate: bool) -> Arc<Shared> {
+    let arena = Arc::new(Arena::new(capacity, BUFFER).expect("a valid arena"));
+    Arc::new(Shared::new(&arena, true, auto_rotate, CommitPolicy::default(), 0, None))
+}
+
+fn append(shared: &Shared, len: usize) -> u64 {
+    shared.append(&vec![1; len], Patience::ForRoom).expect("there is room").start()
+}
+
+fn spawn<T: 'static>(shared: &Arc<Shared>, body: impl FnOnce(&Shared) -> T + 'static) -> thread::JoinHandle<T> {
+    let shared = Arc::clone(shared);
+    thread::spawn(move || body(&shared))
+}
+
+/// The tail is put together from a word, a base and the next base: of one generation, whatever happens between the looks.
+#[test]
+fn a_tail_is_of_one_generation() {
+    static SEEN: [Count; 3] = [const { Count::new(0) }; 3];
+    model("a_tail_is_of_one_generation", Bound::Preemptions(4), || {
+        let shared = recycling(1, false);
+        append(&shared, 512);
+        let sealer = spawn(&shared, |shared| shared.seal(BufferId::new(1, 0)));
+        let mut last = 512;
+        for _ in 0..2 {
+            let tail = shared.tail();
+            assert!([512, 4096].contains(&tail) && tail >= last, "{tail} after {last}");
+            last = tail;
+            hit(&SEEN
+                [usize::from(tail == 4096) + usize::from(tail == 4096 && shared.rotation.current().generation() == 2)]);
+        }
+        sealer.join().unwrap();
+        assert_eq!(shared.tail(), 4096);
+    });
+    assert!(SEEN.iter().all(|seen| seen.load(Relaxed) > 0), "{SEEN:?}");
+}
+
+#[test]
+fn who_sees_a_buffer_written_sees_the_watermark() {
+    static WRITTEN: Count = Count::new(0);
+    model("who_sees_a_buffer_written_sees_the_watermark", Bound::None, || {
+        let shared = recycling(1, false);
+        append(&shared, 512);
+        let sealer = spawn(&shared, |shared| shared.seal(BufferId::new(1, 0)));
+        if shared.slots[0].has_completed(1) {
+            hit(&WRITTEN);
+            assert_eq!(shared.durability.written(), 4096);
+        }
+        sealer.join().unwrap();
+    });
+    assert!(WRITTEN.load(Relaxed) > 0);
+}
+
+#[test]
+fn the_durable_watermark_is_never_ahead_of_the_written_one() {
+    static DURABLE: Count = Count::new(0);
+    model("the_durable_watermark_is_never_ahead_of_the_written_one", Bound::None, || {
+        let shared = recycling(1, false);
+        append(&shared, 512);
+        let sealer = spawn(&shared, |shared| shared.record(1, BUFFER as u64, true));
+        let durable = shared.durability.durable();
+        assert!(durable <= shared.durability.written());
+        if durable > 0 {
+            hit(&DURABLE);
+        }
+        sealer.join().unwrap();
+    });
+    assert!(DURABLE.load(Relaxed) > 0);
+}
+
+#[test]
+fn who_sees_the_ring_closed_sees_what_was_written_before() {
+    static CLOSED: Count = Count::new(0);
+    model("who_sees_the_ring_closed_sees_what_was_written_before", Bound::None, || {
+        let shared = recycling(1, false);
+        append(&shared, 512);
+        let closer = spawn(&shared, |shared| {
+            shared.seal(BufferId::new(1, 0));
+            shared.durability.close();
+        });
+        if shared.durability.is_closed() {
+            hit(&CLOSED);
+            assert!(shared.slots[0].has_completed(1));
+        }
+        closer.join().unwrap();
+    });
+    assert!(CLOSED.load(Relaxed) > 0);
+}
+
+/// The reader in the way of the rotation is the only one to wake whoever waits for it.
+#[test]
+fn an_opener_wakes_who_waits_for_room() {
+    static WAITED: Count = Count::new(0);
+    model("an_opener_wakes_who_waits_for_room", Bound::None, || {
+        let shared = recycling(2, true);
+        append(&shared, BUFFER);
+        assert!(shared.slots[1].latch.try_acquire());
+        let waiter = spawn(&shared, |shared| append(shared, 512));
+        let was_last = shared.slots[1].latch.release();
+        if was_last {
+            shared.advance();
+        }
+        assert_eq!(waiter.join().unwrap(), 4096);
+        if shared.stats().full_waits > 0 {
+            hit(&WAITED);
+        }
+    });
+    assert!(WAITED.load(Relaxed) > 0);
+}
+
+/// There is room for both.
+#[test]
+fn all_who_wait_for_room_go_on() {
+    static BOTH_WAITED: Count = Count::new(0);
+    model("all_who_wait_for_room_go_on", Bound::Preemptions(3), || {
+        let shared = recycling(2, true);
+        append(&shared, BUFFER);
+        assert!(shared.slots[1].latch.try_acquire());
+        shared.seal(BufferId::new(1, 0));
+        let waiters = [(); 2].map(|()| spawn(&shared, |shared| append(shared, 512)));
+        assert!(shared.slots[1].latch.release());
+        shared.advance();
+        let mut starts = waiters.map(|waiter| waiter.join().unwrap());
+        starts.sort_unstable();
+        assert_eq!(starts, [4096, 4608]);
+        if shared.stats().full_waits == 2 {
+            hit(&BOTH_WAITED);
+        }
+    });
+    assert!(BOTH_WAITED.load(Relaxed) > 0);
+}
+
+#[test]
+fn a_completion_wakes_who_waits_for_it() {
+    static WAITED: Count = Count::new(0);
+    model("a_completion_wakes_who_waits_for_it", Bound::None, || {
+        // The next buffer is open by then: nobody rotates.
+        let shared = recycling(2, true);
+        let reservation = shared.reserve(512, Patience::ForRoom).expect("there is room");
+        let waiter = spawn(&shared, |shared| {
+            shared.seal(BufferId::new(1, 0));
+            let mut looks = 0;
+            let written = || {
+                looks += 1;
+                shared.outcome(|| shared.slots[0].has_completed(1))
+            };
+            assert_eq!(shared.wait_until(None, written), Ok(Ok(())));
+            if looks > 1 {
+                hit(&WAITED);
+            }
+        });
+        reservation.commit();
+        waiter.join().unwrap();
+    });
+    assert!(WAITED.load(Relaxed) > 0);
+}
+
+#[test]
+fn a_failure_wakes_who_waits() {
+    static WAITED: Count = Count::new(0);
+    model("a_failure_wakes_who_waits", Bound::None, || {
+        let shared = recycling(1, false);
+        let waiter = spawn(&shared, |shared| {
+            let mut looks = 0;
+            let never = || {
+                looks += 1;
+                shared.outcome(|| false)
+            };
+            assert_eq!(shared.wait_until(None, never), Ok(Err(RingError::Closed)));
+            if looks > 2 {
+                hit(&WAITED);
+            }
+        });
+        shared.poison(RingError::Closed);
+        waiter.join().unwrap();
+    });
+    assert!(WAITED.load(Relaxed) > 0);
+}
+
+/// A driver sleeps at the device, where nothing happens any more.
+#[test]
+fn a_failure_fetches_the_driver_from_the_device() {
+    static IN_FLIGHT: Count = Count::new(0);
+    model("a_failure_fetches_the_driver_from_the_device", Bound::None, || {
+        let device = ModelDevice::held();
+        let ring = device.ring(1, true, false);
+        let shared = Arc::clone(&ring.shared);
+        append(&shared, BUFFER);
+        shared.seal(BufferId::new(1, 0));
+        assert_eq!(shared.device.in_flight(), 1);
+        let waiter = spawn(&shared, |shared| {
+            let mut looks = 0;
+            let never = || {
+                looks += 1;
+                shared.outcome(|| false)
+            };
+            assert_eq!(shared.wait_until(None, never), Ok(Err(RingError::Closed)));
+            if looks > 2 {
+                hit(&IN_FLIGHT);
+            }
+        });
+        shared.poison(RingError::Closed);
+        waiter.join().unwrap();
+        device.complete_from_now_on();
+    });
+    assert!(IN_FLIGHT.load(Relaxed) > 0);
+}
+
+/// Without a device there is nobody to fail, but the rule is the same: what is full after the failure stays as it is, to be read.
+#[test]
+fn after_a_failure_no_buffer_is_used_again() {
+    static BEFORE: Count = Count::new(0);
+    static AFTER: Count = Count::new(0);
+    model("after_a_failure_no_buffer_is_used_again", Bound::None, || {
+        let shared = recycling(1, false);
+        append(&shared, 512);
+        let sealer = spawn(&shared, |shared| shared.seal(BufferId::new(1, 0)));
+        shared.poison(RingError::Closed);
+        let failed = shared.append(&[2; 512], Patience::ForRoom);
+        assert_eq!(failed, Err(crate::AppendError::Poisoned(RingError::Closed)));
+        sealer.join().unwrap();
+        let slot = &shared.slots[0];
+        if slot.has_completed(1) {
+            hit(&BEFORE);
+        } else {
+            hit(&AFTER);
+            assert!(slot.snapshot().is_flushing() && shared.durability.written() == 0);
+            assert_eq!(shared.rotation.current().generation(), 1);
+        }
+    });
+    assert!(BEFORE.load(Relaxed) > 0 && AFTER.load(Relaxed) > 0);
+}
+
+#[test]
+fn who_sees_the_ring_poisoned_sees_by_what() {
+    static POISONED: Count = Count::new(0);
+    model("who_sees_the_ring_poisoned_sees_by_what", Bound::None, || {
+        let shared = recycling(1, false);
+        let poisoner = spawn(&shared, |shared| shared.poison(RingError::Closed));
+        if let Some(error) = shared.poisoned() {
+            hit(&POISONED);
+            assert_eq!(error, RingError::Closed);
+        }
+        poisoner.join().unwrap();
+    });
+    assert!(POISONED.load(Relaxed) > 0);
+}
+
+/// A visitor can be inside a free slot, because a late arrival makes it look like one that has bytes. Whoever of the two leaves last
+/// sees to the rotation.
+#[test]
+fn a_visitor_does_not_lose_the_rotation() {
+    static IN_TIME: Count = Count::new(0);
+    static LATE: Count = Count::new(0);
+    model("a_visitor_does_not_lose_the_rotation", Bound::Preemptions(3), || {
+        let shared = recycling(1, false);
+        append(&shared, 512);
+        let late = spawn(&shared, |shared| {
+            // In the generation that is being sealed, or not.
+            let start = shared.append(&[1; 512], Patience::Never).map(|extent| extent.start());
+            hit(if start == Ok(512) { &IN_TIME } else { &LATE });
+        });
+        shared.seal(BufferId::new(1, 0));
+        shared.seal(BufferId::new(1, 0));
+        late.join().unwrap();
+        assert!(shared.rotation.current().generation() == 2, "the next generation was not opened");
+    });
+    assert!(IN_TIME.load(Relaxed) > 0 && LATE.load(Relaxed) > 0);
+}
+
+/// The second generation's buffer is the second slot: what a late arrival owes there is a flush of that one.
+#[test]
+fn a_late_arrival_pays_where_it_was_late() {
+    static LATE_AND_LAST: Count = Count::new(0);
+    model("a_late_arrival_pays_where_it_was_late", Bound::Preemptions(3), || {
+        let shared = recycling(2, true);
+        append(&shared, BUFFER);
+        append(&shared, 512);
+        assert_eq!(shared.rotation.current(), BufferId::new(2, 1));
+        let late = spawn(&shared, |shared| append(shared, 512));
+        shared.seal(BufferId::new(2, 1));
+        let was_last = shared.slots[1].has_completed(2);
+        if late.join().unwrap() == 8192 && !was_last {
+            hit(&LATE_AND_LAST);
+        }
+        assert!(shared.slots[1].has_completed(2), "the flush is lost");
+        assert_eq!(shared.durability.written(), 8192);
+    });
+    assert!(LATE_AND_LAST.load(Relaxed) > 0);
+}
+
+/// A reader comes to the next slot, so that it cannot be opened after all; meanwhile the current one may have become
+/// free, with the token in the hands of the thread that rotates.
+#[test]
+fn a_rotation_that_is_given_up_leaves_the_buffer_to_be_opened_in_place() {
+    static GIVEN_UP: [Count; 2] = [const { Count::new(0) }; 2];
+    let name = "a_rotation_that_is_given_up_leaves_the_buffer_to_be_opened_in_place";
+    model(name, Bound::Preemptions(3), || {
+        let shared = recycling(2, false);
+        let reservation = shared.reserve(512, Patience::ForRoom).expect("there is room");
+        let rotator = spawn(&shared, Shared::rotate);
+        let reader = spawn(&shared, |shared| shared.slots[1].latch.try_acquire());
+        reservation.commit();
+        let outcome = rotator.join().unwrap();
+        _ = reader.join().unwrap();
+        let opened = shared.rotation.current().generation() == 2;
+        assert_eq!(shared.slots[0].has_completed(1), opened, "the next generation was not opened");
+        if outcome.is_err() {
+            hit(&GIVEN_UP[usize::from(opened)]);
+        }
+    });
+    assert!(GIVEN_UP.iter().all(|count| count.load(Relaxed) > 0), "{GIVEN_UP:?}");
+}

@@ -1,0 +1,57 @@
+//! A task that one thread at a time does on behalf of all who wait: driving the device, syncing.
+
+use core::mem;
+
+use crate::sync::AtomicBool;
+use crate::sync::Ordering::{AcqRel, Acquire};
+
+/// The task. Taking it never waits: who does not get it sleeps until it is given up, or its effect is there.
+#[derive(Debug)]
+pub(crate) struct Exclusive {
+    claimed: AtomicBool,
+}
+
+/// The right to do it. Dropping it gives it up; the holder then wakes who waits.
+#[derive(Debug)]
+pub(crate) struct Claim<'a>(&'a Exclusive);
+
+impl Exclusive {
+    pub(crate) fn new() -> Self {
+        Self { claimed: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn try_claim(&self) -> Option<Claim<'_>> {
+        // Not `then_some`: a holder that is made only to be dropped would give up what another thread has.
+        (!self.claimed.swap(true, AcqRel)).then(|| Claim(self))
+    }
+
+    /// The right that its holder has [left](Claim::detach). For the one who sees the end of what it was left with.
+    pub(crate) fn reattach(&self) -> Claim<'_> {
+        Claim(self)
+    }
+
+    /// Whether somebody has it, who may not have seen what the caller did before. Who takes it later will have.
+    pub(crate) fn is_claimed_now(&self) -> bool {
+        // A read-modify-write that changes nothing, so that all takings come before or after it.
+        self.claimed.fetch_or(false, AcqRel)
+    }
+
+    /// Whether somebody has it. May be out of date.
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.claimed.load(Acquire)
+    }
+}
+
+impl Claim<'_> {
+    /// Leaves the role taken, with something that goes on without this thread: whoever sees the end of it [resumes](Exclusive::reattach).
+    pub(crate) fn detach(self) {
+        mem::forget(self);
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        // A swap like the taking, so that all changes have one order that loom can follow.
+        self.0.claimed.swap(false, AcqRel);
+    }
+}
