@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::backend::Request;
 use crate::{DeviceError, Finished, event};
 
-/// In which order the parts of a log reach the file.
+/// The order in which the parts of a log reach the file.
 ///
 /// What each promises is about a process that is killed, and a kernel that goes on. After a power cut any write may be
 /// missing that no sync covers, whatever was written later, unless the device and the file system keep every completed
