@@ -140,7 +140,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "have the device flushed by two calls at once",
+        what: "have two cache flushes in flight",
         level: Level::Memory,
         gate: true,
         changes: &[(DURABILITY, "self.durability.durable() == base", "self.durability.durable() <= base")],
@@ -153,7 +153,7 @@ const BUGS: &[Bug] = &[
     },
     // The flag goes, and the flush is still reported: the bit remembers.
     Bug {
-        what: "drop the synced flag of a write that goes on after it came back short",
+        what: "drop the synced flag of a write that is continued after it came back short",
         level: Level::Memory,
         gate: false,
         changes: &[
@@ -180,7 +180,7 @@ const BUGS: &[Bug] = &[
         changes: &[(LOG_FILE, "        if !request.durable {", "        if request.token < u64::MAX {")],
     },
     Bug {
-        what: "take the last block of the log for prepared space",
+        what: "take the last block of the log for preallocated space",
         level: Level::Memory,
         gate: false,
         changes: &[(
@@ -190,7 +190,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "prepare space where the log is",
+        what: "preallocate space where the log is",
         level: Level::Memory,
         gate: false,
         changes: &[(
@@ -200,7 +200,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "take a marker for prepared space whatever its key",
+        what: "take a marker for preallocated space whatever its key",
         level: Level::Memory,
         gate: false,
         changes: &[(
@@ -210,7 +210,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "leave the key of a file to a payload that is a marker under it",
+        what: "keep the key of a file although a payload is a marker under it",
         level: Level::Memory,
         gate: true,
         changes: &[(QUEUE, "        if !imitates(key, &request.bytes, request.offset) {", "        if key == key {")],
@@ -263,7 +263,7 @@ const BUGS: &[Bug] = &[
         ],
     },
     Bug {
-        what: "decide what a durable write takes along before it is looked at",
+        what: "decide what a durable write takes along before the write is inspected",
         level: Level::Memory,
         gate: false,
         changes: &[(
@@ -296,7 +296,7 @@ const BUGS: &[Bug] = &[
         ],
     },
     Bug {
-        what: "take a short write for a whole one",
+        what: "take a short write for a complete one",
         level: Level::Memory,
         gate: true,
         changes: &[(
@@ -306,7 +306,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "try a failed write once more",
+        what: "retry a failed write",
         level: Level::Faults,
         gate: false,
         changes: &[(
@@ -376,7 +376,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "append to a lease that was taken back",
+        what: "append to a revoked lease",
         level: Level::Memory,
         gate: true,
         changes: &[(
@@ -386,7 +386,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "take back with the rest of a lease what is filled of it",
+        what: "revoke with the rest of a lease what is filled of it",
         level: Level::Memory,
         gate: false,
         changes: &[(
@@ -430,7 +430,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "go on with a short write a block too far",
+        what: "continue with a short write a block too far",
         level: Level::Memory,
         gate: false,
         changes: &[(
