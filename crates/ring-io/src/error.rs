@@ -233,7 +233,7 @@ pub enum FileError {
     EngineUnavailable {
         /// The engine asked for.
         kind: EngineKind,
-        /// What is in its way.
+        /// Why it cannot run.
         reason: String,
     },
     /// The environment variable `BUFFER_RING_ENGINE` names no engine.

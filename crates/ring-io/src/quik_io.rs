@@ -252,9 +252,9 @@ impl QuikIO {
     /// new `QuikIO` is made for the file, after checking what is in it. A durable write that failed has the same
     /// effect.
     ///
-    /// The kernel reports an error to one of the calls that it concerns. So if several syncs and durable writes are
-    /// under way at once, the success of one counts only when all those have succeeded that overlapped it. A ring has
-    /// one under way at a time.
+    /// The kernel reports an error to one of the calls that it concerns. So if several syncs and durable writes are in
+    /// flight at once, the success of one counts only when all those have succeeded that overlapped it. A ring has one
+    /// in flight at a time.
     pub fn sync(&self) -> Result<(), DeviceError> {
         let _held = events::hold();
         self.check_sync()?;
@@ -418,7 +418,7 @@ impl QuikIO {
         self.settling.succeeded(scope);
     }
 
-    /// The queue is gone: the next may come.
+    /// The queue is gone, and the next one may be attached.
     pub(crate) fn release(&self) {
         // ordering: release half of D2.
         self.attached.store(false, Ordering::Release);
@@ -460,7 +460,7 @@ impl Drop for QuikIO {
             // ever.
             mem::forget(Arc::clone(&self.backend));
         } else if self.backend.has_given_up() {
-            // A write that was given up may still come: the next writer must not be there yet. The kernel ends the lock
+            // A write that was given up may still land: no next writer may be there yet. The kernel ends the lock
             // with the process, or with the write if that is later.
             mem::forget(self.lock.take());
         }

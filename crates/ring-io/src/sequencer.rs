@@ -81,14 +81,14 @@ impl WriteSequencer {
         Ok(request)
     }
 
-    /// The write of `range` has succeeded. Answers the next.
+    /// The write of `range` has succeeded. Returns the next.
     #[must_use]
     pub(crate) fn succeeded(&mut self, range: &Range<u64>) -> Option<Request> {
         self.next = self.next.max(range.end);
         self.next_turn()
     }
 
-    /// It has failed, and what waits behind it with it. Answers how many that are.
+    /// It has failed, and what waits behind it with it. Returns their number.
     #[must_use]
     pub(crate) fn failed(&mut self, error: &DeviceError) -> usize {
         self.failure = Some(error.clone());

@@ -303,7 +303,7 @@ impl MemoryDevice {
         }
     }
 
-    /// A sync begins. Answers its number, and which key it covers.
+    /// A sync begins. Returns its number, and the key that it covers.
     fn begin_sync(&self, scope: Scope) -> (usize, Option<Keyed>) {
         let (sync, key, watcher) = {
             let mut state = self.shared.state.lock();
