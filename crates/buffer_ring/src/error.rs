@@ -5,8 +5,8 @@ use std::io::{self, ErrorKind};
 use ring_alloc::ArenaError;
 use ring_io::{AttachError, DeviceError};
 
+use crate::extent::ADDRESS_LIMIT;
 use crate::options::MAX_BUFFERS;
-use crate::staging::rotation::ADDRESS_LIMIT;
 
 /// Why there is no ring.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

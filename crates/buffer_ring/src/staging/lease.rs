@@ -22,7 +22,7 @@
 
 use core::slice;
 
-use crate::Extent;
+use crate::extent::Extent;
 use crate::staging::slot::{Grant, Slot};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::fence::Barrier;

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use ring_alloc::{Arena, Frozen};
 use ring_io::{AttachError, DeviceError, Finished, QuikIO, Wait, WriteMode};
 
-use crate::ring::core::Shared;
+use crate::commit::groups::CommitPolicy;
+use crate::ring::BufferRing;
+use crate::ring::core::Core;
+use crate::ring::watch::DurableWatch;
 use crate::sync::Ordering::{AcqRel, Acquire};
 use crate::sync::{AtomicUsize, Condvar, Mutex};
-use crate::{BufferRing, CommitPolicy, DurableWatch};
 
 /// A device and its remote control.
 #[derive(Clone, Debug)]
@@ -102,7 +104,7 @@ impl ModelDevice {
     pub fn ring_with(&self, capacity: usize, auto_flush: bool, auto_rotate: bool, policy: CommitPolicy) -> BufferRing {
         let arena = Arc::new(Arena::new(capacity, 4096).expect("a valid arena"));
         let queue = WriteQueue(self.clone());
-        BufferRing::new(Shared::new(&arena, auto_flush, auto_rotate, policy, 0, Some(queue)))
+        BufferRing::new(Core::new(&arena, auto_flush, auto_rotate, policy, 0, Some(queue)))
     }
 
     /// Completes the `n`-th write or sync in flight; `false` if there is none.
