@@ -10,6 +10,8 @@ pub(crate) mod flush;
 #[cfg(any(feature = "async", test))]
 pub(crate) mod futures;
 pub(crate) mod handle;
+#[cfg(any(loom, shuttle))]
+mod on_model;
 mod read;
 mod rotate;
 pub(crate) mod stats;
