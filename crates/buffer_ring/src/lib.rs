@@ -61,9 +61,9 @@ pub use metrics::latency::Latencies;
 pub use options::{BufferRingOptions, MAX_BUFFERS};
 pub use reservation::Reservation;
 pub use ring::BufferRing;
-pub use ring::flush::{BufferHandle, FlushTicket};
 #[cfg(feature = "async")]
 pub use ring::futures::{AppendFuture, DurableFuture};
+pub use ring::handle::{BufferHandle, FlushTicket};
 pub use ring::stats::{OldestReservation, RingStats, WriterStats};
 pub use ring::watch::DurableWatch;
 pub use sync::fence::Barrier;

@@ -6,9 +6,13 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::{Why, Writer};
+use crate::error::AppendError;
+use crate::error::RingError;
+use crate::extent::Extent;
+use crate::reservation::Reservation;
+use crate::ring::BufferRing;
 use crate::ring::append::Patience;
-use crate::ring::deadline;
-use crate::{AppendError, BufferRing, Extent, Reservation, RingError};
+use crate::ring::drive::deadline;
 
 self_cell::self_cell! {
     struct Parts {
@@ -160,7 +164,7 @@ impl OwnedWriter {
 
     fn reserve_with(&mut self, len: usize, patience: Patience) -> Result<Reservation<'_>, AppendError> {
         self.with(|writer| writer.end_lease(Why::NotNeeded));
-        self.ring().shared.reserve(len, patience)
+        self.ring().core.reserve(len, patience)
     }
 
     #[inline(always)]
@@ -179,7 +183,9 @@ impl fmt::Debug for OwnedWriter {
 #[cfg(all(feature = "async", not(any(loom, shuttle))))]
 mod futures {
     use super::{OwnedWriter, Why, Writer};
-    use crate::{AppendError, DurableFuture, Extent};
+    use crate::error::AppendError;
+    use crate::extent::Extent;
+    use crate::ring::futures::DurableFuture;
 
     impl Writer<'_> {
         /// [`append`](Self::append) as a future: ready at once if there is room, else when there is.
@@ -205,7 +211,7 @@ mod futures {
         ///
         /// Those of [`append_durable`](Self::append_durable).
         pub async fn append_durable_async(&mut self, payload: &[u8]) -> Result<Extent, AppendError> {
-            self.shared().check_device()?;
+            self.core().check_device()?;
             self.sizer.record_wait();
             let extent = self.append_async(payload).await?;
             // The wait would take it back.
@@ -248,7 +254,7 @@ mod futures {
         ///
         /// Those of [`append_durable`](Self::append_durable).
         pub async fn append_durable_async(&mut self, payload: &[u8]) -> Result<Extent, AppendError> {
-            self.ring().shared.check_device()?;
+            self.ring().core.check_device()?;
             self.with(|writer| writer.sizer.record_wait());
             let extent = self.append_async(payload).await?;
             self.with(|writer| writer.end_lease(Why::NotNeeded));
