@@ -139,7 +139,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "have the device flushed by two calls at once",
+        what: "have two cache flushes in flight",
         level: Level::Memory,
         gate: true,
         changes: &[(
@@ -156,7 +156,7 @@ const BUGS: &[Bug] = &[
     },
     // The flag goes, and the flush is still reported: the bit remembers.
     Bug {
-        what: "drop the synced flag of a write that goes on after it came back short",
+        what: "drop the synced flag of a write that is continued after it came back short",
         level: Level::Memory,
         gate: false,
         changes: &[
@@ -183,7 +183,7 @@ const BUGS: &[Bug] = &[
         changes: &[(LOG_FILE, "        if !request.durable {", "        if request.token < u64::MAX {")],
     },
     Bug {
-        what: "take the last block of the log for prepared space",
+        what: "take the last block of the log for preallocated space",
         level: Level::Memory,
         gate: false,
         changes: &[(
@@ -193,7 +193,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "prepare space where the log is",
+        what: "preallocate space where the log is",
         level: Level::Memory,
         gate: false,
         changes: &[(
@@ -203,7 +203,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "take a marker for prepared space whatever its key",
+        what: "take a marker for preallocated space whatever its key",
         level: Level::Memory,
         gate: false,
         changes: &[(
@@ -213,7 +213,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "leave the key of a file to a payload that is a marker under it",
+        what: "keep the key of a file although a payload is a marker under it",
         level: Level::Memory,
         gate: true,
         changes: &[(QUEUE, "        if !imitates(key, &request.bytes, request.offset) {", "        if key == key {")],
@@ -266,7 +266,7 @@ const BUGS: &[Bug] = &[
         ],
     },
     Bug {
-        what: "decide what a durable write takes along before it is looked at",
+        what: "decide what a durable write takes along before the write is inspected",
         level: Level::Memory,
         gate: false,
         changes: &[(
@@ -299,7 +299,7 @@ const BUGS: &[Bug] = &[
         ],
     },
     Bug {
-        what: "take a short write for a whole one",
+        what: "take a short write for a complete one",
         level: Level::Memory,
         gate: true,
         changes: &[(
@@ -309,7 +309,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "try a failed write once more",
+        what: "retry a failed write",
         level: Level::Faults,
         gate: false,
         changes: &[(
@@ -379,7 +379,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "append to a lease that was taken back",
+        what: "append to a revoked lease",
         level: Level::Memory,
         gate: true,
         changes: &[(
@@ -389,7 +389,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "take back with the rest of a lease what is filled of it",
+        what: "revoke with the rest of a lease what is filled of it",
         level: Level::Memory,
         gate: false,
         changes: &[(
@@ -433,7 +433,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "go on with a short write a block too far",
+        what: "continue with a short write a block too far",
         level: Level::Memory,
         gate: false,
         changes: &[(

@@ -51,3 +51,8 @@ pub use arena::{Arena, ArenaError, HugePages};
 pub use block::{BLOCK, ONE_MEGABYTE_BLOCK, is_aligned, round_down, round_up};
 pub use buffer::{Buffer, Frozen};
 pub use region::Region;
+
+/// The examples of the crate's README, which are compiled and run with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

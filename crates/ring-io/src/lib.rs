@@ -110,3 +110,8 @@ pub use sequencer::WriteMode;
 #[doc(hidden)]
 pub use thread::spawn;
 pub use watch::DeviceEvent;
+
+/// The examples of the crate's README, which are compiled and run with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -3,7 +3,7 @@
 use crate::patch;
 
 /// The conditions that do not hold in a normal build.
-const CHECKERS: [&str; 3] = ["test", "loom", "shuttle"];
+const CHECKERS: [&str; 4] = ["test", "doctest", "loom", "shuttle"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token<'a> {

@@ -40,7 +40,7 @@ impl fmt::Display for EngineKind {
     }
 }
 
-/// The engine of a [`QuikIO`](crate::QuikIO), settled at construction.
+/// The engine of a [`QuikIO`](crate::QuikIO), chosen when it is made.
 ///
 /// Displays as its kind and, where that is not the first choice, the reason: `positioned writes (io_uring_setup: …)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,13 +54,14 @@ impl Engine {
         Self { kind, reason }
     }
 
-    /// Which engine it is.
+    /// Returns which engine it is.
     #[must_use]
     pub fn kind(&self) -> EngineKind {
         self.kind
     }
 
-    /// Why it is not io_uring, the first choice; what asked for it; or why the environment's choice was ignored.
+    /// Returns why it is not io_uring, the first choice; or what asked for it; or why the environment's choice was
+    /// ignored.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
@@ -139,6 +140,8 @@ fn named(value: &OsStr) -> Result<Option<EngineKind>, FileError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     #[test]
@@ -161,6 +164,17 @@ mod tests {
         ] {
             assert_eq!(named(value), Ok(kind), "{value:?}");
         }
-        assert_eq!(named("memory"), Err(FileError::UnknownEngine("memory".to_owned())));
+        for unknown in ["memory", "IO_URING", "uring ", "positioned,uring"] {
+            assert_eq!(named(unknown), Err(FileError::UnknownEngine(unknown.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_is_unknown_and_shown_as_well_as_it_can_be() {
+        let error = named(OsStr::from_bytes(b"uring\xFF")).expect_err("no engine is called so");
+        assert_eq!(
+            error.to_string(),
+            "there is no engine `uring\u{FFFD}`: set BUFFER_RING_ENGINE to uring, io_uring or positioned, or unset it"
+        );
     }
 }
