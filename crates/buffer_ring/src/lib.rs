@@ -66,7 +66,6 @@ pub use ring::futures::{AppendFuture, DurableFuture};
 pub use ring::handle::{BufferHandle, FlushTicket};
 pub use ring::stats::{OldestReservation, RingStats, WriterStats};
 pub use ring::watch::DurableWatch;
-pub use sync::fence::Barrier;
 #[cfg(any(loom, shuttle))]
 pub use sync::model_device as model;
 pub use writer::{OwnedWriter, Writer};

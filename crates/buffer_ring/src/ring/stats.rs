@@ -74,8 +74,8 @@ pub struct WriterStats {
     pub leases_ended: u64,
     /// Bytes that they had left, which are zeros in the log.
     pub unused_bytes: u64,
-    /// How a writer and those who take back its lease come to see each other.
-    pub barrier: Barrier,
+    /// Whether the kernel offers `membarrier`, so that an append into a lease passes no fence.
+    pub membarrier: bool,
 }
 
 impl Core {
@@ -101,7 +101,7 @@ impl Core {
                 leased_bytes,
                 leases_ended: get(&counters.leases_ended),
                 unused_bytes: get(&counters.unused),
-                barrier: Barrier::probe(),
+                membarrier: Barrier::probe() == Barrier::Membarrier,
             },
             engine: self.writeback.engine(),
             registered_buffers: self.writeback.has_registered_buffers(),

@@ -54,6 +54,21 @@ impl BufferRing {
     }
 }
 
+/// Appends that the inner writer does.
+macro_rules! delegate {
+    ($($name:ident($($argument:ident: $type:ty),*);)*) => {$(
+        #[doc = concat!("See [`Writer::", stringify!($name), "`].")]
+        ///
+        /// # Errors
+        ///
+        #[doc = concat!("Those of [`Writer::", stringify!($name), "`].")]
+        #[inline]
+        pub fn $name(&mut self, $($argument: $type),*) -> Result<Extent, AppendError> {
+            self.with(|writer| writer.$name($($argument),*))
+        }
+    )*};
+}
+
 impl OwnedWriter {
     /// The ring that it writes to.
     #[must_use]
@@ -61,69 +76,14 @@ impl OwnedWriter {
         self.0.borrow_owner()
     }
 
-    /// See [`Writer::append`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`BufferRing::append`].
-    #[inline]
-    pub fn append(&mut self, payload: &[u8]) -> Result<Extent, AppendError> {
-        self.with(|writer| writer.append(payload))
-    }
-
-    /// See [`Writer::try_append`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`BufferRing::try_append`].
-    #[inline]
-    pub fn try_append(&mut self, payload: &[u8]) -> Result<Extent, AppendError> {
-        self.with(|writer| writer.try_append(payload))
-    }
-
-    /// See [`Writer::append_timeout`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`BufferRing::append_timeout`].
-    pub fn append_timeout(&mut self, payload: &[u8], timeout: Duration) -> Result<Extent, AppendError> {
-        self.with(|writer| writer.append_timeout(payload, timeout))
-    }
-
-    /// See [`Writer::append_vectored`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`BufferRing::append_vectored`].
-    pub fn append_vectored(&mut self, parts: &[IoSlice<'_>]) -> Result<Extent, AppendError> {
-        self.with(|writer| writer.append_vectored(parts))
-    }
-
-    /// See [`Writer::append_with`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`BufferRing::append_with`].
-    pub fn append_with(&mut self, len: usize, fill: impl FnOnce(Extent, &mut [u8])) -> Result<Extent, AppendError> {
-        self.with(|writer| writer.append_with(len, fill))
-    }
-
-    /// See [`Writer::append_durable`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`BufferRing::append_durable`].
-    pub fn append_durable(&mut self, payload: &[u8]) -> Result<Extent, AppendError> {
-        self.with(|writer| writer.append_durable(payload))
-    }
-
-    /// See [`Writer::append_durable_vectored`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`BufferRing::append_durable_vectored`].
-    pub fn append_durable_vectored(&mut self, parts: &[IoSlice<'_>]) -> Result<Extent, AppendError> {
-        self.with(|writer| writer.append_durable_vectored(parts))
+    delegate! {
+        append(payload: &[u8]);
+        try_append(payload: &[u8]);
+        append_timeout(payload: &[u8], timeout: Duration);
+        append_vectored(parts: &[IoSlice<'_>]);
+        append_with(len: usize, fill: impl FnOnce(Extent, &mut [u8]));
+        append_durable(payload: &[u8]);
+        append_durable_vectored(parts: &[IoSlice<'_>]);
     }
 
     /// See [`BufferRing::wait_durable`].
