@@ -52,8 +52,7 @@ const RETRY: &str = "ring-io/retry.rs";
 const SEQUENCER: &str = "ring-io/sequencer.rs";
 const SLOT: &str = "buffer_ring/slot.rs";
 const LEASE: &str = "buffer_ring/lease.rs";
-const WRITER: &str = "buffer_ring/writer/mod.rs";
-const DURABILITY: &str = "buffer_ring/watermarks.rs";
+const WATERMARKS: &str = "buffer_ring/watermarks.rs";
 const LEDGER: &str = "buffer_ring/ledger.rs";
 const LOG_FILE: &str = "ring-io/file.rs";
 const ROTATION: &str = "buffer_ring/rotation.rs";
@@ -143,7 +142,11 @@ const BUGS: &[Bug] = &[
         what: "have two cache flushes in flight",
         level: Level::Memory,
         gate: true,
-        changes: &[(DURABILITY, "self.durability.durable() == base", "self.durability.durable() <= base")],
+        changes: &[(
+            "buffer_ring/writeback/mod.rs",
+            "self.watermarks.durable() == base",
+            "self.watermarks.durable() <= base",
+        )],
     },
     Bug {
         what: "take a plain write for a durable one",
@@ -344,7 +347,7 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            "buffer_ring/ring/flush.rs",
+            "buffer_ring/core.rs",
             "        slot.complete(bytes);\n        self.advance_as_driver();\n        self.notify();",
             "        slot.complete(bytes);\n        self.notify();",
         )],
@@ -370,7 +373,7 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            WRITER,
+            "buffer_ring/core.rs",
             "        rest.bytes_mut().fill(0);\n        self.counters.lease_ended",
             "        let _ = rest.bytes_mut();\n        self.counters.lease_ended",
         )],
@@ -468,9 +471,9 @@ const BUGS: &[Bug] = &[
         level: Level::Tests("-p buffer_ring --test failures"),
         gate: false,
         changes: &[(
-            DURABILITY,
-            "self.unless_poisoned(|| {",
-            "let always = |f: &mut dyn FnMut()| f(); always(&mut || {",
+            WATERMARKS,
+            "guarded(&mut || {",
+            "drop(guarded); let always = |f: &mut dyn FnMut()| f(); always(&mut || {",
         )],
     },
     Bug {
@@ -509,8 +512,8 @@ const BUGS: &[Bug] = &[
         gate: false,
         changes: &[(
             "buffer_ring/core.rs",
-            "self.slots.iter().for_each(|slot| self.revoke_leases(slot));",
-            "self.slots.iter().take(1).for_each(|slot| self.revoke_leases(slot));",
+            "self.staging.slots().iter().for_each(|slot| self.revoke_leases(slot));",
+            "self.staging.slots().iter().take(1).for_each(|slot| self.revoke_leases(slot));",
         )],
     },
     Bug {
