@@ -18,7 +18,7 @@
 //! | no | >= 1 | > capacity | no | *overflowed*: one thread is about to seal | each writer its own range |
 //! | yes | >= 1 | any | no | *sealed*: the last writers are copying | each writer its own range |
 //! | yes | 0 | >= 1 | no | *quiet*: a thread that sees it tries to take the flush | none |
-//! | yes | any (late arrivals) | >= 1 | yes | *flushing* | the one who took the flush; the device reads |
+//! | yes | any (late arrivals) | >= 1 | yes | *flushing* | the one that took the flush; the device reads |
 //! | yes | any (late arrivals) | any | no | *vacant* | none, until it is reopened |
 //!
 //! *Sealed* and *vacant* can be the same word for a moment, while a late arrival has not undone its addition. Whether a buffer is

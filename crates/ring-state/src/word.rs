@@ -199,7 +199,7 @@ impl StateWord {
         left.drained().map_or(Released::Pending, Released::Flushable)
     }
 
-    /// Tries to become the one who flushes. From `true` until [`complete`](Self::complete) the bytes are the caller's.
+    /// Tries to become the one that flushes. From `true` until [`complete`](Self::complete) the bytes are the caller's.
     ///
     /// A compare-exchange from exactly the word that was seen: an unconditional "set the bit" could land on a later generation. If the
     /// exchange fails, a writer has come in meanwhile and will see the buffer drained again, or has taken the flush.
