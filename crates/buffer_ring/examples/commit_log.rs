@@ -105,7 +105,7 @@ fn run(args: &Args) -> Result<(), String> {
     remove_all()
 }
 
-/// Has every thread commit its records, and tells how that went.
+/// Has every thread commit its records, and says how that went.
 fn commit_all(args: &Args, log: &Path, acks: &Path) -> Result<(), String> {
     let mut old = 0_u64;
     let ring = framing::reopen(log, args.buffers, args.buffer_size, |_, _| old += 1);

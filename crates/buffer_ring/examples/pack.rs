@@ -217,7 +217,7 @@ fn verify_file(io: &QuikIO, file: &Packed<'_>, bar: &ProgressBar) -> Result<bool
     Ok(on_disk.is_some_and(|mut disk| matches!(disk.read(&mut [0]), Ok(0))))
 }
 
-/// Does `work` on every item; each thread takes the next that nobody has. The first error stops them all.
+/// Does `work` on every item; each thread takes the next that no thread has. The first error stops them all.
 fn in_parallel<'a, I: Sync, T: Send, W>(threads: u16, items: &'a [I], work: W) -> Result<Vec<T>, String>
 where
     W: Fn(&'a I) -> Result<T, String> + Sync,
@@ -270,7 +270,7 @@ impl Tree {
     }
 }
 
-/// Cargo marks its build folder with a tag, which tells it from a module that is called `target`.
+/// Cargo marks its build folder with a tag, which reports it from a module that is called `target`.
 fn is_build_or_git(path: &Path) -> bool {
     path.ends_with(".git") || (path.ends_with("target") && path.join("CACHEDIR.TAG").exists())
 }

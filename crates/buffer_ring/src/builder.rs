@@ -42,13 +42,13 @@ impl BufferRingBuilder {
         Self { options, policy: CommitPolicy::default(), measure_latency: false, prefault: false }
     }
 
-    /// When durable appends go to the device. Whatever the policy, nobody waits for somebody else to come.
+    /// When durable appends go to the device. Whatever the policy, no thread waits for another thread to come.
     pub fn commit_policy(mut self, policy: CommitPolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Whether [`stats`](BufferRing::stats) tells latencies, as histograms. Each commit then takes a lock and reads the clock twice.
+    /// Whether [`stats`](BufferRing::stats) reports latencies, as histograms. Each commit then takes a lock and reads the clock twice.
     pub fn measure_latency(mut self, on: bool) -> Self {
         self.measure_latency = on;
         self

@@ -79,7 +79,7 @@ pub enum AppendError {
         /// Bytes of a buffer.
         max: usize,
     },
-    /// No buffer is free now, and the call does not wait for one; without `auto_flush`: nobody has asked for the flush that
+    /// No buffer is free now, and the call does not wait for one; without `auto_flush`: no thread has asked for the flush that
     /// would free one.
     #[error("the ring is full")]
     RingFull,
@@ -151,7 +151,7 @@ pub enum RingError {
     /// It did not happen in time. It may still happen.
     #[error("the time was over")]
     TimedOut,
-    /// The address is beyond the tail of the log: nobody has appended there, and waiting might be for ever.
+    /// The address is beyond the tail of the log: no thread has appended there, and waiting might be for ever.
     #[error("address {address} is beyond the tail of the log, {tail}")]
     NotAppended {
         /// The address that was asked for.
@@ -244,7 +244,7 @@ pub enum ReadError {
         /// The tail at that moment.
         tail: u64,
     },
-    /// Somebody holds a reservation in the same buffer, and nothing will make it go out soon.
+    /// A thread holds a reservation in the same buffer, and nothing will make it go out soon.
     #[error("a reservation is still held in the same buffer")]
     Reserved,
     /// The ring has no device, and the buffer has been recycled.

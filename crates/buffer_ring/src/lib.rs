@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # The generation of one append
+//! # One append, step by step
 //!
 //! ```text
 //!            current                                  the device
@@ -15,14 +15,14 @@
 //! 1. [`append`](BufferRing::append) adds its length to the current buffer's word: one instruction. The offset that was there before,
 //!    and the buffer's base, are its address.
 //! 2. It copies its bytes, and takes its count off the word: one instruction.
-//! 3. An append that does not fit seals the buffer instead, tells where the next one begins, and opens it if it is free.
-//! 4. Whoever leaves a sealed buffer last pads it with zeros to the next block, and submits it.
+//! 3. An append that does not fit seals the buffer instead, says where the next one begins, and opens it if it is free.
+//! 4. The thread that leaves a sealed buffer last pads it with zeros to the next block, and submits it.
 //! 5. Its completion frees the slot, and moves [`written_watermark`](BufferRing::written_watermark) if no earlier buffer is missing.
-//! 6. If somebody waits for durability, the write is durable by itself; else a sync follows when somebody does. Then
+//! 6. If a thread waits for durability, the write is durable by itself; else a sync follows when a thread does. Then
 //!    [`durable_watermark`](BufferRing::durable_watermark) moves, and those are woken whose bytes are below.
 //!
 //! There is no background thread. Threads that wait do what there is to do: one of them writes the batch for all, or drives the
-//! device, the others sleep. With nobody waiting, finished writes are taken along by the next flush.
+//! device, the others sleep. With no thread waiting, finished writes are taken along by the next flush.
 //!
 //! # Wakers and subscribers
 //!

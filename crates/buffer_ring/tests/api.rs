@@ -59,7 +59,7 @@ fn the_default_options_are_empty_and_automatic() {
 }
 
 #[test]
-fn a_quik_io_takes_a_file_or_a_shared_one_and_tells_its_engine() {
+fn a_quik_io_takes_a_file_or_a_shared_one_and_says_its_engine() {
     let dir = disk();
     let owned = QuikIO::new(buffered_file(&dir.path().join("a")));
     let shared = QuikIO::new(Arc::new(buffered_file(&dir.path().join("b"))));
@@ -112,7 +112,7 @@ fn a_payload_that_never_fits_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn extents_tell_the_bytes_place_at_once_and_ascend() {
+fn extents_say_the_bytes_place_at_once_and_ascend() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(3, 4096));
         let mut extents: Vec<(Extent, Vec<u8>)> = Vec::new();
@@ -167,7 +167,7 @@ fn the_watermarks_follow_the_tail_and_do_not_run_ahead_of_the_device() {
 }
 
 #[test]
-fn waiting_for_an_address_makes_it_durable_without_anybodys_help() {
+fn waiting_for_an_address_makes_it_durable_without_any_help() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(2, 4096));
         assert_eq!(ring.wait_durable(0), Ok(()));

@@ -146,7 +146,7 @@ fn an_append_beside_close_is_durable_or_refused() {
 }
 
 #[test]
-fn close_fetches_those_who_wait_for_room() {
+fn close_fetches_those_that_wait_for_room() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(2, SIZE));
         let holding = Holding::new(&device);
@@ -198,7 +198,7 @@ fn a_leaked_reservation_does_not_keep_close_for_ever() {
 }
 
 #[test]
-fn closing_a_poisoned_ring_tells_why_and_leaves_its_bytes_to_be_read() {
+fn closing_a_poisoned_ring_says_why_and_leaves_its_bytes_to_be_read() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(3, SIZE));
         device.fail_write(0, EIO);

@@ -1,4 +1,4 @@
-//! Group commit: how many device writes commits take, who waits for whom, and what the policies change.
+//! Group commit: how many device writes commits take, which waits for whom, and what the policies change.
 
 mod common;
 
@@ -51,7 +51,7 @@ fn a_lone_commit_is_one_durable_write() {
 }
 
 #[test]
-fn who_comes_while_batches_are_under_way_shares_the_next() {
+fn a_thread_that_comes_while_batches_are_under_way_shares_the_next() {
     within(LIMIT, || {
         let (ring, device) = with_policy(CommitPolicy::Immediate);
         let holding = Holding::new(&device);
@@ -93,7 +93,7 @@ fn a_crowd_needs_few_flushes_of_the_device() {
                 let mut seen = 0;
                 // The last batches may not have arrived at the device when all have appended: then they are not held any more.
                 while ring.stats().records_appended < all {
-                    // Until nobody comes any more.
+                    // Until no thread comes any more.
                     let appended = ring.stats().records_appended;
                     if appended == seen && device.held() > 0 {
                         device.release(0);
@@ -151,7 +151,7 @@ fn with_min_interval_there_is_so_much_time_between_batches() {
 }
 
 #[test]
-fn a_failure_reaches_who_waits_out_an_interval() {
+fn a_failure_reaches_a_thread_that_waits_out_an_interval() {
     within(LIMIT, || {
         let (ring, device) = with_policy(CommitPolicy::MinInterval(2 * LIMIT));
         ring.append_durable(&pattern(0, 100)).expect("the first one waits for nothing");
@@ -168,7 +168,7 @@ fn a_failure_reaches_who_waits_out_an_interval() {
 }
 
 #[test]
-fn buffers_that_went_out_while_nobody_waited_are_synced_once() {
+fn buffers_that_went_out_while_no_thread_waited_are_synced_once() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(8, 4096));
         for id in 0..4 {
@@ -213,7 +213,7 @@ fn in_need_of_a_sync() -> (BufferRing, MemoryDevice, Holding) {
 
 /// Of the calls with a deadline each may be the one that has the sync made.
 #[test]
-fn a_sync_that_hangs_holds_nobody_whose_time_is_over() {
+fn a_sync_that_hangs_holds_no_thread_whose_time_is_over() {
     within(LIMIT, || {
         let calls: [fn(&BufferRing) -> Option<RingError>; 2] =
             [|ring| ring.sync_timeout(MOMENT).err(), |ring| ring.wait_durable_timeout(4096, MOMENT).err()];
@@ -304,7 +304,7 @@ fn a_ring_that_is_dropped_waits_for_a_sync_that_was_left() {
 }
 
 #[test]
-fn latencies_are_told_if_they_are_asked_for() {
+fn latencies_are_reported_if_they_are_asked_for() {
     within(LIMIT, || {
         assert!(in_memory(options(2, 4096)).0.stats().latencies.is_none());
         let (io, device) = QuikIO::in_memory();

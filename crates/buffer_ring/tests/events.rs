@@ -1,4 +1,4 @@
-//! What the ring tells by `tracing`, and that an append which finds room tells nothing.
+//! What the ring reports by `tracing`, and that an append which finds room reports nothing.
 
 mod common;
 #[path = "../../ring-io/tests/told/mod.rs"]
@@ -8,7 +8,7 @@ use common::{EIO, current, in_memory, options};
 use told::{Told, assert_told};
 
 #[test]
-fn the_way_of_a_buffer_is_told_with_its_generation() {
+fn the_way_of_a_buffer_is_reported_with_its_generation() {
     let told = Told::during(|| {
         let (ring, _device) = in_memory(options(2, 4096));
         ring.append(&[1; 100]).expect("room");
@@ -23,7 +23,7 @@ fn the_way_of_a_buffer_is_told_with_its_generation() {
 }
 
 #[test]
-fn a_poisoning_is_told_once_with_its_cause() {
+fn a_poisoning_is_reported_once_with_its_cause() {
     let told = Told::during(|| {
         let (ring, device) = in_memory(options(2, 4096));
         device.fail_write(0, EIO);
@@ -36,7 +36,7 @@ fn a_poisoning_is_told_once_with_its_cause() {
 }
 
 #[test]
-fn an_append_that_finds_room_tells_nothing() {
+fn an_append_that_finds_room_reports_nothing() {
     let (ring, _device) = in_memory(options(2, 4096));
     let told = Told::during(|| {
         ring.append(&[1; 100]).expect("room");

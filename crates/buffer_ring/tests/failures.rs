@@ -1,4 +1,4 @@
-//! A device that fails: everybody is told, nothing is acknowledged any more, and what is not a failure is no failure.
+//! A device that fails: all threads is notified, nothing is acknowledged any more, and what is not a failure is no failure.
 
 mod common;
 
@@ -132,7 +132,7 @@ fn everybody_wakes_up(fail: impl FnOnce(&MemoryDevice)) {
 }
 
 #[test]
-fn everybody_who_waits_is_told_of_a_failed_write() {
+fn a_failed_write_reaches_all_that_wait() {
     within(LIMIT, || {
         for _ in 0..50 {
             everybody_wakes_up(MemoryDevice::release_all);
@@ -148,7 +148,7 @@ fn a_failed_sync_poisons_and_is_never_made_up_for() {
         let first = ring.append_durable(&[1; 100]).expect("a working device");
         assert_eq!((device.syncs(), ring.stats().durable_writes), (0, 1), "a commit is one durable write");
         ring.append(&[2; 100]).expect("room");
-        // Nobody waits for durability yet: a plain write, which a sync has to follow.
+        // No thread waits for durability yet: a plain write, which a sync has to follow.
         ring.flush(&current(&ring)).wait().expect("written");
         device.fail_sync(EIO);
         let failure = ring.sync().expect_err("a failing sync");
@@ -164,9 +164,9 @@ fn a_failed_sync_poisons_and_is_never_made_up_for() {
     });
 }
 
-/// Nobody is at the device, and who had the sync made is gone: whoever waits then has its outcome.
+/// No thread is at the device, and a thread that had the sync made is gone: the thread that waits then has its outcome.
 #[test]
-fn a_failed_sync_that_was_left_is_told_to_all_and_is_never_made_up_for() {
+fn a_failed_sync_that_was_left_reaches_all_and_is_never_made_up_for() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(4, 4096));
         ring.append(&[1; 100]).expect("room");
@@ -244,7 +244,7 @@ fn what_was_written_or_durable_before_a_failure_is_reported_so_after_it() {
     });
 }
 
-/// What it covered may have been what failed: the device tells that once.
+/// What it covered may have been what failed: the device says that once.
 #[test]
 fn a_sync_that_succeeds_after_a_failure_moves_no_watermark_of_what_is_durable() {
     within(LIMIT, || {
@@ -317,9 +317,9 @@ fn a_sync_covers_only_writes_that_completed_before_it_began() {
     });
 }
 
-/// The device tells an error once. So its success tells nothing while another call has it flushed, which may be told that error.
+/// The device reports an error once. So its success reports nothing while another call has it flushed, which may be expressed that error.
 #[test]
-fn one_call_at_a_time_has_the_device_flushed() {
+fn at_most_one_cache_flush_is_in_flight() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(4, 4096));
         // Written plainly, so that it needs a sync.
@@ -339,7 +339,7 @@ fn one_call_at_a_time_has_the_device_flushed() {
 }
 
 #[test]
-fn nobody_has_the_device_flushed_beside_a_durable_write_or_after_it_failed() {
+fn no_cache_flush_begins_beside_a_durable_write_or_after_it_failed() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(4, 4096));
         device.fail_write(0, EIO);

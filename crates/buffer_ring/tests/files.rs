@@ -1,4 +1,4 @@
-//! Where a log begins in a file: behind what is there, or where it is told to.
+//! Where a log begins in a file: behind what is there, or where it is notified to.
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! `mem::forget` is safe code: whatever public value is forgotten, with writes in flight, no memory is reused or freed that
-//! somebody still reads, and everybody else goes on or is told. A panic is no different.
+//! a thread still reads, and all threads else goes on or is notified. A panic is no different.
 //!
 //! What is forgotten here is leaked on purpose: `xtask/leaks.txt` names this file.
 

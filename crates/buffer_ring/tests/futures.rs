@@ -214,7 +214,7 @@ fn what_is_not_there_is_not_waited_for() {
             Err(RingError::NotAppended { address: tail + 1, tail })
         );
         assert_eq!(block_on(ring.append_async(b"")), Err(AppendError::Empty));
-        // A flush that nobody asks for is not waited for either.
+        // A flush that no thread asks for is not waited for either.
         let (ring, _device): (BufferRing, MemoryDevice) = in_memory(held(2, 4096));
         for id in 0..2 {
             ring.append(&pattern(id, 4096)).expect("room");
@@ -225,7 +225,7 @@ fn what_is_not_there_is_not_waited_for() {
     });
 }
 
-/// What lies below a reservation that is held does not wait for it, whoever waits for what lies behind it.
+/// What lies below a reservation that is held does not wait for it, the thread that waits for what lies behind it.
 #[test]
 fn a_future_that_needs_less_fetches_the_thread_from_one_that_waits_for_a_reservation() {
     within(LIMIT, || {

@@ -178,7 +178,7 @@ fn an_aborted_reservation_becomes_zeros() {
 
 // Rotation.
 
-/// An addition that comes so late that the slot is free already keeps it from opening; whoever undoes it rotates.
+/// An addition that comes so late that the slot is free already keeps it from opening; the thread that undoes it rotates.
 #[test]
 fn a_late_arrival_does_not_lose_the_rotation() {
     static IN_THE_WAY: Count = Count::new(0);
@@ -290,7 +290,7 @@ fn a_handle_that_was_sealed_stays_sealed() {
     assert!(SEALED.load(Relaxed) > 0);
 }
 
-/// Not only its completion does, which may wait for somebody to ask for the flush.
+/// Not only its completion does, which may wait for a thread to ask for the flush.
 #[test]
 fn a_sealer_opens_the_next_buffer() {
     static SECOND: [Count; 2] = [const { Count::new(0) }; 2];
@@ -384,7 +384,7 @@ fn the_driver_hands_its_claim_on() {
     assert!(WRITTEN.iter().all(|count| count.load(Relaxed) > 0));
 }
 
-/// An append that comes while somebody waits for an address beyond it: both end.
+/// An append that comes while a thread waits for an address beyond it: both end.
 #[test]
 fn a_waiter_is_not_left_alone_with_an_append_that_comes_late() {
     static TOO_EARLY: Count = Count::new(0);
@@ -517,7 +517,7 @@ fn a_device_error_reaches_a_thread_that_waits_for_durability() {
     assert!(BY_THE_OTHER.load(Relaxed) > 0 && BY_THIS.load(Relaxed) > 0);
 }
 
-/// The writes succeed, the sync does not: nothing is durable, for nobody, also when later syncs would succeed.
+/// The writes succeed, the sync does not: nothing is durable, for no thread, also when later syncs would succeed.
 #[test]
 fn a_failed_sync_is_never_made_good() {
     static KNOWN: Count = Count::new(0);
@@ -533,7 +533,7 @@ fn a_failed_sync_is_never_made_good() {
             ring.wait_durable(extent.end())
         });
         let mine = ring.wait_durable(extent.end());
-        // As a file system does that has told of an error once.
+        // As a file system does that has reported of an error once.
         device.mend();
         let theirs = other.join().unwrap();
         assert!(mine.is_err() && mine == theirs, "{mine:?} and {theirs:?}");
@@ -544,7 +544,7 @@ fn a_failed_sync_is_never_made_good() {
     assert!(KNOWN.load(Relaxed) > 0 && UNKNOWN.load(Relaxed) > 0);
 }
 
-/// A completion beside the closing: closing waits for it, and what it tells is what is on stable storage.
+/// A completion beside the closing: closing waits for it, and what it reports is what is on stable storage.
 #[test]
 fn closing_waits_for_what_is_in_flight() {
     static IN_FLIGHT: Count = Count::new(0);
@@ -613,7 +613,7 @@ fn a_deferred_flush_goes_out_once_when_it_is_requested() {
     assert!(ASKED_FIRST.load(Relaxed) > 0);
 }
 
-/// An append that waits for room gives up as soon as the next buffer waits for a flush that nobody has asked for.
+/// An append that waits for room gives up as soon as the next buffer waits for a flush that no thread has asked for.
 #[test]
 fn a_deferred_flush_wakes_a_thread_that_waits_for_room() {
     static FULL: Count = Count::new(0);

@@ -43,7 +43,7 @@ fn check(ring: Arc<BufferRing>, device: &ModelDevice, appended: &[(Extent, u8)])
     assert!(file == expected, "the file is not what was appended");
 }
 
-/// What a writer appends is durable when somebody says so, whoever ends its lease.
+/// What a writer appends is durable when a thread says so, the thread that ends its lease.
 #[test]
 fn a_watermark_never_passes_an_open_lease() {
     static SYNCED: Count = Count::new(0);
@@ -104,7 +104,7 @@ fn a_commit_does_not_wait_for_an_idle_writer() {
     assert!(TAKEN_BACK.load(Relaxed) > 0);
 }
 
-/// Whoever sees the ring poisoned appends nothing more, though its lease has room.
+/// The thread that sees the ring poisoned appends nothing more, though its lease has room.
 #[test]
 fn a_writer_that_sees_the_ring_poisoned_appends_nothing() {
     static REFUSED: Count = Count::new(0);

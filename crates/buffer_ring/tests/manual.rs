@@ -1,4 +1,4 @@
-//! Rings that flush or rotate only when they are told to.
+//! Rings that flush or rotate only when they are notified to.
 
 mod common;
 
@@ -132,7 +132,7 @@ fn an_append_with_a_timeout_waits_for_another_threads_flush() {
 }
 
 #[test]
-fn without_rotation_a_full_buffer_is_told_and_opens_again_in_place_once_flushed() {
+fn without_rotation_a_full_buffer_is_reported_and_opens_again_in_place_once_flushed() {
     within(LIMIT, || {
         for capacity in [1, 2, 5] {
             let (ring, device) = in_memory(fixed(capacity, 4096));
@@ -188,7 +188,7 @@ fn rotating_an_open_buffer_without_bytes_changes_nothing() {
 }
 
 #[test]
-fn a_ring_told_everything_does_nothing_by_itself() {
+fn a_manual_ring_does_nothing_by_itself() {
     within(LIMIT, || {
         let manual = BufferRingOptions { auto_rotate: false, ..held(2, 4096) };
         let (ring, device) = in_memory(manual);
@@ -239,7 +239,7 @@ fn a_stale_handle_does_not_let_go_of_a_later_generation_that_is_held() {
         ring.append(&pattern(0, 4096)).expect("room");
         ring.sync().expect("a working device");
         ring.append(&pattern(1, 4096)).expect("room in the second buffer");
-        // The third generation is in the first buffer again, sealed, and nobody has asked for it.
+        // The third generation is in the first buffer again, sealed, and no thread has asked for it.
         ring.append(&pattern(2, 4096)).expect("room in the first buffer");
         let held = current(&ring);
         assert_eq!((stale.generation(), held.generation()), (1, 3));

@@ -49,7 +49,7 @@ fn a_buffer_above_two_gibibytes_is_refused_and_one_of_two_is_not() {
     for size in [(1 << 31) + 4096, 1 << 32, usize::MAX - 4095] {
         assert_eq!(refusal(options(2, size)), OptionsError::BufferTooLarge(size));
     }
-    // Memory that nobody touches costs nothing.
+    // Memory that no thread touches costs nothing.
     let ring = BufferRing::try_with_options(options(2, 1 << 31)).expect("the largest buffers");
     assert_eq!(ring.append(b"record").map(|extent| extent.end()), Ok(6));
 }

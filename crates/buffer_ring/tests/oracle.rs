@@ -31,7 +31,7 @@ static POOL: LazyLock<Vec<u8>> = LazyLock::new(|| common::pattern(*SEED, (1 << 2
 /// Records that went into leases, in all rounds.
 static LEASED: AtomicU64 = AtomicU64::new(0);
 
-/// One round: what the ring looks like, and who appends how much.
+/// One round: what the ring looks like, and a thread that appends how much.
 #[derive(Clone, Debug)]
 struct Round {
     capacity: usize,

@@ -24,7 +24,7 @@ fn orders() -> Vec<Vec<usize>> {
     orders
 }
 
-/// What somebody may have in hand when the ring goes.
+/// What a thread may have in hand when the ring goes.
 struct Parts {
     ring: Option<BufferRing>,
     io: Option<Arc<QuikIO>>,
@@ -147,7 +147,7 @@ fn a_full_ring_in_flight_makes_appends_wait_and_does_not_reuse_its_memory() {
             });
             eventually("an append has sealed the last buffer", || last.is_sealed() && device.held() == 3);
             assert_eq!((ring.tail(), ring.written_watermark()), (12288, 0));
-            // Whoever waits for the oldest buffer is not worked by the others.
+            // The thread that waits for the oldest buffer is not worked by the others.
             device.release(2);
             device.release(1);
             eventually("the newest write has been noticed", || last.is_written());

@@ -13,7 +13,7 @@ use common::{Holding, LIMIT, MOMENT, current, eventually, held, in_memory, optio
 /// Longer than the first look for the cause of a wait.
 const LONG: Duration = Duration::from_millis(1200);
 
-/// Longer than any clock can tell.
+/// Longer than any clock can report.
 const FOR_EVER: Duration = Duration::MAX;
 
 fn measured(options: BufferRingOptions) -> (BufferRing, MemoryDevice) {
@@ -95,7 +95,7 @@ fn a_wait_for_a_writer_that_stays_inside_goes_on_after_its_first_second() {
 }
 
 #[test]
-fn a_time_too_long_to_be_told_is_no_time_that_is_over() {
+fn a_time_too_long_to_be_expressed_never_ends() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(4, 4096));
         let holding = Holding::new(&device);

@@ -1,4 +1,4 @@
-//! Space prepared ahead of a ring's log: gone when the ring is, told from the log after a crash, and never in the way.
+//! Space prepared ahead of a ring's log: gone when the ring is, reported from the log after a crash, and never in the way.
 
 mod common;
 

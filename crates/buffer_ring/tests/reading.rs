@@ -105,7 +105,7 @@ fn a_ring_without_a_device_says_when_bytes_are_gone() {
 }
 
 #[test]
-fn a_file_that_was_cut_short_is_told_from_zeros() {
+fn a_file_that_was_cut_short_is_not_taken_for_zeros() {
     let dir = disk();
     let path = dir.path().join("log");
     let ring = ring_on(QuikIO::open(&path).expect("a file"), options(2, 4096));
@@ -181,7 +181,7 @@ fn a_reservation_in_another_buffer_does_not_keep_an_extent_from_being_read() {
 
 /// Its buffer cannot be written before the one before it, which is held.
 #[test]
-fn in_serialized_mode_a_reader_is_told_when_the_last_writer_leaves() {
+fn in_serialized_mode_a_reader_learns_when_the_last_writer_leaves() {
     within(LIMIT, || {
         let (_, device) = QuikIO::in_memory();
         let io = device.builder().write_mode(WriteMode::Serialized).build().expect("no obstacle");
@@ -316,7 +316,7 @@ fn the_gap_before_the_log_reads_as_zeros_in_every_state_of_its_first_buffer() {
 }
 
 #[test]
-fn a_file_that_was_cut_within_its_earlier_content_is_told_from_the_gap() {
+fn a_file_that_was_cut_within_its_earlier_content_is_not_taken_for_the_gap() {
     let dir = disk();
     let path = dir.path().join("log");
     std::fs::write(&path, pattern(1, 5000)).expect("a file");

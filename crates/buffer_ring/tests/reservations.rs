@@ -49,7 +49,7 @@ fn abort(ring: &BufferRing, how: usize) {
 }
 
 #[test]
-fn an_aborted_reservation_leaves_zeros_and_stops_nobody() {
+fn an_aborted_reservation_leaves_zeros_and_stops_no_thread() {
     within(LIMIT, || {
         for how in 0..3 {
             let (ring, device) = in_memory(options(2, 4096));

@@ -97,7 +97,7 @@ fn program(name: &str, setting: Setting) {
     );
     if schedules >= 100 {
         assert!(laps > 0 && aborts > 0 && reads > 0 && leased > 0, "the programs are too small");
-        // Without rotation nobody waits for room.
+        // Without rotation no thread waits for room.
         assert!(waits > 0 || !setting.auto_rotate, "the ring was never full");
         assert_eq!(failures > 0, setting.breaks);
     }

@@ -1,5 +1,5 @@
 //! What is lost of the log to leases that ended before they were full: zeros, beside the bytes appended. A stream loses little,
-//! and who waits for each record nothing at all. `docs/BENCHMARKING.md` has the table, which comes of
+//! and a thread that waits for each record nothing at all. `docs/BENCHMARKING.md` has the table, which comes of
 //! `cargo test --release -p buffer_ring --test space -- --nocapture`.
 
 mod common;
@@ -20,7 +20,7 @@ struct Load {
     /// Records of each thread, and their bytes.
     records: usize,
     len: usize,
-    /// How many are waited for at once; `None`: nobody waits.
+    /// How many are waited for at once; `None`: no thread waits.
     batch: Option<usize>,
 }
 
@@ -54,7 +54,7 @@ impl Load {
         }
     }
 
-    /// Runs it some times, tells how that went, and gives the largest part that was lost.
+    /// Runs it some times, says how that went, and gives the largest part that was lost.
     fn lost(&self) -> f64 {
         let mut runs: Vec<_> = (0..TIMES).map(|_| self.run()).collect();
         runs.sort_by(|one, other| one.0.total_cmp(&other.0));
@@ -86,7 +86,7 @@ fn a_stream_loses_little_to_leases() {
 }
 
 #[test]
-fn who_waits_for_each_record_loses_nothing_and_who_waits_for_some_little() {
+fn waiting_for_each_record_loses_nothing_and_waiting_for_some_little() {
     within(LIMIT, || {
         for threads in [1, 16] {
             for batch in [1, 10, 100, 1000] {

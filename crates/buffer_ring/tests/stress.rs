@@ -1,4 +1,4 @@
-//! Calls that race with each other, over and over: nobody hangs, nobody is told a lie.
+//! Calls that race with each other, over and over: no thread hangs, no thread is notified a lie.
 
 mod common;
 
@@ -52,7 +52,7 @@ fn a_ring_can_be_synced_while_others_append() {
 }
 
 #[test]
-fn everybody_flushes_while_everybody_appends() {
+fn all_threads_flush_while_all_append() {
     within(2 * LIMIT, || {
         for appenders in [PathMix::Ring, PathMix::Writers] {
             let (ring, device) = in_memory(options(2, 8192));

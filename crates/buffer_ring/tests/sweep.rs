@@ -256,7 +256,7 @@ fn every_write_is_put_off_once_and_goes_out_again_once() {
 #[test]
 fn every_sync_fails_once_and_is_never_made_up_for() {
     for how in every_sort() {
-        // What goes out while nobody waits for durability needs a sync.
+        // What goes out while no thread waits for durability needs a sync.
         let write = |ring: &BufferRing| drop(ring.flush(&current(ring)).wait());
         let syncs = run(how, |_| (), move |ring, _| write(ring)).device.syncs();
         assert!(syncs >= buffers(how.appenders) / how.every, "{syncs} syncs");
@@ -373,7 +373,7 @@ fn writes_complete_in_every_order_and_the_watermark_waits_at_the_gap() {
 }
 
 #[test]
-fn a_write_that_never_completes_holds_the_watermark_and_nobody_with_a_deadline() {
+fn a_write_that_never_completes_holds_the_watermark_and_no_thread_with_a_deadline() {
     within(LIMIT, || {
         for never in 0..3 {
             let (ring, device) = common::in_memory(options(4, SIZE));

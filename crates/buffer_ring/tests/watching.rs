@@ -68,7 +68,7 @@ fn the_event_is_readable_after_each_move() {
 }
 
 #[test]
-fn a_failure_reaches_those_who_watch() {
+fn a_failure_reaches_those_that_watch() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(4, 4096));
         let watch = ring.durable_watch();
@@ -90,7 +90,7 @@ fn a_failure_reaches_those_who_watch() {
 }
 
 #[test]
-fn a_watch_outlives_its_ring_and_is_told_that_it_is_gone() {
+fn a_watch_outlives_its_ring_and_learns_that_it_is_gone() {
     within(LIMIT, || {
         let (ring, _device) = in_memory(options(4, 4096));
         let watch = ring.durable_watch();
@@ -316,7 +316,7 @@ fn followers_that_give_up_themselves_leave_the_commit_to_others() {
 }
 
 #[test]
-fn a_commit_that_fails_after_its_caller_gave_up_reaches_those_who_follow() {
+fn a_commit_that_fails_after_its_caller_gave_up_reaches_those_that_follow() {
     within(LIMIT, || {
         for by_event in [false, true] {
             let (ring, device) = in_memory(options(4, 8192));
@@ -424,7 +424,7 @@ fn a_follower_behind_a_forgotten_reservation_learns_that_the_ring_has_gone() {
 // Durable appends with a time limit.
 
 #[test]
-fn a_durable_append_that_takes_too_long_tells_where_its_bytes_are() {
+fn a_durable_append_that_takes_too_long_says_where_its_bytes_are() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(4, 4096));
         let holding = Holding::new(&device);
@@ -454,9 +454,9 @@ fn a_durable_append_that_finds_no_room_in_time_has_appended_nothing() {
     });
 }
 
-/// A writer that stalls in the buffer of somebody who commits is told by `stats`, and lets go who has a deadline.
+/// A writer that stalls in the buffer of a thread that commits is notified by `stats`, and lets go who has a deadline.
 #[test]
-fn a_stalled_writer_beside_a_commit_is_told() {
+fn a_stalled_writer_beside_a_commit_is_reported() {
     within(LIMIT, || {
         let (ring, _device) = in_memory(options(4, 4096));
         let ring: Arc<BufferRing> = Arc::new(ring);

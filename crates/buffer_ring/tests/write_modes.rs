@@ -1,4 +1,4 @@
-//! What each write mode promises about the file, through the ring: told by the order in which writes arrive at the device.
+//! What each write mode promises about the file, through the ring: reported by the order in which writes arrive at the device.
 
 mod common;
 
@@ -188,7 +188,7 @@ fn a_leaked_reservation_does_not_keep_a_serialized_ring_from_ending() {
     });
 }
 
-/// Otherwise its ticket would wait for somebody who asks for the others.
+/// Otherwise its ticket would wait for a thread that asks for the others.
 #[test]
 fn flushing_one_buffer_of_a_serialized_ring_flushes_those_before_it() {
     within(LIMIT, || {

@@ -25,7 +25,7 @@ fn warm_up(writer: &mut Writer<'_>, least: u64) -> Vec<Extent> {
     extents
 }
 
-/// Bytes that the writer's lease has left, as it tells them.
+/// Bytes that the writer's lease has left, as it reports them.
 fn leased(writer: &Writer<'_>) -> u64 {
     let told = format!("{writer:?}");
     let number = told.split("leased: ").nth(1).and_then(|rest| rest.split(',').next());
@@ -138,9 +138,9 @@ fn a_commit_ends_the_lease_and_has_what_was_in_it() {
     });
 }
 
-/// The heart of it: nobody waits for a writer that does nothing. A hang would show.
+/// The heart of it: no thread waits for a writer that does nothing. A hang would show.
 #[test]
-fn an_idle_writer_holds_up_nobody() {
+fn an_idle_writer_holds_up_no_thread() {
     within(LIMIT, || {
         for options in [options(2, BUFFER), held(3, BUFFER)] {
             let (ring, _device) = in_memory(options);
@@ -169,7 +169,7 @@ fn an_idle_writer_holds_up_nobody() {
 
 /// The first commit ends the leases of idle writers; those that follow do exactly what they do without.
 #[test]
-fn idle_writers_cost_those_who_commit_nothing_but_their_leases() {
+fn idle_writers_cost_commits_nothing_but_their_leases() {
     const COMMITS: u64 = 5000;
     let commit = |idle: u64| {
         within(LIMIT, move || {
@@ -194,7 +194,7 @@ fn idle_writers_cost_those_who_commit_nothing_but_their_leases() {
 }
 
 #[test]
-fn a_lease_of_an_idle_writer_is_ended_by_whoever_needs_its_buffer() {
+fn a_lease_of_an_idle_writer_is_ended_by_the_thread_that_needs_its_buffer() {
     within(LIMIT, || {
         type Need = fn(&BufferRing, Extent);
         let needs: [(&str, Need); 6] = [

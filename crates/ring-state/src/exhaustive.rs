@@ -224,7 +224,7 @@ fn sealing_needs_an_open_buffer_with_bytes() {
 }
 
 #[test]
-fn a_release_gives_the_flush_to_the_one_that_leaves_the_buffer_drained() {
+fn a_release_gives_the_flush_to_the_thread_that_leaves_the_buffer_drained() {
     for before in small_and_limit_words().filter(|before| before.writers > 0) {
         let word = before.word();
         let left = Fields { writers: before.writers - 1, ..before };

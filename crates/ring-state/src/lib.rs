@@ -51,7 +51,7 @@
 //! | E1 | the writers' bytes → the flusher | `release` | `try_take_flush` | `the_flusher_sees_every_byte` |
 //! | E2 | the flusher's last read → the next generation's opener | `complete` | `reopen` | `the_next_generation_waits_for_the_flusher` |
 //! | E3 | what the opener prepared → the next generation's threads | `reopen` | `reserve`, `pin` | `the_next_generation_sees_what_its_opener_prepared` |
-//! | E3 | what the opener had acquired → the thread that retires an empty generation | `reopen` | `retire` | `all_who_see_the_rotation_frozen_know_where_the_log_ends` |
+//! | E3 | what the opener had acquired → the thread that retires an empty generation | `reopen` | `retire` | `a_thread_that_sees_the_rotation_frozen_knows_where_the_log_ends` |
 //! | E4 | the writers' bytes → a reader that keeps the generation from ending | `release` | `snapshot` | `a_reader_never_meets_the_next_generation` |
 //!
 //! All other operations are relaxed. They are read-modify-writes, and those continue the release sequence that they

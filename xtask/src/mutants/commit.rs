@@ -26,7 +26,7 @@ pub(super) const GROUPS: &[Group] = &[
                 "a_sync_covers_only_what_was_written_before_it_began",
             ],
             [
-                "a sync is taken for one that nobody needs",
+                "a sync is taken for one that no thread needs",
                 "        self.syncing.is_some()\n    }",
                 "        false\n    }",
                 "a_commit_behind_a_plain_write_syncs_it",
@@ -94,13 +94,13 @@ pub(super) const GROUPS: &[Group] = &[
                 "closed, release half",
                 "self.closed.store(true, Release)",
                 "self.closed.store(true, crate::sync::Ordering::Relaxed)",
-                "who_sees_the_ring_closed_sees_what_was_written_before",
+                "a_thread_that_sees_the_ring_closed_sees_what_was_written_before",
             ],
             [
                 "closed, acquire half",
                 "self.closed.load(Acquire)",
                 "self.closed.load(crate::sync::Ordering::Relaxed)",
-                "who_sees_the_ring_closed_sees_what_was_written_before",
+                "a_thread_that_sees_the_ring_closed_sees_what_was_written_before",
             ],
         ],
     ),
@@ -138,7 +138,7 @@ pub(super) const GROUPS: &[Group] = &[
                 "each_batch_wakes_its_own",
             ],
             [
-                "a batch does not wake who waits for its last byte",
+                "a batch does not wake a thread that waits for its last byte",
                 "first.address <= address",
                 "first.address < address",
                 "each_batch_wakes_its_own",
@@ -155,7 +155,7 @@ pub(super) const GROUPS: &[Group] = &[
         "buffer_ring/groups.rs",
         &[
             [
-                "a flight is counted by who sees it, and not by all",
+                "a flight is counted by a thread that sees it, and not by all",
                 "self.count.compare_exchange(seen, seen + 1, AcqRel, Relaxed).is_ok()",
                 "{ self.count.store(seen + 1, crate::sync::Ordering::Release); true }",
                 "with_a_least_interval_there_is_one_group",
@@ -202,13 +202,13 @@ pub(super) const GROUPS: &[Group] = &[
                 "a_waiter_asks_for_the_flush_of_an_append_that_comes_late",
             ],
             [
-                "a leader that has waited tells nobody",
+                "a leader that has waited reports no thread",
                 "        drop(group);\n        self.notify_waiters();",
                 "        drop(group);",
                 "a_commit_that_comes_while_a_leader_waits_is_elected",
             ],
             [
-                "a leader that has waited tells before the flight has ended",
+                "a leader that has waited reports before the flight has ended",
                 "        drop(group);\n        self.notify_waiters();",
                 "        self.notify_waiters();\n        drop(group);",
                 "a_commit_that_comes_while_a_leader_waits_is_elected",
@@ -226,7 +226,7 @@ pub(super) const GROUPS: &[Group] = &[
                 "the_next_batch_starts_when_the_group_is_over",
             ],
             [
-                "nobody is called for the next flight",
+                "no thread is called for the next flight",
                 "            self.waiting.waiters().elect_beyond(self.staging.next_base());",
                 "",
                 "the_next_batch_starts_when_the_group_is_over",
@@ -255,7 +255,7 @@ pub(super) const GROUPS: &[Group] = &[
                 "a_sync_that_was_left_is_ended_by_another_thread",
             ],
             [
-                "who has taken the outcome of a sync tells nobody",
+                "who has taken the outcome of a sync reports no thread",
                 "        drop(driver);\n        self.notify();",
                 "        drop(driver);",
                 "a_sync_that_was_left_is_ended_by_another_thread",
@@ -266,7 +266,7 @@ pub(super) const GROUPS: &[Group] = &[
         "buffer_ring/flush.rs",
         &[
             [
-                "who writes in its own thread tells before the flight has ended",
+                "who writes in its own thread reports before the flight has ended",
                 "        drop(group);\n        self.finish(finished.expect(\"a write after the ring was closed\"));",
                 "        self.finish(finished.expect(\"a write after the ring was closed\"));\n        drop(group);",
                 "the_next_batch_starts_when_the_group_is_over",
@@ -308,10 +308,10 @@ pub(super) const GROUPS: &[Group] = &[
     (
         "buffer_ring/commit/mod.rs",
         &[[
-            "a failure does not wake those who wait for durability",
+            "a failure does not wake those that wait for durability",
             "        self.waiters.wake_up_to(u64::MAX);\n",
             "",
-            "a_failed_commit_reaches_all_who_wait",
+            "a_failed_commit_reaches_all_that_wait",
         ]],
     ),
 ];

@@ -124,13 +124,13 @@ pub(super) const GROUPS: &[Group] = &[
                 "exact_writers_seal_once_and_flush_once",
             ],
             [
-                "who leaves a sealed buffer last is not told",
+                "who leaves a sealed buffer last is not reported",
                 "Self::released(Snapshot(before.0 - WRITER))",
                 "Released::Pending",
                 "optimistic_writers_seal_once_and_flush_once",
             ],
             [
-                "who leaves is told what it saw before it left",
+                "who leaves is notified what it saw before it left",
                 "Self::released(Snapshot(before.0 - WRITER))",
                 "Self::released(before)",
                 "optimistic_writers_seal_once_and_flush_once",
@@ -225,7 +225,7 @@ pub(super) const GROUPS: &[Group] = &[
         "ring-state/word.rs",
         &[
             [
-                "the flush is taken by setting its bit, if nobody was faster",
+                "the flush is taken by setting its bit, if no thread was faster",
                 "self.0.compare_exchange(drained.0.0, drained.0.flushing().0, Acquire, Relaxed).is_ok()",
                 "{ let _ = drained; self.0.fetch_or(FLUSHING, Acquire) & FLUSHING == 0 }",
                 "optimistic_appends_fill_buffers_that_go_out_once",

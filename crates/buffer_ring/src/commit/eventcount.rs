@@ -1,9 +1,9 @@
 //! Threads that sleep until something about the ring changes.
 //!
-//! Whoever changes something that others may wait for calls [`EventCount::notify`] after the change. A sleeper counts itself in before it
+//! The thread that changes something that others may wait for calls [`EventCount::notify`] after the change. A sleeper counts itself in before it
 //! looks for the last time. Both sides touch the count by a read-modify-write: either the waker finds the sleeper counted and
 //! notifies it, or the sleeper's counting comes second, acquires the change, and its last look sees it. No wake-up is lost, and
-//! waking costs one atomic instruction while nobody sleeps.
+//! waking costs one atomic instruction while no thread sleeps.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::sync::{AtomicUsize, Condvar, Mutex};
 #[derive(Debug)]
 pub(crate) struct EventCount {
     sleepers: AtomicUsize,
-    /// Those who wait for room, asleep or at the device.
+    /// Those that wait for room, asleep or at the device.
     for_room: AtomicUsize,
     lock: Mutex<()>,
     changed: Condvar,
@@ -39,14 +39,14 @@ impl EventCount {
         }
     }
 
-    /// Counts the caller among those who wait for room, until the answer is dropped. It looks once more after that.
+    /// Counts the caller among those that wait for room, until the answer is dropped. It looks once more after that.
     pub(crate) fn ask_for_room(&self) -> WantsRoom<'_> {
         // ordering: acquire half of R4, like a sleeper's.
         self.for_room.fetch_add(1, Acquire);
         WantsRoom(self)
     }
 
-    /// Whether somebody waits for the room that the caller has made.
+    /// Whether a thread waits for the room that the caller has made.
     pub(crate) fn want_room(&self) -> bool {
         // ordering: release half of R4, like a waker's.
         self.for_room.fetch_add(0, Release) > 0

@@ -1,14 +1,14 @@
 //! When the next batch may start: the policy of group commit.
 //!
-//! A batch is what has been appended to the open buffer by the time it is sealed for somebody who waits. Its way to the device and back
-//! is a *flight*. With none under way the next starts at once. While one is, what arrives waits for it and forms the next batch;
-//! a second one may start beside it when it has enough to carry, so that a late arrival waits for one flight at most. The same goes for a
+//! A batch is what has been appended to the open buffer by the time it is sealed for a thread that waits. Its way to the device and back
+//! is its *commit group*. With none under way the next starts at once. While one is, what arrives waits for it and forms the next batch;
+//! a second one may start beside it when it has enough to carry, so that a late arrival waits for one group at most. The same goes for a
 //! sync that is under way: what is written beside it needs another one, so there is no hurry until it has ended.
 //!
-//! There is no timer, but for the policy that asks for one: whoever arrives, and whoever ends a flight or a sync, decides. Whatever the
-//! policy, with neither under way the answer is yes; so nobody is left alone.
+//! There is no timer, but for the policy that asks for one: each thread that arrives, and each that ends a group or a sync, decides. Whatever the
+//! policy, with neither under way the answer is yes; so no thread is left alone.
 //!
-//! Only the count of flights orders anything. The other numbers are guesses at what is quickest: whatever they say, a batch starts when
+//! Only the count of groups orders anything. The other numbers are hints at what is quickest: whatever they say, a batch starts when
 //! neither is under way, and what went out plainly is synced. So checkers need not see them, like the counters of the statistics.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize as Hint};
@@ -28,28 +28,28 @@ pub enum CommitPolicy {
     /// At once if no batch is under way. Beside one, a second starts when so many bytes have gathered: less than that waits for the
     /// first to come back. For devices on which writes in parallel are no gain.
     MinBytes(u64),
-    /// One batch at a time, and at least so long from the start of one to the start of the next: who comes earlier waits that out. For
+    /// One batch at a time, and at least so long from the start of one to the start of the next: a commit that comes earlier waits that out. For
     /// devices that bill by the operation. A buffer that is full goes out nevertheless.
     MinInterval(Duration),
 }
 
-/// The least that a second flight takes along: one in so many of those who wait. Small batches would last: each flight wakes as many as
+/// The least that a second group takes along: one in so many of those that wait. Small batches would last: each group wakes as many as
 /// it brings back, and they are the next batch.
 const SHARE: usize = 3;
 
-/// What a flight beside a sync takes along: half of those who wait, though not more than so many. Fewer would pay for a write each, and
+/// What a group beside a sync takes along: half of those that wait, though not more than so many. Fewer would pay for a write each, and
 /// more would have to be woken first.
 const BESIDE_A_SYNC: usize = 16;
 
-/// On a device that is faster than this, a second flight costs more than it brings.
+/// On a device that is faster than this, a second group costs more than it brings.
 const FAST: Duration = Duration::from_micros(20);
 
-/// The batches under way, and those who wait.
+/// The batches under way, and those that wait.
 #[derive(Debug)]
 pub(crate) struct CommitGroups {
     policy: CommitPolicy,
     count: AtomicUsize,
-    /// Those who wait for durability.
+    /// Those that wait for durability.
     waiting: Hint,
     /// About how many of them have come since the latest batch was sealed.
     pending: Hint,
@@ -62,11 +62,11 @@ pub(crate) struct CommitGroups {
     spinning: SpinPolicy,
 }
 
-/// One flight. Dropping it ends it; then who is parked has to be told.
+/// One commit group. Dropping it ends it; then those that are parked have to be notified.
 #[derive(Debug)]
 pub(crate) struct CommitGroup<'a>(&'a CommitGroups);
 
-/// Somebody who waits for durability.
+/// A thread that waits for durability.
 #[derive(Debug)]
 pub(crate) struct WaiterCount<'a>(&'a CommitGroups);
 
@@ -90,7 +90,7 @@ impl CommitGroups {
         self.count.load(Acquire)
     }
 
-    /// Counts in somebody who waits, with bytes that are `pending` or that have been sealed before.
+    /// Counts in a thread that waits, with bytes that are `pending` or that have been sealed before.
     pub(crate) fn arrive(&self, pending: bool) -> WaiterCount<'_> {
         self.waiting.fetch_add(1, Relaxed);
         if pending {
@@ -104,7 +104,7 @@ impl CommitGroups {
         self.waiting.load(Relaxed) > 0
     }
 
-    /// Whether the next batch may start, perhaps beside a sync. May be out of date, except that whoever ends a flight is seen by who parks
+    /// Whether the next batch may start, perhaps beside a sync. May be out of date, except that the end of a group is seen by each thread that parks
     /// later.
     pub(crate) fn may_start(&self, syncing: bool, bytes: impl FnOnce() -> u64) -> bool {
         let count = self.count.load(Acquire);
@@ -124,7 +124,7 @@ impl CommitGroups {
         }
     }
 
-    /// Starts a flight, if it may.
+    /// Starts a group, if it may.
     pub(crate) fn start(&self, syncing: bool, bytes: impl FnOnce() -> u64) -> Option<CommitGroup<'_>> {
         let seen = self.count.load(Acquire);
         let started =
@@ -160,7 +160,7 @@ impl CommitGroups {
         (1..FAST.as_nanos()).contains(&self.write_time.load(Relaxed).into())
     }
 
-    /// For somebody else's write, before sleeping: about as long as two of them take.
+    /// For another thread's write, before sleeping: about as long as two of them take.
     pub(crate) fn spin_limit(&self) -> SpinLimit<'_> {
         self.spinning.limit(Duration::from_nanos(self.write_time.load(Relaxed)))
     }

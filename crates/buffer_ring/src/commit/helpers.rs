@@ -4,10 +4,10 @@
 //! started when it is needed for the first time, sleeps while nothing is wanted, and ends with the ring.
 //!
 //! The lowest, because nothing is durable before what lies below it; what came meanwhile goes out in the same batch, unless that was
-//! sealed already. A lower address that is wanted later recalls the thread from what it is at, which may be a wait for bytes behind
+//! sealed already. A lower address that is wanted later cancels what the thread is at, which may be a wait for bytes behind
 //! a reservation that is held.
 //!
-//! Only these threads wake tasks, and only when they owe nothing to anyone: they hold no lock and no role, and are in no buffer. So a
+//! Only these threads wake tasks, and only when no other thread waits for them: they hold no lock, no claim and no pin. So a
 //! waker may use the ring like any other code, and even drop it. Its panic ends here.
 
 use core::task::Waker;

@@ -1,11 +1,11 @@
-//! Those who wait for durability, ordered by the address that they wait for, each to be woken alone.
+//! Those that wait for durability, ordered by the address that they wait for, each to be woken alone.
 //!
-//! A batch that has become durable wakes those whom it covers, in the order of the log, and nobody else: who sleeps on would pay two
-//! switches of thread for nothing. When there is something to do that nobody is at, one of those who wait is *elected* to do it.
+//! A batch that has become durable wakes those that it covers, in the order of the log, and no others: a thread that sleeps on would pay two
+//! switches of thread for nothing. When there is something to do that no thread is at, one of those that wait is *elected* to do it.
 //!
-//! Nothing is lost between who parks and who wakes, for the reason that is told in [`eventcount`](crate::commit::eventcount): who parks is counted
-//! before it looks for the last time, who wakes looks at the count after the change, and both do so by a read-modify-write. Somebody who
-//! was called but leaves without having done anything passes the call on.
+//! No wake-up is lost, for the reason given in [`eventcount`](crate::commit::eventcount): a thread that parks is counted
+//! before it looks for the last time, a waker looks at the count after the change, and both do so by a read-modify-write. A thread that
+//! was elected but leaves without having done anything passes that on.
 
 use core::ops::Bound;
 use core::task::Waker;
@@ -24,12 +24,12 @@ pub(crate) struct CommitWaiters {
 #[derive(Debug, Default)]
 struct WaiterMap {
     waiters: BTreeMap<Key, Waiter>,
-    /// Of those that do nothing but wait: they are never called.
+    /// Of threads that do nothing but wait: they are never elected.
     followers: BTreeMap<Key, Waker>,
     arrivals: u64,
 }
 
-/// An address that somebody waits for, and a number that tells it from others who wait for the same.
+/// An address that a thread waits for, and a number that distinguishes it from others that wait for the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     address: u64,
@@ -47,7 +47,7 @@ impl CommitWaiters {
         Self { count: AtomicUsize::new(0), waiting: Mutex::new(WaiterMap::default()) }
     }
 
-    /// Takes a place for somebody who waits for `address`. The caller then looks once more, before it sleeps.
+    /// Adds a thread that waits for `address`. The caller then looks once more, before it sleeps.
     pub(crate) fn add(&self, address: u64, waker: Waker) -> Key {
         let mut waiting = self.waiting.lock();
         waiting.arrivals += 1;
@@ -57,7 +57,7 @@ impl CommitWaiters {
         key
     }
 
-    /// The same for somebody who can do nothing but wait, and is never called.
+    /// Adds a thread that does nothing but wait, and is never elected.
     pub(crate) fn add_follower(&self, address: u64, waker: Waker) -> Key {
         let mut waiting = self.waiting.lock();
         waiting.arrivals += 1;
@@ -67,7 +67,7 @@ impl CommitWaiters {
         key
     }
 
-    /// Gives a follower's place up, if it is still there.
+    /// Removes a follower, if it is still there.
     pub(crate) fn remove_follower(&self, key: Key) {
         let waker = self.waiting.lock().followers.remove(&key);
         if waker.is_some() {
@@ -75,7 +75,7 @@ impl CommitWaiters {
         }
     }
 
-    /// Gives the place up, if it is still there. Answers whether its owner was called, and so owes to look what there is to do.
+    /// Removes a waiter, if it is still there. Answers whether it was elected, and so has to look what there is to do.
     pub(crate) fn remove(&self, key: Key) -> bool {
         let mut waiting = self.waiting.lock();
         let Some(waiter) = waiting.waiters.remove(&key) else { return false };
@@ -83,13 +83,13 @@ impl CommitWaiters {
         waiter.elected
     }
 
-    /// Whether nobody is there. After a change: who is not counted by now will see it.
+    /// Whether no thread waits. After a change: a thread that is not counted by now will see it.
     pub(crate) fn is_empty(&self) -> bool {
         // An addition of nothing: the read-modify-write is the point.
         self.count.fetch_add(0, AcqRel) == 0
     }
 
-    /// Wakes all who wait for addresses up to `address`, in their order. They have no place any more.
+    /// Wakes all that wait for addresses up to `address`, in their order. They are removed.
     pub(crate) fn wake_up_to(&self, address: u64) {
         let mut covered = Vec::new();
         {
@@ -105,7 +105,7 @@ impl CommitWaiters {
         covered.into_iter().for_each(Waker::wake);
     }
 
-    /// Wakes all that do nothing but wait. They have no place any more.
+    /// Wakes all that do nothing but wait. They are removed.
     pub(crate) fn wake_followers(&self) {
         let followers = {
             let mut waiting = self.waiting.lock();
@@ -116,7 +116,7 @@ impl CommitWaiters {
         followers.into_values().for_each(Waker::wake);
     }
 
-    /// Calls all who wait for `address` itself.
+    /// Elects all that wait for `address` itself.
     pub(crate) fn elect_at(&self, address: u64) {
         let mut waiting = self.waiting.lock();
         let all = Key { address, arrival: 0 }..=Key { address, arrival: u64::MAX };
@@ -125,7 +125,7 @@ impl CommitWaiters {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Calls the first of those who wait for addresses up to `address`.
+    /// Elects the first of those that wait for addresses up to `address`.
     pub(crate) fn elect_up_to(&self, address: u64) {
         let mut waiting = self.waiting.lock();
         let waker = waiting.waiters.range_mut(..=Key { address, arrival: u64::MAX }).next().and_then(Waiter::elect);
@@ -133,7 +133,7 @@ impl CommitWaiters {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    /// Calls the first of those who wait for addresses beyond `address`.
+    /// Elects the first of those that wait for addresses beyond `address`.
     pub(crate) fn elect_beyond(&self, address: u64) {
         let mut waiting = self.waiting.lock();
         let beyond = (Bound::Excluded(Key { address, arrival: u64::MAX }), Bound::Unbounded);
@@ -144,7 +144,7 @@ impl CommitWaiters {
 }
 
 impl WaiterMap {
-    /// The place with the lowest address.
+    /// The waiter with the lowest address.
     fn first(&self) -> Option<Key> {
         let firsts = [self.waiters.keys().next(), self.followers.keys().next()];
         firsts.into_iter().flatten().min().copied()
@@ -152,7 +152,7 @@ impl WaiterMap {
 }
 
 impl Waiter {
-    /// Its waker, unless it was called before: when it comes it looks at everything.
+    /// Its waker, unless it was elected before: when it comes it looks at everything.
     fn elect((_, waiter): (&Key, &mut Self)) -> Option<Waker> {
         (!core::mem::replace(&mut waiter.elected, true)).then(|| waiter.waker.clone())
     }
@@ -219,7 +219,7 @@ mod tests {
         waiters.elect_beyond(100);
         waiters.elect_beyond(100);
         waiters.elect_up_to(1000);
-        assert_eq!(*woken.lock(), [200, 100], "who was called and has not come yet is not called again");
+        assert_eq!(*woken.lock(), [200, 100], "a thread that was elected and has not come yet is not elected again");
         assert!(waiters.remove(places[1]) && waiters.remove(places[0]) && !waiters.remove(places[2]));
         assert!(waiters.is_empty());
     }

@@ -68,7 +68,7 @@ impl Counters {
 
     /// The moment that is so many nanoseconds of the ring's clock.
     pub(crate) fn moment(&self, nanos: u64) -> Instant {
-        // One that is too late to be told is far enough away.
+        // One that is too late to be expressed is far enough away.
         self.start.checked_add(Duration::from_nanos(nanos)).unwrap_or_else(|| self.start + Duration::from_secs(1 << 32))
     }
 
@@ -132,7 +132,7 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 thread_local! {
-    /// The shard of this thread, the same in all rings: below [`SHARDS`] nobody else's while the thread generations, or the shared one, which
+    /// The shard of this thread, the same in all rings: below [`SHARDS`] no other thread's while the thread lives, or the shared one, which
     /// also stands for not knowing. Without a destructor, so that looking at it is one load.
     static MINE: Cell<usize> = const { Cell::new(SHARDS) };
     static GUARD: ShardGuard = ShardGuard::take();

@@ -6,7 +6,7 @@ use std::time::Instant;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
-/// Histograms of a ring's latencies, in nanoseconds unless told otherwise, with two significant digits: see
+/// Histograms of a ring's latencies, in nanoseconds unless stated otherwise, with two significant digits: see
 /// [`BufferRingBuilder::measure_latency`](crate::BufferRingBuilder::measure_latency).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -19,7 +19,7 @@ pub struct Latencies {
     pub device: Histogram<u64>,
     /// Appends that found the ring full, until there was room or they gave up.
     pub room: Histogram<u64>,
-    /// Batches that were sealed and waited for somebody inside the buffer, or were submitted for a call with a deadline.
+    /// Batches that were sealed and waited for a thread inside the buffer, or were submitted for a call with a deadline.
     pub stragglers: Histogram<u64>,
 }
 
@@ -43,7 +43,7 @@ impl Recorder {
         Self(on.then(|| Box::new([(); 5].map(|()| histogram()))))
     }
 
-    /// The moment, if anybody wants to know.
+    /// The moment, if any thread wants to know.
     pub(crate) fn start(&self) -> Option<Instant> {
         self.0.is_some().then(Instant::now)
     }

@@ -31,7 +31,7 @@ const SPIN_LIMIT: usize = if cfg!(loom) {
 pub(crate) enum Patience {
     /// Not at all.
     Never,
-    /// Until there is room, if anybody sees to that: not for a flush that nobody has asked for.
+    /// Until there is room, if any thread sees to that: not for a flush that no thread has asked for.
     ForRoom,
     /// Until there is room, whatever it takes, or this moment.
     Until(Option<Instant>),
@@ -59,7 +59,7 @@ impl Core {
 
     /// Reserves, fills, leaves. `fill` must not panic: the range would be leaked.
     ///
-    /// Inlined into the caller, so that the extent stays in registers: an answer of that size comes back through memory, and whoever
+    /// Inlined into the caller, so that the extent stays in registers: an answer of that size comes back through memory, and the thread that
     /// moves it on waits for the store buffer.
     #[inline(always)]
     pub(crate) fn append_with(
@@ -150,7 +150,7 @@ impl Core {
             let _held = events::hold();
             self.dispatch(self.finish_seal(pin));
         }
-        // Even if the buffer has opened again in place: whether a full buffer is told must not depend on the device's speed.
+        // Even if the buffer has opened again in place: whether a full buffer is reported must not depend on the device's speed.
         if !self.staging.auto_rotate() {
             return Err(AppendError::Sealed);
         }

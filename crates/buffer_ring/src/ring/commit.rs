@@ -1,11 +1,11 @@
-//! Group commit: those who wait for durability bring it about, one for many.
+//! Group commit: those that wait for durability bring it about, one for many.
 //!
-//! A thread that waits for an address looks what there is to do that nobody is at, and does it in its own thread: it seals the buffer
-//! that has its bytes and those of everybody who came meanwhile, and writes it; it syncs what was written plainly; it drives the
+//! A waiting thread first does any pending work that no other thread has claimed: it seals the buffer
+//! that has its bytes and those of all that came meanwhile, and writes it; it syncs what was written plainly; it drives the
 //! device. If others are at all of that it spins for a moment, about as long as two writes take, and then parks. So a lone commit is one
 //! system call and no hand-over, and a crowd's commits are as few writes as the [policy](crate::commit::groups) makes them.
 //!
-//! Whoever has changed something [tells](Core::notify_waiters) those who are parked: the ones whose bytes are durable now, and one of the
+//! The thread that has changed something [notifies](Core::notify_waiters) those that are parked: the ones whose bytes are durable now, and one of the
 //! others if there is something left to do.
 
 use std::time::Instant;
@@ -77,7 +77,7 @@ impl Core {
         let (slot, extent) = (grant.slot(), grant.extent());
         let released = grant.release();
         self.counters.appended(len);
-        // If the batch was sealed for somebody else, and this thread is the last one out, it is the one who writes.
+        // If the batch was sealed for another thread, and this thread is the last one out, it is the one that writes.
         match slot.try_take_flush(released) {
             Some(flush) if deadline.is_none() => self.write_now(flush, None),
             flush => self.dispatch(flush),
@@ -117,7 +117,7 @@ impl Core {
         self.run(DurabilityWait { upto: address, deadline, cancelled: None })
     }
 
-    /// Does what it takes. [`RingError::TimedOut`] if the errand is over before.
+    /// Does what it takes. [`RingError::TimedOut`] if the wait ends first.
     pub(crate) fn run(&self, wait: DurabilityWait<'_>) -> Result<(), RingError> {
         self.check_process()?;
         let start = self.latency.start();
@@ -136,7 +136,7 @@ impl Core {
         drop(waiting);
         let gave_up = outcome == Err(RingError::TimedOut);
         if elected || gave_up {
-            // What this thread was to do is somebody else's now.
+            // What this thread was to do is another thread's now.
             self.notify_waiters();
         }
         if gave_up && wait.cancelled.is_none() {
@@ -145,7 +145,7 @@ impl Core {
         outcome
     }
 
-    /// `elected`: whether this thread was woken to do something.
+    /// `elected` is set if this thread was woken to do something.
     fn await_durable(&self, wait: DurabilityWait<'_>, elected: &mut bool) -> Result<(), RingError> {
         let address = wait.upto;
         let mut spinning = self.waiting.groups().spin_limit();
@@ -172,7 +172,7 @@ impl Core {
         }
     }
 
-    /// Does one thing that somebody has to do before the errand is done; `false` if there is none that nobody is at.
+    /// Does one piece of pending work that no other thread has claimed; `false` if there is none.
     fn do_pending_work(&self, wait: DurabilityWait<'_>, backoff: &mut Backoff) -> Result<bool, RingError> {
         let DurabilityWait { upto: address, deadline, .. } = wait;
         self.check_appended(address)?;
@@ -215,7 +215,7 @@ impl Core {
         Ok(false)
     }
 
-    /// Seals a batch and has it written. The flight ends when it has been, so that others gather until then.
+    /// Seals a batch and has it written. The group ends when it has been written, so that others gather until then.
     fn lead(&self, group: CommitGroup<'_>, wait: DurabilityWait<'_>) -> Result<Led, RingError> {
         let mut led = Led::ToItsEnd;
         if self.await_due(wait)? {
@@ -227,11 +227,11 @@ impl Core {
                     self.write_now(flush, Some(group));
                     return Ok(led);
                 }
-                // With a deadline this thread must not be at the device; without the flush somebody is still inside, who will send it.
+                // With a deadline this thread must not be at the device; without the flush a writer still pins the buffer, and will send it.
                 Sealing::Sealed(flush) => {
                     let start = self.latency.start();
                     self.dispatch(flush);
-                    // Without `auto_flush` it is held now, and nobody else may ask for it.
+                    // Without `auto_flush` it is held now, and no other thread may ask for it.
                     self.flush_deferred_below(wait.upto);
                     led = self.await_straggler(current, wait)?;
                     self.latency.stop(Measure::Stragglers, start);
@@ -244,8 +244,8 @@ impl Core {
         Ok(led)
     }
 
-    /// Waits until `generation` has been written, which a writer may still be inside of. Not for long: a flight that a held reservation keeps
-    /// from departing must not keep others from theirs, nor its leader's events from their subscriber.
+    /// Waits until `generation` has been written, in which a writer may still hold a range. Not for long: a group that a held reservation keeps
+    /// from being written must not keep others from theirs, nor its leader's events from their subscriber.
     fn await_straggler(&self, id: BufferId, wait: DurabilityWait<'_>) -> Result<Led, RingError> {
         let cancelled = || wait.is_cancelled().then_some(Err(RingError::TimedOut));
         let suspicious = Instant::now() + SUSPICIOUS;
@@ -270,7 +270,7 @@ impl Core {
         }
     }
 
-    /// Sleeps until it is told something. `true` if it was called to do something.
+    /// Sleeps until it is woken. `true` if it was elected to do something.
     fn park(&self, wait: DurabilityWait<'_>) -> bool {
         let parker = Parker::new();
         let place = self.waiting.waiters().add(wait.upto, parker.waker());
@@ -280,7 +280,7 @@ impl Core {
         self.waiting.waiters().remove(place)
     }
 
-    /// Whether somebody who waits for `address` has its answer, or something to do.
+    /// Whether a thread that waits for `address` has its answer, or something to do.
     fn has_news(&self, address: u64) -> bool {
         self.durable_outcome(address).is_some()
             || self.has_open_bytes(address) && self.may_start_batch()
@@ -288,7 +288,7 @@ impl Core {
             || self.writeback.wants_driver()
     }
 
-    /// Wakes those who are parked: all whose bytes are durable, and one for each thing to do that nobody is at.
+    /// Wakes those that are parked: all whose bytes are durable, and one for each piece of work that no thread has claimed.
     pub(crate) fn notify_waiters(&self) {
         if self.waiting.waiters().is_empty() {
             return;
@@ -310,7 +310,7 @@ impl Core {
         self.outcome(|| self.writeback.durable() >= address)
     }
 
-    /// Waiting for an address that nobody has appended at might be for ever.
+    /// An address past the tail might never be appended; fail instead of blocking.
     pub(crate) fn check_appended(&self, address: u64) -> Result<(), RingError> {
         if self.is_sealed(address) {
             return Ok(());
@@ -331,12 +331,12 @@ impl Core {
         self.writeback.written() >= address && !self.is_syncing()
     }
 
-    /// Whether all generations below `address` are sealed; then they are written without anybody's doing, except for their last writers'.
+    /// Whether all generations below `address` are sealed; then their last writers write them, without any help.
     pub(crate) fn is_sealed(&self, address: u64) -> bool {
         self.staging.next_base() >= address
     }
 
-    /// Whether `address` lies in the open buffer, so that somebody has to seal it.
+    /// Whether `address` lies in the open buffer, so that a thread has to seal it.
     fn has_open_bytes(&self, address: u64) -> bool {
         !self.is_sealed(address) && !self.staging.slot(self.staging.current()).snapshot().is_sealed()
     }
@@ -346,7 +346,7 @@ impl Core {
         self.tail().saturating_sub(self.staging.next_base())
     }
 
-    /// Without `auto_flush` there are no batches: who waits asks for the flush of all that begins below `address`.
+    /// Without `auto_flush` there are no commit groups: a thread that waits requests the flush of all that begins below `address`.
     fn flush_deferred_below(&self, address: u64) {
         if !self.staging.auto_flush() {
             let current = self.staging.current();

@@ -108,16 +108,16 @@ impl Core {
         }
     }
 
-    /// Opens the next generation if that is due and possible; to be called by whoever has removed an obstacle.
+    /// Opens the next generation if that is due and possible; to be called by the thread that has removed an obstacle.
     pub(crate) fn advance(&self) {
         let _held = events::hold();
-        // One of those who wait for room may be at the device, where the next completion can be far.
+        // One of those that wait for room may be at the device, where the next completion can be far.
         if self.advance_to(self.staging.target()) && self.waiting.changes().want_room() {
             self.writeback.interrupt();
         }
     }
 
-    /// The same for the thread that takes completions: nobody else is at the device.
+    /// The same for the thread that takes completions: no other thread is at the device.
     pub(crate) fn advance_as_driver(&self) {
         self.advance_to(self.staging.target());
     }
@@ -139,8 +139,8 @@ impl Core {
         }
     }
 
-    /// The sealer's part: tells where the next generation begins, has it opened, and leaves, or deposits its place for a later flush. Gives
-    /// the flush if nobody else is inside any more.
+    /// The sealer's part: says where the next buffer begins, has it opened, and releases its pin, or defers the flush. Gives
+    /// the flush if no other thread holds the buffer any more.
     #[must_use]
     pub(crate) fn finish_seal<'a>(&self, pin: PinGuard<'a>) -> Option<Flush<'a>> {
         let slot = pin.slot();
@@ -165,7 +165,7 @@ impl Core {
         self.revoke(slot, true);
     }
 
-    /// Takes back the leases in `slot`, as far as they are known: who waits for its writers looks again anyway.
+    /// Takes back the leases in `slot`, as far as they are known: a thread that waits for its writers looks again anyway.
     pub(crate) fn revoke_leases(&self, slot: &Slot) {
         self.revoke(slot, false);
     }
@@ -198,7 +198,7 @@ impl Core {
     pub(crate) fn complete(&self, bytes: Frozen, durable: bool) {
         let slot = &self.staging.slots()[bytes.index()];
         let (generation, end) = (slot.generation(), slot.base() + bytes.len() as u64);
-        // First the watermarks, then the slot: whoever sees the buffer written sees them.
+        // First the watermarks, then the slot: the thread that sees the buffer written sees them.
         self.record(generation, end, durable);
         self.counters.flushed();
         slot.complete(bytes);
@@ -222,7 +222,7 @@ impl Core {
         self.staging.slot(id).has_completed(id.generation())
     }
 
-    /// Keeps the first error, and lets everybody who waits know. When it returns everybody can know, also of an error that came first
+    /// Keeps the first error, and lets all that wait know. When it returns every thread can know, also of an error that came first
     /// in another thread.
     #[cold]
     pub(crate) fn poison(&self, error: RingError) {
@@ -237,7 +237,7 @@ impl Core {
         if is_first {
             event!(ERROR, %error, "the ring is poisoned");
         }
-        // Writers look at nothing but their leases. Who knows of the failure must find that they have none.
+        // Writers look at nothing but their leases. A thread that knows of the failure must find that they have none.
         self.staging.slots().iter().for_each(|slot| self.revoke_leases(slot));
         {
             let _failure = self.failure.lock();
@@ -245,7 +245,7 @@ impl Core {
             self.poisoned.store(true, Relaxed);
         }
         self.wake_all();
-        // Whoever drives sleeps at the device, where perhaps nothing will happen any more.
+        // The thread that drives sleeps at the device, where perhaps nothing will happen any more.
         self.writeback.interrupt();
     }
 
@@ -305,7 +305,7 @@ impl Core {
     }
 
     /// Whether the caller is in a child that was forked from the ring's process. There each call finds that out before it takes a lock or a
-    /// role, or waits: a thread of the parent may have had what it needs, and never gives it back here.
+    /// claim, or waits: a thread of the parent may have had what it needs, and never gives it back here.
     pub(crate) fn is_inherited(&self) -> bool {
         !self.process.is_here()
     }

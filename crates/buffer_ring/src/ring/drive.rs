@@ -1,4 +1,4 @@
-//! The driver role: who waits for the device, on behalf of all who wait.
+//! The driver: one thread waits for the device, on behalf of all that wait.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::writeback::exclusive::Claim;
 pub(crate) const SUSPICIOUS: Duration = Duration::from_secs(1);
 
 impl Core {
-    /// Takes finished writes from the device, if there are any, and nobody else is at it.
+    /// Takes finished writes from the device, if there are any, and no other thread is at it.
     pub(crate) fn poll(&self) {
         if let Some(driver) = self.writeback.claim_driver() {
             self.drive(driver, Wait::No);
@@ -38,7 +38,7 @@ impl Core {
 
     pub(crate) fn release_driver(&self, driver: Claim<'_>) {
         drop(driver);
-        // Somebody who sleeps may have to take the role.
+        // A thread that sleeps may have to drive next.
         self.notify();
     }
 
@@ -85,7 +85,7 @@ impl Core {
         }
     }
 
-    /// The same for what takes a moment, unless somebody holds a reservation for long: says so once if that is the cause.
+    /// The same for what takes a moment, unless a thread holds a reservation for long: says so once if that is the cause.
     pub(crate) fn wait_patiently<T>(
         &self,
         deadline: Option<Instant>,
@@ -101,7 +101,7 @@ impl Core {
         self.wait_until(deadline, ready)
     }
 
-    /// The answer of somebody who waits until `done`, or until the ring is poisoned.
+    /// The answer of a thread that waits until `done`, or until the ring is poisoned.
     pub(crate) fn outcome(&self, done: impl FnOnce() -> bool) -> Option<Result<(), RingError>> {
         if self.is_inherited() {
             return Some(Err(RingError::Forked));

@@ -59,7 +59,7 @@ impl Core {
     pub(crate) fn seal_and_flush(&self, id: BufferId) -> bool {
         let has_bytes = self.seal(id);
         if has_bytes && self.writeback.is_serialized() {
-            // It is written only after those before it, and nobody else may ask for them.
+            // It is written only after those before it, and no other thread may ask for them.
             self.flush_all_deferred(id, u64::MAX);
         } else if has_bytes && !self.staging.auto_flush() {
             self.flush_deferred(id);
@@ -88,7 +88,7 @@ impl Core {
             return;
         }
         for slot in self.staging.slots() {
-            // A generation after `last` may just be prepared; its flush is nobody's wish yet.
+            // A generation after `last` may just be prepared; no thread has asked for its flush yet.
             let generation = slot.generation();
             if generation <= last.generation() && slot.snapshot().is_sealed() && slot.base() < address {
                 self.flush_deferred(BufferId::new(generation, slot.index()));
@@ -106,15 +106,15 @@ impl Core {
     }
 
     fn submit(&self, batch: Batch) {
-        // If nobody waits for durability, a sync will do, for many buffers at once.
+        // If no thread waits for durability, a sync will do, for many buffers at once.
         let durable = self.waiting.groups().has_waiters() && self.writeback.may_be_durable(batch.base);
         // The device goes when the ring ends, which waits for all threads that flush.
         let submitted = self.writeback.submit(batch, durable);
         debug_assert!(submitted.is_some(), "a flush after the ring was closed");
-        // If somebody else drives, that thread sees this write when it gives the role up, and wakes who may have to drive.
+        // If another thread drives, that thread sees this write when it gives the claim up, and wakes a thread that may have to drive.
         self.poll();
         if self.writeback.is_serialized() {
-            // The device may not have it yet, so that nothing else tells who waits for the writers to leave.
+            // The device may not have it yet, so that nothing else notifies a thread that waits for the writers to leave.
             self.notify();
         }
     }
@@ -144,7 +144,7 @@ impl Core {
             self.waiting.groups().measured(start.elapsed());
         }
         self.latency.time(Measure::Device, start.elapsed());
-        // Before anybody is told, so that the device need not wait until all are.
+        // Before any thread is notified, so that the device need not wait until all are.
         drop(group);
         self.finish(finished.expect("a write after the ring was closed"));
         if self.writeback.is_driven_now() {

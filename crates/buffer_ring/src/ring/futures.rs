@@ -49,7 +49,7 @@ impl BufferRing {
         outcome.map(|()| extent).map_err(|error| AppendError::after(extent, error))
     }
 
-    /// [`wait_durable`](Self::wait_durable) as a future. Dropping it takes nothing from others who wait.
+    /// [`wait_durable`](Self::wait_durable) as a future. Dropping it takes nothing from others that wait.
     ///
     /// It waits for reservations in the buffers concerned, too: one that the task holds itself keeps it pending for ever.
     ///
@@ -136,7 +136,7 @@ impl Drop for DurableFuture<'_> {
 pub struct AppendFuture<'a> {
     core: &'a Arc<Core>,
     payload: &'a [u8],
-    /// Its number among those who wait for room.
+    /// Its number among those that wait for room.
     place: Option<u64>,
 }
 
@@ -251,9 +251,9 @@ mod tests {
         }
     }
 
-    /// The tail can be told too high for a moment: then somebody waits for an address that nobody has appended. It has to look again.
+    /// The tail can be too high for a moment: then a thread waits for an address that no thread has appended. It has to look again.
     #[test]
-    fn who_waits_for_too_much_is_woken_and_takes_nothing_from_the_others() {
+    fn a_wait_for_too_much_is_woken_and_takes_nothing_from_the_others() {
         let options = BufferRingOptions {
             capacity: 2,
             buffer_size: 4096,

@@ -50,7 +50,7 @@ use crate::sync::Ordering;
 /// in the [crate documentation](crate); what to do before a log goes on after a crash, in [`reopening`](crate::reopening).
 ///
 /// Dropping the ring flushes what it can, without a sync, and waits for all I/O in flight; [`close`](Self::close) does the same
-/// with a sync, and tells how it went.
+/// with a sync, and says how it went.
 ///
 /// # Fork and daemons
 ///
@@ -95,7 +95,7 @@ impl BufferRing {
     /// A ring with these parts.
     ///
     /// On a file with content the log begins behind it, at the next multiple of 4096 (or where the builder of the
-    /// [`QuikIO`](crate::QuikIO) said); that content is synced first, so that the durable watermark, which begins there, tells
+    /// [`QuikIO`](crate::QuikIO) said); that content is synced first, so that the durable watermark, which begins there, says
     /// the truth. After a crash there may be more in the file than was acknowledged: first do what [`reopening`](crate::reopening) says.
     ///
     /// # Errors
@@ -120,7 +120,7 @@ impl BufferRing {
     ///
     /// # Errors
     ///
-    /// [`AppendError`]; nothing was appended then. Without `auto_flush` it does not wait for a flush that nobody has asked for:
+    /// [`AppendError`]; nothing was appended then. Without `auto_flush` it does not wait for a flush that no thread has asked for:
     /// that is [`AppendError::RingFull`].
     #[inline]
     pub fn append(&self, payload: &[u8]) -> Result<Extent, AppendError> {
@@ -183,7 +183,7 @@ impl BufferRing {
     /// [`AppendError::TimedOut`] if there was no room in time, and nothing was appended; [`AppendError::NotDurableYet`] with the extent if
     /// the bytes are appended, and were not durable in time; the others of [`append_durable`](Self::append_durable).
     pub fn append_durable_timeout(&self, payload: &[u8], timeout: Duration) -> Result<Extent, AppendError> {
-        // A time so long that it cannot be told is a long one.
+        // A time so long that it cannot be expressed is a long one.
         let deadline = deadline(timeout).or_else(|| deadline(Duration::from_secs(1 << 32)));
         self.core.append_durable(payload, deadline)
     }
@@ -296,7 +296,7 @@ impl BufferRing {
     /// Makes the next buffer of the ring current, and seals the present one if it is still open. An open buffer without bytes stays
     /// current: it is as good as the next.
     ///
-    /// Only a ring without `auto_rotate` has to be told.
+    /// Only a ring without `auto_rotate` needs it.
     ///
     /// # Errors
     ///
@@ -328,7 +328,7 @@ impl BufferRing {
     }
 
     /// Returns when the durable watermark has reached `address`, usually an [`Extent::end`]. Flushes and syncs what that needs, so
-    /// that it does not depend on anybody else's flush.
+    /// that it does not depend on another thread's flush.
     ///
     /// Waits for reservations that are held in the buffers concerned, the caller's own included.
     ///
@@ -475,7 +475,7 @@ impl Drop for BufferRing {
         self.core.flush_everything();
         // Without a deadline the wait ends only when it is done.
         let _ = self.core.drain(None);
-        // What a leaked reservation held back is lost; nobody may wait for it.
+        // What a leaked reservation held back is lost; no thread may wait for it.
         self.core.writeback.detach_device();
         self.core.writeback.close();
         self.core.wake_all();

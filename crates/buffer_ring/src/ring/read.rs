@@ -23,7 +23,7 @@ const LOOKS_AWAKE: usize = 1 << 12;
 enum Found {
     /// The bytes: so many.
     Bytes(usize),
-    /// The address is in this generation, and somebody may be writing there.
+    /// The address is in this generation, and a thread may be writing there.
     Writing(BufferId),
     /// The generation in the slot begins later, at this address.
     Later(u64),
@@ -89,7 +89,7 @@ impl Core {
 
     fn look_into(&self, slot: &Slot, at: u64, target: &mut [u8]) -> Found {
         if !slot.latch.try_acquire() {
-            // Between two generations: the old one has been written, and nobody knows an address in the new one.
+            // Between two generations: the old one has been written, and no thread knows an address in the new one.
             return Found::Nothing;
         }
         let (generation, base) = (slot.generation(), slot.base());
@@ -121,7 +121,7 @@ impl Core {
             self.seal(id);
         }
         if looks < LOOKS || !(self.staging.auto_flush() && self.staging.auto_rotate()) {
-            // A buffer that is not sealed, or not flushed, tells nobody when the last writer has left.
+            // A buffer that is not sealed, or not flushed, notifies no thread when the last writer has left.
             if looks > PATIENT_LOOKS {
                 return Err(ReadError::Reserved);
             }

@@ -69,7 +69,7 @@ mod tests {
     use crate::ring::append::Patience;
 
     #[test]
-    fn an_append_beyond_the_last_address_is_told_so() {
+    fn an_append_beyond_the_last_address_is_refused() {
         let arena = Arc::new(Arena::new(2, BLOCK).expect("a valid arena"));
         let core = Core::new(&arena, true, true, CommitPolicy::default(), ADDRESS_LIMIT - 2 * BLOCK as u64, None);
         let append = |len| core.append(&vec![1; len], Patience::ForRoom);

@@ -41,7 +41,7 @@ pub struct RingStats {
     pub engine: Option<Engine>,
     /// Whether the buffers are registered with the engine.
     pub registered_buffers: bool,
-    /// The oldest buffer that somebody is inside of at this moment. Usually that is somebody copying; if it stays the same, it is a
+    /// The oldest buffer with a reservation at this moment. Usually that is a thread copying; if it stays the same, it is a
     /// reservation that is held or leaked, and keeps the log from going on.
     pub oldest_reservation: Option<OldestReservation>,
     /// How long things took; `None` unless the ring was [built](crate::BufferRingBuilder::measure_latency) to measure it.
@@ -126,7 +126,7 @@ impl Core {
         busy.min_by_key(|oldest| oldest.buffer_start)
     }
 
-    /// Somebody has waited for long: says so, if it is for a reservation that has not ended. At once, since it may last; by a thread
+    /// A thread has waited for long: says so, if it is for a reservation that has not ended. At once, since it may last; by a thread
     /// that owes nothing to others.
     pub(crate) fn warn_of_stall(&self) {
         if let Some(OldestReservation { buffer_start, count, waiting: Some(waiting) }) = self.oldest_reservation() {

@@ -11,14 +11,14 @@ use crate::writeback::exclusive::Claim;
 use crate::writeback::ledger::Ledger;
 
 impl Core {
-    /// Makes durable what is written now, on behalf of all who wait for that; `false` if it all is. Waits for the device only if
+    /// Makes durable what is written now, on behalf of all that wait for that; `false` if it all is. Waits for the device only if
     /// `to_its_end`.
     pub(crate) fn sync_device(&self, syncer: Claim<'_>, to_its_end: bool) -> bool {
         let _held = events::hold();
         // In a statement of its own: the lock must not last as long as the sync.
         let needed = self.writeback.begin_sync();
         if needed && !to_its_end {
-            // Before somebody can have the outcome.
+            // Before a thread can have the outcome.
             syncer.detach();
             match self.writeback.submit_sync() {
                 Some(Ok(())) => {}
@@ -41,12 +41,12 @@ impl Core {
             drop(syncer);
         }
         self.notify();
-        // Whoever drives may be covered by the sync, and need not wait for the device.
+        // The thread that drives may be covered by the sync, and need not wait for the device.
         self.writeback.interrupt();
         needed
     }
 
-    /// A sync has ended, and with it its holder's role. Then who waits has to be told.
+    /// A sync has ended, and with it its holder's claim. Then those that wait have to be notified.
     pub(crate) fn end_sync(&self, syncer: Claim<'_>, outcome: Result<(), DeviceError>) {
         match outcome {
             Ok(()) => {

@@ -1,7 +1,7 @@
-//! Manual flushing: a sealed buffer that waits until somebody asks for its flush.
+//! Manual flushing: a sealed buffer that waits until a thread asks for its flush.
 //!
-//! Without `auto_flush` the sealer does not leave: it deposits its place inside the buffer here. So nobody can see the buffer drained,
-//! and nobody flushes it. Whoever asks for the flush picks the place up and leaves with it; from there on everything goes as always.
+//! Without `auto_flush` the sealer does not release its pin: it leaves it here. So no thread can see the buffer drained,
+//! and no thread flushes it. The thread that requests the flush takes the pin over and releases it; from there on everything goes as always.
 //!
 //! ```text
 //! open(g) ──seal──▶ deferred(g) ──request──▶ flushed(g)
@@ -18,7 +18,7 @@ const REQUESTED: u64 = 1;
 const DEFERRED: u64 = 2;
 const FLUSHED: u64 = 3;
 
-/// The place inside one buffer that its sealer left behind.
+/// The pin on one buffer that its sealer left behind.
 #[derive(Debug)]
 pub(crate) struct DeferredFlush(AtomicU64);
 
@@ -32,7 +32,7 @@ impl DeferredFlush {
         self.0.store(state(generation, OPEN), Relaxed);
     }
 
-    /// The sealer leaves its place here. If the answer is `false`, the flush has been asked for already: the sealer leaves itself.
+    /// The sealer leaves its pin here. If the answer is `false`, the flush has been requested already: the sealer releases the pin.
     pub(crate) fn defer(&self, generation: u64) -> bool {
         self.change(generation, OPEN, DEFERRED) || {
             let requested = self.change(generation, REQUESTED, FLUSHED);
@@ -41,15 +41,15 @@ impl DeferredFlush {
         }
     }
 
-    /// Asks for the flush of generation `generation`, which is sealed or about to be. If the answer is `true`, the caller has the place
-    /// now, and has to leave the buffer.
+    /// Asks for the flush of generation `generation`, which is sealed or about to be. If the answer is `true`, the caller has the pin
+    /// now, and has to release it.
     #[must_use]
     pub(crate) fn request(&self, generation: u64) -> bool {
         self.change(generation, DEFERRED, FLUSHED)
             || (!self.change(generation, OPEN, REQUESTED) && self.change(generation, DEFERRED, FLUSHED))
     }
 
-    /// Whether generation `generation` waits for somebody to ask.
+    /// Whether the flush of `generation` waits for a request.
     pub(crate) fn is_deferred(&self, generation: u64) -> bool {
         self.0.load(Relaxed) == state(generation, DEFERRED)
     }

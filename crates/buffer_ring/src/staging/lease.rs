@@ -17,7 +17,7 @@
 //! - the owner is seen busy: it will see the lease revoked when it is done, and ends the lease itself.
 //!
 //! If both see each other, both try to end it. Only one brings the state to *over*, and gets the rest of the range as a [`Grant`]:
-//! to fill it with zeros, and to leave the buffer. The number of the lease is part of the state, so that a revoker who is late finds
+//! to fill it with zeros, and to leave the buffer. The number of the lease is part of the state, so that a revoker that is late finds
 //! a later lease changed, and leaves it alone.
 
 use core::slice;
@@ -38,7 +38,7 @@ const NEXT: u64 = 4;
 
 const BUSY: u64 = 1;
 
-/// Where a writer and those who take back its lease meet. A cache line of its own, so that the writer shares it with nobody as
+/// Where a writer and those that take back its lease meet. A cache line of its own, so that the writer shares it with no thread as
 /// long as nothing is taken back.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -47,7 +47,7 @@ pub(crate) struct LeaseCell {
     mark: AtomicU64,
     /// The number of the lease, and its phase in the two lowest bits.
     state: AtomicU64,
-    /// What the lease is. LeaseWrite by the owner while it is over; read by a revoker, for whom it counts only if it then claims.
+    /// What the lease is. Written by the owner while it is over; read by a revoker, for which it counts only if it then claims.
     slot: AtomicU32,
     start: AtomicU32,
     len: AtomicU32,
@@ -119,7 +119,7 @@ impl LeaseCell {
 pub(crate) struct Lease<'a> {
     cell: &'a LeaseCell,
     barrier: Barrier,
-    /// The state of the cell as long as nobody revokes the lease; if there is none: as it was left.
+    /// The state of the cell as long as no thread revokes the lease; if there is none: as it was left.
     state: u64,
     /// What the position in the mark will be when the lease is full; the position itself if there is no lease.
     end: u64,
@@ -152,7 +152,7 @@ pub(crate) struct LeaseWrite {
 }
 
 impl<'a> Lease<'a> {
-    /// The cell's next owner, who is ordered behind the one before.
+    /// The cell's next owner, which is ordered behind the one before.
     pub(crate) fn new(cell: &'a LeaseCell, barrier: Barrier) -> Self {
         let (_, position) = cell.appended();
         let state = cell.state.load(Relaxed) & !PHASE;
@@ -217,7 +217,7 @@ impl<'a> Lease<'a> {
         // - in bounds, initialised, alive: the range lies in what was granted, by the comparison with the end; the grant's slice was
         //   made from the arena, which the slot keeps alive as long as `'a`;
         // - not aliased: the word granted it to this lease alone, whose count is still inside. The owner is borrowed mutably, and behind
-        //   its mark nobody else writes or reads before the lease is over. It is not: the owner has said that it is busy before it saw
+        //   its mark no other thread writes or reads before the lease is over. It is not: the owner has said that it is busy before it saw
         //   the lease held, so that a revoker sees one or the other, and leaves the rest to the owner; see the top of this file.
         let target = unsafe { slice::from_raw_parts_mut(bytes.0.wrapping_add(position as usize), len) };
         fill(target);
@@ -229,7 +229,7 @@ impl<'a> Lease<'a> {
         Some(LeaseWrite { extent: Extent::within(address.wrapping_add(position), len), revoked: is_revoked() })
     }
 
-    /// Bytes that were ever appended through the cell: nobody else writes them.
+    /// Bytes that were ever appended through the cell: no other thread writes them.
     #[inline(always)]
     fn position(&self) -> u64 {
         self.cell.mark.load(Relaxed) >> 1

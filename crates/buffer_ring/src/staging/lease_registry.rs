@@ -2,7 +2,7 @@
 //!
 //! Cells come in chunks of up to 64, in a list that only grows; a cell that is given up goes to the next writer. Each chunk has a
 //! word for every buffer of the ring, with a bit for each cell that took a lease there. So taking back the leases of a buffer is a
-//! look at one word for 64 writers, and at the cells of those few who have one.
+//! look at one word for 64 writers, and at the cells of those few that have one.
 //!
 //! A bit says *perhaps*: it stays when the lease ends, until the buffer is sealed. It never says too little: a writer sets its bit when
 //! it has got its range, and then looks whether the buffer has been sealed; the sealer seals, and then takes the bits. Both go through
@@ -89,7 +89,7 @@ impl LeaseRegistry {
         self.chunks().flat_map(|chunk| &chunk.cells).for_each(LeaseCell::disown);
     }
 
-    /// Cells that may have a lease in `slot`: for its sealer all of them, who then are forgotten.
+    /// Cells that may have a lease in `slot`: for its sealer all of them, which then are forgotten.
     pub(crate) fn leased(&self, slot: &Slot, sealed: bool) -> impl Iterator<Item = &LeaseCell> {
         // ordering: the sealer's half of W5. An addition of nothing: the read-modify-write is the point.
         let chunks = if self.enrolled.fetch_add(0, AcqRel) == 0 { None } else { Some(self.chunks()) };
@@ -135,7 +135,7 @@ impl<'a> Place<'a> {
         &self.chunk.cells[self.index]
     }
 
-    /// Says that the cell has a lease in `slot`. Whoever takes leases back finds it from now on; who came before has made known
+    /// Says that the cell has a lease in `slot`. The thread that takes leases back finds it from now on; a thread that came before has made known
     /// why.
     pub(crate) fn announce(self, slot: &Slot) {
         // ordering: the writer's half of W4.

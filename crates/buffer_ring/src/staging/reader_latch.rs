@@ -24,7 +24,7 @@ impl ReaderLatch {
         self.0.fetch_update(Acquire, Relaxed, |readers| (readers != CLOSED).then_some(readers + 1)).is_ok()
     }
 
-    /// Lets a reader out; `true` if it was the last one, who then sees to a rotation that may have waited for it.
+    /// Lets a reader out; `true` if it was the last one, which then sees to a rotation that may have waited for it.
     #[must_use]
     pub(crate) fn release(&self) -> bool {
         self.0.fetch_sub(1, Release) == 1
@@ -41,7 +41,7 @@ impl ReaderLatch {
         self.0.compare_exchange(0, CLOSED, Acquire, Relaxed).is_ok()
     }
 
-    /// Opens the latch. Only for the one who closed it.
+    /// Opens the latch. Only for the one that closed it.
     pub(crate) fn reopen(&self) {
         self.0.store(0, Release);
     }

@@ -1,8 +1,8 @@
-//! Which buffer is current, and who makes the next one current.
+//! Which buffer is current, and which thread makes the next one current.
 //!
-//! A sealer publishes the next generation's address and sets the *token*. Whoever takes the token, by a swap, is the one rotation owner:
-//! while it holds the token nobody else changes `current`, so that it can look whether the next slot can be opened, and open it. If
-//! it cannot be, the token goes back, and whoever removes the obstacle takes it up: the flusher that frees the slot, the late
+//! A sealer publishes the next generation's address and sets the *token*. The thread that takes the token, by a swap, is the one rotation owner:
+//! while it holds the token no other thread changes `current`, so that it can look whether the next slot can be opened, and open it. If
+//! it cannot be, the token goes back, and the thread that removes the obstacle takes it up: the flusher that frees the slot, the late
 //! arrival that undoes its addition, the last reader that leaves the latch.
 //!
 //! Nothing is lost between two such threads because both go through the token with a read-modify-write after what they did: either
@@ -56,7 +56,7 @@ pub(crate) enum Target {
 pub(crate) enum Rotated {
     /// This thread opened the next generation.
     Opened(BufferId),
-    /// There was nothing to do, or somebody else does it, or the target is not free.
+    /// There was nothing to do, or another thread does it, or the target is not free.
     No,
     /// The log has no more addresses.
     Exhausted,
@@ -66,7 +66,7 @@ pub(crate) enum Rotated {
 #[derive(Debug)]
 pub(crate) struct Rotation {
     current: CachePadded<AtomicU64>,
-    /// The token: there is a sealed current generation that needs a successor, and nobody is at it.
+    /// The token: there is a sealed current generation that needs a successor, and no thread is at it.
     pending: AtomicBool,
     /// File address of the next generation's first byte. Set by the sealer of the current generation.
     next_base: AtomicU64,
@@ -147,12 +147,12 @@ impl Rotation {
         (next_base > base || word.is_vacant()).then_some(next_base)
     }
 
-    /// The sealer of `generation` hands over: the next generation begins at `next_base`, and somebody is to open it.
+    /// The sealer of `generation` hands over: the next generation begins at `next_base`, and a thread is to open it.
     pub(crate) fn hand_over(&self, id: BufferId, next_base: u64) {
         // ordering: release half of R2, for `tail`: with the next base comes the generation that it follows.
         self.publish(id);
         self.next_base.store(next_base, Release);
-        // ordering: release half of R2. Whoever hands over takes the token next, and acquires then.
+        // ordering: release half of R2. The thread that hands over takes the token next, and acquires then.
         self.pending.swap(true, Release);
     }
 

@@ -1,8 +1,8 @@
 //! One slot of the ring: a state word, the bytes that it governs, and what is known of the generation that is in it.
 //!
-//! All `unsafe` code of the crate is here, because only here do the word and the bytes meet. The word decides who may touch which
+//! All `unsafe` code of the crate is here, because only here do the word and the bytes meet. The word decides which thread may touch which
 //! bytes; the decision is handed out as a value, and only that value gives access: a [`Grant`] to its range, a [`Flush`] to
-//! everything, [`Slot::copy_stable`] to bytes that nobody writes any more. A [`Lease`] is a grant that its owner fills bit by bit, and that
+//! everything, [`Slot::copy_stable`] to bytes that no thread writes any more. A [`Lease`] is a grant that its owner fills bit by bit, and that
 //! others may end.
 
 use core::ops::Range;
@@ -23,7 +23,7 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
 #[repr(C, align(128))]
 pub(crate) struct Slot {
     word: StateWord,
-    /// File address of the first byte of this generation. Set before the word opens, so that whoever is inside may read it.
+    /// File address of the first byte of this generation. Set before the word opens, so that the thread that is inside may read it.
     base: AtomicU64,
     /// Which generation is in the slot; generations are counted through the whole ring, from 1. Set like `base`.
     generation: AtomicU64,
@@ -106,12 +106,12 @@ impl Slot {
         self.word.pin().then_some(PinGuard { slot: self })
     }
 
-    /// Picks up the place that the sealer of generation `generation` left in the hold, if it is there.
+    /// Takes over the pin that the sealer of `generation` left with the deferred flush, if it is there.
     pub(crate) fn claim_deferred(&self, generation: u64) -> Option<PinGuard<'_>> {
         self.deferred.request(generation).then_some(PinGuard { slot: self })
     }
 
-    /// What a thread owes after it has left: the flush, if it is the one who takes it.
+    /// What a thread owes after it has left: the flush, if it is the one that takes it.
     #[inline]
     pub(crate) fn try_take_flush(&self, released: Released) -> Option<Flush<'_>> {
         match released {
@@ -177,7 +177,7 @@ impl Slot {
         self.word.retire()
     }
 
-    /// Which generation is in the slot. Lasting for whoever is inside, else it may be out of date.
+    /// Which generation is in the slot. Lasting for the thread that is inside, else it may be out of date.
     #[inline]
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Acquire)
@@ -204,7 +204,7 @@ impl Slot {
         self.sealed_at.load(Relaxed)
     }
 
-    /// How many bytes of the generation nobody writes any more, all of them from the first on; `None` if somebody may be writing.
+    /// How many bytes of the generation no thread writes any more, all of them from the first on; `None` if a thread may be writing.
     ///
     /// Only for a reader inside the latch.
     fn stable_len(&self) -> Option<u32> {
@@ -216,7 +216,7 @@ impl Slot {
         if word.is_flushing() {
             return Some(self.sealed_len());
         }
-        // The sealer's place is inside from the seal on, until it is picked up from the hold; it has no bytes.
+        // The sealer's pin is there from the seal on, until the flush is requested; it has no bytes.
         let places = u32::from(word.is_sealed() && self.deferred.is_deferred(generation));
         (word.writers() == places).then(|| word.offset())
     }
@@ -237,7 +237,7 @@ impl Slot {
         let copied = target.len().min(len.saturating_sub(start));
         let padding = (target.len() - copied).min(round_up(len as u64) as usize - (start + copied));
         self.shadow.read(start..start + copied);
-        // SAFETY: *unwritten*: `stable_len` saw, at one moment, everybody gone who had been granted a range below `len`, and acquired
+        // SAFETY: *unwritten*: `stable_len` saw, at one moment, all threads gone that had been granted a range below `len`, and acquired
         // their release. In this generation no range below it is granted again; the next generation cannot begin while the caller is inside the
         // latch; and a flush only writes behind it.
         let bytes = unsafe { self.region.bytes(start..start + copied) };
@@ -252,7 +252,7 @@ impl Slot {
 pub(crate) enum Copied {
     /// So many bytes, at least one.
     Bytes(usize),
-    /// Somebody may be writing in the generation, which the start is in.
+    /// A thread may be writing in the generation, which the start is in.
     Writing,
     /// The generation ends at or before the start.
     Beyond,

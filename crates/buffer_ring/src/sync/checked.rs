@@ -147,7 +147,7 @@ impl Wake for Unpark {
     }
 }
 
-/// What the standard library's tells who looks, and no more: that it is set is known by an acquire of what its setter released.
+/// What the standard library's shows a thread that looks, and no more: that it is set is known by an acquire of what its setter released.
 #[derive(Debug)]
 pub(crate) struct OnceLock<T> {
     value: std::sync::OnceLock<T>,
@@ -175,7 +175,7 @@ impl<T> OnceLock<T> {
     }
 }
 
-/// A checker's own orders each reader behind all before it, so that whoever calls the device would be ordered behind whoever called it
+/// A checker's own orders each reader behind all before it, so that the thread that calls the device would be ordered behind the thread that called it
 /// before, and a missing ordering elsewhere would stay unseen. Here readers pass each other without a trace, and only a writer
 /// comes before or after each of them: the standard library's lock says whether it has to wait.
 #[derive(Debug)]
@@ -191,7 +191,7 @@ impl<T> RwLock<T> {
 
     pub(crate) fn read_recursive(&self) -> std::sync::RwLockReadGuard<'_, T> {
         self.writes.load(Ordering::Acquire);
-        // Not locked: a writer does nothing that a checker sees before it is done, so that nobody comes in between.
+        // Not locked: a writer does nothing that a checker sees before it is done, so that no thread comes in between.
         self.value.try_read().expect("no writer is inside")
     }
 

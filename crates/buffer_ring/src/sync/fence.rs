@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use crate::sync::Ordering::SeqCst;
 use crate::sync::fence;
 
-/// How a writer and those who take back its lease come to see each other.
+/// How a writer and those that take back its lease come to see each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Barrier {
     /// Both pass a fence: some nanoseconds for each record.
@@ -56,7 +56,7 @@ impl Barrier {
     }
 }
 
-/// Out of the way of those who need none.
+/// Out of the way of those that need none.
 #[cold]
 fn slow_fence() {
     fence(SeqCst);

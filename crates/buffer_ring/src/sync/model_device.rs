@@ -35,7 +35,7 @@ struct State {
     synced: usize,
     /// How many syncs were asked for.
     syncs: usize,
-    /// Whether a sync or a durable write was begun whose success the ring does not know. An error is told once: there is one at a time.
+    /// Whether a sync or a durable write was begun whose success the ring does not know. An error is notified once: there is one at a time.
     flushing: bool,
     broken: Option<DeviceError>,
     sync_broken: Option<DeviceError>,
@@ -248,7 +248,7 @@ impl WriteQueue {
             state.begin_flush();
         }
         state.arrive(Job::Write(write));
-        // Before anybody can reap it.
+        // Before any thread can reap it.
         self.0.0.in_flight.fetch_add(1, AcqRel);
     }
 
@@ -256,7 +256,7 @@ impl WriteQueue {
         let mut state = self.0.0.state.lock();
         let covered = state.begin_sync();
         state.arrive(Job::Sync(covered));
-        // Before anybody can reap it.
+        // Before any thread can reap it.
         self.0.0.in_flight.fetch_add(1, AcqRel);
         Ok(())
     }

@@ -1,5 +1,5 @@
 //! What a checker sees of a buffer's bytes. Loom: for each 512 of them a cell that notices when two threads get in each other's way.
-//! Shuttle: who is at which bytes at this moment. Nothing at all in a normal build.
+//! Shuttle: which threads are at which bytes at this moment. Nothing at all in a normal build.
 
 use core::ops::Range;
 
@@ -28,7 +28,7 @@ pub(crate) struct Shadow(Box<[loom::cell::UnsafeCell<()>]>);
 const GRAIN: usize = 512;
 
 #[cfg(loom)]
-// SAFETY: the cells hold nothing, and their pointers are never dereferenced: loom only keeps book of who comes when.
+// SAFETY: the cells hold nothing, and their pointers are never dereferenced: loom only records which thread comes when.
 unsafe impl Sync for Shadow {}
 
 #[cfg(loom)]

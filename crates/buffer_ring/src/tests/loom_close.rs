@@ -8,10 +8,10 @@ use crate::{AppendError, CommitPolicy};
 
 /// One buffer that opens in place: the generation that is taken out of use may be another than the one that was found empty.
 #[test]
-fn all_who_see_the_rotation_frozen_know_where_the_log_ends() {
+fn a_thread_that_sees_the_rotation_frozen_knows_where_the_log_ends() {
     static APPENDED: Count = Count::new(0);
     static REFUSED: Count = Count::new(0);
-    model("all_who_see_the_rotation_frozen_know_where_the_log_ends", Bound::Preemptions(3), || {
+    model("a_thread_that_sees_the_rotation_frozen_knows_where_the_log_ends", Bound::Preemptions(3), || {
         let arena = Arc::new(Arena::new(1, BUFFER).expect("a valid arena"));
         let core = Arc::new(Core::new(&arena, true, false, CommitPolicy::default(), 0, None));
         let other = {

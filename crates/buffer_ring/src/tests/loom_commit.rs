@@ -1,4 +1,4 @@
-//! Group commit: flights, and threads that wait for durability on a ring with a device.
+//! Group commit: commit groups, and threads that wait for durability on a ring with a device.
 
 use super::*;
 use crate::commit::groups::{CommitGroup, CommitGroups, CommitPolicy};
@@ -19,7 +19,7 @@ fn spawn<T: 'static>(ring: &BufferRing, body: impl FnOnce(&Core) -> T + 'static)
     thread::spawn(move || body(&core))
 }
 
-/// Starts a flight, and seals the first generation for it, which nobody is inside of.
+/// Starts a group, and seals the first buffer for it, which no thread has pinned.
 fn sealed(core: &Core) -> (CommitGroup<'_>, Flush<'_>) {
     let group = core.waiting.groups().start(false, || 0).expect("none is under way");
     let Sealing::Sealed(Some(flush)) = core.try_seal(BufferId::new(1, 0)) else { panic!("somebody is inside") };
@@ -82,7 +82,7 @@ fn with_a_least_interval_there_is_one_group() {
     assert!(REFUSED.load(Relaxed) > 0);
 }
 
-/// A batch is on its way when somebody else commits: both are told, and of nothing that is not so. A batch that is written beside
+/// A batch is on its way when another thread commits: both are notified, and of nothing that is not so. A batch that is written beside
 /// another one takes a sync, when that is over.
 #[test]
 fn two_commits_are_durable_when_they_return() {
@@ -115,7 +115,7 @@ fn two_commits_are_durable_when_they_return() {
     assert!(APART.load(Relaxed) > 0 && BESIDE.load(Relaxed) > 0);
 }
 
-/// With one flight at a time, who comes during it is called when it is over.
+/// With one group at a time, a commit that comes during it is elected when it is over.
 #[test]
 fn the_next_batch_starts_when_the_group_is_over() {
     static DURING: Count = Count::new(0);
@@ -138,7 +138,7 @@ fn the_next_batch_starts_when_the_group_is_over() {
     assert!(DURING.load(Relaxed) > 0);
 }
 
-/// Who gets the role of syncing after a failure is told of the failure, and asks the device for nothing.
+/// A thread that claims the sync after a failure learns of the failure, and asks the device for nothing.
 #[test]
 fn a_failed_sync_is_not_tried_again() {
     model("a_failed_sync_is_not_tried_again", Bound::None, || {
@@ -183,7 +183,7 @@ fn the_last_one_out_writes_for_the_leader() {
     assert!(LAST_OUT.load(Relaxed) > 0);
 }
 
-/// The one who waits flushes and has written what nobody else sees to, and who only follows is told.
+/// The one that waits flushes and has written what no other thread sees to, and a thread that only follows is notified.
 #[test]
 fn a_waiter_for_durability_flushes_what_it_needs() {
     static SLEPT: Count = Count::new(0);
@@ -209,13 +209,13 @@ fn a_waiter_for_durability_flushes_what_it_needs() {
     assert!(SLEPT.load(Relaxed) > 0 && ALREADY.load(Relaxed) > 0);
 }
 
-/// Who comes while a leader waits for somebody inside its buffer is called when that is over.
+/// Who comes while a leader waits for a thread inside its buffer is called when that is over.
 #[test]
 fn a_commit_that_comes_while_a_leader_waits_is_elected() {
     static LAST_OUT: Count = Count::new(0);
     model("a_commit_that_comes_while_a_leader_waits_is_elected", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
-        // One flight at a time.
+        // One group at a time.
         let ring = device.ring_with(3, true, true, CommitPolicy::MinBytes(u64::MAX));
         let core = Arc::clone(&ring.core);
         let end = append(&core, 512);
@@ -234,7 +234,7 @@ fn a_commit_that_comes_while_a_leader_waits_is_elected() {
     assert!(LAST_OUT.load(Relaxed) > 0);
 }
 
-/// A buffer that went out when nobody waited needs a sync, whatever comes behind it.
+/// A buffer that went out when no thread waited needs a sync, whatever comes behind it.
 #[test]
 fn a_commit_behind_a_plain_write_syncs_it() {
     static SYNCED: Count = Count::new(0);
@@ -286,10 +286,10 @@ fn a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device() {
 }
 
 #[test]
-fn a_failed_commit_reaches_all_who_wait() {
+fn a_failed_commit_reaches_all_that_wait() {
     static BEFORE: Count = Count::new(0);
     static AFTER: Count = Count::new(0);
-    model("a_failed_commit_reaches_all_who_wait", Bound::None, || {
+    model("a_failed_commit_reaches_all_that_wait", Bound::None, || {
         let device = ModelDevice::instant();
         device.break_down();
         let ring = device.ring(2, true, true);

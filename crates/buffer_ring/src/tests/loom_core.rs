@@ -1,4 +1,4 @@
-//! What the parts do for each other: tail, failure, and who is woken by whom. Mostly on a ring without a device, where a buffer is
+//! What the parts do for each other: tail, failure, and which thread wakes which. Mostly on a ring without a device, where a buffer is
 //! written as soon as its last writer has left.
 
 use super::*;
@@ -44,9 +44,9 @@ fn a_tail_is_of_one_generation() {
 }
 
 #[test]
-fn who_sees_a_buffer_written_sees_the_watermark() {
+fn a_thread_that_sees_a_buffer_written_sees_the_watermark() {
     static WRITTEN: Count = Count::new(0);
-    model("who_sees_a_buffer_written_sees_the_watermark", Bound::None, || {
+    model("a_thread_that_sees_a_buffer_written_sees_the_watermark", Bound::None, || {
         let core = recycling(1, false);
         append(&core, 512);
         let sealer = spawn(&core, |core| core.seal(BufferId::new(1, 0)));
@@ -77,9 +77,9 @@ fn the_durable_watermark_is_never_ahead_of_the_written_one() {
 }
 
 #[test]
-fn who_sees_the_ring_closed_sees_what_was_written_before() {
+fn a_thread_that_sees_the_ring_closed_sees_what_was_written_before() {
     static CLOSED: Count = Count::new(0);
-    model("who_sees_the_ring_closed_sees_what_was_written_before", Bound::None, || {
+    model("a_thread_that_sees_the_ring_closed_sees_what_was_written_before", Bound::None, || {
         let core = recycling(1, false);
         append(&core, 512);
         let closer = spawn(&core, |core| {
@@ -95,11 +95,11 @@ fn who_sees_the_ring_closed_sees_what_was_written_before() {
     assert!(CLOSED.load(Relaxed) > 0);
 }
 
-/// The reader in the way of the rotation is the only one to wake whoever waits for it.
+/// The reader in the way of the rotation is the only one to wake the thread that waits for it.
 #[test]
-fn an_opener_wakes_who_waits_for_room() {
+fn an_opener_wakes_a_thread_that_waits_for_room() {
     static WAITED: Count = Count::new(0);
-    model("an_opener_wakes_who_waits_for_room", Bound::None, || {
+    model("an_opener_wakes_a_thread_that_waits_for_room", Bound::None, || {
         let core = recycling(2, true);
         append(&core, BUFFER);
         assert!(core.staging.slots()[1].latch.try_acquire());
@@ -118,9 +118,9 @@ fn an_opener_wakes_who_waits_for_room() {
 
 /// There is room for both.
 #[test]
-fn all_who_wait_for_room_go_on() {
+fn all_that_wait_for_room_go_on() {
     static BOTH_WAITED: Count = Count::new(0);
-    model("all_who_wait_for_room_go_on", Bound::Preemptions(3), || {
+    model("all_that_wait_for_room_go_on", Bound::Preemptions(3), || {
         let core = recycling(2, true);
         append(&core, BUFFER);
         assert!(core.staging.slots()[1].latch.try_acquire());
@@ -139,10 +139,10 @@ fn all_who_wait_for_room_go_on() {
 }
 
 #[test]
-fn a_completion_wakes_who_waits_for_it() {
+fn a_completion_wakes_a_thread_that_waits_for_it() {
     static WAITED: Count = Count::new(0);
-    model("a_completion_wakes_who_waits_for_it", Bound::None, || {
-        // The next buffer is open by then: nobody rotates.
+    model("a_completion_wakes_a_thread_that_waits_for_it", Bound::None, || {
+        // The next buffer is open by then: no thread rotates.
         let core = recycling(2, true);
         let reservation = core.reserve(512, Patience::ForRoom).expect("there is room");
         let waiter = spawn(&core, |core| {
@@ -164,9 +164,9 @@ fn a_completion_wakes_who_waits_for_it() {
 }
 
 #[test]
-fn a_failure_wakes_who_waits() {
+fn a_failure_wakes_a_thread_that_waits() {
     static WAITED: Count = Count::new(0);
-    model("a_failure_wakes_who_waits", Bound::None, || {
+    model("a_failure_wakes_a_thread_that_waits", Bound::None, || {
         let core = recycling(1, false);
         let waiter = spawn(&core, |core| {
             let mut looks = 0;
@@ -214,7 +214,7 @@ fn a_failure_fetches_the_driver_from_the_device() {
     assert!(IN_FLIGHT.load(Relaxed) > 0);
 }
 
-/// Without a device there is nobody to fail, but the rule is the same: what is full after the failure stays as it is, to be read.
+/// Without a device there is no thread to fail, but the rule is the same: what is full after the failure stays as it is, to be read.
 #[test]
 fn after_a_failure_no_buffer_is_used_again() {
     static BEFORE: Count = Count::new(0);
@@ -240,9 +240,9 @@ fn after_a_failure_no_buffer_is_used_again() {
 }
 
 #[test]
-fn who_sees_the_ring_poisoned_sees_by_what() {
+fn a_thread_that_sees_the_ring_poisoned_sees_by_what() {
     static POISONED: Count = Count::new(0);
-    model("who_sees_the_ring_poisoned_sees_by_what", Bound::None, || {
+    model("a_thread_that_sees_the_ring_poisoned_sees_by_what", Bound::None, || {
         let core = recycling(1, false);
         let poisoner = spawn(&core, |core| core.poison(RingError::Closed));
         if let Some(error) = core.poisoned() {
@@ -254,7 +254,7 @@ fn who_sees_the_ring_poisoned_sees_by_what() {
     assert!(POISONED.load(Relaxed) > 0);
 }
 
-/// A visitor can be inside a free slot, because a late arrival makes it look like one that has bytes. Whoever of the two leaves last
+/// A visitor can be inside a free slot, because a late arrival makes it look like one that has bytes. The thread that of the two leaves last
 /// sees to the rotation.
 #[test]
 fn a_visitor_does_not_lose_the_rotation() {

@@ -1,4 +1,4 @@
-//! The hold: a sealer that leaves its place behind, and whoever asks for the flush.
+//! A deferred flush: a sealer that leaves its pin behind, and the thread that requests the flush.
 
 use super::*;
 use crate::staging::deferred_flush::DeferredFlush;

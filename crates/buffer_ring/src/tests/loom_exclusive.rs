@@ -1,4 +1,4 @@
-//! A role: one holder at a time, who sees what the one before did, and whom others have done who came in vain.
+//! An exclusive claim: one holder at a time, which sees what the one before did, and what was done before failed claims.
 
 use super::*;
 use crate::sync::AtomicUsize;
@@ -29,7 +29,7 @@ fn an_exclusive_claim_has_one_holder_at_a_time() {
     assert!(BOTH.load(Relaxed) > 0);
 }
 
-/// Three come, so that one can come in vain while another has the role, and the third after that.
+/// Three claims, so that one can fail while another is held, and the third comes after that.
 #[test]
 fn a_failed_claim_takes_nothing_from_the_holder() {
     static IN_VAIN: Count = Count::new(0);
@@ -58,7 +58,7 @@ fn a_failed_claim_takes_nothing_from_the_holder() {
     assert!(IN_VAIN.load(Relaxed) > 0);
 }
 
-/// As those do who wait until nothing is in flight, and nobody is at work on what was.
+/// As threads do that wait until nothing is in flight, and no thread is at work on what was.
 #[test]
 fn a_thread_that_sees_no_claim_sees_what_its_holder_did() {
     static FREE: Count = Count::new(0);
@@ -84,7 +84,7 @@ fn a_thread_that_sees_no_claim_sees_what_its_holder_did() {
     assert!(FREE.load(Relaxed) > 0);
 }
 
-/// Why a submitter that does not get the role need not wake anybody: the holder wakes them, and has seen the write by then.
+/// Why a submitter whose claim fails need not wake any thread: the holder wakes them, and has seen the write by then.
 #[test]
 fn a_holder_that_gives_up_sees_what_was_done_before_failed_claims() {
     static IN_VAIN: Count = Count::new(0);

@@ -1,4 +1,4 @@
-//! Leases over one slot: their owner, those who take them back, the sealer, and the next owner of a cell.
+//! Leases over one slot: their owner, those that take them back, the sealer, and the next owner of a cell.
 
 use super::*;
 use crate::staging::lease::Lease;
@@ -89,7 +89,7 @@ impl LeaseFixture {
         Some(lease)
     }
 
-    /// Whether the device would write so many records of the writer, behind the first one. Nobody is inside.
+    /// Whether the device would write so many records of the writer, behind the first one. No thread is inside.
     fn check(&self, records: usize) {
         self.check_each(&vec![true; records]);
     }
@@ -97,7 +97,7 @@ impl LeaseFixture {
     /// The same for records that are there and some that are not.
     fn check_each(&self, records: &[bool]) {
         assert_eq!(self.slot.snapshot().writers(), 0, "somebody is still inside");
-        let bytes = self.bytes.lock().unwrap().take().expect("who left last has taken the flush");
+        let bytes = self.bytes.lock().unwrap().take().expect("the last writer has taken the flush");
         let there = |index: usize| index == 0 || records.get(index - 1).is_some_and(|there| *there);
         for (index, byte) in bytes.iter().enumerate() {
             assert_eq!(*byte, if there(index / RECORD) { MARK } else { 0 }, "at {index}");
@@ -109,13 +109,13 @@ fn write(lease: &mut Lease<'_>) -> Option<bool> {
     lease.write(RECORD, |target| target.fill(MARK)).map(|written| written.revoked)
 }
 
-/// Either the record is there before the lease is taken back, or it is refused; one of the two ends it, and then nobody writes.
+/// Either the record is there before the lease is taken back, or it is refused; one of the two ends it, and then no thread writes.
 #[test]
-fn a_lease_is_ended_by_its_owner_or_by_who_takes_it_back() {
+fn a_lease_is_ended_by_its_owner_or_by_a_revoker() {
     static REFUSED: Count = Count::new(0);
     static REVOKED: Count = Count::new(0);
     static ENDED_BY: [Count; 2] = [const { Count::new(0) }; 2];
-    model("a_lease_is_ended_by_its_owner_or_by_who_takes_it_back", Bound::None, || {
+    model("a_lease_is_ended_by_its_owner_or_by_a_revoker", Bound::None, || {
         let fixture = LeaseFixture::new();
         let owner = fixture.spawn(|fixture| {
             let mut lease = fixture.lease().expect("the buffer is open");
@@ -142,7 +142,7 @@ fn a_lease_is_ended_by_its_owner_or_by_who_takes_it_back() {
 }
 
 /// A writer whose first lease begins beside the seal: the sealer finds it, or the writer finds the seal. No record is torn. Counts
-/// who came late, who found the seal, and who was found.
+/// that came late and found the seal, or that was found.
 fn begin_beside_the_seal(fixture: &Arc<LeaseFixture>, [late, sealed, taken_back]: [&'static Count; 3]) {
     let sealer = fixture.spawn(|fixture| fixture.seal());
     let mut records = 0;
@@ -182,11 +182,11 @@ fn a_lease_in_a_new_chunk_of_cells_is_ended() {
     assert!(MET.iter().all(|met| met.load(Relaxed) > 0), "{MET:?}");
 }
 
-/// An idle writer's lease, and two who need its buffer.
+/// An idle writer's lease, and two threads that need its buffer.
 #[test]
-fn two_who_take_the_same_lease_back_end_it_once() {
+fn two_revokers_of_the_same_lease_end_it_once() {
     static ENDED_BY: [Count; 2] = [const { Count::new(0) }; 2];
-    model("two_who_take_the_same_lease_back_end_it_once", Bound::None, || {
+    model("two_revokers_of_the_same_lease_end_it_once", Bound::None, || {
         let fixture = LeaseFixture::new();
         let mut lease = fixture.lease().expect("the buffer is open");
         assert_eq!(write(&mut lease), Some(false));
@@ -202,9 +202,9 @@ fn two_who_take_the_same_lease_back_end_it_once() {
 }
 
 #[test]
-fn a_writer_that_is_dropped_and_who_takes_its_lease_back_end_it_once() {
+fn a_writer_that_is_dropped_and_a_revoker_end_the_lease_once() {
     static ENDED_BY: [Count; 2] = [const { Count::new(0) }; 2];
-    model("a_writer_that_is_dropped_and_who_takes_its_lease_back_end_it_once", Bound::None, || {
+    model("a_writer_that_is_dropped_and_a_revoker_end_the_lease_once", Bound::None, || {
         let fixture = LeaseFixture::new();
         let mut lease = fixture.lease().expect("the buffer is open");
         assert_eq!(write(&mut lease), Some(false));
@@ -218,7 +218,7 @@ fn a_writer_that_is_dropped_and_who_takes_its_lease_back_end_it_once() {
     assert!(ENDED_BY.iter().all(|by| by.load(Relaxed) > 0));
 }
 
-/// A writer that goes from one lease to the next beside a revoker, who must know them apart.
+/// A writer that goes from one lease to the next beside a revoker, which must know them apart.
 #[test]
 fn a_lease_is_taken_back_as_what_it_is() {
     static TAKEN_BACK: [Count; 2] = [const { Count::new(0) }; 2];
@@ -249,7 +249,7 @@ fn a_lease_is_taken_back_as_what_it_is() {
     assert!(REFUSED.load(Relaxed) > 0 && TAKEN_BACK.iter().all(|count| count.load(Relaxed) > 0));
 }
 
-/// A revoker that sleeps between its two steps: meanwhile the owner has ended the lease, and has the next one, which somebody else
+/// A revoker that sleeps between its two steps: meanwhile the owner has ended the lease, and has the next one, which another thread
 /// takes back.
 #[test]
 fn a_revoker_that_is_late_leaves_the_next_lease_alone() {
@@ -287,9 +287,9 @@ fn a_revoker_that_is_late_leaves_the_next_lease_alone() {
 /// show one that finds what comes later; so a cell stands for what is read. It is looked at before the claim, and counts only if that
 /// succeeds.
 #[test]
-fn who_takes_a_lease_back_has_read_what_it_is_before_the_next_one_begins() {
+fn a_revoker_has_read_what_a_lease_is_before_the_next_one_begins() {
     static TAKEN_BACK: Count = Count::new(0);
-    model("who_takes_a_lease_back_has_read_what_it_is_before_the_next_one_begins", Bound::None, || {
+    model("a_revoker_has_read_what_a_lease_is_before_the_next_one_begins", Bound::None, || {
         let fixture = LeaseFixture::new();
         let mut lease = fixture.lease().expect("the buffer is open");
         let read = Arc::new(std::sync::Mutex::new(None));

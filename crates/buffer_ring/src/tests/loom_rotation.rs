@@ -1,4 +1,4 @@
-//! Rotation over bare slots: the token, who puts it back, who removes an obstacle, and openers that are late.
+//! Rotation over bare slots: the token, which puts it back, which removes an obstacle, and openers that are late.
 
 use core::sync::atomic::Ordering::{Acquire, Release};
 
@@ -116,7 +116,7 @@ fn a_generation_that_is_over_before_it_is_published_is_not_opened_twice() {
     assert!(OVER.load(Relaxed) > 0 && LATE.load(Relaxed) > 0);
 }
 
-/// A late arrival's addition makes an opening fail. What that has left behind is known to the next who tries.
+/// A late arrival's addition makes an opening fail. What that has left behind is known to the next thread that tries.
 #[test]
 fn what_a_failed_opening_leaves_is_known_to_the_next() {
     static IN_THE_WAY: Count = Count::new(0);
@@ -150,7 +150,7 @@ fn what_a_failed_opening_leaves_is_known_to_the_next() {
     assert!(IN_THE_WAY.load(Relaxed) > 0);
 }
 
-/// Six halves are three generations, on two slots: what an append does, with nobody who waits and no log.
+/// Six halves are three generations, on two slots: what an append does, with no thread that waits and no log.
 #[test]
 fn two_threads_lap_the_ring() {
     static ALTERNATING: Count = Count::new(0);

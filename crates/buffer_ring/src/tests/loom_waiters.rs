@@ -1,10 +1,10 @@
-//! CommitWaiters alone: somebody who waits for an address, and whoever moves what it looks at.
+//! CommitWaiters alone: a thread that waits for an address, and the thread that moves what it looks at.
 
 use super::*;
 use crate::commit::waiters::CommitWaiters;
 use crate::sync::{AtomicU64, Ordering, Parker};
 
-/// Waits until `watermark` is at `address`. It is relaxed: what makes it seen is the count of those who are parked.
+/// Waits until `watermark` is at `address`. It is relaxed: what makes it seen is the count of those that are parked.
 fn wait(waiters: &CommitWaiters, watermark: &AtomicU64, address: u64, waiter: &Count) {
     while watermark.load(Ordering::Relaxed) < address {
         let parker = Parker::new();
@@ -58,14 +58,14 @@ fn each_batch_wakes_its_own() {
     assert!(PARKED.load(Relaxed) > 0);
 }
 
-/// A flag stands for something that anybody who waits may do. Who is called and leaves, having had its answer, passes the call on.
+/// A flag stands for something that any thread that waits may do. A thread that is called and leaves, having had its answer, passes the call on.
 #[test]
 fn an_election_is_answered_or_passed_on() {
     static CALLED: Count = Count::new(0);
     static PASSED_ON: Count = Count::new(0);
     model("an_election_is_answered_or_passed_on", Bound::Preemptions(3), || {
         let parts = Arc::new((CommitWaiters::new(), AtomicU64::new(0)));
-        // Each waits for its own answer or for the flag, and whoever finds the flag takes it down.
+        // Each waits for its own answer or for the flag, and the thread that finds the flag takes it down.
         let threads = [1, 2].map(|address| {
             let parts = Arc::clone(&parts);
             thread::spawn(move || {

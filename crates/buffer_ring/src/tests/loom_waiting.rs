@@ -1,4 +1,4 @@
-//! Sleeping, and driving the device on behalf of those who sleep: no wake-up is lost, and nobody sleeps at the device for an answer
+//! Sleeping, and driving the device on behalf of those that sleep: no wake-up is lost, and no thread sleeps at the device for an answer
 //! that is there.
 
 use super::*;
@@ -39,9 +39,9 @@ fn a_sleeper_sees_the_change_or_is_woken() {
 }
 
 #[test]
-fn a_change_wakes_all_who_sleep() {
+fn a_change_wakes_all_that_sleep() {
     static BOTH_SLEPT: Count = Count::new(0);
-    model("a_change_wakes_all_who_sleep", Bound::None, || {
+    model("a_change_wakes_all_that_sleep", Bound::None, || {
         let parts = Arc::new((EventCount::new(), AtomicBool::new(false)));
         let sleepers = [(); 2].map(|()| {
             let parts = Arc::clone(&parts);
@@ -66,10 +66,10 @@ fn a_change_wakes_all_who_sleep() {
 }
 
 #[test]
-fn who_waits_for_room_sees_it_or_is_seen() {
+fn a_thread_that_waits_for_room_sees_it_or_is_seen() {
     static SEEN: Count = Count::new(0);
     static WANTED: Count = Count::new(0);
-    model("who_waits_for_room_sees_it_or_is_seen", Bound::None, || {
+    model("a_thread_that_waits_for_room_sees_it_or_is_seen", Bound::None, || {
         let parts = Arc::new((EventCount::new(), AtomicBool::new(false)));
         let waiter = {
             let parts = Arc::clone(&parts);
@@ -107,7 +107,7 @@ fn spawn<T: 'static>(core: &Arc<Core>, body: impl FnOnce(&Core) -> T + 'static) 
     thread::spawn(move || body(&core))
 }
 
-/// Waits for a generation, and tells how often it had to look.
+/// Waits for a generation, and says how often it had to look.
 fn wait_for(core: &Core, generation: u64) -> usize {
     let mut looks = 0;
     let written = || {
@@ -119,10 +119,10 @@ fn wait_for(core: &Core, generation: u64) -> usize {
 }
 
 #[test]
-fn nobody_sleeps_at_the_device_for_an_answer_that_is_there() {
+fn no_thread_sleeps_at_the_device_for_an_answer_that_is_there() {
     static ALREADY: Count = Count::new(0);
     static LATER: Count = Count::new(0);
-    model("nobody_sleeps_at_the_device_for_an_answer_that_is_there", Bound::None, || {
+    model("no_thread_sleeps_at_the_device_for_an_answer_that_is_there", Bound::None, || {
         let (device, ring) = two_in_flight();
         let core = &ring.core;
         assert!(device.complete(0));
@@ -136,7 +136,7 @@ fn nobody_sleeps_at_the_device_for_an_answer_that_is_there() {
     assert!(ALREADY.load(Relaxed) > 0 && LATER.load(Relaxed) > 0);
 }
 
-/// Whoever has its answer leaves the device to the one who has not.
+/// The thread that has its answer leaves the device to the one that has not.
 #[test]
 fn a_driver_that_leaves_has_a_successor() {
     static SLEPT: Count = Count::new(0);
@@ -154,11 +154,11 @@ fn a_driver_that_leaves_has_a_successor() {
     assert!(SLEPT.load(Relaxed) > 0);
 }
 
-/// A reader is in the way of the next generation; when it goes, one who waits for room sleeps at the device, for a write that takes long.
+/// A reader is in the way of the next generation; when it goes, one that waits for room sleeps at the device, for a write that takes long.
 #[test]
-fn an_opener_fetches_who_waits_for_room_from_the_device() {
+fn an_opener_fetches_a_thread_that_waits_for_room_from_the_device() {
     static AT_THE_DEVICE: Count = Count::new(0);
-    model("an_opener_fetches_who_waits_for_room_from_the_device", Bound::None, || {
+    model("an_opener_fetches_a_thread_that_waits_for_room_from_the_device", Bound::None, || {
         let device = ModelDevice::held();
         let ring = device.ring(2, true, true);
         let core = &ring.core;

@@ -48,7 +48,7 @@ fn an_eventfd_is_notified_or_its_owner_sees_the_change() {
     assert!(SEEN.load(Relaxed) > 0 && RUNG.load(Relaxed) > 0);
 }
 
-/// One bell comes and goes while another one is rung.
+/// One event comes and goes while another one is notified.
 #[test]
 fn an_eventfd_that_goes_silences_no_other() {
     static BOTH: Count = Count::new(0);

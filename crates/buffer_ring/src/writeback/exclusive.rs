@@ -1,17 +1,17 @@
-//! A task that one thread at a time does on behalf of all who wait: driving the device, syncing.
+//! A task that one thread at a time does on behalf of all that wait: driving the device, syncing.
 
 use core::mem;
 
 use crate::sync::AtomicBool;
 use crate::sync::Ordering::{AcqRel, Acquire};
 
-/// The task. Taking it never waits: who does not get it sleeps until it is given up, or its effect is there.
+/// The task. Claiming it never waits: a thread that does not get it sleeps until it is given up, or its effect is there.
 #[derive(Debug)]
 pub(crate) struct Exclusive {
     claimed: AtomicBool,
 }
 
-/// The right to do it. Dropping it gives it up; the holder then wakes who waits.
+/// The right to do it. Dropping it gives it up; the holder then wakes a thread that waits.
 #[derive(Debug)]
 pub(crate) struct Claim<'a>(&'a Exclusive);
 
@@ -25,25 +25,25 @@ impl Exclusive {
         (!self.claimed.swap(true, AcqRel)).then(|| Claim(self))
     }
 
-    /// The right that its holder has [left](Claim::detach). For the one who sees the end of what it was left with.
+    /// The right that its holder has [left](Claim::detach). For the one that sees the end of what it was left with.
     pub(crate) fn reattach(&self) -> Claim<'_> {
         Claim(self)
     }
 
-    /// Whether somebody has it, who may not have seen what the caller did before. Who takes it later will have.
+    /// Whether a thread has it, which may not have seen what the caller did before. A thread that takes it later will have.
     pub(crate) fn is_claimed_now(&self) -> bool {
         // A read-modify-write that changes nothing, so that all takings come before or after it.
         self.claimed.fetch_or(false, AcqRel)
     }
 
-    /// Whether somebody has it. May be out of date.
+    /// Whether a thread has it. May be out of date.
     pub(crate) fn is_claimed(&self) -> bool {
         self.claimed.load(Acquire)
     }
 }
 
 impl Claim<'_> {
-    /// Leaves the role taken, with something that goes on without this thread: whoever sees the end of it [resumes](Exclusive::reattach).
+    /// Leaves the task claimed, with something that goes on without this thread: the thread that sees the end of it [reattaches](Exclusive::reattach) it.
     pub(crate) fn detach(self) {
         mem::forget(self);
     }

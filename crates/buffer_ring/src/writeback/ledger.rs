@@ -1,4 +1,4 @@
-//! Which generations are written, and which of them are durable: pure book-keeping, in which nobody waits.
+//! Which generations are written, and which of them are durable: pure book-keeping, in which no thread waits.
 //!
 //! A generation is durable if its own write was, or if a sync that began after that write had completed has succeeded. Writes complete in
 //! any order; both answers stop before the first generation that is missing. What is remembered does not grow with the log: two addresses,
@@ -42,7 +42,7 @@ impl Ledger {
         self.syncing.or(self.unsynced).unwrap_or(self.written)
     }
 
-    /// BufferId `generation`, which ends at `end`, has been written, and perhaps is `durable`.
+    /// The buffer `generation`, which ends at `end`, has been written, and perhaps is `durable`.
     pub(crate) fn complete(&mut self, generation: u64, end: u64, durable: bool) {
         self.ahead.insert(generation, WrittenBatch { end, durable });
         while let Some(batch) = self.ahead.remove(&(self.generation + 1)) {
@@ -77,7 +77,7 @@ mod tests {
         (ledger.written() / 4096, ledger.durable() / 4096)
     }
 
-    /// BufferId `generation` of one block.
+    /// The buffer `generation` of one block.
     fn complete(ledger: &mut Ledger, generation: u64, durable: bool) {
         ledger.complete(generation, generation * 4096, durable);
     }

@@ -2,7 +2,7 @@
 //!
 //! A plain append seizes its range by an addition to the buffer's word, and under contention that instruction, not the copy, is the
 //! price of a small record. A writer seizes a larger range through the same word, its *lease*, and places its own records inside.
-//! To the buffer a lease is a writer like others. So that a flush does not have to wait for a writer that went idle, whoever needs
+//! To the buffer a lease is a writer like others. So that a flush does not have to wait for a writer that went idle, the thread that needs
 //! the buffer takes back what the writers have not filled: see [`lease`](crate::staging::lease). Where records go that do not fit, and
 //! how large a lease is, see [`lease_sizer`].
 
@@ -39,8 +39,8 @@ pub use owned::OwnedWriter;
 ///
 /// After some appends in a row the writer takes a *lease*, 256 bytes to 64 KiB of the current buffer and at most a quarter of what that has left, and the appends that follow only copy into
 /// it. What a lease has left when it ends stays in the log as zeros. It ends when the next record does not fit, when the writer is
-/// dropped, and when somebody needs the buffer: it is full, or is flushed, synced or read. So an idle writer holds up
-/// nobody. A writer whose records are waited for one by one takes no leases.
+/// dropped, and when a thread needs the buffer: it is full, or is flushed, synced or read. So an idle writer holds up
+/// no thread. A writer whose records are waited for one by one takes no leases.
 ///
 /// A writer may be sent to another thread, but not used by two. It costs a ring 128 bytes, which the next writer gets when
 /// it is dropped. One that is leaked (by `mem::forget`) costs them for good; its lease is taken back like an idle one's.
@@ -250,7 +250,7 @@ impl<'a> Writer<'a> {
         self.append_bytes_with(payload.len(), patience, move |target| target.copy_from_slice(payload))
     }
 
-    /// Into the lease, if it fits and nobody has taken it back: a few stores to the writer's own cell, and no shared memory. A copy of
+    /// Into the lease, if it fits and no thread has taken it back: a few stores to the writer's own cell, and no shared memory. A copy of
     /// `fill` is used for that, so that what it has captured need not be in memory.
     #[inline(always)]
     fn append_bytes_with(
@@ -292,14 +292,14 @@ impl<'a> Writer<'a> {
             if let Some(written) = written {
                 return Ok(written.extent);
             }
-            // Somebody took it back at once.
+            // A thread took it back at once.
         }
         let extent = self.core().append_with(len, patience, fill)?;
         self.sizer.record_append();
         Ok(extent)
     }
 
-    /// Takes a lease. `false` if the buffer is needed already, and nobody else may end it.
+    /// Takes a lease. `false` if the buffer is needed already, and no other thread may end it.
     fn begin_lease(&mut self, size: usize, patience: Patience) -> Result<bool, AppendError> {
         let grant = self.core().seize(size, patience)?;
         let slot = grant.slot();

@@ -9,11 +9,11 @@ use buffer_ring::{AppendError, BufferRing, Extent, Reservation, Writer};
 /// Who has a writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PathMix {
-    /// Nobody.
+    /// No thread.
     Ring,
     /// Every other writer.
     Mixed,
-    /// Everybody.
+    /// All threads.
     Writers,
 }
 
