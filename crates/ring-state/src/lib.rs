@@ -49,6 +49,7 @@
 //! | E1 | the writers' bytes → the flusher | `release` | `try_take_flush` | `the_flusher_sees_every_byte` |
 //! | E2 | the flusher's last read → the next generation's opener | `complete` | `reopen` | `the_next_generation_waits_for_the_flusher` |
 //! | E3 | what the opener prepared → the next generation's threads | `reopen` | `reserve`, `pin` | `the_next_generation_sees_what_its_opener_prepared` |
+//! | E4 | the bytes of writers that have left → a reader of a snapshot | `release` | `snapshot` | a ring's, see there |
 //!
 //! All other operations are relaxed. They are read-modify-writes, and those continue the release sequence that they land in, so
 //! that a relaxed seal or undo between `release` and `try_take_flush` breaks no edge. A stale [`snapshot`](StateWord::snapshot) costs

@@ -41,6 +41,7 @@ impl EventFds {
     pub(crate) fn remove(&self, number: u64) {
         let mut registered = self.registered.lock();
         let eventfd = registered.eventfds.remove(&number);
+        // ordering: as in `add` (R18), though nothing relies on a removal.
         self.count.fetch_sub(1, AcqRel);
         drop(registered);
         drop(eventfd);

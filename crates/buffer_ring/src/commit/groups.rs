@@ -87,6 +87,7 @@ impl CommitGroups {
     /// CommitGroups under way. May be out of date.
     #[cfg(all(test, loom))]
     pub(crate) fn count(&self) -> usize {
+        // ordering: acquire half of R14.
         self.count.load(Acquire)
     }
 
@@ -107,6 +108,7 @@ impl CommitGroups {
     /// Whether the next batch may start, perhaps beside a sync. May be out of date, except that the end of a group is seen by each thread that parks
     /// later.
     pub(crate) fn may_start(&self, syncing: bool, bytes: impl FnOnce() -> u64) -> bool {
+        // ordering: acquire half of R14.
         let count = self.count.load(Acquire);
         match self.policy {
             _ if count > 1 => false,
@@ -126,6 +128,7 @@ impl CommitGroups {
 
     /// Starts a group, if it may.
     pub(crate) fn start(&self, syncing: bool, bytes: impl FnOnce() -> u64) -> Option<CommitGroup<'_>> {
+        // ordering: acquire half of R14, like the exchange below.
         let seen = self.count.load(Acquire);
         let started =
             self.may_start(syncing, bytes) && self.count.compare_exchange(seen, seen + 1, AcqRel, Relaxed).is_ok();
@@ -181,6 +184,7 @@ impl CommitGroup<'_> {
 
 impl Drop for CommitGroup<'_> {
     fn drop(&mut self) {
+        // ordering: release half of R14.
         self.0.count.fetch_sub(1, AcqRel);
     }
 }

@@ -154,14 +154,17 @@ impl Helpers {
 
     /// Does `f` in a follower, unless the ring is going. `f` gets what calls it back.
     pub(crate) fn work_as_follower<R>(&self, f: impl FnOnce(&AtomicBool) -> R) -> Option<R> {
+        // ordering: acquire half of R19, for the look that follows.
         self.followers.fetch_add(1, AcqRel);
         let result = (!self.is_ending()).then(|| f(&self.ending));
+        // ordering: release half of R19: what the follower has done.
         self.followers.fetch_sub(1, AcqRel);
         result
     }
 
     /// Whether no follower works any more, after [`end`](Self::end).
     pub(crate) fn is_without_followers(&self) -> bool {
+        // ordering: both halves of R19. An addition of nothing: the read-modify-write is the point.
         self.followers.fetch_add(0, AcqRel) == 0
     }
 
@@ -169,6 +172,7 @@ impl Helpers {
     /// thread is at.
     pub(crate) fn end(&self) -> Option<u64> {
         self.commit.with(|commits| {
+            // ordering: carries nothing by itself; R19 and the locks order the looks that rely on it.
             self.ending.store(true, Release);
             self.cancelled.store(true, Relaxed);
             commits.current
@@ -225,6 +229,7 @@ impl Helpers {
     }
 
     pub(crate) fn is_ending(&self) -> bool {
+        // ordering: pairs with the store in `end`; nothing but the flag is read behind it.
         self.ending.load(Acquire)
     }
 }

@@ -53,6 +53,7 @@ impl CommitWaiters {
         waiting.arrivals += 1;
         let key = Key { address, arrival: waiting.arrivals };
         waiting.waiters.insert(key, Waiter { waker, elected: false });
+        // ordering: acquire half of R13.
         self.count.fetch_add(1, AcqRel);
         key
     }
@@ -63,6 +64,7 @@ impl CommitWaiters {
         waiting.arrivals += 1;
         let key = Key { address, arrival: waiting.arrivals };
         waiting.followers.insert(key, waker);
+        // ordering: acquire half of R13.
         self.count.fetch_add(1, AcqRel);
         key
     }
@@ -71,6 +73,7 @@ impl CommitWaiters {
     pub(crate) fn remove_follower(&self, key: Key) {
         let waker = self.waiting.lock().followers.remove(&key);
         if waker.is_some() {
+            // ordering: a removal stays in the order of all changes of the count (R13).
             self.count.fetch_sub(1, AcqRel);
         }
     }
@@ -79,6 +82,7 @@ impl CommitWaiters {
     pub(crate) fn remove(&self, key: Key) -> bool {
         let mut waiting = self.waiting.lock();
         let Some(waiter) = waiting.waiters.remove(&key) else { return false };
+        // ordering: a removal stays in the order of all changes of the count (R13).
         self.count.fetch_sub(1, AcqRel);
         waiter.elected
     }
@@ -86,6 +90,7 @@ impl CommitWaiters {
     /// Whether no thread waits. After a change: a thread that is not counted by now will see it.
     pub(crate) fn is_empty(&self) -> bool {
         // An addition of nothing: the read-modify-write is the point.
+        // ordering: release half of R13.
         self.count.fetch_add(0, AcqRel) == 0
     }
 
@@ -100,6 +105,7 @@ impl CommitWaiters {
                 covered.extend(waiting.waiters.remove(&first).map(|waiter| waiter.waker));
                 covered.extend(waiting.followers.remove(&first));
             }
+            // ordering: a removal stays in the order of all changes of the count (R13).
             self.count.fetch_sub(covered.len(), AcqRel);
         }
         covered.into_iter().for_each(Waker::wake);
@@ -110,6 +116,7 @@ impl CommitWaiters {
         let followers = {
             let mut waiting = self.waiting.lock();
             let followers = core::mem::take(&mut waiting.followers);
+            // ordering: a removal stays in the order of all changes of the count (R13).
             self.count.fetch_sub(followers.len(), AcqRel);
             followers
         };

@@ -168,6 +168,7 @@ impl Drop for ShardGuard {
         // What the thread still appends in its last moments goes to the shared one.
         MINE.set(SHARDS);
         if self.0 < SHARDS {
+            // ordering: with the acquire in `take`: what this thread has counted → the next thread of the shard.
             TAKEN.fetch_and(!(1 << self.0), Release);
         }
     }

@@ -23,6 +23,16 @@ use crate::writeback::device::WriteQueue;
 use crate::writeback::ledger::Ledger;
 
 /// What the ring, its tickets and its handles share.
+///
+/// | field | written by | read by | ordered by |
+/// |---|---|---|---|
+/// | `staging`, `writeback`, `waiting` | their own methods | the same | see there |
+/// | `failure` | the first failure | a thread that found a flag set, or the ring ended | its lock |
+/// | `failing` | `poison`, within that lock | flushes, and writers that begin a lease | W4: a lease is found, or its writer sees the flag |
+/// | `poisoned` | `poison`, within that lock, when all leases are revoked | all | its reader takes the lock |
+/// | the longest payload (`staging`) | `poison` and `refuse_appends`, within that lock | each append | a refused one takes the lock |
+/// | `counters`, `latency` | all | the statistics | nothing depends on them |
+/// | `this`, `process` | never | all | the ring's making |
 #[derive(Debug)]
 pub(crate) struct Core {
     /// This, for threads of its own.

@@ -56,6 +56,7 @@ impl DeferredFlush {
 
     fn change(&self, generation: u64, from: u64, to: u64) -> bool {
         let (from, to) = (state(generation, from), state(generation, to));
+        // ordering: both halves of R7.
         self.0.compare_exchange(from, to, AcqRel, Relaxed).is_ok()
     }
 }

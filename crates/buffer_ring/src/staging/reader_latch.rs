@@ -21,12 +21,14 @@ impl ReaderLatch {
     /// Lets a reader in; `false` if the latch is closed.
     #[must_use]
     pub(crate) fn try_acquire(&self) -> bool {
+        // ordering: acquire half of R6.
         self.0.fetch_update(Acquire, Relaxed, |readers| (readers != CLOSED).then_some(readers + 1)).is_ok()
     }
 
     /// Lets a reader out; `true` if it was the last one, which then sees to a rotation that may have waited for it.
     #[must_use]
     pub(crate) fn release(&self) -> bool {
+        // ordering: release half of R5.
         self.0.fetch_sub(1, Release) == 1
     }
 
@@ -38,11 +40,13 @@ impl ReaderLatch {
     /// Closes the latch; `false` if there are readers.
     #[must_use]
     pub(crate) fn try_close(&self) -> bool {
+        // ordering: acquire half of R5.
         self.0.compare_exchange(0, CLOSED, Acquire, Relaxed).is_ok()
     }
 
     /// Opens the latch. Only for the one that closed it.
     pub(crate) fn reopen(&self) {
+        // ordering: release half of R6.
         self.0.store(0, Release);
     }
 }

@@ -87,6 +87,7 @@ impl Rotation {
 
     #[inline]
     pub(crate) fn current(&self) -> BufferId {
+        // ordering: acquire half of R1.
         BufferId(self.current.load(Acquire))
     }
 
@@ -183,6 +184,7 @@ impl Rotation {
             let slot = &slots[Self::target(current, slots, target)];
             let base = self.next_base.load(Relaxed);
             if !Self::is_address(base, slot) {
+                // ordering: release half of R2: the token stays for a later look.
                 self.pending.swap(true, Release);
                 return Rotated::Exhausted;
             }

@@ -19,6 +19,21 @@ use crate::sync::shadow::Shadow;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
 
 /// A place in the ring. Two cache lines: the first is all that an append touches.
+///
+/// | field | written by | read by | ordered by |
+/// |---|---|---|---|
+/// | `word` | each thread that reserves, pins, releases, seals, flushes | the same, and readers | E1 to E4 |
+/// | `base`, `generation` | the opener, before the word opens | a thread with a grant or a pin; others look twice | E3; R12 |
+/// | `region` | never | all | the ring's making |
+/// | `completed` | the thread that takes the completion | all | R9 |
+/// | `free` | the same; the opener | openers | R11; the token (R2) |
+/// | `sealed_len` | the sealer; the opener resets it | the flusher and the completion; readers, for which 0 is "not known" | E1; R6 |
+/// | `sealed_at` | the sealer; the opener resets it | the statistics | nothing: a stale time is a wrong number |
+/// | `deferred` | the sealer, and the thread that requests the flush | the same; waiting appends, as a hint | R7 |
+/// | `latch` | readers and the opener | the same | R5, R6 |
+///
+/// The bytes: a range is its [`Grant`]'s alone until that is released; then they belong to the [`Flush`], until the device
+/// has read them; and meanwhile to readers below what [`copy_stable`](Slot::copy_stable) finds stable.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct Slot {
@@ -128,7 +143,9 @@ impl Slot {
         self.shadow.read(0..bytes.len());
         drop(bytes);
         self.word.complete(self.sealed_len.load(Relaxed));
+        // ordering: release half of R9.
         self.completed.store(self.generation(), Release);
+        // ordering: release half of R11.
         self.free.store(true, Release);
     }
 
@@ -139,11 +156,13 @@ impl Slot {
 
     /// Whether the generation in the slot is over.
     pub(crate) fn is_free(&self) -> bool {
+        // ordering: acquire half of R11.
         self.free.load(Acquire)
     }
 
     /// Whether the bytes of generation `generation` have been written.
     pub(crate) fn has_completed(&self, generation: u64) -> bool {
+        // ordering: acquire half of R9.
         self.completed.load(Acquire) >= generation
     }
 
@@ -180,12 +199,14 @@ impl Slot {
     /// Which generation is in the slot. Lasting for the thread that is inside, else it may be out of date.
     #[inline]
     pub(crate) fn generation(&self) -> u64 {
+        // ordering: acquire half of R12.
         self.generation.load(Acquire)
     }
 
     /// File address of the first byte of the generation in the slot. As lasting as [`generation`](Self::generation).
     #[inline]
     pub(crate) fn base(&self) -> u64 {
+        // ordering: acquire half of R12.
         self.base.load(Acquire)
     }
 

@@ -161,6 +161,7 @@ impl<T> OnceLock<T> {
     }
 
     pub(crate) fn get(&self) -> Option<&T> {
+        // ordering: acquire half of the edge of the standard library's `OnceLock`.
         if self.is_set.load(Ordering::Acquire) { self.value.get() } else { None }
     }
 
@@ -170,6 +171,7 @@ impl<T> OnceLock<T> {
         }
         let _setting = self.setting.lock();
         let value = self.value.get_or_init(init);
+        // ordering: release half of the edge of the standard library's `OnceLock`.
         self.is_set.store(true, Ordering::Release);
         value
     }
@@ -190,6 +192,7 @@ impl<T> RwLock<T> {
     }
 
     pub(crate) fn read_recursive(&self) -> std::sync::RwLockReadGuard<'_, T> {
+        // ordering: acquire half of the edge that a lock has.
         self.writes.load(Ordering::Acquire);
         // Not locked: a writer does nothing that a checker sees before it is done, so that no thread comes in between.
         self.value.try_read().expect("no writer is inside")
@@ -197,6 +200,7 @@ impl<T> RwLock<T> {
 
     pub(crate) fn write(&self) -> std::sync::RwLockWriteGuard<'_, T> {
         loop {
+            // ordering: both halves of the edge that a lock has.
             self.writes.fetch_add(1, Ordering::AcqRel);
             if let Ok(value) = self.value.try_write() {
                 return value;

@@ -249,6 +249,7 @@ impl WriteQueue {
         }
         state.arrive(Job::Write(write));
         // Before any thread can reap it.
+        // ordering: as `WriteQueue::in_flight` of ring-io.
         self.0.0.in_flight.fetch_add(1, AcqRel);
     }
 
@@ -257,6 +258,7 @@ impl WriteQueue {
         let covered = state.begin_sync();
         state.arrive(Job::Sync(covered));
         // Before any thread can reap it.
+        // ordering: as `WriteQueue::in_flight` of ring-io.
         self.0.0.in_flight.fetch_add(1, AcqRel);
         Ok(())
     }
@@ -271,6 +273,7 @@ impl WriteQueue {
             device.changed.wait(&mut state);
         }
         let ended = state.ended.take();
+        // ordering: release half of `WriteQueue::in_flight`: what was done with the writes → a thread that sees none.
         device.in_flight.fetch_sub(state.ready.len() + usize::from(ended.is_some()), AcqRel);
         // One that failed is never over.
         state.flushing &= !state.ready.iter().any(|write| write.durable) && ended != Some(Ok(()));
@@ -284,6 +287,7 @@ impl WriteQueue {
     }
 
     pub(crate) fn in_flight(&self) -> usize {
+        // ordering: acquire half of `WriteQueue::in_flight`.
         self.0.0.in_flight.load(Acquire)
     }
 

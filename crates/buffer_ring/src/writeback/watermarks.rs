@@ -31,10 +31,12 @@ struct Watermark(AtomicU64);
 
 impl Watermark {
     fn set(&self, address: u64) {
+        // ordering: release half of R10.
         self.0.store(address, Release);
     }
 
     fn get(&self) -> u64 {
+        // ordering: acquire half of R10.
         self.0.load(Acquire)
     }
 }
@@ -58,10 +60,12 @@ impl Watermarks {
     }
 
     pub(crate) fn close(&self) {
+        // ordering: release half of R16.
         self.closed.store(true, Release);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
+        // ordering: acquire half of R16.
         self.closed.load(Acquire)
     }
 
