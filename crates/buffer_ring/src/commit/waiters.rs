@@ -1,11 +1,12 @@
 //! Those that wait for durability, ordered by the address that they wait for, each to be woken alone.
 //!
-//! A batch that has become durable wakes those that it covers, in the order of the log, and no others: a thread that sleeps on would pay two
-//! switches of thread for nothing. When there is something to do that no thread is at, one of those that wait is *elected* to do it.
+//! A batch that has become durable wakes those that it covers, in the order of the log, and no others: a thread that
+//! sleeps on would pay two switches of thread for nothing. When there is something to do that no thread is at, one of
+//! those that wait is *elected* to do it.
 //!
-//! No wake-up is lost, for the reason given in [`eventcount`](crate::commit::eventcount): a thread that parks is counted
-//! before it looks for the last time, a waker looks at the count after the change, and both do so by a read-modify-write. A thread that
-//! was elected but leaves without having done anything passes that on.
+//! No wake-up is lost, for the reason given in [`eventcount`](crate::commit::eventcount): a thread that parks is
+//! counted before it looks for the last time, a waker looks at the count after the change, and both do so by a
+//! read-modify-write. A thread that was elected but leaves without having done anything passes that on.
 
 use core::ops::Bound;
 use core::task::Waker;

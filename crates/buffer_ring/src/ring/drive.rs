@@ -85,7 +85,8 @@ impl Core {
         }
     }
 
-    /// The same for what takes a moment, unless a thread holds a reservation for long: says so once if that is the cause.
+    /// The same for what takes a moment, unless a thread holds a reservation for long: says so once if that is the
+    /// cause.
     pub(crate) fn wait_patiently<T>(
         &self,
         deadline: Option<Instant>,

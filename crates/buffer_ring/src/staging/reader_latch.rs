@@ -1,8 +1,9 @@
 //! Readers of a buffer's memory, against the buffer's next generation.
 //!
-//! A reader goes through the latch, and while it is inside, the slot cannot be opened again. The opener closes the latch for the
-//! moment in which the slot changes from one generation to the next. Neither waits: a reader that finds the latch closed knows that the
-//! old generation has been written, and reads the file; an opener that finds readers leaves the rotation to the last of them.
+//! A reader goes through the latch, and while it is inside, the slot cannot be opened again. The opener closes the
+//! latch for the moment in which the slot changes from one generation to the next. Neither waits: a reader that finds
+//! the latch closed knows that the old generation has been written, and reads the file; an opener that finds readers
+//! leaves the rotation to the last of them.
 
 use crate::sync::AtomicU32;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};

@@ -147,7 +147,8 @@ impl Wake for Unpark {
     }
 }
 
-/// What the standard library's shows a thread that looks, and no more: that it is set is known by an acquire of what its setter released.
+/// What the standard library's shows a thread that looks, and no more: that it is set is known by an acquire of what
+/// its setter released.
 #[derive(Debug)]
 pub(crate) struct OnceLock<T> {
     value: std::sync::OnceLock<T>,
@@ -177,9 +178,10 @@ impl<T> OnceLock<T> {
     }
 }
 
-/// A checker's own orders each reader behind all before it, so that the thread that calls the device would be ordered behind the thread that called it
-/// before, and a missing ordering elsewhere would stay unseen. Here readers pass each other without a trace, and only a writer
-/// comes before or after each of them: the standard library's lock says whether it has to wait.
+/// A checker's own orders each reader behind all before it, so that the thread that calls the device would be ordered
+/// behind the thread that called it before, and a missing ordering elsewhere would stay unseen. Here readers pass each
+/// other without a trace, and only a writer comes before or after each of them: the standard library's lock says
+/// whether it has to wait.
 #[derive(Debug)]
 pub(crate) struct RwLock<T> {
     value: std::sync::RwLock<T>,

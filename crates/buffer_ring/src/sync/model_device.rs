@@ -1,4 +1,5 @@
-//! The device that models run on: writes complete when the model says so, and the checker, loom or shuttle, sees every step.
+//! The device that models run on: writes complete when the model says so, and the checker, loom or shuttle, sees every
+//! step.
 
 use std::sync::Arc;
 
@@ -35,7 +36,8 @@ struct State {
     synced: usize,
     /// How many syncs were asked for.
     syncs: usize,
-    /// Whether a sync or a durable write was begun whose success the ring does not know. An error is notified once: there is one at a time.
+    /// Whether a sync or a durable write was begun whose success the ring does not know. An error is notified once:
+    /// there is one at a time.
     flushing: bool,
     broken: Option<DeviceError>,
     sync_broken: Option<DeviceError>,
@@ -73,7 +75,8 @@ impl ModelDevice {
         Self::new(true)
     }
 
-    /// A device whose writes and syncs complete by [`complete`](Self::complete), except for those that a thread makes itself.
+    /// A device whose writes and syncs complete by [`complete`](Self::complete), except for those that a thread makes
+    /// itself.
     #[must_use]
     pub fn held() -> Self {
         Self::new(false)

@@ -5,7 +5,8 @@ use core::mem;
 use crate::sync::AtomicBool;
 use crate::sync::Ordering::{AcqRel, Acquire};
 
-/// The task. Claiming it never waits: a thread that does not get it sleeps until it is given up, or its effect is there.
+/// The task. Claiming it never waits: a thread that does not get it sleeps until it is given up, or its effect is
+/// there.
 #[derive(Debug)]
 pub(crate) struct Exclusive {
     claimed: AtomicBool,
@@ -31,7 +32,8 @@ impl Exclusive {
         Claim(self)
     }
 
-    /// Whether a thread has it, which may not have seen what the caller did before. A thread that takes it later will have.
+    /// Whether a thread has it, which may not have seen what the caller did before. A thread that takes it later will
+    /// have.
     pub(crate) fn is_claimed_now(&self) -> bool {
         // A read-modify-write that changes nothing, so that all takings come before or after it.
         // ordering: release half of R15.
@@ -46,7 +48,8 @@ impl Exclusive {
 }
 
 impl Claim<'_> {
-    /// Leaves the task claimed, with something that goes on without this thread: the thread that sees the end of it [reattaches](Exclusive::reattach) it.
+    /// Leaves the task claimed, with something that goes on without this thread: the thread that sees the end of it
+    /// [reattaches](Exclusive::reattach) it.
     pub(crate) fn detach(self) {
         mem::forget(self);
     }

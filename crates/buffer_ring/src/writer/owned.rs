@@ -22,7 +22,8 @@ self_cell::self_cell! {
     }
 }
 
-/// A [`Writer`] that owns its share of the ring: it has no lifetime, and may live in a struct beside the ring, or in a task.
+/// A [`Writer`] that owns its share of the ring: it has no lifetime, and may live in a struct beside the ring, or in a
+/// task.
 ///
 /// The ring ends with the last that has a share of it. Made by [`BufferRing::writer_owned`].
 ///
