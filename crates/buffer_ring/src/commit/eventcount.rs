@@ -1,4 +1,4 @@
-//! Threads that sleep until something about the ring changes.
+//! Threads that sleep until something about the ring changes: an *event count*, after Dmitry Vyukov's.
 //!
 //! The thread that changes something that others may wait for calls [`EventCount::notify`] after the change. A sleeper
 //! counts itself in before it looks for the last time. Both sides touch the count by a read-modify-write: either the

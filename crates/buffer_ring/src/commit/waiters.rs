@@ -1,7 +1,7 @@
 //! Those that wait for durability, ordered by the address that they wait for, each to be woken alone.
 //!
 //! A batch that has become durable wakes those that it covers, in the order of the log, and no others: a thread that
-//! sleeps on would pay two switches of thread for nothing. When there is something to do that no thread is at, one of
+//! sleeps on would pay two switches of thread for nothing. When there is work that no thread has claimed, one of
 //! those that wait is *elected* to do it.
 //!
 //! No wake-up is lost, for the reason given in [`eventcount`](crate::commit::eventcount): a thread that parks is
@@ -17,7 +17,7 @@ use crate::sync::{AtomicUsize, Mutex};
 
 #[derive(Debug)]
 pub(crate) struct CommitWaiters {
-    /// How many there are in the waiting.
+    /// How many there are.
     count: AtomicUsize,
     waiting: Mutex<WaiterMap>,
 }

@@ -6,8 +6,7 @@ use std::time::Instant;
 use ring_io::events::{self, Hold};
 use ring_state::Released;
 
-use crate::error::AppendError;
-use crate::error::TimedOut;
+use crate::error::{AppendError, TimedOut};
 use crate::extent::Extent;
 use crate::metrics::latency::Measure;
 use crate::reservation::Reservation;

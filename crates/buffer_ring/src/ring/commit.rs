@@ -14,9 +14,7 @@ use std::time::Instant;
 use ring_io::{Wait, events};
 
 use crate::commit::groups::CommitGroup;
-use crate::error::AppendError;
-use crate::error::RingError;
-use crate::error::TimedOut;
+use crate::error::{AppendError, RingError, TimedOut};
 use crate::extent::Extent;
 use crate::metrics::latency::Measure;
 use crate::ring::append::Patience;

@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use ring_io::{Wait, events};
 
-use crate::error::RingError;
-use crate::error::TimedOut;
+use crate::error::{RingError, TimedOut};
 use crate::ring::core::Core;
 use crate::sync::yield_now;
 use crate::writeback::Reaped;

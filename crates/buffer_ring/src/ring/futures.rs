@@ -15,8 +15,7 @@ use ring_io::event;
 
 use crate::commit::groups::WaiterCount;
 use crate::commit::helpers::{Ticket, run_again_after_panic};
-use crate::error::AppendError;
-use crate::error::RingError;
+use crate::error::{AppendError, RingError};
 use crate::extent::Extent;
 use crate::ring::BufferRing;
 use crate::ring::append::Patience;

@@ -39,7 +39,7 @@ struct Chunk {
     next: OnceLock<Box<Chunk>>,
 }
 
-/// A writer's place in the registry.
+/// A writer's cell in the registry.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'a> {
     chunk: &'a Chunk,
@@ -51,7 +51,7 @@ impl LeaseRegistry {
         Self { first: OnceLock::new(), enrolled: AtomicU64::new(0), slots }
     }
 
-    /// A place that no other writer has.
+    /// A cell that no other writer has.
     pub(crate) fn enroll(&self) -> Place<'_> {
         let place = self.take();
         // ordering: the writer's half of W5. Behind the search, which may have made the chunk.
@@ -79,7 +79,7 @@ impl LeaseRegistry {
         })
     }
 
-    /// A place in no ring, for one that a forked child has: the search could come upon a chunk that another thread was
+    /// A cell in no ring, for one that a forked child has: the search could come upon a chunk that another thread was
     /// just making.
     pub(crate) fn apart(&self) -> Place<'static> {
         let chunk = Box::leak(Box::new(Chunk::new(self.slots)));
@@ -144,7 +144,7 @@ impl<'a> Place<'a> {
         self.chunk.leased[slot.index()].fetch_or(1 << self.index, AcqRel);
     }
 
-    /// Gives the place up.
+    /// Gives the cell up.
     pub(crate) fn leave(self) {
         // ordering: release half of W6.
         self.chunk.taken.fetch_and(!(1 << self.index), Release);

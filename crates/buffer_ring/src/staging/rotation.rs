@@ -69,7 +69,7 @@ pub(crate) enum Rotated {
 #[derive(Debug)]
 pub(crate) struct Rotation {
     current: CachePadded<AtomicU64>,
-    /// The token: there is a sealed current generation that needs a successor, and no thread is at it.
+    /// The token: the current buffer is sealed and needs a successor, which no thread is opening yet.
     pending: AtomicBool,
     /// File address of the next generation's first byte. Set by the sealer of the current generation.
     next_base: AtomicU64,

@@ -55,7 +55,7 @@ impl Shadow {
     }
 }
 
-/// Who is at which bytes at this moment, and whether to write.
+/// Which threads are at which bytes at this moment, and whether to write.
 #[cfg(shuttle)]
 #[derive(Debug)]
 pub(crate) struct Shadow {

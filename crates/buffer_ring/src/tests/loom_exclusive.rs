@@ -2,8 +2,7 @@
 //! claims.
 
 use super::*;
-use crate::sync::AtomicUsize;
-use crate::sync::Ordering;
+use crate::sync::{AtomicUsize, Ordering};
 use crate::writeback::exclusive::Exclusive;
 
 #[test]

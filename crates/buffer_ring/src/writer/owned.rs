@@ -6,8 +6,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::{Why, Writer};
-use crate::error::AppendError;
-use crate::error::RingError;
+use crate::error::{AppendError, RingError};
 use crate::extent::Extent;
 use crate::reservation::Reservation;
 use crate::ring::BufferRing;
