@@ -19,10 +19,10 @@ use indicatif::ProgressBar;
 use crate::explore::{Explored, explore};
 use crate::filesystem::{self, FileSystem};
 use crate::log::Log;
-use crate::random::Random;
 use crate::report::{self, count, rate, table};
 use crate::session::{self, Plan};
 use crate::simulate::{Found, simulate};
+use ring_testing::Random;
 
 const IMAGES: u64 = 1_000_000;
 const FS_IMAGES: u64 = 50;

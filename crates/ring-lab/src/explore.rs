@@ -12,8 +12,8 @@ use crate::disk::{Disk, Pending};
 use crate::log::{Event, Log};
 use crate::oracle::Oracle;
 use crate::promise::Promise;
-use crate::random::Random;
 use crate::record::{BLOCK, Key, is_mark};
+use ring_testing::Random;
 
 /// All subsets of so many writes are tried at a place.
 const ALL_SUBSETS: usize = 10;

@@ -23,10 +23,10 @@ use crate::explore::{Explored, Violation, by_chance, describe};
 use crate::log::{Event, Log};
 use crate::machine::{self, Machine};
 use crate::oracle::Oracle;
-use crate::random::Random;
 use crate::record::{Key, zeros};
 use crate::session::{self, Plan};
 use crate::workload::Engine;
+use ring_testing::Random;
 
 /// Bytes of an image that are written at a time.
 const PIECE: usize = 64 << 10;

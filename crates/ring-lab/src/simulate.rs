@@ -14,8 +14,8 @@ use buffer_ring::{AppendError, BufferRing, BufferRingOptions, Extent, MemoryDevi
 use crate::hand::{Hand, Hands};
 use crate::imitate;
 use crate::log::{Event, Log};
-use crate::random::Random;
 use crate::record::{BLOCK, HEADER, Key, RecordId, encode, log_end, mark};
+use ring_testing::Random;
 
 const WRITERS: usize = 4;
 const EIO: i32 = 5;
