@@ -1,12 +1,14 @@
-//! All tests, once for each way in which a machine may let us write: io_uring, positioned writes by choice, positioned writes
-//! because io_uring is refused, and io_uring without registered buffers. And those of writers where `membarrier` is refused, so that
-//! both sides of a lease pass a fence.
+//! The tests, once for each way in which a machine may let us write: io_uring, positioned writes by choice, positioned writes
+//! because io_uring is refused, and io_uring without registered buffers. And those of writers where `membarrier` is refused, so
+//! that both sides of a lease pass a fence.
 //!
-//! Each pass says what engine or barrier it means to get, and one of the tests fails if it is another.
+//! The first pass runs all tests. The others leave out those in which the engine makes no difference.
+//!
+//! Each pass names the engine or barrier that it means to get, and one of the tests fails if it is another.
 
 use core::fmt::Display;
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::{env, fs, thread};
 
 use rustix::thread::{MembarrierCommand, membarrier_query};
@@ -16,13 +18,42 @@ use seccompiler::{
 };
 
 use crate::ci::TESTS;
-use crate::run::{Variables, run};
+use crate::run::{Variables, root, run};
 
 /// The variable in which the tests get the expected engine.
 const EXPECT: &str = "BUFFER_RING_EXPECT";
 
 /// And the barrier.
 const EXPECT_BARRIER: &str = "BUFFER_RING_EXPECT_BARRIER";
+
+/// The packages that can write to a file, by one engine or the other.
+const WRITERS: [&str; 3] = ["ring-io", "buffer_ring", "ring-lab"];
+
+/// Test programs of these that write to a device in memory only, or are empty without a checker.
+const IN_MEMORY: &[&str] = &[
+    "commits",
+    "counting",
+    "encoding",
+    "failures",
+    "faults",
+    "foreign",
+    "instructions",
+    "loom",
+    "loom_sessions",
+    "manual",
+    "reservations",
+    "shuffle",
+    "shuttle",
+    "space",
+    "stress",
+    "sweep",
+    "watching",
+    "write_modes",
+    "writer",
+];
+
+/// Tests of other programs with this in their name use a device in memory, too, and wait until `close` gives up.
+const LEAK: &str = "leak";
 
 /// The tests in which writers race with threads that revoke their leases.
 const WRITER_TESTS: &str =
@@ -31,10 +62,18 @@ const WRITER_TESTS: &str =
 /// What the tests need beside Rust, to bring faults about.
 const TOOLS: [&str; 5] = ["losetup", "mkfs.ext4", "mkfs.xfs", "mount", "strace"];
 
+/// All passes, or those whose names contain the arguments.
 pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
-    if !arguments.is_empty() {
-        return Err("engines takes no arguments".into());
-    }
+    let (filter, mut passes) = (arguments.join(" "), 0);
+    let mut pass = |name: &str, work: &dyn Fn() -> Result<(), String>| {
+        if !name.contains(&filter) {
+            return Ok(());
+        }
+        passes += 1;
+        println!("\n-- {name}");
+        work().map_err(|error| format!("{name}: {error}"))
+    };
+    let tests = tests_of_engines()?;
     let (io_uring, root) = (io_uring_is_allowed(), root_can_do_everything());
     let mut required = Vec::new();
     match &io_uring {
@@ -48,33 +87,64 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
         Ok(()) => required.push(("BUFFER_RING_REQUIRE_ROOT", "1")),
         Err(why) => println!("root: {why}; tests that need it are skipped"),
     }
-    pass("the first choice", || run(&required, TESTS))?;
-    pass("positioned writes, chosen", || {
-        run(&[("BUFFER_RING_ENGINE", "positioned"), (EXPECT, "positioned writes (asked for by")], TESTS)
+    pass("the first choice", &|| run(&required, TESTS))?;
+    pass("positioned writes, chosen", &|| {
+        run(&[("BUFFER_RING_ENGINE", "positioned"), (EXPECT, "positioned writes (asked for by")], &tests)
     })?;
     for (name, errno) in [("EPERM", libc::EPERM), ("ENOSYS", libc::ENOSYS)] {
         let expected = format!("positioned writes (io_uring_setup: {name}");
-        pass(&format!("io_uring denied with {name}"), || {
-            denied(io_uring_calls(), errno, &[(EXPECT, &expected)], TESTS)
+        pass(&format!("io_uring denied with {name}"), &|| {
+            denied(io_uring_calls(), errno, &[(EXPECT, &expected)], &tests)
         })?;
     }
     let membarrier = || [(libc::SYS_membarrier, vec![])].into();
-    pass("writers, membarrier denied with ENOSYS", || {
+    pass("writers, membarrier denied with ENOSYS", &|| {
         denied(membarrier(), libc::ENOSYS, &[(EXPECT_BARRIER, "Fence")], WRITER_TESTS)
     })?;
-    if let Err(why) = io_uring {
-        println!("skipped: registration of buffers denied ({why})");
-        return Ok(());
-    }
     let expected = [(EXPECT, "io_uring, buffers registered: false")];
-    pass("registration of buffers denied with ENOMEM", || {
-        denied(registration_of_buffers()?, libc::ENOMEM, &expected, TESTS)
-    })
+    pass("registration of buffers denied with ENOMEM", &|| match &io_uring {
+        Ok(()) => denied(registration_of_buffers()?, libc::ENOMEM, &expected, &tests),
+        Err(why) => {
+            println!("skipped: {why}");
+            Ok(())
+        }
+    })?;
+    if passes == 0 { Err(format!("no pass has `{filter}` in its name")) } else { Ok(()) }
 }
 
-fn pass(name: &str, work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
-    println!("\n-- {name}");
-    work().map_err(|error| format!("{name}: {error}"))
+/// The command for all tests in which the engine may make a difference.
+fn tests_of_engines() -> Result<String, String> {
+    let packages: String = WRITERS.iter().map(|package| format!(" -p {package}")).collect();
+    let programs = programs()?;
+    let programs = programs.iter().filter(|program| !program.needs_a_feature && !IN_MEMORY.contains(&&*program.name));
+    let programs: BTreeSet<_> = programs.map(|program| format!(" --test {}", program.name)).collect();
+    let programs: String = programs.into_iter().collect();
+    Ok(format!("cargo test{packages} --lib --bins{programs} -- --skip {LEAK}"))
+}
+
+struct Program {
+    name: String,
+    path: PathBuf,
+    /// Of which `--workspace` knows nothing either: the gate runs it by itself.
+    needs_a_feature: bool,
+}
+
+/// The test programs of [`WRITERS`].
+fn programs() -> Result<Vec<Program>, String> {
+    let mut programs = Vec::new();
+    for package in WRITERS {
+        let folder = root().join("crates").join(package);
+        let manifest = fs::read_to_string(folder.join("Cargo.toml")).map_err(|error| format!("{package}: {error}"))?;
+        let paths = fs::read_dir(folder.join("tests"))
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>());
+        let paths = paths.map_err(|error| format!("{package}/tests: {error}"))?;
+        programs.extend(paths.into_iter().filter(|path| path.is_file()).map(|path| {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let needs_a_feature = manifest.contains(&format!("name = \"{name}\"\nrequired-features"));
+            Program { name, path, needs_a_feature }
+        }));
+    }
+    Ok(programs)
 }
 
 /// System calls, each with the conditions under which it is denied; none: always.
@@ -152,4 +222,50 @@ fn status(field: &str) -> Option<String> {
 fn installed(tool: &str) -> bool {
     let folders = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&folders).any(|folder| folder.join(tool).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How a test gets at a file.
+    const FILES: [&str; 7] =
+        ["disk()", "direct_file", "buffered_file", "QuikIO::open", "QuikIO::new", "EngineKind", "BufferRing::open"];
+
+    #[test]
+    fn every_package_that_can_write_to_a_file_takes_part_in_every_pass() {
+        for entry in fs::read_dir(root().join("crates")).expect("the crates") {
+            let entry = entry.expect("a crate");
+            let name = entry.file_name().into_string().expect("a name");
+            let manifest = fs::read_to_string(entry.path().join("Cargo.toml")).expect("a manifest");
+            let dependencies = ["ring-io", "buffer_ring"].map(|package| format!("\n{package}.workspace = true"));
+            let writes = name == "ring-io" || dependencies.iter().any(|line| manifest.contains(line));
+            assert_eq!(WRITERS.contains(&&*name), writes, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_only_the_first_pass_runs_knows_no_file() {
+        let programs = programs().expect("programs");
+        for name in IN_MEMORY {
+            let mut found = programs.iter().filter(|program| program.name == *name).peekable();
+            assert!(found.peek().is_some(), "there is no program {name}");
+            for program in found {
+                let source = fs::read_to_string(&program.path).expect("a source");
+                assert_eq!(FILES.iter().find(|word| source.contains(**word)), None, "{}", program.path.display());
+            }
+        }
+        let sources = programs.iter().map(|program| fs::read_to_string(&program.path).expect("a source"));
+        let tests: Vec<_> = sources.flat_map(|source| tests_with(&source, LEAK)).collect();
+        assert!(tests.len() > 3, "{tests:?}");
+        for test in tests {
+            assert_eq!(FILES.iter().find(|word| test.contains(**word)), None, "{test}");
+        }
+    }
+
+    /// The tests in `source` with `part` in their names.
+    fn tests_with(source: &str, part: &str) -> Vec<String> {
+        let tests = source.split("\n#[test]\n").skip(1).map(|test| test.split("\n}\n").next().unwrap_or(test));
+        tests.filter(|test| test.lines().next().is_some_and(|head| head.contains(part))).map(str::to_owned).collect()
+    }
 }

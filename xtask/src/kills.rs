@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::{env, fs, io, thread};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use ring_testing::Random;
 
 use crate::run::{root, run};
 
@@ -168,7 +169,7 @@ struct Proved {
 }
 
 fn one(program: &Path, log: &Path, seed: u64) -> Result<Proved, String> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let threads = [1, 2, 4, 16, 64][random.below(5)];
     let bytes = [0, 10, 100, 1000, 9000][random.below(5)];
     let engine = ["io_uring", "positioned"][random.below(2)];
@@ -224,19 +225,6 @@ fn remove(log: &Path) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// Random enough to choose circumstances.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((mixed ^ mixed >> 31) % bound as u64) as usize
-    }
 }
 
 #[cfg(test)]

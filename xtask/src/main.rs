@@ -36,7 +36,7 @@ const TASKS: &[(&str, &str, &str, Task)] = &[
     ("counts", "", "what an append costs, counted: instructions, atomics, system calls, allocations", counts::task),
     (
         "engines",
-        "",
+        "[part of a pass's name]",
         "all tests by io_uring, by positioned writes, and where io_uring or its extras are refused",
         engines::task,
     ),

@@ -11,6 +11,7 @@ use buffer_ring::{
     RingError, RotateError,
 };
 use common::{EIO, current, in_memory, options};
+use ring_testing::{assert_no_repetition, chain};
 
 fn is_an_error<E: Error + Send + Sync + Clone + 'static>() {}
 
@@ -97,25 +98,9 @@ fn an_error_of_the_device_keeps_its_facts_all_the_way_up() {
     assert_eq!(refused.source().map(ToString::to_string), Some(failure.to_string()));
 }
 
-/// `error`, its source, the source of that, and so on.
-fn chain<'a>(mut error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
-    let mut chain = vec![error];
-    while let Some(source) = error.source() {
-        chain.push(source);
-        error = source;
-    }
-    chain
-}
-
 #[test]
 fn no_error_says_what_its_source_says() {
-    for error in all() {
-        for error in chain(&*error) {
-            if let Some(source) = error.source() {
-                assert!(!error.to_string().contains(&source.to_string()), "`{error}` repeats `{source}`");
-            }
-        }
-    }
+    all().iter().for_each(|error| assert_no_repetition(&**error));
 }
 
 /// A device that fails with `ENOSPC`, and what the ring makes of it.

@@ -17,8 +17,8 @@ use buffer_ring::{
 use common::MOMENT;
 #[cfg(feature = "async")]
 use common::eventually;
-use common::forked::Child;
 use common::{buffered_file, current, direct_file, disk, fixed, in_memory, options, pattern, read, ring_on};
+use ring_testing::Child;
 
 const FORKED: AppendError = AppendError::Forked;
 

@@ -4,7 +4,6 @@
 mod common;
 
 use core::cell::{Cell, RefCell};
-use core::fmt;
 use core::time::Duration;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, Once};
@@ -12,9 +11,7 @@ use std::thread;
 
 use buffer_ring::{AppendError, BufferRing, MemoryDevice, QuikIO, RingError};
 use common::{EIO, LIMIT, current, direct_file, disk, in_memory, options, pattern, ring_on, within};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
+use ring_testing::events::OnEvent;
 
 /// The message of an event, and what to do then.
 type Reaction = (&'static str, Rc<dyn Fn()>);
@@ -27,56 +24,26 @@ thread_local! {
     static CALLS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The subscriber of the whole process: `tracing` keeps only those of single threads from being called by themselves.
-struct Foreign;
-
-impl Foreign {
-    /// Does `body`, and `action` at each event with `message` in this thread. Answers how many there were.
-    fn during(message: &'static str, action: impl Fn() + 'static, body: impl FnOnce()) -> usize {
-        static INSTALLED: Once = Once::new();
-        INSTALLED.call_once(|| tracing::subscriber::set_global_default(Self).expect("the only one"));
-        ACTION.set(Some((message, Rc::new(action))));
-        CALLS.set(0);
-        body();
-        ACTION.set(None);
-        CALLS.get()
-    }
+/// Does `body`, and `action` at each event with `message` in this thread. Returns how many there were.
+///
+/// The subscriber is that of the whole process: `tracing` keeps only those of single threads from being called by themselves.
+fn during(message: &'static str, action: impl Fn() + 'static, body: impl FnOnce()) -> usize {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| tracing::subscriber::set_global_default(OnEvent(react)).expect("the only one"));
+    ACTION.set(Some((message, Rc::new(action))));
+    CALLS.set(0);
+    body();
+    ACTION.set(None);
+    CALLS.get()
 }
 
-impl Subscriber for Foreign {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
+/// `event` begins with its level, in five characters, and a blank.
+fn react(event: &str) {
+    let wanted = ACTION.with_borrow(|action| action.clone().filter(|(wanted, _)| event[6..].starts_with(wanted)));
+    if let Some((_, action)) = wanted {
+        CALLS.set(CALLS.get() + 1);
+        action();
     }
-
-    fn event(&self, event: &Event<'_>) {
-        struct Message(String);
-        impl Visit for Message {
-            fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-                if field.name() == "message" {
-                    self.0 = format!("{value:?}");
-                }
-            }
-        }
-        let mut message = Message(String::new());
-        event.record(&mut message);
-        let wanted = ACTION.with_borrow(|action| action.clone().filter(|(wanted, _)| message.0.starts_with(wanted)));
-        if let Some((_, action)) = wanted {
-            CALLS.set(CALLS.get() + 1);
-            action();
-        }
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
 }
 
 type Action = fn(&BufferRing);
@@ -145,7 +112,7 @@ fn at_every_event(name: &str, make: impl Fn() -> BufferRing + Send + 'static) {
             for (what, action) in ACTIONS {
                 let ring = Arc::new(make());
                 let of_subscriber = Arc::clone(&ring);
-                let calls = Foreign::during(message, move || action(&of_subscriber), || program(&ring));
+                let calls = during(message, move || action(&of_subscriber), || program(&ring));
                 assert!(calls > 0, "{name}: nothing was {message}");
                 works(&ring);
                 let ring = Arc::into_inner(ring).expect("the subscriber is done");
@@ -186,7 +153,7 @@ fn a_subscriber_may_use_the_ring_at_every_event_of_a_failure() {
                 let ring = Arc::new(ring);
                 let of_subscriber = Arc::clone(&ring);
                 fault(&device);
-                let calls = Foreign::during(
+                let calls = during(
                     message,
                     move || action(&of_subscriber),
                     || {
@@ -217,7 +184,7 @@ fn a_warning_of_a_held_reservation_comes_while_it_is_held() {
     within(LIMIT, || {
         let ring: &'static BufferRing = Box::leak(Box::new(in_memory(options(3, 4096)).0));
         let held = RefCell::new(Some(ring.reserve(100).expect("room")));
-        let calls = Foreign::during(
+        let calls = during(
             "reservations that have not ended",
             move || {
                 let reservation = held.take().expect("one warning");
@@ -245,8 +212,7 @@ fn a_subscriber_may_use_the_ring_at_every_event_of_its_closing() {
                     let extent = ring.append(&pattern(1, len)).expect("room");
                     let of_subscriber = Arc::clone(&ring);
                     let mut closed = None;
-                    let calls =
-                        Foreign::during(message, move || action(&of_subscriber), || closed = Some(ring.close()));
+                    let calls = during(message, move || action(&of_subscriber), || closed = Some(ring.close()));
                     assert!(calls > 0 || len == 4096, "nothing was {message}");
                     assert_eq!(closed, Some(Ok(device.synced().len() as u64)), "{what} when {message}");
                     assert!(common::stored(&device, extent) == pattern(1, len), "{what} when {message}");

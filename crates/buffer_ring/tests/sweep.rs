@@ -39,7 +39,7 @@ fn fill(appenders: &mut [AppendPath<'_>], nth: usize, log: &mut Vec<u8>) -> Resu
     let end = (nth + 1) * SIZE;
     let mut append = |appender: &mut AppendPath<'_>, bytes: &[u8]| {
         let extent = appender.append(bytes)?;
-        log.resize(log.len().max(end), 0);
+        log.append(&mut vec![0; end.saturating_sub(log.len())]);
         log[extent.start() as usize..extent.end() as usize].copy_from_slice(bytes);
         Ok(extent.end() as usize)
     };

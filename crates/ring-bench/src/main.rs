@@ -41,7 +41,7 @@ struct Arguments {
     /// Less of everything: to see that it runs, not to quote.
     #[arg(long)]
     quick: bool,
-    /// Write the report with the plots, too.
+    /// Write the report with the pictures, too.
     #[arg(long)]
     report: bool,
     /// Put the results into `docs/BENCHMARKING.md`, too.
@@ -95,9 +95,7 @@ fn show(results: &Results, arguments: &Arguments) -> Outcome<()> {
     table::print(results);
     println!();
     if arguments.report {
-        let path = arguments.out.join("report.html");
-        fs::write(&path, report::page(results))?;
-        println!("report: {}", path.display());
+        println!("report: {}", report::write(results, &arguments.out.join("report"))?.display());
     }
     if arguments.record {
         record::record(results, Path::new(CHAPTER))?;

@@ -51,7 +51,7 @@ pub struct Sample {
     pub wall: Duration,
     /// CPU time of the whole process, kernel included.
     pub cpu: Duration,
-    /// Bytes that the block device took meanwhile, whoever sent them.
+    /// Bytes that the block device took meanwhile, from any process.
     pub device: u64,
     /// Bytes that this process sent on their way to a device.
     pub process: u64,

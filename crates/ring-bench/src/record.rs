@@ -7,7 +7,6 @@ use std::path::Path;
 use crate::log::Outcome;
 use crate::results::{Entry, Results, RoundResult};
 use crate::table::{metrics, short};
-use crate::targets;
 use crate::workloads::WORKLOADS;
 
 const BEGIN: &str = "<!-- results: written by `cargo xtask bench --record` -->\n";
@@ -23,11 +22,22 @@ pub fn record(results: &Results, path: &Path) -> Outcome<()> {
 }
 
 fn text(results: &Results) -> String {
+    let mut text = machine(results);
+    for workload in WORKLOADS {
+        let rounds = results.of(workload.name);
+        if !rounds.is_empty() {
+            _ = writeln!(text, "\n### {}\n\n{}", workload.name, workload.question);
+            text.push_str(&table(&rounds));
+        }
+    }
+    text
+}
+
+/// Names what was measured, and when.
+pub fn machine(results: &Results) -> String {
     let machine = &results.machine;
-    let mut text = String::new();
     let quick = if results.quick { "A quick run, not to be quoted. " } else { "" };
-    _ = write!(
-        text,
+    format!(
         "\n{quick}{}, {} hardware threads; {}; {}; device cache: {}; {}; commit {}; {}.\n",
         machine.processor,
         machine.threads,
@@ -37,30 +47,16 @@ fn text(results: &Results) -> String {
         machine.compiler,
         machine.commit,
         machine.date
-    );
-    let verdicts = targets::verdicts(results);
-    if !verdicts.is_empty() {
-        text.push_str("\n| | ours beside | wanted | measured | where | |\n|---|---|---|---|---|---|\n");
-    }
-    for verdict in verdicts {
-        let word = if verdict.met { "met" } else { "**not met**" };
-        let spread = verdict.measured;
-        _ = writeln!(
-            text,
-            "| {} | {} | {} | {:.2} [{:.2}–{:.2}] | {} | {word} |",
-            verdict.number, verdict.what, verdict.wanted, spread.median, spread.low, spread.high, verdict.setting
-        );
-    }
-    for workload in WORKLOADS {
-        let rounds: Vec<_> = results.rounds.iter().filter(|round| round.workload == workload.name).collect();
-        if let Some(first) = rounds.first() {
-            _ = write!(text, "\n### {}\n\n{}\n\n| |", workload.name, workload.question);
-            let metrics = metrics(&first.workload);
-            metrics.iter().for_each(|metric| _ = write!(text, " {} |", metric.title()));
-            _ = writeln!(text, "\n|---|{}", "---|".repeat(metrics.len()));
-        }
-        rounds.into_iter().for_each(|round| rows(&mut text, round));
-    }
+    )
+}
+
+/// The table of a workload's rounds.
+pub fn table(rounds: &[&RoundResult]) -> String {
+    let metrics = metrics(&rounds[0].workload);
+    let mut text = String::from("\n| |");
+    metrics.iter().for_each(|metric| _ = write!(text, " {} |", metric.title()));
+    _ = writeln!(text, "\n|---|{}", "---|".repeat(metrics.len()));
+    rounds.iter().for_each(|round| rows(&mut text, round));
     text
 }
 
@@ -74,11 +70,11 @@ fn rows(text: &mut String, round: &RoundResult) {
 
 fn cells(text: &mut String, round: &RoundResult, entry: &Entry) {
     for &metric in metrics(&round.workload) {
-        let told = match (&entry.disqualified, entry.spread(metric)) {
+        let cell = match (&entry.disqualified, entry.spread(metric)) {
             (Some(reason), _) => format!("out: {reason}"),
             (None, Some(all)) => format!("{} [{}–{}]", short(all.median), short(all.low), short(all.high)),
             (None, None) => String::new(),
         };
-        _ = write!(text, " {told} |");
+        _ = write!(text, " {cell} |");
     }
 }

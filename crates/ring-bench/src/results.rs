@@ -152,6 +152,13 @@ impl Spread {
     }
 }
 
+impl Results {
+    /// The rounds of a workload.
+    pub fn of(&self, workload: &str) -> Vec<&RoundResult> {
+        self.rounds.iter().filter(|round| round.workload == workload).collect()
+    }
+}
+
 impl Entry {
     pub fn spread(&self, metric: Metric) -> Option<Spread> {
         Spread::of(self.samples.iter().filter_map(|numbers| metric.read(numbers)))

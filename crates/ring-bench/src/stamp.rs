@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_a_doubled_and_a_torn_record_are_told() {
+    fn a_lost_a_doubled_and_a_torn_record_are_reported() {
         assert_eq!(verdict(&log(&[0, 2])), Err("1 records lost, 0 doubled, 0 torn".into()));
         assert_eq!(verdict(&log(&[0, 1, 2, 1])), Err("0 records lost, 1 doubled, 0 torn".into()));
         let mut torn = log(&[0, 1, 2]);

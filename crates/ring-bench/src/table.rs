@@ -9,7 +9,7 @@ pub fn print(results: &Results) {
     println!("\n{} ({} threads), {}", machine.processor, machine.threads, machine.kernel);
     println!("{}, cache: {}; {}, commit {}", machine.mount, machine.cache, machine.compiler, machine.commit);
     for workload in WORKLOADS {
-        let rounds: Vec<_> = results.rounds.iter().filter(|round| round.workload == workload.name).collect();
+        let rounds = results.of(workload.name);
         if !rounds.is_empty() {
             println!("\n{}: {}", workload.name, workload.question);
         }

@@ -1,7 +1,6 @@
 //! What the device layer reports through `tracing`: every step of a write, with the facts that identify it.
 
 mod common;
-mod told;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -10,14 +9,14 @@ use std::sync::Arc;
 use common::{attach, bytes, disk, drain, open};
 use ring_alloc::BLOCK;
 use ring_io::QuikIO;
+use ring_testing::events;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
-use told::{Told, assert_told};
 
 #[test]
 fn every_step_of_a_write_is_an_event_with_what_identifies_it() {
-    let told = Told::during(|| {
+    let told = events::during(|| {
         let (io, device) = QuikIO::in_memory();
         let queue = attach(&Arc::new(io));
         device.shorten_write(0, BLOCK);
@@ -25,16 +24,16 @@ fn every_step_of_a_write_is_an_event_with_what_identifies_it() {
         queue.submit(7, bytes(7, 2 * BLOCK), 4096);
         assert_eq!(drain(&queue)[0].result, Ok(()));
     });
-    assert_told(&told, "DEBUG attached", &["engine=memory", "mode=TailLocalized"]);
-    assert_told(&told, "TRACE write begins", &["token=7", "offset=4096", "len=8192", "durable=false"]);
-    assert_told(&told, "DEBUG short write", &["token=7", "position=4096", "written=4096", "resumes_at=8192"]);
-    assert_told(&told, "DEBUG write put off", &["token=7", "position=8192", "errno=11", "stalls=1"]);
-    assert_told(&told, "TRACE write completed", &["token=7", "offset=4096", "len=8192", "elapsed="]);
+    events::assert_one(&told, "DEBUG attached", &["engine=memory", "mode=TailLocalized"]);
+    events::assert_one(&told, "TRACE write begins", &["token=7", "offset=4096", "len=8192", "durable=false"]);
+    events::assert_one(&told, "DEBUG short write", &["token=7", "position=4096", "written=4096", "resumes_at=8192"]);
+    events::assert_one(&told, "DEBUG write put off", &["token=7", "position=8192", "errno=11", "stalls=1"]);
+    events::assert_one(&told, "TRACE write completed", &["token=7", "offset=4096", "len=8192", "elapsed="]);
 }
 
 #[test]
 fn failures_are_events_with_their_errno() {
-    let told = Told::during(|| {
+    let told = events::during(|| {
         let (io, device) = QuikIO::in_memory();
         let io = Arc::new(io);
         let queue = attach(&io);
@@ -46,9 +45,9 @@ fn failures_are_events_with_their_errno() {
         assert!(io.sync().is_err());
     });
     let error = "error=write of bytes 4096..8192 failed (errno 5)";
-    assert_told(&told, "ERROR write failed", &["token=7", "offset=4096", "errno=5", "elapsed=", error]);
-    assert_told(&told, "TRACE synced", &["elapsed="]);
-    assert_told(&told, "ERROR sync failed", &["errno=28", "elapsed="]);
+    events::assert_one(&told, "ERROR write failed", &["token=7", "offset=4096", "errno=5", "elapsed=", error]);
+    events::assert_one(&told, "TRACE synced", &["elapsed="]);
+    events::assert_one(&told, "ERROR sync failed", &["errno=28", "elapsed="]);
 }
 
 #[test]
@@ -59,7 +58,7 @@ fn a_fallback_is_an_event_with_its_reason() {
         eprintln!("SKIPPED: BUFFER_RING_ENGINE leaves nothing to fall back from");
         return;
     }
-    let told = Told::during(|| {
+    let told = events::during(|| {
         let rules = BTreeMap::from([(libc::SYS_io_uring_setup, vec![])]);
         let answer = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
         let arch = env::consts::ARCH.try_into().expect("an architecture that seccompiler knows");
@@ -69,5 +68,5 @@ fn a_fallback_is_an_event_with_its_reason() {
         drop(QuikIO::new(open(&path, OFlags::empty())));
     });
     // An outer filter may have denied it already, in its way.
-    assert_told(&told, "WARN  no io_uring: falling back to positioned writes", &["reason=io_uring_setup: E"]);
+    events::assert_one(&told, "WARN  no io_uring: falling back to positioned writes", &["reason=io_uring_setup: E"]);
 }

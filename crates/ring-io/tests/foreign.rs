@@ -3,7 +3,6 @@
 mod common;
 
 use core::cell::{Cell, RefCell};
-use core::fmt;
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::rc::Rc;
@@ -12,9 +11,7 @@ use std::sync::{Arc, Once};
 use common::{attach, bytes, drain};
 use ring_alloc::BLOCK;
 use ring_io::{DeviceEvent, QuikIO, WriteQueue};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
+use ring_testing::events::OnEvent;
 
 fn name(event: DeviceEvent<'_>) -> &'static str {
     match event {
@@ -57,42 +54,17 @@ thread_local! {
     static CALLS: Cell<usize> = const { Cell::new(0) };
 }
 
-struct Foreign;
-
-impl Subscriber for Foreign {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
+fn react(_: &str) {
+    if let Some(action) = ACTION.with_borrow(Clone::clone) {
+        CALLS.set(CALLS.get() + 1);
+        action();
     }
-
-    fn event(&self, event: &Event<'_>) {
-        struct Nothing;
-        impl Visit for Nothing {
-            fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
-        }
-        event.record(&mut Nothing);
-        if let Some(action) = ACTION.with_borrow(Clone::clone) {
-            CALLS.set(CALLS.get() + 1);
-            action();
-        }
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
 }
 
 #[test]
 fn a_subscriber_may_submit_reap_and_panic_at_every_event_of_a_queue() {
     static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| tracing::subscriber::set_global_default(Foreign).expect("the only one"));
+    INSTALLED.call_once(|| tracing::subscriber::set_global_default(OnEvent(react)).expect("the only one"));
     let actions: [fn(&WriteQueue, &Cell<u64>); 4] = [
         |queue, next| {
             // A write for each event would never come to an end.

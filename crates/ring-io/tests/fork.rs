@@ -2,8 +2,6 @@
 //! parent.
 
 mod common;
-#[path = "common/forked.rs"]
-mod forked;
 
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
@@ -14,10 +12,10 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use common::{Device, Holding, attach, buffers, bytes, disk, drain, open, pattern, patterned};
-use forked::Child;
 use ring_alloc::{Arena, BLOCK, Buffer};
 use ring_io::fork::{self, Inherited, Process};
 use ring_io::{AttachError, EngineKind, FileError, QuikIO, Wait, WriteMode, WriteQueue};
+use ring_testing::Child;
 use rustix::fs::{FlockOperation, OFlags};
 
 fn is_locked(path: &Path) -> bool {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use common::{buffers, bytes, disk, open};
 use ring_alloc::{ArenaError, BLOCK};
 use ring_io::{AttachError, DeviceError, EngineKind, FileError, OpenError, QuikIO, Wait, WriteMode};
+use ring_testing::{assert_no_repetition, chain};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
@@ -74,28 +75,9 @@ fn device_errors() -> [(DeviceError, Option<i32>); 2] {
     [(full, Some(Errno::NOSPC.raw_os_error())), (stuck, None)]
 }
 
-/// `error`, its source, the source of that, and so on.
-fn chain<'a>(mut error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
-    let mut chain = vec![error];
-    while let Some(source) = error.source() {
-        chain.push(source);
-        error = source;
-    }
-    chain
-}
-
 /// The first error of the operating system among `error` and its sources.
 fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
     chain(error).into_iter().filter_map(|error| error.downcast_ref::<io::Error>()).find_map(io::Error::raw_os_error)
-}
-
-/// No error's sentence contains that of its source.
-fn assert_nothing_is_said_twice(error: &(dyn Error + 'static)) {
-    for error in chain(error) {
-        if let Some(source) = error.source() {
-            assert!(!error.to_string().contains(&source.to_string()), "`{error}` repeats `{source}`");
-        }
-    }
 }
 
 #[test]
@@ -112,7 +94,7 @@ fn every_error_is_an_io_error_of_its_kind() {
         assert_eq!((converted.kind(), converted.to_string()), (kind, error.to_string()), "{error:?}");
         let kept = converted.get_ref().and_then(|kept| kept.downcast_ref::<E>());
         assert_eq!(kept, Some(&error), "the error is kept");
-        assert_nothing_is_said_twice(&converted);
+        assert_no_repetition(&converted);
         converted
     }
     let [(full, no_space), (stuck, none)] = device_errors();

@@ -22,9 +22,9 @@ use crate::explore::{Explored, explore};
 use crate::filesystem::{self, FileSystem};
 use crate::incarnation::{self, Plan};
 use crate::log::Log;
-use crate::random::Random;
 use crate::report::{self, count, rate, table};
 use crate::simulate::{Found, simulate};
+use ring_testing::Random;
 
 const IMAGES: u64 = 1_000_000;
 const FS_IMAGES: u64 = 50;

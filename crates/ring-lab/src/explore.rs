@@ -13,8 +13,8 @@ use crate::disk::{Disk, Pending};
 use crate::log::{Event, Log};
 use crate::oracle::Oracle;
 use crate::promise::Promise;
-use crate::random::Random;
 use crate::record::{BLOCK, Key, is_marker};
+use ring_testing::Random;
 
 /// Up to this many writes, all subsets are tried at a position.
 const ALL_SUBSETS: usize = 10;

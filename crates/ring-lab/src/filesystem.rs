@@ -25,9 +25,9 @@ use crate::incarnation::{self, Plan};
 use crate::log::{Event, Log};
 use crate::machine::{self, Machine};
 use crate::oracle::Oracle;
-use crate::random::Random;
 use crate::record::{Key, zeros};
 use crate::workload::Engine;
+use ring_testing::Random;
 
 /// Bytes of an image that are written at a time.
 const PIECE: usize = 64 << 10;

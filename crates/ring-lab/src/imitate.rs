@@ -3,8 +3,8 @@
 
 use buffer_ring::MemoryDevice;
 
-use crate::random::Random;
 use crate::record::{BLOCK, Key, RecordId, encode, marker};
+use ring_testing::Random;
 
 /// Where a payload is taken from.
 pub(crate) trait Source {

@@ -21,8 +21,8 @@ use fuser::{
 };
 
 use crate::log::Event;
-use crate::random::Random;
 use crate::record::Key;
+use ring_testing::Random;
 
 const DISK: INodeNo = INodeNo(2);
 const ACKS: INodeNo = INodeNo(3);

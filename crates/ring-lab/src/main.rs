@@ -23,7 +23,6 @@ mod log;
 mod machine;
 mod oracle;
 mod promise;
-mod random;
 mod record;
 mod report;
 mod simulate;

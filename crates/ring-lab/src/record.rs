@@ -12,7 +12,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::random::Random;
+use ring_testing::Random;
 
 pub(crate) const BLOCK: usize = 4096;
 /// Bytes before the payload.

@@ -14,9 +14,9 @@ use buffer_ring::{AppendError, BufferRing, BufferRingOptions, Extent, MemoryDevi
 use crate::append_path::{AppendPath, PathMix};
 use crate::imitate;
 use crate::log::{Event, Log};
-use crate::random::Random;
 use crate::record::{BLOCK, HEADER, Key, RecordId, encode, log_end, marker};
 use crate::workload::Mode;
+use ring_testing::Random;
 
 const WRITERS: usize = 4;
 const EIO: i32 = 5;

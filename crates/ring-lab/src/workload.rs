@@ -21,8 +21,8 @@ use crate::append_path::{AppendPath, PathMix};
 use crate::imitate::{self, Source};
 use crate::log::Event;
 use crate::machine;
-use crate::random::Random;
 use crate::record::{BLOCK, HEADER, Key, RecordId, encode};
+use ring_testing::Random;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct WorkloadOptions {

@@ -2,8 +2,6 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub(crate) mod append_path;
-#[path = "../../../ring-io/tests/common/forked.rs"]
-pub(crate) mod forked;
 
 use core::sync::atomic::Ordering::Acquire;
 use core::time::Duration;
@@ -15,6 +13,7 @@ use std::time::Instant;
 use std::{env, panic, thread};
 
 use buffer_ring::{BufferHandle, BufferRing, BufferRingOptions, Extent, MemoryDevice, QuikIO};
+pub(crate) use ring_testing::Random;
 use tempfile::TempDir;
 
 pub(crate) const EIO: i32 = 5;
@@ -126,33 +125,6 @@ pub(crate) fn direct_file(path: &Path) -> File {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     options.custom_flags(O_DIRECT).open(path).expect("a file")
-}
-
-/// Random numbers that a seed repeats: splitmix64.
-#[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ mixed >> 31
-    }
-
-    /// Below `end`.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    /// From 1 to `end`.
-    pub(crate) fn up_to(&mut self, end: usize) -> usize {
-        1 + self.below(end)
-    }
 }
 
 /// `len` bytes, none of them zero, and different for each `id`.

@@ -386,21 +386,25 @@ impl State {
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8], durable: bool) -> Result<usize, Errno> {
-        let end = offset.checked_add(bytes.len() as u64).filter(|&end| end <= MAX_LEN).ok_or(Errno::FBIG)? as usize;
+        offset.checked_add(bytes.len() as u64).filter(|&end| end <= MAX_LEN).ok_or(Errno::FBIG)?;
         let start = offset as usize;
-        if self.contents.len() < end {
-            self.contents.resize(end, 0);
-        }
-        self.contents[start..end].copy_from_slice(bytes);
+        put(&mut self.contents, start, bytes);
         self.clean = self.clean.min(start);
         if durable {
-            if self.synced.len() < end {
-                self.synced.resize(end, 0);
-            }
-            self.synced[start..end].copy_from_slice(bytes);
+            put(&mut self.synced, start, bytes);
         }
         Ok(bytes.len())
     }
+}
+
+/// Puts `bytes` at `start`, after zeros if `contents` end before it.
+fn put(contents: &mut Vec<u8>, start: usize, bytes: &[u8]) {
+    contents.resize(contents.len().max(start), 0);
+    // Most writes extend the file. To zero first what they bring took half of the time of all tests: a loop over bytes,
+    // in a build without optimization.
+    let (over, behind) = bytes.split_at(bytes.len().min(contents.len() - start));
+    contents[start..start + over.len()].copy_from_slice(over);
+    contents.extend_from_slice(behind);
 }
 
 impl Backend for MemoryDevice {

@@ -172,7 +172,9 @@ fn walk_back(storage: &dyn Storage, mut end: u64, key: Key) -> u64 {
             }
             end -= BLOCK as u64;
         }
-        bytes.resize(PIECE, 0);
+        if bytes.len() < PIECE {
+            bytes = vec![0; PIECE];
+        }
     }
     end
 }

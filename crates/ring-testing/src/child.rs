@@ -1,5 +1,3 @@
-//! A child of `fork(2)`, which reports by its exit status.
-
 use core::panic::AssertUnwindSafe;
 use core::time::Duration;
 use std::panic::catch_unwind;
@@ -19,20 +17,30 @@ fn exit(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// A child that has not been waited for.
-pub(crate) struct Child(i32);
+/// A child of `fork(2)` that has not been waited for. It reports by its exit status.
+#[derive(Debug)]
+#[must_use]
+pub struct Child(i32);
 
 impl Child {
     /// Forks by the C library, and runs `body` in the child.
-    pub(crate) fn fork(body: impl FnOnce()) -> Self {
+    ///
+    /// # Panics
+    ///
+    /// If there is no child to be had.
+    pub fn fork(body: impl FnOnce()) -> Self {
         // SAFETY: *the child does not rely on other threads*: it calls what is tested not to, and the allocator, which
         // the C library keeps usable in the child.
         let pid = unsafe { libc::fork() };
         Self::run(pid, body)
     }
 
-    /// The same by the bare system call, of which the C library knows nothing: `body` must not allocate.
-    pub(crate) fn clone(body: impl FnOnce()) -> Self {
+    /// Forks by the bare system call, of which the C library knows nothing: `body` must not allocate.
+    ///
+    /// # Panics
+    ///
+    /// If there is no child to be had.
+    pub fn clone(body: impl FnOnce()) -> Self {
         let none = 0_usize;
         // SAFETY: as above, and nothing is allocated. Without flags it is a `fork`: the child has memory of its own.
         let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD as usize, none, none, none, none) };
@@ -48,7 +56,11 @@ impl Child {
     }
 
     /// Waits until the child ends, as it should.
-    pub(crate) fn succeeds(self) {
+    ///
+    /// # Panics
+    ///
+    /// If it has panicked, was killed, or hangs.
+    pub fn succeeds(self) {
         let deadline = Instant::now() + LIMIT;
         let mut status = 0;
         loop {
