@@ -196,6 +196,12 @@ mod tests {
     }
 
     #[test]
+    fn the_checkout_is_tidy() {
+        let broken = broken(&Tree::of(&root()).unwrap());
+        assert!(broken.is_empty(), "{}", broken.join("\n"));
+    }
+
+    #[test]
     fn an_ordering_names_an_edge_that_the_page_has() {
         let orderings = |source: &str| {
             orderings(&tree(&[("crates/ring-io/src/lib.rs", source), (EDGES, "| edge |\n|---|\n| E1 | a -> b |\n")]))
