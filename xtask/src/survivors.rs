@@ -45,8 +45,8 @@ const PLANS: &[Plan] = &[
     Plan {
         package: "ring-io",
         features: "",
-        at_once: &["bad_files", "events", "faults", "order", "shuffle"],
-        alone: &["contract", "limits", "lock", "prepare"],
+        at_once: &["bad_files", "cut", "faults", "imitate", "order", "reports", "shuffle"],
+        alone: &["contract", "events", "foreign", "fork", "limits", "lock", "options", "prepare", "wanted"],
     },
     Plan {
         package: "buffer_ring",

@@ -574,3 +574,6 @@ impl Drop for WriteQueue {
         self.io.release();
     }
 }
+
+#[cfg(test)]
+mod tests;

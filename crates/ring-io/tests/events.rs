@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::sync::Arc;
 
-use common::{attach, bytes, disk, drain, open};
+use common::{attach, bytes, disk, drain, open, this_test};
 use ring_alloc::BLOCK;
 use ring_io::QuikIO;
 use rustix::fs::OFlags;
@@ -70,4 +70,22 @@ fn a_fallback_is_an_event_with_its_reason() {
     });
     // An outer filter may have denied it already, in its way.
     assert_told(&told, "WARN  no io_uring: falling back to positioned writes", &["reason=io_uring_setup: E"]);
+}
+
+#[test]
+fn a_path_without_a_folder_has_the_working_directory_synced() {
+    const HERE: &str = "RING_IO_TEST_OPENS_HERE";
+    if env::var_os(HERE).is_some() {
+        let told = Told::during(|| drop(QuikIO::open("log").expect("a new file")));
+        assert_told(&told, "DEBUG opened", &["path=log"]);
+        let elsewhere: Vec<_> = told.iter().filter(|line| line.contains("file system is")).collect();
+        assert!(elsewhere.is_empty(), "it has a directory: {elsewhere:?}");
+        return;
+    }
+    let dir = disk();
+    let mut test = this_test("a_path_without_a_folder_has_the_working_directory_synced", HERE, "");
+    let output = test.current_dir(dir.path()).output().expect("a process");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    assert!(dir.path().join("log").exists());
 }
