@@ -126,7 +126,7 @@ fn finished(request: Request, result: Result<(), DeviceError>) -> Decision {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use core::cell::Cell;
 
     use ring_alloc::{BLOCK, Buffer};
 

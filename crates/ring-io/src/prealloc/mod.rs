@@ -297,6 +297,8 @@ mod tests {
     #[test]
     fn where_nothing_can_be_prepared_nothing_more_is_tried() {
         let mut preallocation = preallocation(0);
-        assert!(!preallocation.stopped && preallocation.stop().is_none() && preallocation.stopped);
+        assert!(!preallocation.stopped);
+        assert!(preallocation.stop().is_none());
+        assert!(preallocation.stopped);
     }
 }
