@@ -52,8 +52,7 @@ const RETRY: &str = "ring-io/retry.rs";
 const SEQUENCER: &str = "ring-io/sequencer.rs";
 const SLOT: &str = "buffer_ring/slot.rs";
 const LEASE: &str = "buffer_ring/lease.rs";
-const WRITER: &str = "buffer_ring/writer/mod.rs";
-const DURABILITY: &str = "buffer_ring/watermarks.rs";
+const WATERMARKS: &str = "buffer_ring/watermarks.rs";
 const LEDGER: &str = "buffer_ring/ledger.rs";
 const LOG_FILE: &str = "ring-io/file.rs";
 const ROTATION: &str = "buffer_ring/rotation.rs";
@@ -140,10 +139,14 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "have the device flushed by two calls at once",
+        what: "have two cache flushes in flight",
         level: Level::Memory,
         gate: true,
-        changes: &[(DURABILITY, "self.durability.durable() == base", "self.durability.durable() <= base")],
+        changes: &[(
+            "buffer_ring/writeback/mod.rs",
+            "self.watermarks.durable() == base",
+            "self.watermarks.durable() <= base",
+        )],
     },
     Bug {
         what: "take a plain write for a durable one",
@@ -153,7 +156,7 @@ const BUGS: &[Bug] = &[
     },
     // The flag goes, and the flush is still reported: the bit remembers.
     Bug {
-        what: "drop the synced flag of a write that goes on after it came back short",
+        what: "drop the synced flag of a write that is continued after it came back short",
         level: Level::Memory,
         gate: false,
         changes: &[
@@ -180,7 +183,7 @@ const BUGS: &[Bug] = &[
         changes: &[(LOG_FILE, "        if !request.durable {", "        if request.token < u64::MAX {")],
     },
     Bug {
-        what: "take the last block of the log for prepared space",
+        what: "take the last block of the log for preallocated space",
         level: Level::Memory,
         gate: false,
         changes: &[(
@@ -190,7 +193,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "prepare space where the log is",
+        what: "preallocate space where the log is",
         level: Level::Memory,
         gate: false,
         changes: &[(
@@ -200,7 +203,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "take a marker for prepared space whatever its key",
+        what: "take a marker for preallocated space whatever its key",
         level: Level::Memory,
         gate: false,
         changes: &[(
@@ -210,7 +213,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "leave the key of a file to a payload that is a marker under it",
+        what: "keep the key of a file although a payload is a marker under it",
         level: Level::Memory,
         gate: true,
         changes: &[(QUEUE, "        if !imitates(key, &request.bytes, request.offset) {", "        if key == key {")],
@@ -263,7 +266,7 @@ const BUGS: &[Bug] = &[
         ],
     },
     Bug {
-        what: "decide what a durable write takes along before it is looked at",
+        what: "decide what a durable write takes along before the write is inspected",
         level: Level::Memory,
         gate: false,
         changes: &[(
@@ -296,7 +299,7 @@ const BUGS: &[Bug] = &[
         ],
     },
     Bug {
-        what: "take a short write for a whole one",
+        what: "take a short write for a complete one",
         level: Level::Memory,
         gate: true,
         changes: &[(
@@ -306,7 +309,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "try a failed write once more",
+        what: "retry a failed write",
         level: Level::Faults,
         gate: false,
         changes: &[(
@@ -344,7 +347,7 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            "buffer_ring/ring/flush.rs",
+            "buffer_ring/core.rs",
             "        slot.complete(bytes);\n        self.advance_as_driver();\n        self.notify();",
             "        slot.complete(bytes);\n        self.notify();",
         )],
@@ -370,13 +373,13 @@ const BUGS: &[Bug] = &[
         level: Level::Memory,
         gate: false,
         changes: &[(
-            WRITER,
+            "buffer_ring/core.rs",
             "        rest.bytes_mut().fill(0);\n        self.counters.lease_ended",
             "        let _ = rest.bytes_mut();\n        self.counters.lease_ended",
         )],
     },
     Bug {
-        what: "append to a lease that was taken back",
+        what: "append to a revoked lease",
         level: Level::Memory,
         gate: true,
         changes: &[(
@@ -386,7 +389,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "take back with the rest of a lease what is filled of it",
+        what: "revoke with the rest of a lease what is filled of it",
         level: Level::Memory,
         gate: false,
         changes: &[(
@@ -430,7 +433,7 @@ const BUGS: &[Bug] = &[
         )],
     },
     Bug {
-        what: "go on with a short write a block too far",
+        what: "continue with a short write a block too far",
         level: Level::Memory,
         gate: false,
         changes: &[(
@@ -468,9 +471,9 @@ const BUGS: &[Bug] = &[
         level: Level::Tests("-p buffer_ring --test failures"),
         gate: false,
         changes: &[(
-            DURABILITY,
-            "self.unless_poisoned(|| {",
-            "let always = |f: &mut dyn FnMut()| f(); always(&mut || {",
+            WATERMARKS,
+            "guarded(&mut || {",
+            "drop(guarded); let always = |f: &mut dyn FnMut()| f(); always(&mut || {",
         )],
     },
     Bug {
@@ -509,8 +512,8 @@ const BUGS: &[Bug] = &[
         gate: false,
         changes: &[(
             "buffer_ring/core.rs",
-            "self.slots.iter().for_each(|slot| self.revoke_leases(slot));",
-            "self.slots.iter().take(1).for_each(|slot| self.revoke_leases(slot));",
+            "self.staging.slots().iter().for_each(|slot| self.revoke_leases(slot));",
+            "self.staging.slots().iter().take(1).for_each(|slot| self.revoke_leases(slot));",
         )],
     },
     Bug {

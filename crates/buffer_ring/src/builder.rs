@@ -5,11 +5,14 @@ use std::sync::Arc;
 use ring_alloc::{Arena, is_aligned};
 use ring_io::AttachError;
 
+use crate::commit::groups::CommitPolicy;
+use crate::error::OptionsError;
+use crate::extent::ADDRESS_LIMIT;
 use crate::metrics::latency::Recorder;
-use crate::ring::core::Shared;
-use crate::staging::rotation::ADDRESS_LIMIT;
+use crate::options::BufferRingOptions;
+use crate::ring::BufferRing;
+use crate::ring::core::Core;
 use crate::writeback::device;
-use crate::{BufferRing, BufferRingOptions, CommitPolicy, OptionsError};
 
 /// Made by [`BufferRing::builder`].
 ///
@@ -89,9 +92,9 @@ impl BufferRingBuilder {
             }
         };
         debug_assert!(is_aligned(start));
-        let mut shared = Shared::new(&arena, auto_flush, auto_rotate, policy, start, queue);
-        shared.latency = Recorder::new(measure_latency);
-        shared.gap = content..start;
-        Ok(BufferRing::new(shared))
+        let mut core = Core::new(&arena, auto_flush, auto_rotate, policy, start, queue);
+        core.latency = Recorder::new(measure_latency);
+        core.writeback.set_content_end(content);
+        Ok(BufferRing::new(core))
     }
 }

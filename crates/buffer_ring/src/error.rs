@@ -5,8 +5,8 @@ use std::io::{self, ErrorKind};
 use ring_alloc::ArenaError;
 use ring_io::{AttachError, DeviceError};
 
+use crate::extent::ADDRESS_LIMIT;
 use crate::options::MAX_BUFFERS;
-use crate::staging::rotation::ADDRESS_LIMIT;
 
 /// Why there is no ring.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,7 +93,7 @@ pub enum AppendError {
     /// stay part of the log, and become durable with the next wait or sync if not before;
     /// [`wait_durable`](crate::BufferRing::wait_durable) with the end of the extent goes on waiting.
     #[error("appended at {}..{}, and not durable when the time was over", .0.start(), .0.end())]
-    NotDurableYet(crate::Extent),
+    NotDurableYet(crate::extent::Extent),
     /// The log has reached the last address that a ring gives out, a block below 1 EiB.
     #[error("the log has reached its last address, {ADDRESS_LIMIT}")]
     AddressesExhausted,
@@ -117,7 +117,7 @@ const FORKED: &str =
 
 impl AppendError {
     /// What a durable append answers that has appended `extent`, and whose wait for durability has ended with `error`.
-    pub(crate) fn after(extent: crate::Extent, error: RingError) -> Self {
+    pub(crate) fn after(extent: crate::extent::Extent, error: RingError) -> Self {
         match error {
             RingError::TimedOut | RingError::Closed => Self::NotDurableYet(extent),
             RingError::Forked => Self::Forked,
@@ -240,7 +240,7 @@ pub enum ReadError {
     #[error("extent {}..{} ends beyond the tail of the log, {tail}", extent.start(), extent.end())]
     NotAppended {
         /// What was asked for.
-        extent: crate::Extent,
+        extent: crate::extent::Extent,
         /// The tail at that moment.
         tail: u64,
     },

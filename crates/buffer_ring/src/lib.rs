@@ -61,12 +61,11 @@ pub use metrics::latency::Latencies;
 pub use options::{BufferRingOptions, MAX_BUFFERS};
 pub use reservation::Reservation;
 pub use ring::BufferRing;
-pub use ring::flush::{BufferHandle, FlushTicket};
 #[cfg(feature = "async")]
 pub use ring::futures::{AppendFuture, DurableFuture};
+pub use ring::handle::{BufferHandle, FlushTicket};
 pub use ring::stats::{OldestReservation, RingStats, WriterStats};
 pub use ring::watch::DurableWatch;
-pub use sync::fence::Barrier;
 #[cfg(any(loom, shuttle))]
 pub use sync::model_device as model;
 pub use writer::{OwnedWriter, Writer};

@@ -6,7 +6,7 @@ use ring_alloc::is_aligned;
 use ring_io::QuikIO;
 use ring_state::MAX_CAPACITY;
 
-use crate::OptionsError;
+use crate::error::OptionsError;
 
 /// The most buffers of a ring.
 pub const MAX_BUFFERS: usize = 1 << 16;

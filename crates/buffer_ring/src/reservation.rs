@@ -3,8 +3,8 @@
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
-use crate::Extent;
-use crate::ring::core::Shared;
+use crate::extent::Extent;
+use crate::ring::core::Core;
 use crate::staging::slot::Grant;
 
 /// Bytes of the log that are this value's alone, zeroed at first. Dereferences to them.
@@ -26,16 +26,16 @@ use crate::staging::slot::Grant;
 /// ```
 #[must_use = "a reservation that is dropped is aborted"]
 pub struct Reservation<'a> {
-    shared: &'a Shared,
+    core: &'a Core,
     /// Taken when it ends.
     grant: Option<Grant<'a>>,
 }
 
 impl<'a> Reservation<'a> {
-    pub(crate) fn new(shared: &'a Shared, mut grant: Grant<'a>) -> Self {
+    pub(crate) fn new(core: &'a Core, mut grant: Grant<'a>) -> Self {
         // Whatever an earlier generation left there must not come into the log.
         grant.bytes_mut().fill(0);
-        Self { shared, grant: Some(grant) }
+        Self { core, grant: Some(grant) }
     }
 
     /// Where the bytes lie in the log.
@@ -48,8 +48,8 @@ impl<'a> Reservation<'a> {
     pub fn commit(mut self) -> Extent {
         let extent = self.extent();
         if let Some(grant) = self.grant.take() {
-            self.shared.release(grant);
-            self.shared.counters.appended(extent.len());
+            self.core.release(grant);
+            self.core.counters.appended(extent.len());
         }
         extent
     }
@@ -77,8 +77,8 @@ impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         if let Some(mut grant) = self.grant.take() {
             grant.bytes_mut().fill(0);
-            self.shared.release(grant);
-            self.shared.counters.aborted();
+            self.core.release(grant);
+            self.core.counters.aborted();
         }
     }
 }

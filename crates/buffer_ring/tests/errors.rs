@@ -210,7 +210,7 @@ fn the_facade_names_every_type_that_one_meets() {
     named::<(buffer_ring::AppendError, buffer_ring::OptionsError, buffer_ring::ReadError, buffer_ring::RingError)>();
     named::<(buffer_ring::RotateError, buffer_ring::BufferRingBuilder, buffer_ring::CommitPolicy)>();
     named::<(buffer_ring::BufferHandle, buffer_ring::FlushTicket, buffer_ring::DurableWatch, buffer_ring::Extent)>();
-    named::<(buffer_ring::Reservation<'_>, buffer_ring::Writer<'_>, buffer_ring::OwnedWriter, buffer_ring::Barrier)>();
+    named::<(buffer_ring::Reservation<'_>, buffer_ring::Writer<'_>, buffer_ring::OwnedWriter)>();
     named::<(buffer_ring::RingStats, buffer_ring::WriterStats, buffer_ring::OldestReservation)>();
     named::<(buffer_ring::Latencies, buffer_ring::hdrhistogram::Histogram<u64>)>();
     named::<(buffer_ring::QuikIO, buffer_ring::QuikIOOptions, buffer_ring::QuikIOBuilder, buffer_ring::WriteMode)>();

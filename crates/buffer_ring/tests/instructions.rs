@@ -11,7 +11,6 @@ use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use core::{mem, ptr};
 
-use buffer_ring::Barrier;
 use common::{in_memory, options};
 
 /// Of the thread that is being watched: there is only one.
@@ -90,7 +89,7 @@ fn an_append_into_a_lease_executes_no_locked_instruction() {
     assert_eq!(after.leased_records - before.leased_records, APPENDS);
     assert_eq!(after.leases_ended, before.leases_ended, "all went into one lease");
     // Where the kernel has no barrier there are two fences, locked instructions on the thread's own stack.
-    let fences = if after.barrier == Barrier::Fence { 2 } else { 0 };
+    let fences = if after.membarrier { 0 } else { 2 };
     println!("{instructions} instructions for {APPENDS} appends through a writer, {locked} locked");
     assert_eq!(locked, fences * APPENDS);
 

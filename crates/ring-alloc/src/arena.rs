@@ -37,7 +37,7 @@ pub enum HugePages {
     Refused(i32),
 }
 
-/// Why there is no arena.
+/// Why an arena could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArenaError {
@@ -66,7 +66,7 @@ pub enum ArenaError {
 }
 
 impl ArenaError {
-    /// The same as the standard library calls it.
+    /// Returns the error kind by which the standard library knows this failure.
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
         match self {
@@ -84,7 +84,7 @@ impl From<ArenaError> for io::Error {
 }
 
 impl Arena {
-    /// An arena of `count` zeroed buffers of `buffer_size` bytes each.
+    /// Maps `count` zeroed buffers of `buffer_size` bytes each.
     ///
     /// # Errors
     ///
@@ -124,26 +124,25 @@ impl Arena {
         (0..arena.count).map(|index| Buffer::sole_owner(arena.region(index))).collect()
     }
 
-    /// Buffers in the arena.
+    /// Returns the number of buffers.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// Bytes of each buffer.
+    /// Returns the size of each buffer in bytes.
     #[must_use]
     pub fn buffer_size(&self) -> usize {
         self.buffer_size
     }
 
-    /// Whether the kernel was asked for huge pages.
+    /// Returns whether the kernel was asked for huge pages.
     #[must_use]
     pub fn huge_pages(&self) -> HugePages {
         self.huge_pages
     }
 
-    /// Has the kernel back all buffers with memory now, so that no later access has to wait for that: a second or
-    /// more for each gigabyte.
+    /// Makes all memory resident now, so that no later access has to wait for it; takes a second or more per gigabyte.
     ///
     /// Otherwise that happens at the first access to each page. Does nothing if the kernel cannot (before 5.14).
     pub fn populate(&self) {
@@ -151,7 +150,7 @@ impl Arena {
         _ = self.map.advise_range(Advice::PopulateWrite, self.start, self.count * self.buffer_size);
     }
 
-    /// The address of buffer `index`, a multiple of 4096, for registering it with the kernel.
+    /// Returns the address of buffer `index`, a multiple of 4096, for registering it with the kernel.
     ///
     /// # Panics
     ///
@@ -162,7 +161,7 @@ impl Arena {
         self.map.as_mut_ptr().wrapping_add(self.start + index * self.buffer_size)
     }
 
-    /// The memory of buffer `index`.
+    /// Returns the memory of buffer `index`.
     ///
     /// # Panics
     ///

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use crate::{Arena, ArenaError, Region};
 
-/// One buffer of an arena, with its only owner. Dereferences to its bytes.
+/// One buffer of an arena, owned. Dereferences to its bytes.
 #[derive(Debug)]
 pub struct Buffer {
     region: Region,
 }
 
 impl Buffer {
-    /// A buffer of its own arena: `len` zero bytes, 4096-aligned.
+    /// Makes a buffer in an arena of its own: `len` zero bytes, 4096-aligned.
     ///
     /// # Errors
     ///
@@ -26,8 +26,8 @@ impl Buffer {
         Self { region }
     }
 
-    /// The first `len` bytes, immutable from now on and so fit to be lent to the kernel. [`Frozen::thaw`] takes it
-    /// back.
+    /// Turns the first `len` bytes into a value that is immutable, and so can be lent to the kernel. [`Frozen::thaw`]
+    /// takes it back.
     ///
     /// # Panics
     ///
@@ -54,7 +54,7 @@ impl DerefMut for Buffer {
     }
 }
 
-/// The first bytes of a buffer, which stay unwritten as long as this value lives: what a device may be given to read.
+/// The first bytes of a buffer, immutable as long as this value lives, so that a device may read them.
 ///
 /// It keeps its arena alive. Dereferences to its bytes.
 #[derive(Debug)]
@@ -72,19 +72,19 @@ impl Frozen {
         Self { region, len, sole: false }
     }
 
-    /// The buffer's index in its arena.
+    /// Returns the index of the buffer in its arena.
     #[must_use]
     pub fn index(&self) -> usize {
         self.region.index()
     }
 
-    /// The arena that the bytes lie in.
+    /// Returns the arena that the bytes lie in.
     #[must_use]
     pub fn arena(&self) -> &Arc<Arena> {
         self.region.arena()
     }
 
-    /// The whole buffer again, writable.
+    /// Returns the whole buffer, writable again.
     ///
     /// # Errors
     ///

@@ -31,14 +31,14 @@ impl Region {
         Self { start: arena.address(index), len: arena.buffer_size(), index, arena: Arc::clone(arena) }
     }
 
-    /// The buffer's index in its arena.
+    /// Returns the index of the buffer in its arena.
     #[must_use]
     #[inline]
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Bytes of the buffer.
+    /// Returns the size of the buffer in bytes.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "no buffer is empty")]
     #[inline]
@@ -46,7 +46,7 @@ impl Region {
         self.len
     }
 
-    /// The arena that the buffer lies in.
+    /// Returns the arena that the buffer lies in.
     #[must_use]
     pub fn arena(&self) -> &Arc<Arena> {
         &self.arena
@@ -96,7 +96,7 @@ impl Region {
         unsafe { slice::from_raw_parts_mut(start, len) }
     }
 
-    /// The first `len` bytes of the buffer as a value that can be lent to the kernel.
+    /// Returns the first `len` bytes of the buffer as a value that can be lent to the kernel.
     ///
     /// # Safety
     ///

@@ -35,7 +35,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// More than the kernel writes in one call (2 GiB less a page) would only come back short.
+    /// The kernel writes less than 2 GiB in one call; more would only come back short.
     const MAX_WRITE: usize = 1 << 30;
 
     pub(crate) fn new(token: u64, bytes: Frozen, offset: u64, durable: bool) -> Self {
@@ -52,7 +52,7 @@ impl Request {
         }
     }
 
-    /// Of the queue's own.
+    /// A write of the queue's own.
     pub(crate) fn preparing(bytes: Frozen, offset: u64) -> Self {
         Self { preparing: true, ..Self::new(0, bytes, offset, false) }
     }
@@ -77,11 +77,11 @@ impl Request {
 /// A request that the device no longer reads, and how many of its remaining bytes were written.
 pub(crate) type Attempt = (Request, Result<usize, Errno>);
 
-/// What an engine is given to do.
+/// A job for an engine.
 #[derive(Debug)]
 pub(crate) enum Job {
     Write(Request),
-    /// To put on stable storage what has completed.
+    /// A sync of what has completed.
     Sync(Flush),
 }
 
@@ -109,31 +109,31 @@ pub(crate) trait Backend: Debug + Send + Sync {
     /// Called after the last reap of a queue: undoes `attach`.
     fn detach(&self) {}
 
-    /// Takes `job` over; returns soon. Any thread.
+    /// Takes `job`, without waiting for the device. Any thread.
     fn submit(&self, job: Job);
 
-    /// Writes in the caller's own thread, past what is submitted, and returns when that is over. Any thread.
+    /// Writes in the caller's own thread, not in order with submitted jobs. Any thread.
     fn write_now(&self, request: Request) -> Attempt;
 
     /// Appends completions, waiting as `wait` says. One thread at a time: the queue sees to that.
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>);
 
-    /// Whether a write came back with an error though the device may still carry it out. Lasting; nothing is written
-    /// from then on.
+    /// Whether a write came back with an error though the device may still carry it out. Once true it stays so, and
+    /// nothing is written from then on.
     fn has_given_up(&self) -> bool {
         false
     }
 
-    /// Lets the `reap` that waits now, or the next one that would, return without a completion. Any thread.
+    /// Makes the `reap` that waits now, or else the next one that would, return without a completion. Any thread.
     fn interrupt(&self);
 }
 
-/// Where the bytes end up: a file, or memory that plays one.
+/// Where the bytes are stored: a file, or memory in place of one.
 pub(crate) trait Storage: Debug + Send + Sync {
-    /// Whether it can hold a log at all.
+    /// Checks that it can hold a log at all.
     fn check(&self) -> Result<(), FileError>;
 
-    /// Bytes it holds now.
+    /// Its length in bytes.
     fn len(&self) -> Result<u64, FileError>;
 
     /// Makes the caller the only writer.

@@ -12,7 +12,7 @@ use crate::file::LogFile;
 use crate::open::Opened;
 use crate::{Engine, EngineKind, FileError, MemoryDevice, OpenError, QuikIO, WriteMode, engine, event, open};
 
-/// How a [`QuikIO`] is made: its engine, its write mode, where its log starts, how much it prepares. See
+/// Options for a [`QuikIO`]: its engine, its write mode, the start of its log, its preallocation. See
 /// [`QuikIO::options`].
 ///
 /// ```
@@ -34,22 +34,26 @@ pub struct QuikIOOptions {
 }
 
 impl QuikIOOptions {
-    /// The log begins at this byte of the file, a multiple of 4096. What the file holds from there on is overwritten. A
-    /// second ring on the same [`QuikIO`] begins behind what was written through it.
+    /// Starts the log at this byte of the file, a multiple of 4096.
+    ///
+    /// What the file holds from there on is overwritten. A second ring on the same [`QuikIO`] starts behind what was
+    /// written through it.
     pub fn start_at(mut self, offset: u64) -> Self {
         self.start_at = Some(offset);
         self
     }
 
-    /// This engine or none, whatever the environment variable `BUFFER_RING_ENGINE` says.
+    /// Requires this engine, whatever the environment variable `BUFFER_RING_ENGINE` says.
     pub fn engine(mut self, kind: EngineKind) -> Self {
         self.engine = Some(kind);
         self
     }
 
-    /// Whether a thread of the kernel takes over what is submitted (`IORING_SETUP_SQPOLL`), so that no completion
-    /// interrupts a system call of the threads that append. For programs whose event loop appends; without it,
-    /// `epoll_wait` and reads with a timeout return `EINTR` there when a buffer that the thread has flushed is written.
+    /// Lets a thread of the kernel submit (`IORING_SETUP_SQPOLL`), so that no completion interrupts a system call of an
+    /// appending thread.
+    ///
+    /// For programs whose event loop appends: otherwise `epoll_wait` and reads with a timeout return `EINTR` in a
+    /// thread when a buffer that it has flushed is written.
     ///
     /// It costs a thread of the kernel per `QuikIO`, which looks for more work for a millisecond after each flush
     /// before it sleeps: next to a whole processor under a steady load. Only for the engine io_uring; with positioned
@@ -59,14 +63,14 @@ impl QuikIOOptions {
         self
     }
 
-    /// In which order the parts of the log reach the file; [`WriteMode::TailLocalized`] if nothing is said.
+    /// Sets the order in which the parts of the log reach the file. The default is [`WriteMode::TailLocalized`].
     pub fn write_mode(mut self, mode: WriteMode) -> Self {
         self.write_mode = mode;
         self
     }
 
-    /// How many bytes of the file may be prepared ahead of the log, for durable writes to be faster; 0: none. The
-    /// default is 8 MiB for a file, and 0 for memory.
+    /// Sets how many bytes are preallocated ahead of the log at most, which makes durable writes faster; 0 for none.
+    /// The default is 8 MiB for a file, and 0 for memory.
     ///
     /// It begins small, when a few small durable writes have come in a row, and is never more than has been written
     /// durably. [`QuikIO::log_end`] says how it is found again: by an extended attribute, so that nothing is prepared
@@ -76,8 +80,8 @@ impl QuikIOOptions {
         self
     }
 
-    /// Opens the file at `path` like [`QuikIO::open`]: direct where that works, its directory synced, and locked
-    /// against other writers as long as the `QuikIO` lives.
+    /// Opens the file at `path` like [`QuikIO::open`]: with direct I/O where that works, its directory synced, and
+    /// locked against other writers while the `QuikIO` lives.
     ///
     /// # Errors
     ///
@@ -102,7 +106,7 @@ impl QuikIOOptions {
         Ok(io)
     }
 
-    /// A `QuikIO` for a file that is open already. A ring on it locks the file; until then others may.
+    /// Makes a `QuikIO` for a file that is open already. It is locked while a ring is attached.
     ///
     /// # Errors
     ///
@@ -216,7 +220,7 @@ impl QuikIOBuilder {
         self.map(|options| options.prepare(bytes))
     }
 
-    /// The `QuikIO`.
+    /// Makes the `QuikIO`.
     ///
     /// # Errors
     ///

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::EngineKind;
 
-/// What was asked of the device.
+/// An operation on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Bytes from the file.
@@ -41,7 +41,7 @@ enum Fault {
     Forked,
 }
 
-/// A failure of the device that trying again does not mend.
+/// A failure of the device that a retry does not cure.
 ///
 /// Displays like `write of bytes 4096..8192 failed (errno 5)`; its source is an [`io::Error`] with that errno.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,14 +72,14 @@ impl DeviceError {
         Self { range, behind: Some(failure.range()), ..failure.clone() }
     }
 
-    /// What was asked of the device.
+    /// Returns the operation that failed.
     #[must_use]
     pub fn operation(&self) -> Operation {
         self.operation
     }
 
-    /// What the operating system answered; `None` if it reported success over and over without taking a block, or was
-    /// not asked because [the process was forked](Self::is_forked).
+    /// Returns the errno; `None` if the device reported success over and over without taking a block, or was not asked
+    /// because [the process was forked](Self::is_forked).
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match &self.fault {
@@ -88,14 +88,14 @@ impl DeviceError {
         }
     }
 
-    /// Whether nothing was tried because this process was [forked](crate::fork) from the one that the device belongs
-    /// to.
+    /// Returns whether nothing was tried because this process was [forked](crate::fork) from the one that the device
+    /// belongs to.
     #[must_use]
     pub fn is_forked(&self) -> bool {
         self.fault == Fault::Forked
     }
 
-    /// The bytes of the file that were asked for. Any part of them may have been read or written.
+    /// Returns the bytes of the file that the operation was for. Any part of them may have been read or written.
     ///
     /// For a sync, which concerns the whole file: `0..u64::MAX`.
     #[must_use]
@@ -103,15 +103,15 @@ impl DeviceError {
         self.range.clone()
     }
 
-    /// The write before this one in the file whose failure, with this [`errno`](Self::errno), kept this one from being
-    /// tried; only with [`WriteMode::Serialized`](crate::WriteMode::Serialized).
+    /// Returns the write before this one in the file whose failure, with this [`errno`](Self::errno), kept this one
+    /// from being tried; only with [`WriteMode::Serialized`](crate::WriteMode::Serialized).
     #[must_use]
     pub fn behind(&self) -> Option<Range<u64>> {
         self.behind.clone()
     }
 
-    /// The same as the standard library calls it; [`io::ErrorKind::WriteZero`] where the device makes no progress, and
-    /// [`io::ErrorKind::Other`] in a forked child.
+    /// Returns the error kind by which the standard library knows this failure: [`io::ErrorKind::WriteZero`] where the
+    /// device makes no progress, and [`io::ErrorKind::Other`] in a forked child.
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
         match &self.fault {
@@ -233,7 +233,7 @@ pub enum FileError {
     EngineUnavailable {
         /// The engine asked for.
         kind: EngineKind,
-        /// What is in its way.
+        /// Why it cannot run.
         reason: String,
     },
     /// The environment variable `BUFFER_RING_ENGINE` names no engine.
@@ -245,7 +245,7 @@ pub enum FileError {
 }
 
 impl FileError {
-    /// The same as the standard library calls it.
+    /// Returns the error kind by which the standard library knows this failure.
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
         use io::ErrorKind::{InvalidInput, IsADirectory, Other, PermissionDenied, ResourceBusy, Unsupported};
@@ -276,7 +276,7 @@ impl From<Errno> for FileError {
     }
 }
 
-/// Why there is no [`WriteQueue`](crate::WriteQueue).
+/// Why no [`WriteQueue`](crate::WriteQueue) could be attached.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AttachError {
@@ -289,7 +289,7 @@ pub enum AttachError {
 }
 
 impl AttachError {
-    /// The same as the standard library calls it.
+    /// Returns the error kind by which the standard library knows this failure.
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
         match self {
@@ -343,14 +343,13 @@ impl OpenError {
         Self { path: path.to_owned(), cause: Cause::File(error) }
     }
 
-    /// The path that was to be opened.
+    /// Returns the path that was to be opened.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What the operating system answered, if it was not opened, or its [directory](Self::unsynced_directory) not
-    /// synced.
+    /// Returns the errno, if the file could not be opened or its [directory](Self::unsynced_directory) not synced.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self.cause {
@@ -359,8 +358,8 @@ impl OpenError {
         }
     }
 
-    /// The directory of an empty file that could not be put on stable storage, so that the file might be gone after a
-    /// crash. If the call had created the file, it has removed it again.
+    /// Returns the directory of an empty file that could not be put on stable storage, so that the file might be gone
+    /// after a crash. If the call had created the file, it has removed it again.
     #[must_use]
     pub fn unsynced_directory(&self) -> Option<&Path> {
         match &self.cause {
@@ -369,7 +368,7 @@ impl OpenError {
         }
     }
 
-    /// Why it cannot hold a log, if it was opened.
+    /// Returns why the file cannot hold a log, if it could be opened.
     #[must_use]
     pub fn file_error(&self) -> Option<&FileError> {
         match &self.cause {
@@ -378,7 +377,7 @@ impl OpenError {
         }
     }
 
-    /// The same as the standard library calls it.
+    /// Returns the error kind by which the standard library knows this failure.
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
         match &self.cause {

@@ -24,12 +24,12 @@ thread_local! {
     static HELD: RefCell<Vec<Box<dyn FnOnce()>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// As long as it lives, the events of its thread wait. The outermost one emits them when it is dropped.
+/// Holds back the events of its thread while it lives. The outermost one emits them when it is dropped.
 #[derive(Debug)]
 #[must_use]
 pub struct Hold(PhantomData<*const ()>);
 
-/// Holds back the events of this thread until the answer is dropped.
+/// Holds back the events of this thread until the returned value is dropped.
 #[inline]
 pub fn hold() -> Hold {
     HOLDS.set(HOLDS.get() + 1);
@@ -37,7 +37,7 @@ pub fn hold() -> Hold {
 }
 
 impl Hold {
-    /// Ends it, and leaves what is held back to the next one of this thread.
+    /// Ends the hold, and leaves what is held back to the next one of this thread.
     pub fn keep(self) {
         HOLDS.set(HOLDS.get() - 1);
         mem::forget(self);
@@ -69,7 +69,7 @@ fn emit_held() {
     held.into_iter().for_each(emit_now);
 }
 
-/// Whether there may be a subscriber for events of this `level`. One comparison while there is none.
+/// Returns whether there may be a subscriber for events of this `level`. One comparison while there is none.
 #[inline]
 #[must_use]
 pub fn is_wanted(level: Level) -> bool {
@@ -96,7 +96,7 @@ fn emit_now(event: impl FnOnce()) {
     }
 }
 
-/// Calls foreign code, and keeps its panic from the caller. Answers whether there was one.
+/// Calls foreign code, and keeps its panic from the caller. Returns whether there was one.
 pub fn shield(foreign: impl FnOnce()) -> bool {
     let Err(payload) = catch_unwind(AssertUnwindSafe(foreign)) else { return false };
     // The payload is foreign, too.

@@ -283,7 +283,7 @@ impl Storage for LogFile {
     }
 }
 
-/// Whether the answer says that the file does not have the attribute, as none can have it where the file system knows
+/// Whether an errno means that the file does not have the attribute, as none can have it where the file system knows
 /// no attributes.
 fn has_no_attribute(errno: Errno) -> bool {
     matches!(errno, Errno::NODATA | Errno::OPNOTSUPP)

@@ -29,7 +29,7 @@ use ring_alloc::{Arena, BLOCK};
 
 use crate::lock::WRITTEN;
 
-/// The process in which something was made.
+/// The process in which a value was made.
 #[derive(Clone, Copy)]
 pub struct Process {
     number: u64,
@@ -37,7 +37,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// The process of the caller.
+    /// Returns the process of the caller.
     #[must_use]
     pub fn here() -> Self {
         hook();
@@ -54,7 +54,7 @@ impl Process {
         }
     }
 
-    /// Whether the caller is in this process, and not in a child of it. One load, no system call.
+    /// Returns whether the caller is in this process, and not in a child of it. One load, no system call.
     #[must_use]
     #[inline]
     pub fn is_here(self) -> bool {
@@ -82,15 +82,15 @@ pub trait Inherited: Send + Sync {
     fn disown(&self);
 }
 
-/// Has `heir` called in each child that is forked as long as it lives. Dropping the answer forgets it, if it is gone by
-/// then.
+/// Calls `heir` in each child that is forked as long as `heir` lives. Dropping the returned value forgets it, if it is
+/// gone by then.
 pub fn adopt(heir: Weak<dyn Inherited>) -> Adopted {
     hook();
     HEIRS.lock().push(heir);
     Adopted(Process::here())
 }
 
-/// Made by [`adopt`].
+/// The registration of an heir, made by [`adopt`].
 #[derive(Debug)]
 #[must_use = "dropping it forgets what was adopted"]
 pub struct Adopted(Process);

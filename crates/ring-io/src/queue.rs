@@ -20,7 +20,7 @@ use crate::retry::{self, Decision};
 use crate::sequencer::{Turn, WriteSequencer};
 use crate::{DeviceError, Operation, QuikIO, event, events};
 
-/// How long [`WriteQueue::reap`] may take.
+/// How long [`WriteQueue::reap`] waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// No time at all: what is there now.
@@ -29,7 +29,7 @@ pub enum Wait {
     Until(Option<Instant>),
 }
 
-/// A write that came back, with the bytes that were lent for it.
+/// A write that has come back, with the bytes that were lent for it.
 #[derive(Debug)]
 pub struct Finished {
     /// What it was submitted as.
@@ -43,7 +43,7 @@ pub struct Finished {
     pub result: Result<(), DeviceError>,
 }
 
-/// What an engine knows of beforehand, so that it need not look it up at each write. A matter of speed only.
+/// What is registered with the engine, which only makes writes faster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registered {
     pub(crate) buffers: bool,
@@ -56,20 +56,20 @@ impl Registered {
         Self { buffers: false, file: false, reason: Some(reason.to_owned()) }
     }
 
-    /// Whether the arena's buffers are: each as soon as it has gone to the device for the first time. One that the
-    /// kernel refuses then, for want of memory to lock, goes on without.
+    /// Returns whether the arena's buffers are registered, each at its first write. One that the kernel refuses then,
+    /// because no more memory may be locked, is written unregistered.
     #[must_use]
     pub fn buffers(&self) -> bool {
         self.buffers
     }
 
-    /// Whether the file is.
+    /// Returns whether the file is registered.
     #[must_use]
     pub fn file(&self) -> bool {
         self.file
     }
 
-    /// What is not, and why, in words; `None` if everything is.
+    /// Returns what is not registered, and why; `None` if everything is.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
@@ -135,7 +135,8 @@ impl WriteQueue {
         Self { io, registered, in_flight, syncing, reaper, sequencer, prealloc, logical_block_size, untried, lock }
     }
 
-    /// Lends `bytes` to the device, which writes them at byte `offset` of the file; returns soon.
+    /// Lends `bytes` to the device, which writes them at byte `offset` of the file. Returns without waiting for the
+    /// device.
     ///
     /// Length and offset are multiples of 4096. `token` is the caller's name for the write. It never fails here: every
     /// outcome arrives by [`reap`](Self::reap). Writes complete in any order, so two at once must not overlap in the
@@ -153,9 +154,11 @@ impl WriteQueue {
         self.arrive(self.request(token, bytes, offset, false));
     }
 
-    /// Like [`submit`](Self::submit), but the bytes are on stable storage when the write comes back without an error:
-    /// no sync has to follow. It says nothing about other writes. With several of them in flight, or a sync beside
-    /// them, mind what [`QuikIO::sync`] says of that.
+    /// Submits a durable write: the bytes are on stable storage when it comes back without an error, and no sync has to
+    /// follow.
+    ///
+    /// It says nothing about other writes. With several of them in flight, or a sync beside them, mind what
+    /// [`QuikIO::sync`] says of that.
     ///
     /// # Panics
     ///
@@ -165,8 +168,8 @@ impl WriteQueue {
         self.arrive(self.request(token, bytes, offset, true));
     }
 
-    /// Has every write that was reaped before this call put on stable storage, as [`QuikIO::sync`] does; returns soon.
-    /// The outcome arrives by [`reap`](Self::reap).
+    /// Submits a sync of every write that was reaped before this call, as [`QuikIO::sync`] does. Returns without
+    /// waiting; the outcome arrives by [`reap`](Self::reap).
     ///
     /// # Errors
     ///
@@ -254,10 +257,11 @@ impl WriteQueue {
         next.into_iter().for_each(|request| self.io.backend().submit(Job::Write(request)));
     }
 
-    /// Writes in this thread, and returns when the bytes are in the file, or with the error: the same outcome as of
-    /// [`submit`](Self::submit), but without a submission and without [`reap`](Self::reap), for a thread that has
-    /// nothing else to do meanwhile. It is not counted by [`in_flight`](Self::in_flight), and does not wait for what
-    /// is, unless space is just being [prepared](crate::QuikIOBuilder::prepare) in its place.
+    /// Writes in this thread, and returns when the bytes are in the file, or with the error.
+    ///
+    /// The outcome is that of [`submit`](Self::submit), without a submission and without [`reap`](Self::reap): for a
+    /// thread that has nothing else to do meanwhile. It is not counted by [`in_flight`](Self::in_flight), and does not
+    /// wait for what is, unless space is just being [preallocated](crate::QuikIOBuilder::prepare) in its place.
     ///
     /// # Panics
     ///
@@ -269,8 +273,8 @@ impl WriteQueue {
         self.write_here(self.request(token, bytes, offset, false))
     }
 
-    /// Like [`write_now`](Self::write_now), but the bytes are on stable storage when it returns without an error: the
-    /// same outcome as of [`submit_durable`](Self::submit_durable).
+    /// Writes in this thread, and returns when the bytes are on stable storage, or with the error: the outcome of
+    /// [`submit_durable`](Self::submit_durable).
     ///
     /// # Panics
     ///
@@ -373,7 +377,7 @@ impl WriteQueue {
         }
     }
 
-    /// Appends finished writes to `finished`, and answers the outcome of a [submitted sync](Self::submit_sync) if one
+    /// Appends finished writes to `finished`, and returns the outcome of a [submitted sync](Self::submit_sync) if one
     /// has ended.
     ///
     /// - [`Wait::No`]: what has finished by now. If another thread is reaping: nothing, at once.
@@ -482,8 +486,8 @@ impl WriteQueue {
         }
     }
 
-    /// Lets the thread that waits in [`reap`](Self::reap) return early, or the next one that would wait there; for what
-    /// it waits for may have come from elsewhere.
+    /// Makes the thread that waits in [`reap`](Self::reap) return early, or else the next one that would wait: what it
+    /// waits for may have come from elsewhere.
     pub fn interrupt(&self) {
         if !self.io.is_inherited() {
             self.io.backend().interrupt();
@@ -498,17 +502,19 @@ impl WriteQueue {
         }
     }
 
-    /// Writes and syncs submitted and not yet handed out by [`reap`](Self::reap), without writes that are
-    /// [waiting](Self::waiting). May be out of date when you read it, except that it stays 0 as long as no thread
-    /// submits.
+    /// Returns how many writes and syncs were submitted and not yet handed out by [`reap`](Self::reap), without writes
+    /// that are [waiting](Self::waiting).
+    ///
+    /// The answer may be out of date when you read it, except that it stays 0 as long as no thread submits.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         // ordering: acquire half of D1.
         if self.io.is_inherited() { self.untried.lock().len() } else { self.in_flight.load(Ordering::Acquire) }
     }
 
-    /// In [`Serialized`](crate::WriteMode::Serialized): writes submitted whose turn has not come. While nothing is in
-    /// flight, they wait for one that was not submitted; dropping the queue drops them.
+    /// Returns how many submitted writes wait for their turn, in [`Serialized`](crate::WriteMode::Serialized).
+    ///
+    /// While nothing is in flight, they wait for one that was not submitted; dropping the queue drops them.
     #[must_use]
     pub fn waiting(&self) -> usize {
         if self.io.is_inherited() {
@@ -517,13 +523,13 @@ impl WriteQueue {
         self.sequencer.as_ref().map_or(0, |sequencer| sequencer.lock().waiting())
     }
 
-    /// What is registered with the engine.
+    /// Returns what is registered with the engine.
     #[must_use]
     pub fn registered(&self) -> &Registered {
         &self.registered
     }
 
-    /// What it writes through.
+    /// Returns the `QuikIO` that it writes through.
     #[must_use]
     pub fn io(&self) -> &Arc<QuikIO> {
         &self.io

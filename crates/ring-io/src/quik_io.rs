@@ -26,7 +26,7 @@ use crate::{
     WriteMode, WriteQueue, engine, event, events,
 };
 
-/// A file for a log, together with the engine that writes to it.
+/// A file for a log, with the engine that writes to it.
 ///
 /// Any thread may read and sync; only the one [`WriteQueue`] that is attached may write. Other writers are kept away by
 /// an advisory lock on the file (`flock`), which lasts as long as the queue, or as long as a `QuikIO` that was made by
@@ -59,9 +59,11 @@ pub struct QuikIO {
 }
 
 impl QuikIO {
-    /// A `QuikIO` for `file`, with io_uring where that works, else (and on FUSE) with positioned writes;
-    /// [`engine`](Self::engine) says which. The environment variable `BUFFER_RING_ENGINE` (`uring`, `io_uring` or
-    /// `positioned`) chooses one of the two; another value changes nothing, and [`engine`](Self::engine) says so.
+    /// Makes a `QuikIO` for `file`, with io_uring where that works, else (and on FUSE) with positioned writes;
+    /// [`engine`](Self::engine) says which.
+    ///
+    /// The environment variable `BUFFER_RING_ENGINE` (`uring`, `io_uring` or `positioned`) chooses one of the two;
+    /// another value changes nothing, and [`engine`](Self::engine) says so.
     ///
     /// It never fails: a file that cannot hold a log is refused by [`start`](Self::start) and [`attach`](Self::attach).
     #[must_use]
@@ -88,19 +90,19 @@ impl QuikIO {
         Self::options().open(path)
     }
 
-    /// For choosing the engine, the write mode, where the log starts, or how much is prepared: ends in
-    /// [`open`](QuikIOOptions::open) or [`file`](QuikIOOptions::file).
+    /// Begins with the default options, to choose the engine, the write mode, the start of the log, or its
+    /// preallocation; ends in [`open`](QuikIOOptions::open) or [`file`](QuikIOOptions::file).
     pub fn options() -> QuikIOOptions {
         QuikIOOptions::default()
     }
 
-    /// [`options`](Self::options) for a file that is open already.
+    /// Begins with the default [`options`](Self::options) for a file that is open already.
     pub fn builder(file: impl Into<Arc<File>>) -> QuikIOBuilder {
         QuikIOBuilder::new(file.into())
     }
 
-    /// A device in memory, which starts empty, and its remote control: for tests that decide when writes complete, and
-    /// how.
+    /// Makes a device in memory, which starts empty, and the handle that controls it: for tests that decide when writes
+    /// complete, and how.
     #[must_use]
     pub fn in_memory() -> (Self, MemoryDevice) {
         let device = MemoryDevice::new();
@@ -109,7 +111,6 @@ impl QuikIO {
         (io, device)
     }
 
-    /// The same, which holds the lock as long as it lives.
     /// It was opened here: `lock` is held for good, and `cached` says why it is not direct.
     pub(crate) fn opened(mut self, lock: WriterLock, cached: Option<String>) -> Self {
         (self.lock, self.cached) = (Some(lock), cached);
@@ -137,13 +138,13 @@ impl QuikIO {
         }
     }
 
-    /// Which engine writes, and why that one.
+    /// Returns the engine, and why it was chosen.
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// In which order writes reach the file.
+    /// Returns the order in which writes reach the file.
     ///
     /// If it was opened with `O_DSYNC` or `O_SYNC`, has the attribute `S` (`chattr +S`), or lies on a file system that
     /// is mounted with `sync`: [`WriteMode::Serialized`], whatever was asked for. Every write is a durable one then,
@@ -153,20 +154,21 @@ impl QuikIO {
         if self.synced { WriteMode::Serialized } else { self.write_mode }
     }
 
-    /// Whether the file was open with `O_DIRECT` when it was handed over.
+    /// Returns whether the file was open with `O_DIRECT` when it was handed over.
     #[must_use]
     pub fn is_direct(&self) -> bool {
         self.storage.is_direct()
     }
 
-    /// Why writes go through the kernel's cache, if [`open`](Self::open) could not open the file for direct I/O.
+    /// Returns why writes go through the kernel's cache, if [`open`](Self::open) could not open the file for direct
+    /// I/O.
     #[must_use]
     pub fn not_direct_because(&self) -> Option<&str> {
         self.cached.as_deref()
     }
 
-    /// The byte of the file where a new log begins: what the builder was given, or behind everything that was written
-    /// through this `QuikIO` since; without the builder's word, [`log_end`](Self::log_end).
+    /// Returns the byte of the file where a new log begins: the start that the builder was given, or behind everything
+    /// that was written through this `QuikIO` since; without such a start, [`log_end`](Self::log_end).
     ///
     /// # Errors
     ///
@@ -180,7 +182,8 @@ impl QuikIO {
         }
     }
 
-    /// Where the log in the file ends, a multiple of 4096: without what was prepared behind it and never used.
+    /// Returns where the log in the file ends, a multiple of 4096, without what was preallocated behind it and never
+    /// used.
     ///
     /// A ring that was closed has cut that off, and so has one that was dropped. After a crash the file may end with
     /// it: recovery stops here, looks for the last valid record below, and [cuts](Self::cut) the log behind that before
@@ -202,7 +205,7 @@ impl QuikIO {
         Ok(Ending::of(&*self.storage)?.log)
     }
 
-    /// The length of the file in bytes, with what is prepared behind the log.
+    /// Returns the length of the file in bytes, with what is preallocated behind the log.
     ///
     /// # Errors
     ///
@@ -211,7 +214,7 @@ impl QuikIO {
         self.storage.len()
     }
 
-    /// Why no more space is prepared ahead of the log: the disk is full, or a limit is reached. Durable writes go on
+    /// Returns why no more space is preallocated: the disk is full, or a limit is reached. Durable writes go on
     /// without, as long as there is room for them.
     #[must_use]
     pub fn preparing_stopped(&self) -> Option<DeviceError> {
@@ -239,7 +242,7 @@ impl QuikIO {
         })
     }
 
-    /// Puts on stable storage every write that was reaped before this call. Of later ones it promises nothing.
+    /// Puts every write on stable storage that was reaped before this call. It promises nothing about later ones.
     ///
     /// # Errors
     ///
@@ -249,9 +252,9 @@ impl QuikIO {
     /// new `QuikIO` is made for the file, after checking what is in it. A durable write that failed has the same
     /// effect.
     ///
-    /// The kernel reports an error to one of the calls that it concerns. So if several syncs and durable writes are
-    /// under way at once, the success of one counts only when all those have succeeded that overlapped it. A ring has
-    /// one under way at a time.
+    /// The kernel reports an error to one of the calls that it concerns. So if several syncs and durable writes are in
+    /// flight at once, the success of one counts only when all those have succeeded that overlapped it. A ring has one
+    /// in flight at a time.
     pub fn sync(&self) -> Result<(), DeviceError> {
         let _held = events::hold();
         self.check_sync()?;
@@ -290,8 +293,9 @@ impl QuikIO {
         }
     }
 
-    /// Cuts the log at byte `at`: what is behind it is gone for good when this returns. The rest of the block that `at`
-    /// lies in becomes zeros, like padding, and a ring starts behind it.
+    /// Cuts the log at byte `at`: what is behind it is gone for good when this returns.
+    ///
+    /// The rest of the block that `at` lies in becomes zeros, like padding, and a ring starts behind it.
     ///
     /// For throwing away, before a log goes on after a crash, what was written to its end and not acknowledged. `at` is
     /// where the last record ends that is kept. Without that the records behind a gap would stand in the log again,
@@ -356,7 +360,7 @@ impl QuikIO {
         Ok(())
     }
 
-    /// The right to write, for the buffers of `arena`. There is one at a time.
+    /// Takes the exclusive right to write, for the buffers of `arena`. There is one at a time.
     ///
     /// # Errors
     ///
@@ -414,7 +418,7 @@ impl QuikIO {
         self.settling.succeeded(scope);
     }
 
-    /// The queue is gone: the next may come.
+    /// The queue is gone, and the next one may be attached.
     pub(crate) fn release(&self) {
         // ordering: release half of D2.
         self.attached.store(false, Ordering::Release);
@@ -456,7 +460,7 @@ impl Drop for QuikIO {
             // ever.
             mem::forget(Arc::clone(&self.backend));
         } else if self.backend.has_given_up() {
-            // A write that was given up may still come: the next writer must not be there yet. The kernel ends the lock
+            // A write that was given up may still land: no next writer may be there yet. The kernel ends the lock
             // with the process, or with the write if that is later.
             mem::forget(self.lock.take());
         }

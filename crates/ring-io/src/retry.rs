@@ -19,15 +19,15 @@ const PREPARING_STALLS: u32 = 1;
 const EAGER_STALLS: u32 = 4;
 const MAX_PAUSE_EXPONENT: u32 = 12;
 
-/// What becomes of a request.
+/// What becomes of a request after an attempt.
 pub(crate) enum Decision {
     /// Its caller gets this.
     Finished(Finished),
-    /// It goes out again.
+    /// It is sent again.
     Again(Request),
 }
 
-/// Whether the answer says "not now" rather than "no".
+/// Whether an errno means "not now" rather than "no".
 pub(crate) fn is_transient(errno: Errno) -> bool {
     matches!(errno, Errno::INTR | Errno::AGAIN | Errno::BUSY | Errno::CANCELED)
 }
@@ -63,7 +63,7 @@ fn pause_after(stalls: u32) -> Duration {
     }
 }
 
-/// Decides, and counts in a request that goes out again how often it has stalled. `logical_block_size`: where a write
+/// Decides what becomes of a request, and counts its stalls. `logical_block_size`: where a write
 /// may begin.
 pub(crate) fn decide((mut request, result): Attempt, logical_block_size: usize) -> Decision {
     let range = request.range();
@@ -78,7 +78,7 @@ pub(crate) fn decide((mut request, result): Attempt, logical_block_size: usize) 
         Ok(written) if written > 0 && request.stalls < MAX_STALLS => {
             resume(&mut request, written, logical_block_size);
             let (resumes_at, stalls) = (request.position(), request.stalls);
-            event!(DEBUG, token, position, written, resumes_at, stalls, "short write: the rest goes out");
+            event!(DEBUG, token, position, written, resumes_at, stalls, "short write: the rest is sent");
             return Decision::Again(request);
         }
         Ok(_) => DeviceError::no_progress(Operation::Write, range),
@@ -89,7 +89,7 @@ pub(crate) fn decide((mut request, result): Attempt, logical_block_size: usize) 
         Err(errno) if is_transient(errno) && request.stalls < MAX_STALLS => {
             request.stalls += 1;
             let (errno, stalls) = (errno.raw_os_error(), request.stalls);
-            event!(DEBUG, token, position, errno, stalls, "write put off: it goes out again");
+            event!(DEBUG, token, position, errno, stalls, "write put off: it is sent again");
             return Decision::Again(request);
         }
         Err(errno) => DeviceError::new(Operation::Write, errno, range),
@@ -102,9 +102,9 @@ pub(crate) fn decide((mut request, result): Attempt, logical_block_size: usize) 
     finished(request, Err(error))
 }
 
-/// Where a short write goes on: at the block in which it stopped, so that it stays aligned; part of the block is
-/// written twice, with the same bytes. If that was tried in vain, as close to where it stopped as possible: there the
-/// device says what is in its way.
+/// Where a short write is resumed: at the block in which it stopped, so that it stays aligned; part of the block is
+/// written twice, with the same bytes. If that made no progress, as close to the exact byte as possible, so that the
+/// kernel returns the real errno.
 fn resume(request: &mut Request, written: usize, logical_block_size: usize) {
     let reached = request.done + written;
     let block = round_down(reached as u64) as usize;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::backend::Request;
 use crate::{DeviceError, Finished, event};
 
-/// In which order the parts of a log reach the file.
+/// The order in which the parts of a log reach the file.
 ///
 /// What each promises is about a process that is killed, and a kernel that goes on. After a power cut any write may be
 /// missing that no sync covers, whatever was written later, unless the device and the file system keep every completed
@@ -81,14 +81,14 @@ impl WriteSequencer {
         Ok(request)
     }
 
-    /// The write of `range` has succeeded. Answers the next.
+    /// The write of `range` has succeeded. Returns the next.
     #[must_use]
     pub(crate) fn succeeded(&mut self, range: &Range<u64>) -> Option<Request> {
         self.next = self.next.max(range.end);
         self.next_turn()
     }
 
-    /// It has failed, and what waits behind it with it. Answers how many that are.
+    /// It has failed, and what waits behind it with it. Returns their number.
     #[must_use]
     pub(crate) fn failed(&mut self, error: &DeviceError) -> usize {
         self.failure = Some(error.clone());

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use crate::retry::is_transient;
 use crate::{DeviceError, event};
 
-/// What has failed so far.
+/// The errors so far.
 #[derive(Debug, Default)]
 pub(crate) struct StickyError {
     /// Whether any write of the log has failed, or the error is set.

@@ -10,8 +10,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 const OWN: [Signal; 7] =
     [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGTRAP, Signal::SIGSYS, Signal::SIGXFSZ];
 
-/// Starts a thread in which no handler of the process runs: signals to the process go to its own threads, as if this
-/// one were not there.
+/// Starts a thread in which no signal handler of the process runs: signals to the process go to its own threads.
 ///
 /// # Errors
 ///

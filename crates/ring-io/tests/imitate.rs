@@ -408,7 +408,7 @@ fn killed(path: &Path) -> Key {
     (0..COMMITS).for_each(|n| assert!(queue.write_durable_now(n, bytes(n, BLOCK), n * SIZE).durable));
     let key = key_of(path).expect("a key");
     let copy = path.with_extension("killed");
-    // The preallocating write may still be under way.
+    // The preallocating write may still be in flight.
     while log_end(path) != COMMITS * SIZE || fs::metadata(path).expect("the file").len() == COMMITS * SIZE {
         std::thread::yield_now();
     }

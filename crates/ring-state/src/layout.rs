@@ -30,7 +30,7 @@ pub const MAX_OPTIMISTIC_LEN: u32 = 512;
 /// Linux gives out thread ids below 2^22.
 pub(crate) const MAX_THREADS: usize = (1 << 22) - 1;
 
-/// With so many writers inside, which only leaked reservations can bring about, a buffer counts as full.
+/// With this many writers inside, which takes leaked reservations, a buffer counts as full.
 pub(crate) const CROWDED: u32 = 1 << 23;
 
 /// The bit that is set as soon as there are so many.

@@ -44,13 +44,14 @@
 //! # Orderings
 //!
 //! Each edge carries something from one thread to another. The witness is the model that fails when either half is
-//! weakened; the first three are in `tests/loom.rs`, the last one is a model of `buffer_ring`.
+//! weakened: in `tests/loom.rs`, and for the last two among those of `buffer_ring`.
 //!
 //! | edge | carries | release half | acquire half | witness |
 //! |---|---|---|---|---|
 //! | E1 | the writers' bytes → the flusher | `release` | `try_take_flush` | `the_flusher_sees_every_byte` |
 //! | E2 | the flusher's last read → the next generation's opener | `complete` | `reopen` | `the_next_generation_waits_for_the_flusher` |
-//! | E3 | what the opener prepared → the next generation's threads | `reopen` | `reserve`, `pin`, `retire` | `the_next_generation_sees_what_its_opener_prepared` |
+//! | E3 | what the opener prepared → the next generation's threads | `reopen` | `reserve`, `pin` | `the_next_generation_sees_what_its_opener_prepared` |
+//! | E3 | what the opener had acquired → the thread that retires an empty generation | `reopen` | `retire` | `all_who_see_the_rotation_frozen_know_where_the_log_ends` |
 //! | E4 | the writers' bytes → a reader that keeps the generation from ending | `release` | `snapshot` | `a_reader_never_meets_the_next_generation` |
 //!
 //! All other operations are relaxed. They are read-modify-writes, and those continue the release sequence that they

@@ -46,7 +46,7 @@ impl Snapshot {
         self.0 == SEALED
     }
 
-    /// This word as a proof that the flush can be taken: sealed, no writer inside, some bytes, no flush under way.
+    /// This word as a proof that the flush can be taken: sealed, no writer inside, some bytes, no flush in flight.
     #[must_use]
     #[inline]
     pub const fn drained(self) -> Option<Drained> {
@@ -142,7 +142,7 @@ pub(crate) enum Fit {
     Late,
 }
 
-/// A word that was seen sealed, with no writer inside, with bytes and without a flush under way.
+/// A word that was seen sealed, with no writer inside, with bytes and without a flush in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained(pub(crate) Snapshot);
 

@@ -219,7 +219,7 @@ impl StateWord {
     ///
     /// # Panics
     ///
-    /// In debug builds, if no flush is under way, or its length is not `len`.
+    /// In debug builds, if no flush is in flight, or its length is not `len`.
     pub fn complete(&self, len: u32) {
         // ordering: release half of E2.
         let before = Snapshot(self.0.fetch_sub(FLUSHING + bytes(len), Release));

@@ -34,21 +34,14 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/watermarks.rs",
+        "buffer_ring/sync.rs",
         &[
             [
                 "what a sync covers is settled when it has ended",
-                "match self.device.sync() {\n                Some(outcome) => {",
-                "match self.device.sync() {\n                Some(outcome) => {\n                    self.update(Ledger::end_sync);\n                    let _ = self.durability.ledger.lock().begin_sync();",
+                "match self.writeback.sync() {\n                Some(outcome) => {",
+                "match self.writeback.sync() {\n                Some(outcome) => {\n                    self.update(Ledger::end_sync);\n                    let _ = self.writeback.begin_sync();",
                 "a_sync_covers_only_what_was_written_before_it_began",
             ],
-            [
-                "a write may be durable beside a sync",
-                "self.durability.durable() == base",
-                "self.durability.durable() <= base",
-                "a_commit_behind_a_plain_write_syncs_it",
-            ],
-            ["who has synced tells nobody", "        self.notify();", "", "a_commit_behind_a_plain_write_syncs_it"],
             [
                 "a sync is submitted, and its role given up",
                 "            syncer.detach();",
@@ -67,6 +60,24 @@ pub(super) const GROUPS: &[Group] = &[
                 "        drop(syncer);\n        let syncer = None::<Claim<'_>>;\n        match outcome {\n            Ok(()) => {\n                self.update",
                 "a_sync_that_was_left_is_ended_by_another_thread",
             ],
+        ],
+    ),
+    (
+        "buffer_ring/writeback/mod.rs",
+        &[[
+            "a write may be durable beside a sync",
+            "self.watermarks.durable() == base",
+            "self.watermarks.durable() <= base",
+            "a_commit_behind_a_plain_write_syncs_it",
+        ]],
+    ),
+    (
+        "buffer_ring/ring/sync.rs",
+        &[["who has synced tells nobody", "        self.notify();", "", "a_commit_behind_a_plain_write_syncs_it"]],
+    ),
+    (
+        "buffer_ring/watermarks.rs",
+        &[
             [
                 "a watermark, release half",
                 "self.0.store(address, Release)",
@@ -176,7 +187,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/ring/commit.rs",
+        "buffer_ring/commit.rs",
         &[
             [
                 "who waits for durability seals nothing",
@@ -216,7 +227,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "nobody is called for the next flight",
-                "            self.waiters.elect_beyond(self.rotation.next_base());",
+                "            self.waiting.waiters().elect_beyond(self.staging.next_base());",
                 "",
                 "the_next_batch_starts_when_the_group_is_over",
             ],
@@ -239,7 +250,7 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "the outcome of a sync that was left is lost",
-                "            self.end_sync(self.durability.syncer.reattach(), outcome);",
+                "            self.end_sync(self.writeback.reattach_syncer(), outcome);",
                 "            drop(outcome);",
                 "a_sync_that_was_left_is_ended_by_another_thread",
             ],
@@ -252,7 +263,7 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/ring/flush.rs",
+        "buffer_ring/flush.rs",
         &[
             [
                 "who writes in its own thread tells before the flight has ended",
@@ -262,10 +273,15 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who writes in its own thread does not fetch the driver",
-                "        if self.driver.is_claimed_now() {",
+                "        if self.writeback.is_driven_now() {",
                 "        if false {",
                 "a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device",
             ],
+        ],
+    ),
+    (
+        "buffer_ring/core.rs",
+        &[
             [
                 "a failed write poisons nothing",
                 "Err(error) => self.poison(RingError::Device(error)),",
@@ -290,7 +306,7 @@ pub(super) const GROUPS: &[Group] = &[
         ]],
     ),
     (
-        "buffer_ring/core.rs",
+        "buffer_ring/commit/mod.rs",
         &[[
             "a failure does not wake those who wait for durability",
             "        self.waiters.wake_up_to(u64::MAX);\n",

@@ -138,22 +138,30 @@ pub(super) const GROUPS: &[Group] = &[
                 "if false {",
                 "a_tail_is_of_one_generation",
             ],
-            [
-                "a rotation that is given up opens nothing in place",
-                "// While this thread had the token, the buffer may have become free to open in key.\n                self.advance();",
-                "",
-                "a_rotation_that_is_given_up_leaves_the_buffer_to_be_opened_in_place",
-            ],
+        ],
+    ),
+    (
+        "buffer_ring/rotate.rs",
+        &[[
+            "a rotation that is given up opens nothing in place",
+            "                self.advance();\n",
+            "",
+            "a_rotation_that_is_given_up_leaves_the_buffer_to_be_opened_in_place",
+        ]],
+    ),
+    (
+        "buffer_ring/core.rs",
+        &[
             [
                 "an opener wakes nobody",
-                "self.changes.notify();\n                true",
+                "self.waiting.changes().notify();\n                true",
                 "true",
                 "an_opener_wakes_who_waits_for_room",
             ],
             [
                 "an opener leaves who waits for room at the device",
-                "self.advance_to(self.target()) && self.changes.want_room()",
-                "self.advance_to(self.target()) && false",
+                "self.advance_to(self.staging.target()) && self.waiting.changes().want_room()",
+                "self.advance_to(self.staging.target()) && false",
                 "an_opener_fetches_who_waits_for_room_from_the_device",
             ],
         ],

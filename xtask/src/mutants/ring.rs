@@ -26,14 +26,14 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a sleeper does not look whether a driver is wanted",
-                "answer.is_some() || self.wants_driver()",
+                "answer.is_some() || self.writeback.wants_driver()",
                 "answer.is_some()",
                 "a_driver_that_leaves_has_a_successor",
             ],
             [
                 "drained while a driver still completes",
-                "self.device.in_flight() == 0 && !self.driver.is_claimed()",
-                "self.device.in_flight() == 0",
+                "self.writeback.in_flight() == 0 && !self.writeback.is_driven()",
+                "self.writeback.in_flight() == 0",
                 "what_is_drained_has_been_dealt_with",
             ],
             [
@@ -55,19 +55,19 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "a late arrival does not look whether it was in the way",
-                "self.flush_if_drained(&self.slots[seen.slot()], released);\n        self.advance();",
-                "self.flush_if_drained(&self.slots[seen.slot()], released);",
+                "self.flush_if_drained(self.staging.slot(seen), released);\n        self.advance();",
+                "self.flush_if_drained(self.staging.slot(seen), released);",
                 "a_late_arrival_does_not_lose_the_rotation",
             ],
             [
                 "a late arrival pays in the first slot",
-                "self.flush_if_drained(&self.slots[seen.slot()], released);",
-                "self.flush_if_drained(&self.slots[0], released);",
+                "self.flush_if_drained(self.staging.slot(seen), released);",
+                "self.flush_if_drained(&self.staging.slots()[0], released);",
                 "a_late_arrival_pays_where_it_was_late",
             ],
             [
                 "a late arrival does not flush what it left drained",
-                "self.flush_if_drained(&self.slots[seen.slot()], released);",
+                "self.flush_if_drained(self.staging.slot(seen), released);",
                 "let _ = released;",
                 "a_late_arrival_does_not_lose_the_rotation",
             ],
@@ -79,15 +79,9 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "who waits for room does not look for a deferred flush",
-                "patience == Patience::ForRoom && self.next_is_deferred(seen)",
+                "patience == Patience::ForRoom && self.staging.next_is_deferred(seen)",
                 "false",
                 "a_deferred_flush_wakes_a_thread_that_waits_for_room",
-            ],
-            [
-                "who leaves does not flush",
-                "self.flush_if_drained(slot, grant.release());",
-                "let _ = (slot, grant.release());",
-                "exact_appends_fill_buffers_that_go_out_once",
             ],
             [
                 "who reserves in a generation that is not published does not publish it",
@@ -98,19 +92,13 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     ),
     (
-        "buffer_ring/ring/flush.rs",
+        "buffer_ring/core.rs",
         &[
             [
-                "a deferred flush wakes no thread (trap 5)",
-                "self.changes.notify();",
-                "",
-                "a_deferred_flush_wakes_a_thread_that_waits_for_room",
-            ],
-            [
-                "a flush is not asked for when the buffer is sealed already",
-                "if has_bytes && !self.auto_flush {",
-                "if false {",
-                "a_deferred_flush_goes_out_once_when_it_is_requested",
+                "who leaves does not flush",
+                "self.flush_if_drained(slot, grant.release());",
+                "let _ = (slot, grant.release());",
+                "exact_appends_fill_buffers_that_go_out_once",
             ],
             [
                 "a completion rotates nothing",
@@ -119,22 +107,84 @@ pub(super) const GROUPS: &[Group] = &[
                 "a_full_ring_lets_its_waiter_go_on",
             ],
             [
-                "a ticket looks whether the ring is closed after it has looked for its answer",
-                "let closed = self.shared.durability.is_closed();\n            self.shared.outcome(|| self.has_completed()).or(closed.then_some(Err(RingError::Closed)))",
-                "let outcome = self.shared.outcome(|| self.has_completed());\n            let closed = self.shared.durability.is_closed();\n            outcome.or(closed.then_some(Err(RingError::Closed)))",
-                "a_ticket_outlives_a_ring_that_is_dropped_with_a_write_in_flight",
-            ],
-            [
                 "the sealer leaves before it has handed over",
-                "        self.rotation.hand_over(BufferId::new(generation, slot.index()), next_base);\n        self.advance();\n        self.revoke_after_seal(slot);\n        if !self.auto_flush && slot.deferred.defer(generation) {",
-                "        if self.auto_flush {\n            self.flush_if_drained(slot, pin.release());\n            self.rotation.hand_over(BufferId::new(generation, slot.index()), next_base);\n            self.advance();\n            return None;\n        }\n        if slot.deferred.defer(generation) {",
+                "        self.staging.hand_over(BufferId::new(generation, slot.index()), next_base);\n        self.advance();\n        self.revoke_after_seal(slot);\n        if !self.staging.auto_flush() && slot.deferred.defer(generation) {",
+                "        if self.staging.auto_flush() {\n            self.flush_if_drained(slot, pin.release());\n            self.staging.hand_over(BufferId::new(generation, slot.index()), next_base);\n            self.advance();\n            return None;\n        }\n        if slot.deferred.defer(generation) {",
                 "a_tail_is_of_one_generation",
             ],
             [
                 "the sealer opens nothing",
-                "self.rotation.hand_over(BufferId::new(generation, slot.index()), next_base);\n        self.advance();",
-                "self.rotation.hand_over(BufferId::new(generation, slot.index()), next_base);",
+                "self.staging.hand_over(BufferId::new(generation, slot.index()), next_base);\n        self.advance();",
+                "self.staging.hand_over(BufferId::new(generation, slot.index()), next_base);",
                 "a_sealer_opens_the_next_buffer",
+            ],
+            [
+                "a completion wakes before it has changed anything",
+                "        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance_as_driver();\n        self.notify();",
+                "        self.notify();\n        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance_as_driver();",
+                "a_completion_wakes_who_waits_for_it",
+            ],
+            [
+                "the slot is free before the watermark moves",
+                "        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);",
+                "        slot.complete(bytes);\n        self.record(generation, end, durable);\n        self.counters.flushed();",
+                "who_sees_a_buffer_written_sees_the_watermark",
+            ],
+            [
+                "a failure wakes nobody",
+                "        self.wake_all();\n        // Whoever drives",
+                "        // Whoever drives",
+                "a_failure_wakes_who_waits",
+            ],
+            [
+                "a failure does not interrupt the driver",
+                "self.wake_all();\n        self.writeback.interrupt();",
+                "self.wake_all();",
+                "a_failure_fetches_the_driver_from_the_device",
+            ],
+            [
+                "the flag of a failure is set before the failure",
+                "            let mut failure = self.failure.lock();\n",
+                "            self.poisoned.store(true, Relaxed);\n            let mut failure = self.failure.lock();\n",
+                "who_sees_the_ring_poisoned_sees_by_what",
+            ],
+            [
+                "closing wakes none of those that wait for room",
+                "self.waiting.changes().notify();\n        self.writeback.interrupt();",
+                "self.writeback.interrupt();",
+                "close_wakes_an_append_that_sleeps_until_there_is_room",
+            ],
+            [
+                "closing does not fetch the driver that waits for room",
+                "self.waiting.changes().notify();\n        self.writeback.interrupt();",
+                "self.waiting.changes().notify();",
+                "close_fetches_an_append_that_waits_for_room",
+            ],
+            [
+                "a completion wakes nobody",
+                "self.advance_as_driver();\n        self.notify();",
+                "self.advance_as_driver();",
+                "a_completion_wakes_who_waits_for_it",
+            ],
+        ],
+    ),
+    (
+        "buffer_ring/background.rs",
+        &[[
+            "a deferred flush wakes no thread (trap 5)",
+            "self.waiting.changes().notify();",
+            "",
+            "a_deferred_flush_wakes_a_thread_that_waits_for_room",
+        ]],
+    ),
+    (
+        "buffer_ring/flush.rs",
+        &[
+            [
+                "a flush is not asked for when the buffer is sealed already",
+                "if has_bytes && !self.staging.auto_flush() {",
+                "if false {",
+                "a_deferred_flush_goes_out_once_when_it_is_requested",
             ],
             [
                 "a stale handle seals a later generation",
@@ -148,23 +198,16 @@ pub(super) const GROUPS: &[Group] = &[
                 "        self.flush_if_drained(slot, pin.release());",
                 "a_visitor_does_not_lose_the_rotation",
             ],
+        ],
+    ),
+    (
+        "buffer_ring/handle.rs",
+        &[
             [
-                "a completion wakes nobody",
-                "        self.advance_as_driver();\n        self.notify();\n    }\n}",
-                "        self.advance_as_driver();\n    }\n}",
-                "a_completion_wakes_who_waits_for_it",
-            ],
-            [
-                "a completion wakes before it has changed anything",
-                "        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance_as_driver();\n        self.notify();",
-                "        self.notify();\n        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);\n        self.advance_as_driver();",
-                "a_completion_wakes_who_waits_for_it",
-            ],
-            [
-                "the slot is free before the watermark moves",
-                "        self.record(generation, end, durable);\n        self.counters.flushed();\n        slot.complete(bytes);",
-                "        slot.complete(bytes);\n        self.record(generation, end, durable);\n        self.counters.flushed();",
-                "who_sees_a_buffer_written_sees_the_watermark",
+                "a ticket looks whether the ring is closed after it has looked for its answer",
+                "let closed = self.core.writeback.is_closed();\n            self.core.outcome(|| self.has_completed()).or(closed.then_some(Err(RingError::Closed)))",
+                "let outcome = self.core.outcome(|| self.has_completed());\n            let closed = self.core.writeback.is_closed();\n            outcome.or(closed.then_some(Err(RingError::Closed)))",
+                "a_ticket_outlives_a_ring_that_is_dropped_with_a_write_in_flight",
             ],
             [
                 "is_sealed looks at the generation first",
@@ -191,7 +234,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "closing lets the open buffer be",
-                "Sealing::Empty => self.slots[current.slot()].retire(),",
+                "Sealing::Empty => self.staging.slot(current).retire(),",
                 "Sealing::Empty => true,",
                 "an_append_beside_close_is_durable_or_refused",
             ],
@@ -234,40 +277,5 @@ pub(super) const GROUPS: &[Group] = &[
             "compare_exchange(0, SEALED, Relaxed, Relaxed)",
             "all_who_see_the_rotation_frozen_know_where_the_log_ends",
         ]],
-    ),
-    (
-        "buffer_ring/core.rs",
-        &[
-            [
-                "a failure wakes nobody",
-                "        self.wake_all();\n        // Whoever drives",
-                "        // Whoever drives",
-                "a_failure_wakes_who_waits",
-            ],
-            [
-                "a failure does not interrupt the driver",
-                "self.wake_all();\n        self.device.interrupt();",
-                "self.wake_all();",
-                "a_failure_fetches_the_driver_from_the_device",
-            ],
-            [
-                "the flag of a failure is set before the failure",
-                "            let mut failure = self.failure.lock();\n",
-                "            self.poisoned.store(true, Relaxed);\n            let mut failure = self.failure.lock();\n",
-                "who_sees_the_ring_poisoned_sees_by_what",
-            ],
-            [
-                "closing wakes none of those that wait for room",
-                "self.changes.notify();\n        self.device.interrupt();",
-                "self.device.interrupt();",
-                "close_wakes_an_append_that_sleeps_until_there_is_room",
-            ],
-            [
-                "closing does not fetch the driver that waits for room",
-                "self.changes.notify();\n        self.device.interrupt();",
-                "self.changes.notify();",
-                "close_fetches_an_append_that_waits_for_room",
-            ],
-        ],
     ),
 ];

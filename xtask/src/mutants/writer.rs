@@ -201,7 +201,7 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a writer does not look for a failure behind its announcement",
-                " && !self.shared().failing.load(Relaxed))",
+                " && !self.core().is_failing())",
                 ")",
                 "a_writer_that_sees_the_ring_poisoned_appends_nothing",
             ],
@@ -224,19 +224,16 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a failure takes back no lease",
-                "self.slots.iter().for_each(|slot| self.revoke_leases(slot));",
+                "self.staging.slots().iter().for_each(|slot| self.revoke_leases(slot));",
                 "",
                 "a_writer_that_sees_the_ring_poisoned_appends_nothing",
             ],
+            [
+                "a sealer takes back no lease",
+                "        self.revoke_after_seal(slot);\n",
+                "",
+                "a_commit_does_not_wait_for_an_idle_writer",
+            ],
         ],
-    ),
-    (
-        "buffer_ring/ring/flush.rs",
-        &[[
-            "a sealer takes back no lease",
-            "        self.revoke_after_seal(slot);\n",
-            "",
-            "a_commit_does_not_wait_for_an_idle_writer",
-        ]],
     ),
 ];

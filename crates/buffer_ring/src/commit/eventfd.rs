@@ -12,18 +12,18 @@ use crate::sync::{AtomicUsize, Mutex};
 #[derive(Debug)]
 pub(crate) struct EventFds {
     count: AtomicUsize,
-    registered: Mutex<Registered>,
+    registered: Mutex<EventFdMap>,
 }
 
 #[derive(Debug, Default)]
-struct Registered {
+struct EventFdMap {
     eventfds: BTreeMap<u64, Arc<EventFd>>,
     arrivals: u64,
 }
 
 impl EventFds {
     pub(crate) fn new() -> Self {
-        Self { count: AtomicUsize::new(0), registered: Mutex::new(Registered::default()) }
+        Self { count: AtomicUsize::new(0), registered: Mutex::new(EventFdMap::default()) }
     }
 
     /// From now on it rings. Whatever it would have rung for before, the caller sees by a look after this. The answer is for

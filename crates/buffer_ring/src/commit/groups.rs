@@ -13,9 +13,8 @@
 
 use core::sync::atomic::{AtomicU64, AtomicUsize as Hint};
 use core::time::Duration;
-use std::thread;
-use std::time::Instant;
 
+use crate::commit::backoff::{SpinLimit, SpinPolicy};
 use crate::sync::AtomicUsize;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed};
 
@@ -45,16 +44,6 @@ const BESIDE_A_SYNC: usize = 16;
 /// On a device that is faster than this, a second flight costs more than it brings.
 const FAST: Duration = Duration::from_micros(20);
 
-/// A wait that is longer than this is not spent spinning.
-const LONGEST_SPIN: Duration = Duration::from_micros(500);
-
-/// With fewer looks than that in all its time, a thread has hardly had a processor.
-const FEW_SPINS: u32 = 4;
-
-/// So many waits do without spinning then, before it is tried again; twice as many each time that it is tried in vain, up to a limit.
-const BACKOFF_WAITS: usize = 64;
-const MOST_BACKOFF_WAITS: usize = 1 << 15;
-
 /// The batches under way, and those who wait.
 #[derive(Debug)]
 pub(crate) struct CommitGroups {
@@ -70,11 +59,7 @@ pub(crate) struct CommitGroups {
     started: AtomicU64,
     /// How long a durable write takes: the average of the latest, in nanoseconds.
     write_time: AtomicU64,
-    /// Whether there is a processor to spin on.
-    may_spin: bool,
-    /// About how many waits do without spinning from now on, and how many will after the next one that spins in vain.
-    backoff: Hint,
-    next_backoff: Hint,
+    spinning: SpinPolicy,
 }
 
 /// One flight. Dropping it ends it; then who is parked has to be told.
@@ -87,8 +72,6 @@ pub(crate) struct WaiterCount<'a>(&'a CommitGroups);
 
 impl CommitGroups {
     pub(crate) fn new(policy: CommitPolicy) -> Self {
-        // Checkers would explore little else.
-        let may_spin = !cfg!(any(loom, shuttle)) && thread::available_parallelism().is_ok_and(|count| count.get() > 1);
         Self {
             policy,
             count: AtomicUsize::new(0),
@@ -97,9 +80,7 @@ impl CommitGroups {
             latest: Hint::new(0),
             started: AtomicU64::new(0),
             write_time: AtomicU64::new(0),
-            may_spin,
-            backoff: Hint::new(0),
-            next_backoff: Hint::new(BACKOFF_WAITS),
+            spinning: SpinPolicy::new(),
         }
     }
 
@@ -181,46 +162,7 @@ impl CommitGroups {
 
     /// For somebody else's write, before sleeping: about as long as two of them take.
     pub(crate) fn spin_limit(&self) -> SpinLimit<'_> {
-        let left = self.backoff.load(Relaxed);
-        if left > 0 {
-            // Several threads may take the same one.
-            self.backoff.store(left - 1, Relaxed);
-        }
-        let time = Duration::from_nanos(2 * self.write_time.load(Relaxed));
-        let time = if self.may_spin && left == 0 { time.min(LONGEST_SPIN) } else { Duration::ZERO };
-        SpinLimit { groups: self, time, end: None, spins: 0 }
-    }
-}
-
-/// How long it pays to look again and again, before sleeping.
-///
-/// Each look gives the processor away. On a machine that is busy with other things it comes back too late: then it is better to sleep,
-/// and be put before the others when there is something to see.
-#[derive(Debug)]
-pub(crate) struct SpinLimit<'a> {
-    groups: &'a CommitGroups,
-    time: Duration,
-    /// Known once it is tried.
-    end: Option<Instant>,
-    spins: u32,
-}
-
-impl SpinLimit<'_> {
-    pub(crate) fn lasts(&mut self) -> bool {
-        if self.time.is_zero() {
-            return false;
-        }
-        let now = Instant::now();
-        let lasts = now < *self.end.get_or_insert(now + self.time);
-        self.spins += 1;
-        if self.spins == FEW_SPINS {
-            self.groups.next_backoff.store(BACKOFF_WAITS, Relaxed);
-        } else if !lasts && self.spins < FEW_SPINS {
-            let waits = self.groups.next_backoff.load(Relaxed);
-            self.groups.backoff.store(waits, Relaxed);
-            self.groups.next_backoff.store((2 * waits).min(MOST_BACKOFF_WAITS), Relaxed);
-        }
-        lasts
+        self.spinning.limit(Duration::from_nanos(self.write_time.load(Relaxed)))
     }
 }
 

@@ -16,18 +16,17 @@ use std::io;
 
 use ring_io::event;
 
-use crate::RingError;
-use crate::ring::commit::DurabilityWait;
-use crate::ring::core::Shared;
+#[cfg(any(feature = "async", test))]
+use crate::staging::rotation::BufferId;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::sync::{AtomicBool, AtomicUsize, Condvar, JoinHandle, Mutex, is_this_thread, spawn};
+use crate::sync::{AtomicBool, AtomicUsize, Condvar, JoinHandle, Mutex, spawn};
 
 /// All of a ring's.
 #[derive(Debug)]
 pub(crate) struct Helpers {
     pub(crate) commit: Helper<Commits>,
     #[cfg(any(feature = "async", test))]
-    pub(crate) room: Helper<crate::ring::futures::Room>,
+    pub(crate) room: Helper<Room>,
     /// Whether the ring is going.
     ending: AtomicBool,
     /// Followers that are at what callers gave up, for as long as the ring is not going.
@@ -89,17 +88,17 @@ impl Helpers {
         }
     }
 
-    /// Has a thread bring it about that `address` is durable, and `waker` woken then. The error says why there is no thread.
+    /// Adds a task to be woken when `address` is durable. The thread has to be [started](Helper::start) next, and to be
+    /// woken where it waits for the second address, if there is one.
     #[cfg(any(feature = "async", test))]
-    pub(crate) fn await_commit(&self, shared: &Shared, address: u64, waker: Waker) -> io::Result<Ticket> {
+    pub(crate) fn add_task(&self, address: u64, waker: Waker) -> (Ticket, Option<u64>) {
         let mut ticket = (address, 0);
-        self.want_commit(shared, address, |commits| {
+        let interrupted = self.want_commit(address, |commits| {
             commits.arrivals += 1;
             ticket.1 = commits.arrivals;
             commits.tasks.insert(ticket, waker);
-        })
-        .map(|()| ticket)
-        .inspect_err(|_| self.forget_commit(ticket, false))
+        });
+        (ticket, interrupted)
     }
 
     /// Gives the ticket up if it is still there. `abandoned`: the task is gone, but what it wanted is still wanted.
@@ -116,29 +115,144 @@ impl Helpers {
         drop(waker);
     }
 
-    /// Has a thread bring it about that `address` is durable, which a caller gave up on.
-    pub(crate) fn adopt_commit(&self, shared: &Shared, address: u64) -> io::Result<()> {
-        self.want_commit(shared, address, |commits| commits.abandoned = commits.abandoned.max(address))
+    /// Adds an address that a caller gave up on. The same has to follow as after [`add_task`](Self::add_task).
+    #[must_use]
+    pub(crate) fn adopt_commit(&self, address: u64) -> Option<u64> {
+        self.want_commit(address, |commits| commits.abandoned = commits.abandoned.max(address))
     }
 
-    fn want_commit(&self, shared: &Shared, address: u64, add: impl FnOnce(&mut Commits)) -> io::Result<()> {
-        let interrupted = self.commit.with(|commits| {
+    fn want_commit(&self, address: u64, add: impl FnOnce(&mut Commits)) -> Option<u64> {
+        self.commit.with(|commits| {
             add(commits);
             let interrupted = commits.is_before_current(address);
             if interrupted.is_some() {
                 self.cancelled.store(true, Relaxed);
             }
             interrupted
-        });
-        let started = self.commit.start(shared, "ring-commit", Shared::commit_for_others);
-        if let Some(current) = interrupted {
-            shared.wake_helper_at(current);
+        })
+    }
+
+    /// The lowest address that is wanted, as soon as there is one; `None` when the ring is going.
+    pub(crate) fn next_commit(&self) -> Option<u64> {
+        let lowest = |commits: &mut Commits| {
+            commits.current = commits.lowest();
+            self.cancelled.store(false, Relaxed);
+            commits.current
+        };
+        self.commit.next(|| self.is_ending(), lowest)
+    }
+
+    /// Whether the thread is to look at once for what is wanted.
+    pub(crate) fn cancelled(&self) -> &AtomicBool {
+        &self.cancelled
+    }
+
+    /// Wakes the tasks that wait for addresses up to `address`.
+    pub(crate) fn wake_commits(&self, address: u64) {
+        wake_all(self.commit.with(|commits| commits.take_up_to(address)));
+    }
+
+    /// Does `f` in a follower, unless the ring is going. `f` gets what calls it back.
+    pub(crate) fn work_as_follower<R>(&self, f: impl FnOnce(&AtomicBool) -> R) -> Option<R> {
+        self.followers.fetch_add(1, AcqRel);
+        let result = (!self.is_ending()).then(|| f(&self.ending));
+        self.followers.fetch_sub(1, AcqRel);
+        result
+    }
+
+    /// Whether no follower works any more, after [`end`](Self::end).
+    pub(crate) fn is_without_followers(&self) -> bool {
+        self.followers.fetch_add(0, AcqRel) == 0
+    }
+
+    /// The ring is going: from now on no thread is started, and no follower begins. The answer is the address that the
+    /// thread is at.
+    pub(crate) fn end(&self) -> Option<u64> {
+        self.commit.with(|commits| {
+            self.ending.store(true, Release);
+            self.cancelled.store(true, Relaxed);
+            commits.current
+        })
+    }
+
+    /// The threads that there are, each woken to find that the ring is going.
+    pub(crate) fn take_threads(&self) -> Vec<JoinHandle<()>> {
+        let threads = [
+            self.commit.take_thread(),
+            #[cfg(any(feature = "async", test))]
+            self.room.take_thread(),
+        ];
+        let threads: Vec<_> = threads.into_iter().flatten().collect();
+        if !threads.is_empty() {
+            self.commit.look_again();
+            #[cfg(any(feature = "async", test))]
+            self.room.look_again();
         }
-        started
+        threads
+    }
+
+    /// Wakes all tasks, so that they look again.
+    pub(crate) fn wake_all(&self) {
+        self.wake_commits(u64::MAX);
+        #[cfg(any(feature = "async", test))]
+        self.wake_room();
+    }
+
+    /// Adds a task that has found buffer `seen` to be full. The thread has to be [started](Helper::start) next.
+    #[cfg(any(feature = "async", test))]
+    pub(crate) fn add_room_task(&self, seen: BufferId, waker: Waker) -> u64 {
+        self.room.with(|room| room.add(seen, waker))
+    }
+
+    /// The oldest buffer that a task has found to be full, as soon as there is one; `None` when the ring is going. The
+    /// tasks stay in the list, so that they can take themselves away.
+    #[cfg(any(feature = "async", test))]
+    pub(crate) fn next_room(&self) -> Option<BufferId> {
+        self.room.next(|| self.is_ending(), |room| room.seen.filter(|_| !room.wakers.is_empty()))
+    }
+
+    /// Wakes all tasks that wait for room.
+    #[cfg(any(feature = "async", test))]
+    pub(crate) fn wake_room(&self) {
+        wake_all(self.room.with(Room::take));
+    }
+
+    #[cfg(any(feature = "async", test))]
+    pub(crate) fn forget_room(&self, place: u64) {
+        let waker = self.room.with(|room| room.wakers.remove(&place));
+        // Not dropped within the lock: with the waker a task may go, and with it others that wait for room.
+        drop(waker);
     }
 
     pub(crate) fn is_ending(&self) -> bool {
         self.ending.load(Acquire)
+    }
+}
+
+/// The tasks that wait for room.
+#[cfg(any(feature = "async", test))]
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    wakers: BTreeMap<u64, Waker>,
+    arrivals: u64,
+    /// The oldest generation that one of them has found to be full.
+    seen: Option<BufferId>,
+}
+
+#[cfg(any(feature = "async", test))]
+impl Room {
+    /// Adds a task that has found generation `seen` to be full. The answer is its number.
+    fn add(&mut self, seen: BufferId, waker: Waker) -> u64 {
+        self.arrivals += 1;
+        self.wakers.insert(self.arrivals, waker);
+        self.seen = Some(self.seen.map_or(seen, |oldest| oldest.min(seen)));
+        self.arrivals
+    }
+
+    /// Takes them all out.
+    pub(crate) fn take(&mut self) -> Vec<Waker> {
+        self.seen = None;
+        core::mem::take(&mut self.wakers).into_values().collect()
     }
 }
 
@@ -159,13 +273,17 @@ impl<W: Default> Helper<W> {
         f(&mut self.wanted.lock())
     }
 
-    /// After a change of what is wanted: lets the thread look, and starts it if there is none.
-    pub(crate) fn start(&self, shared: &Shared, name: &'static str, run: fn(&Shared)) -> io::Result<()> {
+    /// After a change of what is wanted: lets the thread look, and starts it if there is none, with what `work` answers.
+    pub(crate) fn start<F: FnOnce() + Send + 'static>(
+        &self,
+        name: &'static str,
+        is_ending: impl FnOnce() -> bool,
+        work: impl FnOnce() -> io::Result<F>,
+    ) -> io::Result<()> {
         self.changed.notify_all();
         let mut thread = self.thread.lock();
-        if thread.is_none() && !shared.helpers.is_ending() {
-            let shared = shared.this.upgrade().ok_or_else(|| io::Error::other("the ring has gone"))?;
-            *thread = Some(spawn(name, move || run(&shared))?);
+        if thread.is_none() && !is_ending() {
+            *thread = Some(spawn(name, work()?)?);
         }
         Ok(())
     }
@@ -193,120 +311,6 @@ impl<W: Default> Helper<W> {
         // So that it is either before its look, or asleep.
         drop(self.wanted.lock());
         self.changed.notify_all();
-    }
-}
-
-impl Shared {
-    /// The generation of the thread that waits for durability.
-    fn commit_for_others(&self) {
-        let helpers = &self.helpers;
-        run_again_after_panic(
-            || self.commit_until_the_end(),
-            // Whatever was wrong, those that wait look again, each for itself.
-            || wake_all(helpers.commit.with(|commits| commits.take_up_to(u64::MAX))),
-        );
-    }
-
-    fn commit_until_the_end(&self) {
-        let helpers = &self.helpers;
-        let lowest = |commits: &mut Commits| {
-            commits.current = commits.lowest();
-            helpers.cancelled.store(false, Relaxed);
-            commits.current
-        };
-        while let Some(address) = helpers.commit.next(|| helpers.is_ending(), lowest) {
-            let wait = DurabilityWait { upto: address, deadline: None, cancelled: Some(&helpers.cancelled) };
-            if self.run(wait) == Err(RingError::TimedOut) {
-                continue;
-            }
-            // Also after an error: then they look again. One that waited for an address that was never appended, because it saw the
-            // tail too high, must not keep the others.
-            let done = address.max(self.durability.durable());
-            wake_all(helpers.commit.with(|commits| commits.take_up_to(done)));
-        }
-    }
-
-    /// The thread that waits until `address` is durable looks again, wherever it sleeps.
-    pub(crate) fn wake_helper_at(&self, address: u64) {
-        self.changes.notify();
-        self.waiters.elect_at(address);
-        self.device.interrupt();
-    }
-
-    /// A caller gives up waiting for `address`, and what it began goes on. If the watermark is followed, a follower that waits sees to
-    /// that, and for those that have nothing but an event, the ring's own thread.
-    #[cold]
-    pub(crate) fn abandon(&self, address: u64) {
-        // ordering: R13 and R18 carry it to followers that come later.
-        self.abandoned.fetch_max(address, Relaxed);
-        if !self.waiters.is_empty() {
-            self.waiters.wake_followers();
-        }
-        if self.eventfds.is_any() {
-            let _ = self.adopt_abandoned();
-        }
-    }
-
-    /// Has the ring's own thread finish what callers gave up on.
-    pub(crate) fn adopt_abandoned(&self) -> io::Result<()> {
-        let Some(address) = self.unfinished() else { return Ok(()) };
-        self.helpers.adopt_commit(self, address).inspect_err(|error| {
-            let error = error.to_string();
-            event!(WARN, error, "cannot start a thread: an event may be late");
-        })
-    }
-
-    /// The address that a caller gave up on, if it is not durable yet.
-    pub(crate) fn unfinished(&self) -> Option<u64> {
-        let address = self.abandoned.load(Relaxed);
-        (address > self.durability.durable() && self.poisoned().is_none()).then_some(address)
-    }
-
-    /// Does `f` in a follower, unless the ring is going: its end waits until `f` is over. `f` gets what calls it back.
-    pub(crate) fn work_as_follower<R>(&self, f: impl FnOnce(&AtomicBool) -> R) -> Option<R> {
-        // Emitted when the ring no longer waits for this thread: a subscriber may drop it.
-        let _held = ring_io::events::hold();
-        let helpers = &self.helpers;
-        helpers.followers.fetch_add(1, AcqRel);
-        let result = (!helpers.is_ending()).then(|| f(&helpers.ending));
-        helpers.followers.fetch_sub(1, AcqRel);
-        self.changes.notify();
-        result
-    }
-
-    /// Ends the threads. Tasks that still wait are woken, to find that the ring is going.
-    pub(crate) fn end_helpers(&self) {
-        let helpers = &self.helpers;
-        let current = helpers.commit.with(|commits| {
-            helpers.ending.store(true, Release);
-            helpers.cancelled.store(true, Relaxed);
-            commits.current
-        });
-        if helpers.followers.fetch_add(0, AcqRel) > 0 {
-            self.wake_all();
-            self.device.interrupt();
-            let _ = self.wait_until(None, || (helpers.followers.fetch_add(0, AcqRel) == 0).then_some(()));
-        }
-        let threads = [
-            helpers.commit.take_thread(),
-            #[cfg(any(feature = "async", test))]
-            helpers.room.take_thread(),
-        ];
-        if threads.iter().all(Option::is_none) {
-            return;
-        }
-        helpers.commit.look_again();
-        #[cfg(any(feature = "async", test))]
-        helpers.room.look_again();
-        self.wake_helper_at(current.unwrap_or(0));
-        // A waker that drops the ring is called by one of them.
-        for thread in threads.into_iter().flatten().filter(|thread| !is_this_thread(thread)) {
-            let ended = thread.join();
-            debug_assert!(ended.is_ok(), "a helper panicked");
-        }
-        wake_all(helpers.commit.with(|commits| commits.take_up_to(u64::MAX)));
-        #[cfg(any(feature = "async", test))]
-        wake_all(helpers.room.with(crate::ring::futures::Room::take));
     }
 }
 
@@ -373,5 +377,19 @@ mod tests {
         commits.tasks.insert((u64::MAX, 3), Waker::noop().clone());
         assert_eq!(commits.take_up_to(u64::MAX).len(), 1);
         assert_eq!(commits.lowest(), None);
+    }
+
+    /// What a task found full before others came may have been left behind: it has to look again, though the latest generation is full, too.
+    #[test]
+    fn the_oldest_generation_that_a_task_found_full_decides_when_all_look_again() {
+        let [first, second, third] = [1, 2, 3].map(|generation| BufferId::new(generation, 0));
+        let mut room = Room::default();
+        for (seen, oldest) in [(second, second), (third, second), (first, first), (third, first)] {
+            room.add(seen, Waker::noop().clone());
+            assert_eq!(room.seen, Some(oldest));
+        }
+        assert_eq!((room.take().len(), room.seen), (4, None));
+        room.add(third, Waker::noop().clone());
+        assert_eq!(room.seen, Some(third));
     }
 }

@@ -18,11 +18,11 @@ use crate::sync::{AtomicUsize, Mutex};
 pub(crate) struct CommitWaiters {
     /// How many there are in the waiting.
     count: AtomicUsize,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaiterMap>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct WaiterMap {
     waiters: BTreeMap<Key, Waiter>,
     /// Of those that do nothing but wait: they are never called.
     followers: BTreeMap<Key, Waker>,
@@ -44,7 +44,7 @@ struct Waiter {
 
 impl CommitWaiters {
     pub(crate) fn new() -> Self {
-        Self { count: AtomicUsize::new(0), waiting: Mutex::new(Waiting::default()) }
+        Self { count: AtomicUsize::new(0), waiting: Mutex::new(WaiterMap::default()) }
     }
 
     /// Takes a place for somebody who waits for `address`. The caller then looks once more, before it sleeps.
@@ -143,7 +143,7 @@ impl CommitWaiters {
     }
 }
 
-impl Waiting {
+impl WaiterMap {
     /// The place with the lowest address.
     fn first(&self) -> Option<Key> {
         let firsts = [self.waiters.keys().next(), self.followers.keys().next()];

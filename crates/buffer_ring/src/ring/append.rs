@@ -6,14 +6,16 @@ use std::time::Instant;
 use ring_io::events::{self, Hold};
 use ring_state::Released;
 
+use crate::error::AppendError;
 use crate::error::TimedOut;
+use crate::extent::Extent;
 use crate::metrics::latency::Measure;
-use crate::ring::core::Shared;
-use crate::staging::rotation::{BufferId, Rotation, Target};
-use crate::staging::slot::{Grant, PinGuard, Seized, Slot};
-use crate::sync::Ordering::Relaxed;
+use crate::reservation::Reservation;
+use crate::ring::core::Core;
+use crate::staging::append::Missed;
+use crate::staging::rotation::BufferId;
+use crate::staging::slot::{Grant, PinGuard, Seized};
 use crate::sync::spin_loop;
-use crate::{AppendError, Extent, Reservation};
 
 /// How often a thread looks whether another one is just about to open the next buffer. Checkers would explore little but that.
 const SPIN_LIMIT: usize = if cfg!(loom) {
@@ -49,16 +51,7 @@ pub(crate) fn gather(parts: &[IoSlice<'_>], mut target: &mut [u8]) {
     }
 }
 
-/// Why the first try gave no range.
-#[derive(Debug)]
-enum Missed<'a> {
-    /// The payload cannot be appended, or nothing can.
-    Refused,
-    /// What became of it, and in which generation; it may even be a range, of a generation that is not published yet.
-    Seized(Seized<'a>, BufferId),
-}
-
-impl Shared {
+impl Core {
     #[inline(always)]
     pub(crate) fn append(&self, payload: &[u8], patience: Patience) -> Result<Extent, AppendError> {
         self.append_with(payload.len(), patience, |target| target.copy_from_slice(payload))
@@ -75,7 +68,7 @@ impl Shared {
         patience: Patience,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<Extent, AppendError> {
-        match self.try_seize(len) {
+        match self.staging.try_seize(len) {
             Ok(grant) => Ok(self.fill(grant, len, fill)),
             Err(missed) => self.append_after(missed, len, patience, fill),
         }
@@ -111,21 +104,7 @@ impl Shared {
     /// Seizes `len` bytes of the current buffer, or of a later one if it is full.
     #[inline]
     pub(crate) fn seize(&self, len: usize, patience: Patience) -> Result<Grant<'_>, AppendError> {
-        self.try_seize(len).or_else(|missed| self.seize_after(missed, len, patience))
-    }
-
-    /// Seizes `len` bytes of the current buffer if there is room. Nothing here goes out of line, so that it all stays in registers.
-    #[inline(always)]
-    fn try_seize(&self, len: usize) -> Result<Grant<'_>, Missed<'_>> {
-        // In one comparison: 0 - 1 is larger than any buffer, and a ring that is poisoned or closed takes nothing.
-        if len.wrapping_sub(1) >= self.longest.load(Relaxed) {
-            return Err(Missed::Refused);
-        }
-        let seen = self.rotation.current();
-        match self.slots[seen.slot()].reserve(len as u32) {
-            Seized::Granted(grant) if grant.slot().generation() == seen.generation() => Ok(grant),
-            seized => Err(Missed::Seized(seized, seen)),
-        }
+        self.staging.try_seize(len).or_else(|missed| self.seize_after(missed, len, patience))
     }
 
     /// Goes on with what became of the first try, until `len` bytes are seized.
@@ -142,7 +121,7 @@ impl Shared {
                 Seized::Granted(grant) => {
                     // Granted in a generation that its opener has not published yet: the caller's next look has to find it.
                     if grant.slot().generation() != seen.generation() {
-                        self.rotation.publish(BufferId::new(grant.slot().generation(), seen.slot()));
+                        self.staging.publish(BufferId::new(grant.slot().generation(), seen.slot()));
                     }
                     kept.into_iter().for_each(Hold::keep);
                     return Ok(grant);
@@ -156,49 +135,13 @@ impl Shared {
                 return Err(self.end_error());
             }
             missed?;
-            seen = self.rotation.current();
-            seized = self.slots[seen.slot()].reserve(len as u32);
+            (seized, seen) = self.staging.seize(len);
         }
     }
 
     /// Why a payload of `len` bytes is not even tried.
     fn refusal(&self, len: usize) -> AppendError {
-        self.check_len(len).err().unwrap_or_else(|| self.end_error())
-    }
-
-    /// Whether there can be a payload of `len` bytes.
-    #[inline]
-    pub(crate) fn check_len(&self, len: usize) -> Result<(), AppendError> {
-        if len == 0 {
-            return Err(AppendError::Empty);
-        }
-        if len > self.buffer_size {
-            return Err(AppendError::TooLarge { len, max: self.buffer_size });
-        }
-        Ok(())
-    }
-
-    /// Ends a granted range.
-    #[inline]
-    pub(crate) fn release(&self, grant: Grant<'_>) {
-        let slot = grant.slot();
-        self.flush_if_drained(slot, grant.release());
-    }
-
-    /// Does what a thread owes after it has left `slot`.
-    #[inline]
-    pub(crate) fn flush_if_drained(&self, slot: &Slot, released: Released) {
-        if released != Released::Pending {
-            self.flush_drained(slot, released);
-        }
-    }
-
-    #[cold]
-    fn flush_drained(&self, slot: &Slot, released: Released) {
-        let _held = events::hold();
-        if let Some(flush) = slot.try_take_flush(released) {
-            self.dispatch(Some(flush));
-        }
+        self.staging.check_len(len).err().unwrap_or_else(|| self.end_error())
     }
 
     #[cold]
@@ -208,7 +151,7 @@ impl Shared {
             self.dispatch(self.finish_seal(pin));
         }
         // Even if the buffer has opened again in place: whether a full buffer is told must not depend on the device's speed.
-        if !self.auto_rotate {
+        if !self.staging.auto_rotate() {
             return Err(AppendError::Sealed);
         }
         self.wait_for_room(patience, seen)
@@ -216,27 +159,27 @@ impl Shared {
 
     #[cold]
     fn after_late(&self, released: Released, patience: Patience, seen: BufferId) -> Result<(), AppendError> {
-        self.flush_if_drained(&self.slots[seen.slot()], released);
+        self.flush_if_drained(self.staging.slot(seen), released);
         self.advance();
         self.wait_for_room(patience, seen)
     }
 
     /// Waits until the current generation is another than `seen`, as long as `patience` lasts.
     fn wait_for_room(&self, patience: Patience, seen: BufferId) -> Result<(), AppendError> {
-        let rotated = || self.rotation.current() != seen;
+        let rotated = || self.staging.current() != seen;
         // Another thread may be between sealing and opening.
         let mut tries = 0;
-        while !rotated() && tries < SPIN_LIMIT && self.rotation.has_room(&self.slots, self.target()) {
+        while !rotated() && tries < SPIN_LIMIT && self.staging.has_room(self.staging.target()) {
             spin_loop();
             tries += 1;
         }
         if rotated() {
             return Ok(());
         }
-        if self.rotation.is_exhausted(&self.slots) {
+        if self.staging.is_exhausted() {
             return Err(AppendError::AddressesExhausted);
         }
-        if !self.auto_rotate {
+        if !self.staging.auto_rotate() {
             return Err(AppendError::Sealed);
         }
         // A write that has finished may be all that is missing.
@@ -254,15 +197,15 @@ impl Shared {
                 Some(Ok(()))
             } else if self.has_ended() {
                 Some(Err(self.end_error()))
-            } else if self.rotation.is_exhausted(&self.slots) {
+            } else if self.staging.is_exhausted() {
                 Some(Err(AppendError::AddressesExhausted))
-            } else if patience == Patience::ForRoom && self.next_is_deferred(seen) {
+            } else if patience == Patience::ForRoom && self.staging.next_is_deferred(seen) {
                 Some(Err(AppendError::RingFull))
             } else {
                 None
             }
         };
-        let _wanted = self.changes.ask_for_room();
+        let _wanted = self.waiting.changes().ask_for_room();
         let start = Instant::now();
         let outcome = self.wait_patiently(deadline, look);
         self.counters.waited_for_room(start.elapsed());
@@ -271,11 +214,5 @@ impl Shared {
             Ok(outcome) => outcome,
             Err(TimedOut) => Err(AppendError::TimedOut),
         }
-    }
-
-    /// Without `auto_flush`: whether the slot after `seen` waits for a flush that nobody has asked for.
-    pub(crate) fn next_is_deferred(&self, seen: BufferId) -> bool {
-        let next = &self.slots[Rotation::target(seen, &self.slots, Target::Next)];
-        !self.auto_flush && next.deferred.is_deferred(next.generation())
     }
 }

@@ -5,7 +5,7 @@
 //! device. If others are at all of that it spins for a moment, about as long as two writes take, and then parks. So a lone commit is one
 //! system call and no hand-over, and a crowd's commits are as few writes as the [policy](crate::commit::groups) makes them.
 //!
-//! Whoever has changed something [tells](Shared::notify_waiters) those who are parked: the ones whose bytes are durable now, and one of the
+//! Whoever has changed something [tells](Core::notify_waiters) those who are parked: the ones whose bytes are durable now, and one of the
 //! others if there is something left to do.
 
 use std::time::Instant;
@@ -13,16 +13,18 @@ use std::time::Instant;
 use ring_io::{Wait, events};
 
 use crate::commit::groups::CommitGroup;
+use crate::error::AppendError;
+use crate::error::RingError;
 use crate::error::TimedOut;
+use crate::extent::Extent;
 use crate::metrics::latency::Measure;
 use crate::ring::append::Patience;
-use crate::ring::core::Shared;
+use crate::ring::core::Core;
 use crate::ring::drive::SUSPICIOUS;
 use crate::ring::flush::Sealing;
 use crate::staging::rotation::BufferId;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicBool, Backoff, Parker, yield_now};
-use crate::{AppendError, Extent, RingError};
 
 /// What a thread waits for, and when it gives up.
 #[derive(Clone, Copy)]
@@ -53,7 +55,7 @@ enum Led {
     BehindReservation,
 }
 
-impl Shared {
+impl Core {
     /// Appends, and returns when the bytes are durable.
     pub(crate) fn append_durable(&self, payload: &[u8], deadline: Option<Instant>) -> Result<Extent, AppendError> {
         self.append_durable_with(payload.len(), deadline, |target| target.copy_from_slice(payload))
@@ -89,27 +91,27 @@ impl Shared {
     /// Whether anything can become durable.
     pub(crate) fn check_device(&self) -> Result<(), AppendError> {
         self.check_process().map_err(|_| AppendError::Forked)?;
-        if self.device.exists() { Ok(()) } else { Err(AppendError::NoDevice) }
+        if self.writeback.exists() { Ok(()) } else { Err(AppendError::NoDevice) }
     }
 
     /// Makes durable what has been appended by now, and gives the durable watermark.
     pub(crate) fn sync(&self, deadline: Option<Instant>) -> Result<u64, RingError> {
         self.check_process()?;
-        if self.durability.is_closed() {
+        if self.writeback.is_closed() {
             return Err(RingError::Closed);
         }
         self.wait_durable(self.tail(), deadline)?;
-        Ok(self.durability.durable())
+        Ok(self.writeback.durable())
     }
 
     pub(crate) fn wait_durable(&self, address: u64, deadline: Option<Instant>) -> Result<(), RingError> {
         self.check_process()?;
-        if !self.device.exists() {
+        if !self.writeback.exists() {
             return Err(RingError::NoDevice);
         }
         // In this order: what was durable at the end was durable.
-        let closed = self.durability.is_closed();
-        if closed && self.durability.durable() < address {
+        let closed = self.writeback.is_closed();
+        if closed && self.writeback.durable() < address {
             return Err(RingError::Closed);
         }
         self.run(DurabilityWait { upto: address, deadline, cancelled: None })
@@ -125,10 +127,10 @@ impl Shared {
     }
 
     fn wait(&self, wait: DurabilityWait<'_>) -> Result<(), RingError> {
-        if self.durability.durable() >= wait.upto {
+        if self.writeback.durable() >= wait.upto {
             return Ok(());
         }
-        let waiting = self.groups.arrive(!self.is_sealed(wait.upto));
+        let waiting = self.waiting.groups().arrive(!self.is_sealed(wait.upto));
         let mut elected = false;
         let outcome = self.await_durable(wait, &mut elected);
         drop(waiting);
@@ -146,7 +148,7 @@ impl Shared {
     /// `elected`: whether this thread was woken to do something.
     fn await_durable(&self, wait: DurabilityWait<'_>, elected: &mut bool) -> Result<(), RingError> {
         let address = wait.upto;
-        let mut spinning = self.groups.spin_limit();
+        let mut spinning = self.waiting.groups().spin_limit();
         let mut backoff = Backoff::new();
         self.flush_deferred_below(address);
         loop {
@@ -175,7 +177,7 @@ impl Shared {
         let DurabilityWait { upto: address, deadline, .. } = wait;
         self.check_appended(address)?;
         if self.has_open_bytes(address)
-            && let Some(group) = self.groups.start(self.is_syncing(), || self.open_bytes())
+            && let Some(group) = self.waiting.groups().start(self.is_syncing(), || self.open_bytes())
         {
             let led = {
                 let _held = events::hold();
@@ -186,8 +188,8 @@ impl Shared {
             }
             return Ok(true);
         }
-        if self.durability.written() >= address
-            && let Some(syncer) = self.durability.syncer.try_claim()
+        if self.writeback.written() >= address
+            && let Some(syncer) = self.writeback.claim_syncer()
         {
             if self.durable_outcome(address).is_none() {
                 // With a deadline this thread must not be at the device.
@@ -201,7 +203,7 @@ impl Shared {
             }
             return Ok(true);
         }
-        if let Some(driver) = self.claim_driver() {
+        if let Some(driver) = self.writeback.claim_driver() {
             // The driver before may have brought the answer, or something else to do.
             if self.durable_outcome(address).is_some() {
                 self.release_driver(driver);
@@ -219,7 +221,7 @@ impl Shared {
         if self.await_due(wait)? {
             let commits = group.take_members(|| self.counters.now());
             self.latency.count(Measure::BatchSize, commits as u64);
-            let current = self.rotation.current();
+            let current = self.staging.current();
             match self.try_seal(current) {
                 Sealing::Sealed(Some(flush)) if wait.deadline.is_none() => {
                     self.write_now(flush, Some(group));
@@ -257,7 +259,7 @@ impl Shared {
 
     /// Waits until the policy lets the batch be sealed; `false` if there is no need any more.
     fn await_due(&self, wait: DurabilityWait<'_>) -> Result<bool, RingError> {
-        let Some(due) = self.groups.due() else { return Ok(true) };
+        let Some(due) = self.waiting.groups().due() else { return Ok(true) };
         let due = self.counters.moment(due);
         let until = wait.deadline.map_or(due, |deadline| deadline.min(due));
         let cancelled = || wait.is_cancelled().then_some(Err(RingError::TimedOut));
@@ -271,11 +273,11 @@ impl Shared {
     /// Sleeps until it is told something. `true` if it was called to do something.
     fn park(&self, wait: DurabilityWait<'_>) -> bool {
         let parker = Parker::new();
-        let place = self.waiters.add(wait.upto, parker.waker());
+        let place = self.waiting.waiters().add(wait.upto, parker.waker());
         if !self.has_news(wait.upto) && !wait.is_cancelled() {
             parker.park(wait.deadline);
         }
-        self.waiters.remove(place)
+        self.waiting.waiters().remove(place)
     }
 
     /// Whether somebody who waits for `address` has its answer, or something to do.
@@ -283,29 +285,29 @@ impl Shared {
         self.durable_outcome(address).is_some()
             || self.has_open_bytes(address) && self.may_start_batch()
             || self.wants_syncer(address)
-            || self.wants_driver()
+            || self.writeback.wants_driver()
     }
 
     /// Wakes those who are parked: all whose bytes are durable, and one for each thing to do that nobody is at.
     pub(crate) fn notify_waiters(&self) {
-        if self.waiters.is_empty() {
+        if self.waiting.waiters().is_empty() {
             return;
         }
         // First what keeps the device busy.
         if self.may_start_batch() {
-            self.waiters.elect_beyond(self.rotation.next_base());
+            self.waiting.waiters().elect_beyond(self.staging.next_base());
         }
-        self.waiters.wake_up_to(self.durability.durable());
+        self.waiting.waiters().wake_up_to(self.writeback.durable());
         if !self.is_syncing() {
-            self.waiters.elect_up_to(self.durability.written());
+            self.waiting.waiters().elect_up_to(self.writeback.written());
         }
-        if self.wants_driver() {
-            self.waiters.elect_beyond(0);
+        if self.writeback.wants_driver() {
+            self.waiting.waiters().elect_beyond(0);
         }
     }
 
     pub(crate) fn durable_outcome(&self, address: u64) -> Option<Result<(), RingError>> {
-        self.outcome(|| self.durability.durable() >= address)
+        self.outcome(|| self.writeback.durable() >= address)
     }
 
     /// Waiting for an address that nobody has appended at might be for ever.
@@ -318,38 +320,38 @@ impl Shared {
     }
 
     fn may_start_batch(&self) -> bool {
-        self.groups.may_start(self.is_syncing(), || self.open_bytes())
+        self.waiting.groups().may_start(self.is_syncing(), || self.open_bytes())
     }
 
     fn is_syncing(&self) -> bool {
-        self.durability.syncer.is_claimed()
+        self.writeback.is_syncing()
     }
 
     fn wants_syncer(&self, address: u64) -> bool {
-        self.durability.written() >= address && !self.is_syncing()
+        self.writeback.written() >= address && !self.is_syncing()
     }
 
     /// Whether all generations below `address` are sealed; then they are written without anybody's doing, except for their last writers'.
     pub(crate) fn is_sealed(&self, address: u64) -> bool {
-        self.rotation.next_base() >= address
+        self.staging.next_base() >= address
     }
 
     /// Whether `address` lies in the open buffer, so that somebody has to seal it.
     fn has_open_bytes(&self, address: u64) -> bool {
-        !self.is_sealed(address) && !self.slots[self.rotation.current().slot()].snapshot().is_sealed()
+        !self.is_sealed(address) && !self.staging.slot(self.staging.current()).snapshot().is_sealed()
     }
 
     /// About how many bytes the next batch has.
     fn open_bytes(&self) -> u64 {
-        self.tail().saturating_sub(self.rotation.next_base())
+        self.tail().saturating_sub(self.staging.next_base())
     }
 
     /// Without `auto_flush` there are no batches: who waits asks for the flush of all that begins below `address`.
     fn flush_deferred_below(&self, address: u64) {
-        if !self.auto_flush {
-            let current = self.rotation.current();
+        if !self.staging.auto_flush() {
+            let current = self.staging.current();
             // If the slot has moved on to a later generation, the current one has been written.
-            if self.slots[current.slot()].base() < address {
+            if self.staging.slot(current).base() < address {
                 self.seal_and_flush(current);
             }
             self.flush_all_deferred(current, address);

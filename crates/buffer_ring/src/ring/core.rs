@@ -1,77 +1,53 @@
-//! What the ring, its tickets and its handles share: its parts, its first error.
+//! The core of a ring: it joins [staging](crate::staging), [writeback](crate::writeback) and
+//! [those that wait](crate::commit), none of which knows another. Sequences whose order matters are here.
 
-use core::ops::Range;
 use std::sync::{Arc, Weak};
 
-use ring_alloc::Arena;
+use ring_alloc::{Arena, Frozen};
 use ring_io::fork::{Inherited, Process};
-use ring_io::{event, events};
+use ring_io::{Finished, event, events};
+use ring_state::Released;
 
-use crate::commit::eventcount::EventCount;
-use crate::commit::eventfd::EventFds;
-use crate::commit::groups::CommitGroups;
-use crate::commit::helpers::Helpers;
-use crate::commit::waiters::CommitWaiters;
+use crate::commit::Waiting;
+use crate::commit::groups::CommitPolicy;
+use crate::error::{AppendError, RingError};
+use crate::metrics::counters::Counters;
 use crate::metrics::latency::Recorder;
-use crate::ring::stats::Counters;
-use crate::staging::lease_registry::Registry;
-use crate::staging::rotation::Rotation;
-use crate::staging::slot::Slot;
+use crate::staging::Staging;
+use crate::staging::rotation::{BufferId, Rotated, Target};
+use crate::staging::slot::{Flush, Grant, PinGuard, Slot};
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex};
-use crate::writeback::device::{Device, WriteQueue};
-use crate::writeback::exclusive::Exclusive;
-use crate::writeback::watermarks::Durability;
-use crate::{AppendError, CommitPolicy, RingError};
+use crate::sync::{AtomicBool, Mutex};
+use crate::writeback::Writeback;
+use crate::writeback::device::WriteQueue;
+use crate::writeback::ledger::Ledger;
 
 /// What the ring, its tickets and its handles share.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Core {
     /// This, for threads of its own.
-    pub(crate) this: Weak<Self>,
-    pub(crate) slots: Box<[Slot]>,
-    pub(crate) rotation: Rotation,
-    pub(crate) buffer_size: usize,
-    pub(crate) auto_flush: bool,
-    pub(crate) auto_rotate: bool,
-    /// Bytes of the longest payload that is taken. 0: the ring takes no more, because it is poisoned or is being closed, or because the
-    /// process is a forked child.
-    pub(crate) longest: AtomicUsize,
+    this: Weak<Self>,
+    pub(crate) staging: Staging,
+    pub(crate) writeback: Writeback,
+    pub(crate) waiting: Waiting,
+    pub(crate) counters: Counters,
+    pub(crate) latency: Recorder,
     /// Whether the ring is poisoned: `failure` is set, and all leases have been taken back.
     poisoned: AtomicBool,
     /// Whether `failure` is set: no lease begins any more, and no write.
-    pub(crate) failing: AtomicBool,
+    failing: AtomicBool,
     failure: Mutex<Option<RingError>>,
-    pub(crate) durability: Durability,
-    pub(crate) counters: Counters,
-    pub(crate) registry: Registry,
-    pub(crate) latency: Recorder,
-    pub(crate) changes: EventCount,
-    /// Those who wait for durability.
-    pub(crate) waiters: CommitWaiters,
-    pub(crate) groups: CommitGroups,
-    pub(crate) eventfds: EventFds,
-    pub(crate) helpers: Helpers,
-    /// The highest address that a caller has waited for in vain until its deadline.
-    pub(crate) abandoned: AtomicU64,
-    /// From the end of what the file held before to the start of the log: nothing is ever written there.
-    pub(crate) gap: Range<u64>,
-    pub(crate) device: Device,
-    /// Whoever has it takes finished writes from the device.
-    pub(crate) driver: Exclusive,
     process: Process,
 }
 
-impl Inherited for Shared {
-    /// What a child's append looks at, plain or into a lease.
+impl Inherited for Core {
     fn disown(&self) {
-        self.longest.store(0, Relaxed);
-        self.registry.disown();
+        self.staging.disown();
     }
 }
 
-impl Shared {
-    /// Puts the parts of a ring together, whose log begins at `start`, and opens its first generation.
+impl Core {
+    /// Joins the parts of a ring whose log begins at `start`, and opens its first buffer.
     pub(crate) fn new(
         arena: &Arc<Arena>,
         auto_flush: bool,
@@ -80,34 +56,170 @@ impl Shared {
         start: u64,
         queue: Option<WriteQueue>,
     ) -> Self {
-        let shared = Self {
+        let core = Self {
             this: Weak::new(),
-            slots: (0..arena.count()).map(|index| Slot::new(arena, index)).collect(),
-            rotation: Rotation::new(start),
-            buffer_size: arena.buffer_size(),
-            auto_flush,
-            auto_rotate,
-            longest: AtomicUsize::new(arena.buffer_size()),
+            staging: Staging::new(arena, auto_flush, auto_rotate, start),
+            writeback: Writeback::new(queue, start),
+            waiting: Waiting::new(policy, start),
+            counters: Counters::new(),
+            latency: Recorder::new(false),
             poisoned: AtomicBool::new(false),
             failing: AtomicBool::new(false),
             failure: Mutex::new(None),
-            durability: Durability::new(start),
-            counters: Counters::new(),
-            registry: Registry::new(arena.count()),
-            latency: Recorder::new(false),
-            changes: EventCount::new(),
-            waiters: CommitWaiters::new(),
-            groups: CommitGroups::new(policy),
-            eventfds: EventFds::new(),
-            helpers: Helpers::new(),
-            abandoned: AtomicU64::new(start),
-            gap: start..start,
-            device: Device::new(queue),
-            driver: Exclusive::new(),
             process: Process::here(),
         };
-        shared.advance();
-        shared
+        core.advance();
+        core
+    }
+
+    /// The same in an `Arc` that its own threads can have a share of.
+    pub(crate) fn into_shared(mut self) -> Arc<Self> {
+        Arc::new_cyclic(|this| {
+            self.this = Weak::clone(this);
+            self
+        })
+    }
+
+    /// A share for a thread of its own; `None` while the ring goes.
+    pub(crate) fn share(&self) -> Option<Arc<Self>> {
+        self.this.upgrade()
+    }
+
+    /// Ends a granted range.
+    #[inline]
+    pub(crate) fn release(&self, grant: Grant<'_>) {
+        let slot = grant.slot();
+        self.flush_if_drained(slot, grant.release());
+    }
+
+    /// Does what a thread owes after it has left `slot`.
+    #[inline]
+    pub(crate) fn flush_if_drained(&self, slot: &Slot, released: Released) {
+        if released != Released::Pending {
+            self.flush_drained(slot, released);
+        }
+    }
+
+    #[cold]
+    fn flush_drained(&self, slot: &Slot, released: Released) {
+        let _held = events::hold();
+        if let Some(flush) = slot.try_take_flush(released) {
+            self.dispatch(Some(flush));
+        }
+    }
+
+    /// Opens the next generation if that is due and possible; to be called by whoever has removed an obstacle.
+    pub(crate) fn advance(&self) {
+        let _held = events::hold();
+        // One of those who wait for room may be at the device, where the next completion can be far.
+        if self.advance_to(self.staging.target()) && self.waiting.changes().want_room() {
+            self.writeback.interrupt();
+        }
+    }
+
+    /// The same for the thread that takes completions: nobody else is at the device.
+    pub(crate) fn advance_as_driver(&self) {
+        self.advance_to(self.staging.target());
+    }
+
+    pub(crate) fn advance_to(&self, target: Target) -> bool {
+        let _held = events::hold();
+        match self.staging.advance(target) {
+            Rotated::Opened(id) => {
+                event!(TRACE, generation = id.generation(), slot = id.slot(), "opened");
+                self.waiting.changes().notify();
+                true
+            }
+            Rotated::Exhausted => {
+                // Who waits for room waits in vain.
+                self.waiting.changes().notify();
+                false
+            }
+            Rotated::No => false,
+        }
+    }
+
+    /// The sealer's part: tells where the next generation begins, has it opened, and leaves, or deposits its place for a later flush. Gives
+    /// the flush if nobody else is inside any more.
+    #[must_use]
+    pub(crate) fn finish_seal<'a>(&self, pin: PinGuard<'a>) -> Option<Flush<'a>> {
+        let slot = pin.slot();
+        let (generation, base, len) = (slot.generation(), slot.base(), slot.sealed_len());
+        pin.note_time(self.counters.now());
+        event!(TRACE, generation, base, len, "sealed");
+        let next_base = base + ring_alloc::round_up(u64::from(len));
+        self.staging.hand_over(BufferId::new(generation, slot.index()), next_base);
+        self.advance();
+        self.revoke_after_seal(slot);
+        if !self.staging.auto_flush() && slot.deferred.defer(generation) {
+            // Who waits for room may have to give up now.
+            self.waiting.changes().notify();
+            None
+        } else {
+            slot.try_take_flush(pin.release())
+        }
+    }
+
+    /// The sealer of the generation in `slot`, still inside, takes back all leases there.
+    pub(crate) fn revoke_after_seal(&self, slot: &Slot) {
+        self.revoke(slot, true);
+    }
+
+    /// Takes back the leases in `slot`, as far as they are known: who waits for its writers looks again anyway.
+    pub(crate) fn revoke_leases(&self, slot: &Slot) {
+        self.revoke(slot, false);
+    }
+
+    fn revoke(&self, slot: &Slot, sealed: bool) {
+        let _held = events::hold();
+        self.staging.revoke(slot, sealed).for_each(|rest| self.return_lease(rest));
+    }
+
+    /// Ends the rest of a lease.
+    pub(crate) fn return_lease(&self, mut rest: Grant<'_>) {
+        rest.bytes_mut().fill(0);
+        self.counters.lease_ended(rest.extent().len());
+        self.release(rest);
+    }
+
+    /// A write has come back.
+    pub(crate) fn finish(&self, Finished { bytes, durable, result, .. }: Finished) {
+        match result {
+            Ok(()) => {
+                self.counters.written(durable);
+                self.complete(bytes, durable);
+            }
+            // The buffer stays as it is, flushing: its bytes can be read, and never change again.
+            Err(error) => self.poison(RingError::Device(error)),
+        }
+    }
+
+    /// The buffer has been written: its slot is free.
+    pub(crate) fn complete(&self, bytes: Frozen, durable: bool) {
+        let slot = &self.staging.slots()[bytes.index()];
+        let (generation, end) = (slot.generation(), slot.base() + bytes.len() as u64);
+        // First the watermarks, then the slot: whoever sees the buffer written sees them.
+        self.record(generation, end, durable);
+        self.counters.flushed();
+        slot.complete(bytes);
+        self.advance_as_driver();
+        self.notify();
+    }
+
+    /// The buffer `generation`, which ends at `end`, has been written, and perhaps is `durable`.
+    pub(crate) fn record(&self, generation: u64, end: u64, durable: bool) {
+        self.update(|ledger| ledger.complete(generation, end, durable));
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Ledger)) {
+        if self.writeback.update(change, |publish| self.unless_poisoned(publish)) {
+            self.waiting.eventfds().notify();
+        }
+    }
+
+    /// Whether the bytes of `generation` have been written.
+    pub(crate) fn has_completed(&self, id: BufferId) -> bool {
+        self.staging.slot(id).has_completed(id.generation())
     }
 
     /// Keeps the first error, and lets everybody who waits know. When it returns everybody can know, also of an error that came first
@@ -126,15 +238,15 @@ impl Shared {
             event!(ERROR, %error, "the ring is poisoned");
         }
         // Writers look at nothing but their leases. Who knows of the failure must find that they have none.
-        self.slots.iter().for_each(|slot| self.revoke_leases(slot));
+        self.staging.slots().iter().for_each(|slot| self.revoke_leases(slot));
         {
             let _failure = self.failure.lock();
-            self.longest.store(0, Relaxed);
+            self.staging.refuse();
             self.poisoned.store(true, Relaxed);
         }
         self.wake_all();
         // Whoever drives sleeps at the device, where perhaps nothing will happen any more.
-        self.device.interrupt();
+        self.writeback.interrupt();
     }
 
     /// Does `f`, except after a failure; and no failure comes while it does.
@@ -143,6 +255,11 @@ impl Shared {
         if failure.is_none() {
             f();
         }
+    }
+
+    /// Whether there is a failure, which may not have been made known yet: no lease begins any more, and no write.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing.load(Relaxed)
     }
 
     pub(crate) fn poisoned(&self) -> Option<RingError> {
@@ -154,35 +271,7 @@ impl Shared {
 
     /// Whether the ring takes no more bytes.
     pub(crate) fn has_ended(&self) -> bool {
-        self.longest.load(Relaxed) == 0
-    }
-
-    /// Whether the caller is in a child that was forked from the ring's process. There each call finds that out before it takes a lock or a
-    /// role, or waits: a thread of the parent may have had what it needs, and never gives it back here.
-    pub(crate) fn is_inherited(&self) -> bool {
-        !self.process.is_here()
-    }
-
-    pub(crate) fn check_process(&self) -> Result<(), RingError> {
-        if self.is_inherited() { Err(RingError::Forked) } else { Ok(()) }
-    }
-
-    /// The ring takes no more bytes from now on, though nothing has failed.
-    pub(crate) fn refuse_appends(&self) {
-        {
-            let _failure = self.failure.lock();
-            self.longest.store(0, Relaxed);
-        }
-        self.changes.notify();
-        // A thread that waits for room may be at the device.
-        self.device.interrupt();
-    }
-
-    /// Wakes all threads that wait, for whatever it is, so that they look again.
-    pub(crate) fn wake_all(&self) {
-        self.changes.notify();
-        self.waiters.wake_up_to(u64::MAX);
-        self.eventfds.notify();
+        self.staging.has_ended()
     }
 
     /// Why the ring [takes no more bytes](Self::has_ended).
@@ -195,12 +284,47 @@ impl Shared {
         self.failure.lock().clone().map_or(AppendError::Closed, AppendError::Poisoned)
     }
 
+    /// The ring takes no more bytes from now on, though nothing has failed.
+    pub(crate) fn refuse_appends(&self) {
+        {
+            let _failure = self.failure.lock();
+            self.staging.refuse();
+        }
+        self.waiting.changes().notify();
+        // A thread that waits for room may be at the device.
+        self.writeback.interrupt();
+    }
+
     /// The next address to be given out. It never decreases.
     pub(crate) fn tail(&self) -> u64 {
         if self.is_inherited() {
             // A forked child has no thread that would finish what was under way.
-            return self.rotation.next_base();
+            return self.staging.next_base();
         }
-        self.rotation.tail(&self.slots)
+        self.staging.tail()
+    }
+
+    /// Whether the caller is in a child that was forked from the ring's process. There each call finds that out before it takes a lock or a
+    /// role, or waits: a thread of the parent may have had what it needs, and never gives it back here.
+    pub(crate) fn is_inherited(&self) -> bool {
+        !self.process.is_here()
+    }
+
+    pub(crate) fn check_process(&self) -> Result<(), RingError> {
+        if self.is_inherited() { Err(RingError::Forked) } else { Ok(()) }
+    }
+
+    /// Something has changed that others may wait for.
+    pub(crate) fn notify(&self) {
+        if self.is_inherited() {
+            return;
+        }
+        self.waiting.changes().notify();
+        self.notify_waiters();
+    }
+
+    /// Wakes all threads that wait, for whatever it is, so that they look again.
+    pub(crate) fn wake_all(&self) {
+        self.waiting.wake_all();
     }
 }

@@ -5,37 +5,32 @@ use std::time::Instant;
 
 use ring_io::{Wait, events};
 
-use crate::RingError;
+use crate::error::RingError;
 use crate::error::TimedOut;
-use crate::ring::core::Shared;
+use crate::ring::core::Core;
 use crate::sync::yield_now;
+use crate::writeback::Reaped;
 use crate::writeback::exclusive::Claim;
 
 /// A wait for a writer that is inside a buffer takes this long only if a reservation is held.
 pub(crate) const SUSPICIOUS: Duration = Duration::from_secs(1);
 
-impl Shared {
+impl Core {
     /// Takes finished writes from the device, if there are any, and nobody else is at it.
     pub(crate) fn poll(&self) {
-        if let Some(driver) = self.claim_driver() {
+        if let Some(driver) = self.writeback.claim_driver() {
             self.drive(driver, Wait::No);
         }
-    }
-
-    /// The role, if there is something in flight and nobody has it.
-    pub(crate) fn claim_driver(&self) -> Option<Claim<'_>> {
-        if self.device.in_flight() > 0 { self.driver.try_claim() } else { None }
     }
 
     /// Takes from the device what has ended there, and says how much.
     pub(crate) fn drive(&self, driver: Claim<'_>, wait: Wait) -> usize {
         let _held = events::hold();
-        let mut finished = Vec::new();
-        let synced = self.device.with(|queue| queue.reap(wait, &mut finished)).flatten();
-        let count = finished.len() + usize::from(synced.is_some());
-        finished.into_iter().for_each(|write| self.finish(write));
+        let Reaped { writes, synced } = self.writeback.reap(&driver, wait);
+        let count = writes.len() + usize::from(synced.is_some());
+        writes.into_iter().for_each(|write| self.finish(write));
         if let Some(outcome) = synced {
-            self.end_sync(self.durability.syncer.reattach(), outcome);
+            self.end_sync(self.writeback.reattach_syncer(), outcome);
         }
         self.release_driver(driver);
         count
@@ -47,18 +42,9 @@ impl Shared {
         self.notify();
     }
 
-    /// Something has changed that others may wait for.
-    pub(crate) fn notify(&self) {
-        if self.is_inherited() {
-            return;
-        }
-        self.changes.notify();
-        self.notify_waiters();
-    }
-
     /// Waits until nothing is in flight, and everything that was has been dealt with.
     pub(crate) fn drain(&self, deadline: Option<Instant>) -> Result<(), TimedOut> {
-        let done = || self.is_inherited() || self.device.in_flight() == 0 && !self.driver.is_claimed();
+        let done = || self.is_inherited() || self.writeback.in_flight() == 0 && !self.writeback.is_driven();
         self.wait_until(deadline, || done().then_some(()))
     }
 
@@ -75,7 +61,7 @@ impl Shared {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(TimedOut);
             }
-            if let Some(driver) = self.claim_driver() {
+            if let Some(driver) = self.writeback.claim_driver() {
                 // The driver before may have brought the answer.
                 if let Some(answer) = ready() {
                     self.release_driver(driver);
@@ -89,10 +75,10 @@ impl Shared {
             let mut answer = None;
             let look = || {
                 answer = ready();
-                answer.is_some() || self.wants_driver()
+                answer.is_some() || self.writeback.wants_driver()
             };
             // Whether the time was over is looked at above, after one more look for the answer.
-            let _ = self.changes.wait_unless(look, deadline);
+            let _ = self.waiting.changes().wait_unless(look, deadline);
             if let Some(answer) = answer {
                 return Ok(answer);
             }
@@ -124,8 +110,9 @@ impl Shared {
         let failure = self.poisoned();
         if done() { Some(Ok(())) } else { failure.map(Err) }
     }
+}
 
-    pub(crate) fn wants_driver(&self) -> bool {
-        self.device.in_flight() > 0 && !self.driver.is_claimed()
-    }
+pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
+    // A time so long that it cannot be expressed is for ever.
+    Instant::now().checked_add(timeout)
 }

@@ -8,18 +8,20 @@
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use ring_io::event;
 
 use crate::commit::groups::WaiterCount;
-use crate::commit::helpers::{Helpers, Ticket, run_again_after_panic, wake_all};
+use crate::commit::helpers::{Ticket, run_again_after_panic};
+use crate::error::AppendError;
+use crate::error::RingError;
+use crate::extent::Extent;
+use crate::ring::BufferRing;
 use crate::ring::append::Patience;
-use crate::ring::core::Shared;
+use crate::ring::core::Core;
 use crate::staging::rotation::BufferId;
-use crate::{AppendError, BufferRing, Extent, RingError};
 
 impl BufferRing {
     /// [`append`](Self::append) as a future: ready at once if there is room, else when there is.
@@ -30,7 +32,7 @@ impl BufferRing {
     ///
     /// Those of [`append`](Self::append).
     pub fn append_async<'a>(&'a self, payload: &'a [u8]) -> AppendFuture<'a> {
-        AppendFuture { shared: &self.shared, payload, place: None }
+        AppendFuture { core: &self.core, payload, place: None }
     }
 
     /// [`append_durable`](Self::append_durable) as a future.
@@ -41,7 +43,7 @@ impl BufferRing {
     ///
     /// Those of [`append_durable`](Self::append_durable).
     pub async fn append_durable_async(&self, payload: &[u8]) -> Result<Extent, AppendError> {
-        self.shared.check_device()?;
+        self.core.check_device()?;
         let extent = self.append_async(payload).await?;
         let outcome = self.wait_durable_async(extent.end()).await;
         outcome.map(|()| extent).map_err(|error| AppendError::after(extent, error))
@@ -58,7 +60,7 @@ impl BufferRing {
     ///
     /// Those of [`wait_durable`](Self::wait_durable).
     pub fn wait_durable_async(&self, address: u64) -> DurableFuture<'_> {
-        DurableFuture { shared: &self.shared, address, waiting: None, ticket: None }
+        DurableFuture { core: &self.core, address, waiting: None, ticket: None }
     }
 }
 
@@ -66,7 +68,7 @@ impl BufferRing {
 #[derive(Debug)]
 #[must_use = "futures do nothing unless they are polled"]
 pub struct DurableFuture<'a> {
-    shared: &'a Arc<Shared>,
+    core: &'a Arc<Core>,
     address: u64,
     /// Since the first poll, so that what goes out meanwhile is durable.
     waiting: Option<WaiterCount<'a>>,
@@ -78,27 +80,27 @@ impl Future for DurableFuture<'_> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let (shared, address) = (this.shared, this.address);
-        if let Err(forked) = shared.check_process() {
+        let (core, address) = (this.core, this.address);
+        if let Err(forked) = core.check_process() {
             return Poll::Ready(Err(forked));
         }
         // The waker may be another one each time.
         this.forget(false);
-        if !shared.device.exists() {
+        if !core.writeback.exists() {
             return Poll::Ready(Err(RingError::NoDevice));
         }
         // In this order: what was durable at the end was durable.
-        let closed = shared.durability.is_closed();
-        if let Some(outcome) = shared.durable_outcome(address).or(closed.then_some(Err(RingError::Closed))) {
+        let closed = core.writeback.is_closed();
+        if let Some(outcome) = core.durable_outcome(address).or(closed.then_some(Err(RingError::Closed))) {
             return Poll::Ready(outcome);
         }
-        if let Err(error) = shared.check_appended(address) {
+        if let Err(error) = core.check_appended(address) {
             return Poll::Ready(Err(error));
         }
         // Foreign code, which may panic: before anything is begun.
         let waker = context.waker().clone();
-        this.waiting.get_or_insert_with(|| shared.groups.arrive(!shared.is_sealed(address)));
-        match shared.helpers.await_commit(shared, address, waker) {
+        this.waiting.get_or_insert_with(|| core.waiting.groups().arrive(!core.is_sealed(address)));
+        match core.await_commit(address, waker) {
             Ok(ticket) => {
                 this.ticket = Some(ticket);
                 Poll::Pending
@@ -106,7 +108,7 @@ impl Future for DurableFuture<'_> {
             // Without a thread it cannot be had without waiting.
             Err(error) => {
                 warn_of_blocking(error);
-                Poll::Ready(shared.wait_durable(address, None))
+                Poll::Ready(core.wait_durable(address, None))
             }
         }
     }
@@ -115,9 +117,9 @@ impl Future for DurableFuture<'_> {
 impl DurableFuture<'_> {
     fn forget(&mut self, abandoned: bool) {
         if let Some(ticket) = self.ticket.take()
-            && !self.shared.is_inherited()
+            && !self.core.is_inherited()
         {
-            self.shared.helpers.forget_commit(ticket, abandoned);
+            self.core.waiting.helpers().forget_commit(ticket, abandoned);
         }
     }
 }
@@ -132,7 +134,7 @@ impl Drop for DurableFuture<'_> {
 #[derive(Debug)]
 #[must_use = "futures do nothing unless they are polled"]
 pub struct AppendFuture<'a> {
-    shared: &'a Arc<Shared>,
+    core: &'a Arc<Core>,
     payload: &'a [u8],
     /// Its number among those who wait for room.
     place: Option<u64>,
@@ -144,15 +146,15 @@ impl Future for AppendFuture<'_> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         this.forget();
-        let shared = this.shared;
-        let seen = shared.rotation.current();
-        match shared.append(this.payload, Patience::Never) {
-            Err(AppendError::RingFull) if !shared.next_is_deferred(seen) => {}
+        let core = this.core;
+        let seen = core.staging.current();
+        match core.append(this.payload, Patience::Never) {
+            Err(AppendError::RingFull) if !core.staging.next_is_deferred(seen) => {}
             outcome => return Poll::Ready(outcome),
         }
         // Foreign code, which may panic: before anything is begun.
         let waker = context.waker().clone();
-        match shared.helpers.await_room(shared, seen, waker) {
+        match core.await_room(seen, waker) {
             Ok(place) => {
                 this.place = Some(place);
                 Poll::Pending
@@ -160,7 +162,7 @@ impl Future for AppendFuture<'_> {
             // Without a thread it cannot be had without waiting.
             Err(error) => {
                 warn_of_blocking(error);
-                Poll::Ready(shared.append(this.payload, Patience::ForRoom))
+                Poll::Ready(core.append(this.payload, Patience::ForRoom))
             }
         }
     }
@@ -169,9 +171,9 @@ impl Future for AppendFuture<'_> {
 impl AppendFuture<'_> {
     fn forget(&mut self) {
         if let Some(place) = self.place.take()
-            && !self.shared.is_inherited()
+            && !self.core.is_inherited()
         {
-            self.shared.helpers.forget_room(place);
+            self.core.waiting.helpers().forget_room(place);
         }
     }
 }
@@ -186,71 +188,45 @@ fn warn_of_blocking(error: io::Error) {
     event!(WARN, %error, "cannot start a thread for futures: they block");
 }
 
-/// The tasks that wait for room.
-#[derive(Debug, Default)]
-pub(crate) struct Room {
-    wakers: BTreeMap<u64, Waker>,
-    arrivals: u64,
-    /// The oldest generation that one of them has found to be full.
-    seen: Option<BufferId>,
-}
-
-impl Room {
-    /// Adds a task that has found generation `seen` to be full. The answer is its number.
-    fn add(&mut self, seen: BufferId, waker: Waker) -> u64 {
-        self.arrivals += 1;
-        self.wakers.insert(self.arrivals, waker);
-        self.seen = Some(self.seen.map_or(seen, |oldest| oldest.min(seen)));
-        self.arrivals
+impl Core {
+    /// Has a thread bring it about that `address` is durable, and `waker` woken then. The error says why there is no
+    /// thread.
+    pub(crate) fn await_commit(&self, address: u64, waker: Waker) -> io::Result<Ticket> {
+        let helpers = self.waiting.helpers();
+        let (ticket, interrupted) = helpers.add_task(address, waker);
+        self.start_committer(interrupted).map(|()| ticket).inspect_err(|_| helpers.forget_commit(ticket, false))
     }
 
-    /// Takes them all out.
-    pub(crate) fn take(&mut self) -> Vec<Waker> {
-        self.seen = None;
-        core::mem::take(&mut self.wakers).into_values().collect()
-    }
-}
-
-impl Helpers {
-    /// Has `waker` woken when another generation than `seen` is current. The error says why there is no thread to do it.
-    pub(crate) fn await_room(&self, shared: &Shared, seen: BufferId, waker: Waker) -> io::Result<u64> {
-        let place = self.room.with(|room| room.add(seen, waker));
-        let started = self.room.start(shared, "ring-room", Shared::await_room_for_futures);
-        started.map(|()| place).inspect_err(|_| self.forget_room(place))
+    /// Has `waker` woken when another buffer than `seen` is current. The error says why there is no thread to do it.
+    pub(crate) fn await_room(&self, seen: BufferId, waker: Waker) -> io::Result<u64> {
+        let helpers = self.waiting.helpers();
+        let place = helpers.add_room_task(seen, waker);
+        let started = self.start(&helpers.room, "ring-room", Self::await_room_for_futures);
+        started.map(|()| place).inspect_err(|_| helpers.forget_room(place))
     }
 
-    fn forget_room(&self, place: u64) {
-        let waker = self.room.with(|room| room.wakers.remove(&place));
-        // Not dropped within the lock: with the waker a task may go, and with it others that wait for room.
-        drop(waker);
-    }
-}
-
-impl Shared {
-    /// The generation of the thread that waits for room.
+    /// All that the thread does that waits for room.
     fn await_room_for_futures(&self) {
-        let room = &self.helpers.room;
-        run_again_after_panic(|| self.await_room_until_the_end(), || wake_all(room.with(Room::take)));
+        run_again_after_panic(|| self.await_room_until_the_end(), || self.waiting.helpers().wake_room());
     }
 
     fn await_room_until_the_end(&self) {
-        let ending = || self.helpers.is_ending();
-        // Those that wait stay in the list, so that they can take themselves away.
-        while let Some(seen) = self.helpers.room.next(ending, |room| room.seen.filter(|_| !room.wakers.is_empty())) {
+        let helpers = self.waiting.helpers();
+        while let Some(seen) = helpers.next_room() {
             let news = || {
-                self.rotation.current() != seen
+                self.staging.current() != seen
                     || self.has_ended()
-                    || self.rotation.is_exhausted(&self.slots)
-                    || self.next_is_deferred(seen)
-                    || ending()
+                    || self.staging.is_exhausted()
+                    || self.staging.next_is_deferred(seen)
+                    || helpers.is_ending()
             };
             {
                 // It may be at the device when there is room.
-                let _wanted = self.changes.ask_for_room();
+                let _wanted = self.waiting.changes().ask_for_room();
                 // Without a deadline the wait ends only with news.
                 let _ = self.wait_until(None, || news().then_some(()));
             }
-            wake_all(self.helpers.room.with(Room::take));
+            helpers.wake_room();
         }
     }
 }
@@ -265,7 +241,7 @@ mod tests {
     use ring_io::QuikIO;
 
     use super::*;
-    use crate::BufferRingOptions;
+    use crate::options::BufferRingOptions;
 
     struct Tell(mpsc::Sender<()>);
 
@@ -294,7 +270,7 @@ mod tests {
         };
         // Not by a future, which would find out at once.
         let (deceived, deceived_is_woken) = channel();
-        assert!(ring.shared.helpers.await_commit(&ring.shared, 1 << 40, deceived).is_ok());
+        assert!(ring.core.await_commit(1 << 40, deceived).is_ok());
         let (waker, is_woken) = channel();
         let mut durable = pin!(ring.wait_durable_async(extent.end()));
         while durable.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
@@ -302,19 +278,5 @@ mod tests {
         }
         assert!(ring.durable_watermark() >= extent.end());
         deceived_is_woken();
-    }
-
-    /// What a task found full before others came may have been left behind: it has to look again, though the latest generation is full, too.
-    #[test]
-    fn the_oldest_generation_that_a_task_found_full_decides_when_all_look_again() {
-        let [first, second, third] = [1, 2, 3].map(|generation| BufferId::new(generation, 0));
-        let mut room = Room::default();
-        for (seen, oldest) in [(second, second), (third, second), (first, first), (third, first)] {
-            room.add(seen, Waker::noop().clone());
-            assert_eq!(room.seen, Some(oldest));
-        }
-        assert_eq!((room.take().len(), room.seen), (4, None));
-        room.add(third, Waker::noop().clone());
-        assert_eq!(room.seen, Some(third));
     }
 }

@@ -1,6 +1,7 @@
 //! The ring, as its users meet it.
 
 pub(crate) mod append;
+mod background;
 mod close;
 pub(crate) mod commit;
 pub(crate) mod core;
@@ -8,8 +9,13 @@ pub(crate) mod drive;
 pub(crate) mod flush;
 #[cfg(any(feature = "async", test))]
 pub(crate) mod futures;
+pub(crate) mod handle;
+#[cfg(any(loom, shuttle))]
+mod on_model;
 mod read;
+mod rotate;
 pub(crate) mod stats;
+mod sync;
 pub(crate) mod watch;
 
 use ::core::fmt;
@@ -17,17 +23,26 @@ use ::core::mem;
 use ::core::time::Duration;
 use std::io::IoSlice;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use ring_io::fork::{self, Adopted};
 
+use crate::builder::BufferRingBuilder;
+use crate::error::AppendError;
+use crate::error::OptionsError;
+use crate::error::ReadError;
+use crate::error::RingError;
+use crate::error::RotateError;
+use crate::extent::Extent;
+use crate::options::BufferRingOptions;
+use crate::reservation::Reservation;
 use crate::ring::append::{Patience, gather, total_len};
-use crate::ring::core::Shared;
+use crate::ring::core::Core;
+use crate::ring::drive::deadline;
+use crate::ring::handle::BufferHandle;
+use crate::ring::handle::FlushTicket;
+use crate::ring::stats::RingStats;
+use crate::ring::watch::DurableWatch;
 use crate::sync::Ordering;
-use crate::{
-    AppendError, BufferHandle, BufferRingBuilder, BufferRingOptions, DurableWatch, Extent, FlushTicket, OptionsError,
-    ReadError, Reservation, RingError, RingStats, RotateError,
-};
 
 /// A latch-free ring of buffers between many appending threads and one file.
 ///
@@ -52,19 +67,16 @@ use crate::{
 /// - After a bare `clone(2)`, without the C library's `fork`, [`append`](Self::append) goes on in the child until a buffer is full,
 ///   in memory that is never written; all that waits for durability answers `Forked`.
 pub struct BufferRing {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) core: Arc<Core>,
     /// Has a forked child know what it has.
     _adopted: Adopted,
 }
 
 impl BufferRing {
-    pub(crate) fn new(mut shared: Shared) -> Self {
-        let shared = Arc::new_cyclic(|this| {
-            shared.this = Weak::clone(this);
-            shared
-        });
-        let heir: Weak<Shared> = Arc::downgrade(&shared);
-        Self { shared, _adopted: fork::adopt(heir) }
+    pub(crate) fn new(core: Core) -> Self {
+        let core = core.into_shared();
+        let heir: Weak<Core> = Arc::downgrade(&core);
+        Self { core, _adopted: fork::adopt(heir) }
     }
 
     /// A ring with these parts.
@@ -112,7 +124,7 @@ impl BufferRing {
     /// that is [`AppendError::RingFull`].
     #[inline]
     pub fn append(&self, payload: &[u8]) -> Result<Extent, AppendError> {
-        self.shared.append(payload, Patience::ForRoom)
+        self.core.append(payload, Patience::ForRoom)
     }
 
     /// Copies `payload` into the log without ever waiting.
@@ -122,7 +134,7 @@ impl BufferRing {
     /// [`AppendError::RingFull`] if no buffer is free at this moment, and the others of [`append`](Self::append).
     #[inline]
     pub fn try_append(&self, payload: &[u8]) -> Result<Extent, AppendError> {
-        self.shared.append(payload, Patience::Never)
+        self.core.append(payload, Patience::Never)
     }
 
     /// Copies `payload` into the log. Waits while the ring is full, but not longer than `timeout`.
@@ -132,7 +144,7 @@ impl BufferRing {
     /// [`AppendError::TimedOut`], and the others of [`append`](Self::append). Without `auto_flush` it does wait for other threads to
     /// ask for the flush.
     pub fn append_timeout(&self, payload: &[u8], timeout: Duration) -> Result<Extent, AppendError> {
-        self.shared.append(payload, Patience::Until(deadline(timeout)))
+        self.core.append(payload, Patience::Until(deadline(timeout)))
     }
 
     /// Copies several parts into the log as one contiguous extent. Waits while the ring is full.
@@ -141,7 +153,7 @@ impl BufferRing {
     ///
     /// Those of [`append`](Self::append), for the parts together.
     pub fn append_vectored(&self, parts: &[IoSlice<'_>]) -> Result<Extent, AppendError> {
-        self.shared.append_with(total_len(parts), Patience::ForRoom, |target| gather(parts, target))
+        self.core.append_with(total_len(parts), Patience::ForRoom, |target| gather(parts, target))
     }
 
     /// Copies `payload` into the log, and returns when it is on stable storage: [`append`](Self::append) and
@@ -152,7 +164,7 @@ impl BufferRing {
     /// Those of [`append`](Self::append), and [`AppendError::NoDevice`]. [`AppendError::Poisoned`] may also mean that the bytes were staged,
     /// and not made durable.
     pub fn append_durable(&self, payload: &[u8]) -> Result<Extent, AppendError> {
-        self.shared.append_durable(payload, None)
+        self.core.append_durable(payload, None)
     }
 
     /// Copies several parts into the log as one contiguous extent, and returns when it is on stable storage.
@@ -161,7 +173,7 @@ impl BufferRing {
     ///
     /// Those of [`append_durable`](Self::append_durable), for the parts together.
     pub fn append_durable_vectored(&self, parts: &[IoSlice<'_>]) -> Result<Extent, AppendError> {
-        self.shared.append_durable_with(total_len(parts), None, |target| gather(parts, target))
+        self.core.append_durable_with(total_len(parts), None, |target| gather(parts, target))
     }
 
     /// Like [`append_durable`](Self::append_durable), but not longer than `timeout` for room and durability together.
@@ -173,7 +185,7 @@ impl BufferRing {
     pub fn append_durable_timeout(&self, payload: &[u8], timeout: Duration) -> Result<Extent, AppendError> {
         // A time so long that it cannot be told is a long one.
         let deadline = deadline(timeout).or_else(|| deadline(Duration::from_secs(1 << 32)));
-        self.shared.append_durable(payload, deadline)
+        self.core.append_durable(payload, deadline)
     }
 
     /// Has `fill` encode a record of `len` bytes in place, at the extent that it is given. Waits while the ring is full.
@@ -208,7 +220,7 @@ impl BufferRing {
     ///
     /// Those of [`append`](Self::append).
     pub fn reserve(&self, len: usize) -> Result<Reservation<'_>, AppendError> {
-        self.shared.reserve(len, Patience::ForRoom)
+        self.core.reserve(len, Patience::ForRoom)
     }
 
     /// Reserves `len` zeroed bytes of the log without ever waiting.
@@ -217,7 +229,7 @@ impl BufferRing {
     ///
     /// Those of [`try_append`](Self::try_append).
     pub fn try_reserve(&self, len: usize) -> Result<Reservation<'_>, AppendError> {
-        self.shared.reserve(len, Patience::Never)
+        self.core.reserve(len, Patience::Never)
     }
 
     /// Reserves `len` zeroed bytes of the log. Waits while the ring is full, but not longer than `timeout`.
@@ -226,7 +238,7 @@ impl BufferRing {
     ///
     /// Those of [`append_timeout`](Self::append_timeout).
     pub fn reserve_timeout(&self, len: usize, timeout: Duration) -> Result<Reservation<'_>, AppendError> {
-        self.shared.reserve(len, Patience::Until(deadline(timeout)))
+        self.core.reserve(len, Patience::Until(deadline(timeout)))
     }
 
     /// The buffer that appends go to now. Looking changes nothing; the answer may be out of date at once, and stays bound to this
@@ -250,7 +262,7 @@ impl BufferRing {
     #[must_use]
     pub fn current_buffer(&self, ordering: Ordering) -> BufferHandle {
         assert!(!matches!(ordering, Ordering::Release | Ordering::AcqRel), "there is no {ordering:?} load");
-        BufferHandle::new(Arc::clone(&self.shared), self.shared.rotation.current_with(ordering))
+        BufferHandle::new(Arc::clone(&self.core), self.core.staging.current_with(ordering))
     }
 
     /// Sees to it that this generation of the buffer is written: seals it if it is still open, and has it written when the last writer
@@ -274,11 +286,11 @@ impl BufferRing {
     ///
     /// If the handle is of another ring.
     pub fn flush(&self, buffer: &BufferHandle) -> FlushTicket {
-        assert!(buffer.is_of(&self.shared), "the buffer belongs to another ring");
+        assert!(buffer.is_of(&self.core), "the buffer belongs to another ring");
         let id = buffer.id();
         // A forked child's ticket answers so.
-        let has_bytes = self.shared.is_inherited() || self.shared.seal_and_flush(id);
-        FlushTicket::new(Arc::clone(&self.shared), has_bytes.then_some(id))
+        let has_bytes = self.core.is_inherited() || self.core.seal_and_flush(id);
+        FlushTicket::new(Arc::clone(&self.core), has_bytes.then_some(id))
     }
 
     /// Makes the next buffer of the ring current, and seals the present one if it is still open. An open buffer without bytes stays
@@ -292,7 +304,7 @@ impl BufferRing {
     /// [`RotateError::AddressesExhausted`] if the log has come to its last address, [`RotateError::Poisoned`] after a failure, and
     /// [`RotateError::Closed`] after [`close`](Self::close), or beside it.
     pub fn rotate(&self) -> Result<(), RotateError> {
-        self.shared.rotate()
+        self.core.rotate()
     }
 
     /// Makes everything that was appended before the call durable, and gives the durable watermark.
@@ -303,7 +315,7 @@ impl BufferRing {
     ///
     /// The [`RingError`] that poisoned the ring; [`RingError::NoDevice`]; [`RingError::Closed`].
     pub fn sync(&self) -> Result<u64, RingError> {
-        self.shared.sync(None)
+        self.core.sync(None)
     }
 
     /// Like [`sync`](Self::sync), but not longer than `timeout`.
@@ -312,7 +324,7 @@ impl BufferRing {
     ///
     /// Also [`RingError::TimedOut`]; what was asked for still goes on.
     pub fn sync_timeout(&self, timeout: Duration) -> Result<u64, RingError> {
-        self.shared.sync(deadline(timeout))
+        self.core.sync(deadline(timeout))
     }
 
     /// Returns when the durable watermark has reached `address`, usually an [`Extent::end`]. Flushes and syncs what that needs, so
@@ -325,7 +337,7 @@ impl BufferRing {
     /// The [`RingError`] that poisoned the ring; [`RingError::NotAppended`] if the address is beyond the tail;
     /// [`RingError::NoDevice`]; [`RingError::Closed`] if the ring was closed, and the watermark never got there.
     pub fn wait_durable(&self, address: u64) -> Result<(), RingError> {
-        self.shared.wait_durable(address, None)
+        self.core.wait_durable(address, None)
     }
 
     /// Like [`wait_durable`](Self::wait_durable), but not longer than `timeout`.
@@ -334,26 +346,26 @@ impl BufferRing {
     ///
     /// Also [`RingError::TimedOut`]; what was asked for still goes on.
     pub fn wait_durable_timeout(&self, address: u64, timeout: Duration) -> Result<(), RingError> {
-        self.shared.wait_durable(address, deadline(timeout))
+        self.core.wait_durable(address, deadline(timeout))
     }
 
     /// Every byte of the log below this address is on stable storage. Only grows, and never past a hole.
     #[must_use]
     pub fn durable_watermark(&self) -> u64 {
-        self.shared.durability.durable()
+        self.core.writeback.durable()
     }
 
     /// For following the durable watermark from elsewhere: it may outlive the ring.
     #[must_use]
     pub fn durable_watch(&self) -> DurableWatch {
-        DurableWatch::new(&self.shared)
+        DurableWatch::new(&self.core)
     }
 
     /// Every byte of the log below this address has been written to the device, which may not have synced it. Only grows.
     #[must_use]
     pub fn written_watermark(&self) -> u64 {
-        self.shared.poll();
-        self.shared.durability.written()
+        self.core.poll();
+        self.core.writeback.written()
     }
 
     /// The address that the next append will get, if no other thread comes first, and it fits the buffer.
@@ -373,7 +385,7 @@ impl BufferRing {
     /// ```
     #[must_use]
     pub fn tail(&self) -> u64 {
-        self.shared.tail()
+        self.core.tail()
     }
 
     /// Fills the first `extent.len()` bytes of `target` with the bytes of the log there, and gives their number.
@@ -390,19 +402,19 @@ impl BufferRing {
     ///
     /// A [`ReadError`], which says what of the extent cannot be had and why: its variants are documented there.
     pub fn read(&self, extent: Extent, target: &mut [u8]) -> Result<usize, ReadError> {
-        self.shared.read(extent, target)
+        self.core.read(extent, target)
     }
 
     /// The error that poisoned the ring, if it is.
     #[must_use]
     pub fn poisoned(&self) -> Option<RingError> {
-        self.shared.poisoned()
+        self.core.poisoned()
     }
 
     /// What the ring has done so far. A sum of counters that move on while they are read.
     #[must_use]
     pub fn stats(&self) -> RingStats {
-        self.shared.stats()
+        self.core.stats()
     }
 
     /// Ends the log: makes everything durable, waits for all I/O, lets the file go, and gives the durable watermark, at which the log ends.
@@ -425,8 +437,8 @@ impl BufferRing {
     ///
     /// In each case all I/O that was in flight has ended, and appends are refused from now on.
     pub fn close(&self) -> Result<u64, RingError> {
-        self.shared.check_process()?;
-        self.shared.close(None)
+        self.core.check_process()?;
+        self.core.close(None)
     }
 
     /// Like [`close`](Self::close), but not longer than `timeout` for reservations and for the device to make all durable.
@@ -436,8 +448,8 @@ impl BufferRing {
     /// Also [`RingError::TimedOut`] if it is the device that takes longer. Closing goes on when this is called again, or `close` is, and
     /// when the ring is dropped.
     pub fn close_timeout(&self, timeout: Duration) -> Result<u64, RingError> {
-        self.shared.check_process()?;
-        self.shared.close(deadline(timeout))
+        self.core.check_process()?;
+        self.core.close(deadline(timeout))
     }
 }
 
@@ -445,32 +457,27 @@ impl fmt::Debug for BufferRing {
     /// Without a lock: in a forked child another thread may have had it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BufferRing")
-            .field("capacity", &self.shared.slots.len())
-            .field("buffer_size", &self.shared.buffer_size)
-            .field("written", &self.shared.durability.written())
-            .field("durable", &self.shared.durability.durable())
+            .field("capacity", &self.core.staging.slots().len())
+            .field("buffer_size", &self.core.staging.buffer_size())
+            .field("written", &self.core.writeback.written())
+            .field("durable", &self.core.writeback.durable())
             .finish_non_exhaustive()
     }
 }
 
 impl Drop for BufferRing {
     fn drop(&mut self) {
-        if self.shared.is_inherited() {
+        if self.core.is_inherited() {
             // Never dropped, as it is where the C library's `fork` made the child.
-            return mem::forget(Arc::clone(&self.shared));
+            return mem::forget(Arc::clone(&self.core));
         }
-        self.shared.end_helpers();
-        self.shared.flush_everything();
+        self.core.end_helpers();
+        self.core.flush_everything();
         // Without a deadline the wait ends only when it is done.
-        let _ = self.shared.drain(None);
+        let _ = self.core.drain(None);
         // What a leaked reservation held back is lost; nobody may wait for it.
-        self.shared.device.close();
-        self.shared.durability.close();
-        self.shared.wake_all();
+        self.core.writeback.detach_device();
+        self.core.writeback.close();
+        self.core.wake_all();
     }
-}
-
-pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
-    // A time so long that it cannot be told is for ever.
-    Instant::now().checked_add(timeout)
 }

@@ -2,11 +2,12 @@
 
 use ring_io::events;
 
-use crate::ring::core::Shared;
+use crate::error::ReadError;
+use crate::extent::Extent;
+use crate::ring::core::Core;
 use crate::staging::rotation::BufferId;
 use crate::staging::slot::{Copied, Slot};
 use crate::sync::{Backoff, spin_loop, yield_now};
-use crate::{Extent, ReadError};
 
 /// How often a reader looks for a moment without writers before it has the buffer sealed.
 const LOOKS: usize = if cfg!(shuttle) { 4 } else { 200 };
@@ -30,12 +31,12 @@ enum Found {
     Nothing,
 }
 
-impl Shared {
+impl Core {
     pub(crate) fn read(&self, extent: Extent, target: &mut [u8]) -> Result<usize, ReadError> {
         if self.is_inherited() {
             return Err(ReadError::Forked);
         }
-        if self.durability.is_closed() {
+        if self.writeback.is_closed() {
             return Err(ReadError::Closed);
         }
         let len = target.len();
@@ -75,7 +76,7 @@ impl Shared {
     /// Looks for `at` in all slots. [`Found::Later`] is the nearest generation behind it.
     fn find(&self, at: u64, target: &mut [u8]) -> Found {
         let mut nearest = Found::Nothing;
-        for slot in &self.slots {
+        for slot in self.staging.slots() {
             match self.look_into(slot, at, target) {
                 Found::Later(base) if matches!(nearest, Found::Later(nearer) if nearer <= base) => {}
                 Found::Later(base) => nearest = Found::Later(base),
@@ -114,12 +115,12 @@ impl Shared {
     fn await_drained(&self, id: BufferId, looks: usize, backoff: &mut Backoff) -> Result<(), ReadError> {
         if looks == 1 || looks.is_multiple_of(LOOKS) {
             // Writers may be idle.
-            self.revoke_leases(&self.slots[id.slot()]);
+            self.revoke_leases(self.staging.slot(id));
         }
-        if looks == LOOKS && self.auto_rotate {
+        if looks == LOOKS && self.staging.auto_rotate() {
             self.seal(id);
         }
-        if looks < LOOKS || !(self.auto_flush && self.auto_rotate) {
+        if looks < LOOKS || !(self.staging.auto_flush() && self.staging.auto_rotate()) {
             // A buffer that is not sealed, or not flushed, tells nobody when the last writer has left.
             if looks > PATIENT_LOOKS {
                 return Err(ReadError::Reserved);
@@ -134,7 +135,7 @@ impl Shared {
             }
             return Ok(());
         }
-        let slot = &self.slots[id.slot()];
+        let slot = self.staging.slot(id);
         let drained = || slot.has_completed(id.generation()) || slot.snapshot().is_flushing();
         // Without a deadline the wait ends only with the answer.
         let _ = self.wait_until(None, || drained().then_some(()));
@@ -143,16 +144,10 @@ impl Shared {
 
     fn read_file(&self, at: u64, target: &mut [u8]) -> Result<(), ReadError> {
         let _held = events::hold();
-        let gone = if self.device.exists() { ReadError::Closed } else { ReadError::Gone(at) };
-        let read = self.device.with(|queue| queue.io().read_at(at, target)).ok_or(gone)??;
-        let (missing, rest) = (at + read as u64, &mut target[read..]);
-        // Until the log's first write is there, the file may end before the log starts.
-        let in_gap = self.gap.contains(&missing) && missing + rest.len() as u64 <= self.gap.end;
-        if rest.is_empty() || in_gap {
-            rest.fill(0);
-            Ok(())
-        } else {
-            Err(ReadError::Truncated(missing))
+        let gone = if self.writeback.exists() { ReadError::Closed } else { ReadError::Gone(at) };
+        match self.writeback.read_at(at, target).ok_or(gone)?? {
+            None => Ok(()),
+            Some(missing) => Err(ReadError::Truncated(missing)),
         }
     }
 }

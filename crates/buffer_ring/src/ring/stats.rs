@@ -1,19 +1,15 @@
 //! What the ring has done. Counting costs an append no shared write: each thread counts in a shard of its own. Nothing depends on
 //! the counters, so that loom need not see them.
 
-use core::array;
-use core::cell::Cell;
 use core::time::Duration;
-use std::time::Instant;
 
 use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::Relaxed;
 
-use crossbeam_utils::CachePadded;
 use ring_io::{Engine, event, events};
 
 use crate::metrics::latency::Latencies;
-use crate::ring::core::Shared;
+use crate::ring::core::Core;
 use crate::sync::fence::Barrier;
 
 /// What a ring has done so far, as far as it was known at one moment.
@@ -78,131 +74,20 @@ pub struct WriterStats {
     pub leases_ended: u64,
     /// Bytes that they had left, which are zeros in the log.
     pub unused_bytes: u64,
-    /// How a writer and those who take back its lease come to see each other.
-    pub barrier: Barrier,
+    /// Whether the kernel offers `membarrier`, so that an append into a lease passes no fence.
+    pub membarrier: bool,
 }
 
-/// Threads that count in a shard of their own. Others share one.
-const SHARDS: usize = 64;
-
-/// Counters of one ring.
-#[derive(Debug)]
-pub(crate) struct Counters {
-    start: Instant,
-    /// The last one is shared.
-    shards: Box<[CachePadded<Shard>; SHARDS + 1]>,
-    aborted: AtomicU64,
-    leases_ended: AtomicU64,
-    unused: AtomicU64,
-    flushed: AtomicU64,
-    padding: AtomicU64,
-    full_waits: AtomicU64,
-    full_wait_nanos: AtomicU64,
-    syncs: AtomicU64,
-    durable_writes: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Shard {
-    records: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl Counters {
-    pub(crate) fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            shards: Box::new(array::from_fn(|_| CachePadded::default())),
-            aborted: AtomicU64::new(0),
-            leases_ended: AtomicU64::new(0),
-            unused: AtomicU64::new(0),
-            flushed: AtomicU64::new(0),
-            padding: AtomicU64::new(0),
-            full_waits: AtomicU64::new(0),
-            full_wait_nanos: AtomicU64::new(0),
-            syncs: AtomicU64::new(0),
-            durable_writes: AtomicU64::new(0),
-        }
-    }
-
-    /// Nanoseconds since the ring was made.
-    pub(crate) fn now(&self) -> u64 {
-        nanos(self.start.elapsed())
-    }
-
-    /// The moment that is so many nanoseconds of the ring's clock.
-    pub(crate) fn moment(&self, nanos: u64) -> Instant {
-        // One that is too late to be told is far enough away.
-        self.start.checked_add(Duration::from_nanos(nanos)).unwrap_or_else(|| self.start + Duration::from_secs(1 << 32))
-    }
-
-    #[inline]
-    pub(crate) fn appended(&self, len: usize) {
-        let number = MINE.get();
-        if number < SHARDS {
-            // This thread's alone: no read-modify-write.
-            let shard = &self.shards[number];
-            shard.records.store(shard.records.load(Relaxed) + 1, Relaxed);
-            shard.bytes.store(shard.bytes.load(Relaxed) + len as u64, Relaxed);
-        } else {
-            self.appended_elsewhere(len);
-        }
-    }
-
-    /// By a thread without a shard: the first time, or because there was none left.
-    #[cold]
-    fn appended_elsewhere(&self, len: usize) {
-        let shard = &self.shards[shard()];
-        // A read-modify-write, since it may be the shared one.
-        shard.records.fetch_add(1, Relaxed);
-        shard.bytes.fetch_add(len as u64, Relaxed);
-    }
-
-    pub(crate) fn aborted(&self) {
-        self.aborted.fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn lease_ended(&self, unused: usize) {
-        self.leases_ended.fetch_add(1, Relaxed);
-        if unused > 0 {
-            self.unused.fetch_add(unused as u64, Relaxed);
-        }
-    }
-
-    pub(crate) fn dispatched(&self, padding: u64) {
-        self.padding.fetch_add(padding, Relaxed);
-    }
-
-    pub(crate) fn flushed(&self) {
-        self.flushed.fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn written(&self, durable: bool) {
-        self.durable_writes.fetch_add(u64::from(durable), Relaxed);
-    }
-
-    pub(crate) fn synced(&self) {
-        self.syncs.fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn waited_for_room(&self, time: Duration) {
-        self.full_waits.fetch_add(1, Relaxed);
-        self.full_wait_nanos.fetch_add(nanos(time), Relaxed);
-    }
-}
-
-impl Shared {
+impl Core {
     pub(crate) fn stats(&self) -> RingStats {
         self.poll();
         let counters = &self.counters;
-        let sum = |field: fn(&Shard) -> &AtomicU64| -> u64 {
-            counters.shards.iter().map(|shard| field(shard).load(Relaxed)).sum()
-        };
+        let (records, bytes) = counters.totals();
         let get = |counter: &AtomicU64| counter.load(Relaxed);
-        let (open, leased_records, leased_bytes) = self.registry.totals();
+        let (open, leased_records, leased_bytes) = self.staging.leases().totals();
         RingStats {
-            records_appended: sum(|shard| &shard.records) + leased_records,
-            bytes_appended: sum(|shard| &shard.bytes) + leased_bytes,
+            records_appended: records + leased_records,
+            bytes_appended: bytes + leased_bytes,
             reservations_aborted: get(&counters.aborted),
             buffers_flushed: get(&counters.flushed),
             padding_bytes: get(&counters.padding),
@@ -216,17 +101,17 @@ impl Shared {
                 leased_bytes,
                 leases_ended: get(&counters.leases_ended),
                 unused_bytes: get(&counters.unused),
-                barrier: Barrier::probe(),
+                membarrier: Barrier::probe() == Barrier::Membarrier,
             },
-            engine: self.device.with(|queue| queue.io().engine().clone()),
-            registered_buffers: self.device.with(|queue| queue.registered().buffers()).unwrap_or(false),
+            engine: self.writeback.engine(),
+            registered_buffers: self.writeback.has_registered_buffers(),
             oldest_reservation: self.oldest_reservation(),
             latencies: if self.is_inherited() { None } else { self.latency.get() },
         }
     }
 
     pub(crate) fn oldest_reservation(&self) -> Option<OldestReservation> {
-        let busy = self.slots.iter().filter_map(|slot| {
+        let busy = self.staging.slots().iter().filter_map(|slot| {
             let (generation, word) = (slot.generation(), slot.snapshot());
             let places = u32::from(word.is_sealed() && slot.deferred.is_deferred(generation));
             let count = word.writers().saturating_sub(places);
@@ -248,52 +133,6 @@ impl Shared {
             events::at_once(|| {
                 event!(WARN, buffer_start, count, ?waiting, "reservations that have not ended hold the log back");
             });
-        }
-    }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-thread_local! {
-    /// The shard of this thread, the same in all rings: below [`SHARDS`] nobody else's while the thread generations, or the shared one, which
-    /// also stands for not knowing. Without a destructor, so that looking at it is one load.
-    static MINE: Cell<usize> = const { Cell::new(SHARDS) };
-    static GUARD: ShardGuard = ShardGuard::take();
-}
-
-/// The shard of this thread, taken if it has none.
-fn shard() -> usize {
-    let shard = GUARD.try_with(|guard| guard.0).unwrap_or(SHARDS);
-    MINE.set(shard);
-    shard
-}
-
-/// Lanes that threads have, a bit for each. Not behind a lock: a fork while another thread holds that would leave it locked in the child.
-static TAKEN: AtomicU64 = AtomicU64::new(0);
-
-const _: () = assert!(SHARDS == u64::BITS as usize, "a bit for each shard");
-
-/// A thread's claim to its shard.
-struct ShardGuard(usize);
-
-impl ShardGuard {
-    #[cold]
-    fn take() -> Self {
-        let free = |taken: u64| taken.trailing_ones() as usize;
-        // ordering: with the release in `drop`: the shard's last thread has counted. With no shard left it is the shared one.
-        let take = |taken: u64| (free(taken) < SHARDS).then(|| taken | 1 << free(taken));
-        Self(TAKEN.fetch_update(Acquire, Relaxed, take).map_or(SHARDS, free))
-    }
-}
-
-impl Drop for ShardGuard {
-    fn drop(&mut self) {
-        // What the thread still appends in its last moments goes to the shared one.
-        MINE.set(SHARDS);
-        if self.0 < SHARDS {
-            TAKEN.fetch_and(!(1 << self.0), Release);
         }
     }
 }

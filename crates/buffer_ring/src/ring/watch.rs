@@ -8,11 +8,11 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::RingError;
 use crate::commit::eventfd::{self, EventFd};
+use crate::error::RingError;
 use crate::ring::commit::DurabilityWait;
-use crate::ring::core::Shared;
-use crate::ring::deadline;
+use crate::ring::core::Core;
+use crate::ring::drive::deadline;
 use crate::sync::{Mutex, OnceLock, Parker, yield_now};
 
 /// The durable watermark of a ring, to follow it: for replicating what is on stable storage, for answering clients in the order of the
@@ -39,14 +39,14 @@ use crate::sync::{Mutex, OnceLock, Parker, yield_now};
 /// ```
 #[derive(Clone)]
 pub struct DurableWatch {
-    shared: Arc<Shared>,
+    core: Arc<Core>,
     /// Of this watch and its clones.
     event: Arc<Event>,
 }
 
 /// The event of a watch, made when it is asked for. The ring forgets it when the last clone of the watch is dropped.
 struct Event {
-    shared: Arc<Shared>,
+    core: Arc<Core>,
     eventfd: OnceLock<(u64, Arc<EventFd>)>,
     making: Mutex<()>,
 }
@@ -54,23 +54,23 @@ struct Event {
 impl Drop for Event {
     fn drop(&mut self) {
         if let Some((number, _)) = self.eventfd.get()
-            && !self.shared.is_inherited()
+            && !self.core.is_inherited()
         {
-            self.shared.eventfds.remove(*number);
+            self.core.waiting.eventfds().remove(*number);
         }
     }
 }
 
 impl DurableWatch {
-    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
-        let event = Event { shared: Arc::clone(shared), eventfd: OnceLock::new(), making: Mutex::new(()) };
-        Self { shared: Arc::clone(shared), event: Arc::new(event) }
+    pub(crate) fn new(core: &Arc<Core>) -> Self {
+        let event = Event { core: Arc::clone(core), eventfd: OnceLock::new(), making: Mutex::new(()) };
+        Self { core: Arc::clone(core), event: Arc::new(event) }
     }
 
     /// The watermark: every byte of the log below is on stable storage. Only grows.
     #[must_use]
     pub fn get(&self) -> u64 {
-        self.shared.durability.durable()
+        self.core.writeback.durable()
     }
 
     /// Returns the watermark when it has reached `address`.
@@ -80,7 +80,7 @@ impl DurableWatch {
     /// The [`RingError`] that poisoned the ring; [`RingError::Closed`] if the ring is closed or gone, and the watermark never got there;
     /// [`RingError::NoDevice`] if there is no device, so that it never moves.
     pub fn wait_ge(&self, address: u64) -> Result<u64, RingError> {
-        self.shared.watch(address, None)
+        self.core.watch(address, None)
     }
 
     /// Like [`wait_ge`](Self::wait_ge), but not longer than `timeout`.
@@ -89,7 +89,7 @@ impl DurableWatch {
     ///
     /// Also [`RingError::TimedOut`].
     pub fn wait_ge_timeout(&self, address: u64, timeout: Duration) -> Result<u64, RingError> {
-        self.shared.watch(address, deadline(timeout))
+        self.core.watch(address, deadline(timeout))
     }
 
     /// An `eventfd(2)` for an event loop (`poll`, `epoll`, io_uring, tokio's `AsyncFd`): readable after each move of the watermark, after
@@ -109,7 +109,7 @@ impl DurableWatch {
     /// If the process has no descriptor left; or no thread, while a commit is unfinished whose caller has given up.
     #[cfg(not(any(loom, shuttle)))]
     pub fn eventfd(&self) -> io::Result<BorrowedFd<'_>> {
-        self.shared.check_process().map_err(io::Error::other)?;
+        self.core.check_process().map_err(io::Error::other)?;
         self.make_eventfd().map(|eventfd| eventfd.as_fd())
     }
 
@@ -122,15 +122,15 @@ impl DurableWatch {
         // No clone may have it before it rings.
         let _making = self.event.making.lock();
         if self.event.eventfd.get().is_none() {
-            self.shared.adopt_abandoned()?;
+            self.core.adopt_abandoned()?;
             let eventfd = eventfd::create()?;
-            let number = self.shared.eventfds.add(&eventfd);
+            let number = self.core.waiting.eventfds().add(&eventfd);
             // What came before, and nothing comes after: it will not be rung for that.
-            if self.shared.poisoned().is_some() || self.shared.durability.is_closed() {
+            if self.core.poisoned().is_some() || self.core.writeback.is_closed() {
                 eventfd.notify();
             }
             self.event.eventfd.get_or_init(|| (number, eventfd));
-            let _ = self.shared.adopt_abandoned();
+            let _ = self.core.adopt_abandoned();
         }
         Ok(&self.event.eventfd.get().expect("set above").1)
     }
@@ -142,11 +142,11 @@ impl fmt::Debug for DurableWatch {
     }
 }
 
-impl Shared {
+impl Core {
     /// Waits until the watermark has reached `address`. Does nothing for it but finish what another caller has begun and given up.
     fn watch(&self, address: u64, deadline: Option<Instant>) -> Result<u64, RingError> {
         self.check_process()?;
-        if !self.device.exists() {
+        if !self.writeback.exists() {
             return Err(RingError::NoDevice);
         }
         // What has come back from the device may be all that is missing.
@@ -172,20 +172,20 @@ impl Shared {
                 }
             }
             let parker = Parker::new();
-            let place = self.waiters.add_follower(address, parker.waker());
-            if self.watched(address).is_none() && (self.unfinished().is_none() || self.helpers.is_ending()) {
+            let place = self.waiting.waiters().add_follower(address, parker.waker());
+            if self.watched(address).is_none() && (self.unfinished().is_none() || self.waiting.helpers().is_ending()) {
                 parker.park(deadline);
             }
-            self.waiters.remove_follower(place);
+            self.waiting.waiters().remove_follower(place);
         }
     }
 
     fn watched(&self, address: u64) -> Option<Result<u64, RingError>> {
         // In this order: what was durable at the end, or before the failure, was durable.
-        let closed = self.durability.is_closed();
-        let outcome = self.outcome(|| self.durability.durable() >= address);
+        let closed = self.writeback.is_closed();
+        let outcome = self.outcome(|| self.writeback.durable() >= address);
         let outcome = outcome.or(closed.then_some(Err(RingError::Closed)))?;
-        Some(outcome.map(|()| self.durability.durable()))
+        Some(outcome.map(|()| self.writeback.durable()))
     }
 }
 
@@ -193,7 +193,8 @@ impl Shared {
 mod tests {
     use std::os::fd::AsRawFd;
 
-    use crate::{BufferRing, BufferRingOptions};
+    use crate::options::BufferRingOptions;
+    use crate::ring::BufferRing;
 
     #[test]
     fn a_watch_that_is_gone_leaves_no_event_behind() {
@@ -205,11 +206,11 @@ mod tests {
             let clone = watch.clone();
             assert_ne!(watch.eventfd().expect("a descriptor").as_raw_fd(), number);
             drop((watch, silent));
-            assert_eq!(ring.shared.eventfds.len(), 2, "its clone has it");
+            assert_eq!(ring.core.waiting.eventfds().len(), 2, "its clone has it");
             drop(clone);
-            assert_eq!(ring.shared.eventfds.len(), 1);
+            assert_eq!(ring.core.waiting.eventfds().len(), 1);
         }
         drop(kept);
-        assert!(!ring.shared.eventfds.is_any() && ring.shared.eventfds.len() == 0);
+        assert!(!ring.core.waiting.eventfds().is_any() && ring.core.waiting.eventfds().len() == 0);
     }
 }

@@ -22,7 +22,7 @@
 
 use core::slice;
 
-use crate::Extent;
+use crate::extent::Extent;
 use crate::staging::slot::{Grant, Slot};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::fence::Barrier;
@@ -43,11 +43,11 @@ const BUSY: u64 = 1;
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct LeaseCell {
-    /// Bytes that were ever appended through the cell, and in the lowest bit, whether the owner is busy. Written by the owner.
+    /// Bytes that were ever appended through the cell, and in the lowest bit, whether the owner is busy. LeaseWrite by the owner.
     mark: AtomicU64,
     /// The number of the lease, and its phase in the two lowest bits.
     state: AtomicU64,
-    /// What the lease is. Written by the owner while it is over; read by a revoker, for whom it counts only if it then claims.
+    /// What the lease is. LeaseWrite by the owner while it is over; read by a revoker, for whom it counts only if it then claims.
     slot: AtomicU32,
     start: AtomicU32,
     len: AtomicU32,
@@ -146,7 +146,7 @@ unsafe impl Sync for Origin {}
 /// A record that was written, and whether the lease has been revoked meanwhile: then its owner has to [end](Lease::end) it.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Written {
+pub(crate) struct LeaseWrite {
     pub(crate) extent: Extent,
     pub(crate) revoked: bool,
 }
@@ -194,7 +194,7 @@ impl<'a> Lease<'a> {
     /// Has `fill` write a record of `len` bytes. `None` if there is no room for it, or no lease any more: then the owner has to
     /// [end](Self::end) it. So it has if `fill` panics: the owner stays busy, so that no other thread can.
     #[inline(always)]
-    pub(crate) fn write(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Option<Written> {
+    pub(crate) fn write(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Option<LeaseWrite> {
         // Read once: what the barrier lies between would be read again.
         let Self { cell, barrier, state, end, bytes, address, .. } = *self;
         let position = self.position();
@@ -226,7 +226,7 @@ impl<'a> Lease<'a> {
         // ordering: release half of W2.
         cell.mark.store(filled << 1, Release);
         barrier.light();
-        Some(Written { extent: Extent::within(address.wrapping_add(position), len), revoked: is_revoked() })
+        Some(LeaseWrite { extent: Extent::within(address.wrapping_add(position), len), revoked: is_revoked() })
     }
 
     /// Bytes that were ever appended through the cell: nobody else writes them.

@@ -20,7 +20,7 @@ const CELLS: usize = if cfg!(any(loom, shuttle)) { 2 } else { 64 };
 
 /// All writers of a ring.
 #[derive(Debug)]
-pub(crate) struct Registry {
+pub(crate) struct LeaseRegistry {
     first: OnceLock<Box<Chunk>>,
     /// Writers that there ever were.
     enrolled: AtomicU64,
@@ -45,7 +45,7 @@ pub(crate) struct Place<'a> {
     index: usize,
 }
 
-impl Registry {
+impl LeaseRegistry {
     pub(crate) fn new(slots: usize) -> Self {
         Self { first: OnceLock::new(), enrolled: AtomicU64::new(0), slots }
     }

@@ -12,19 +12,12 @@
 //! A thread with an old idea of `current` can reserve in a slot that was just opened, fill it, and seal it, all before its opener
 //! has published it as current. So a sealer first publishes *its own* generation, and the publication only ever moves forward.
 
+use crate::extent::ADDRESS_LIMIT;
 use crossbeam_utils::CachePadded;
-use ring_alloc::BLOCK;
-use ring_io::{event, events};
 
-use crate::ring::core::Shared;
 use crate::staging::slot::Slot;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{AtomicBool, AtomicU64, Backoff, Ordering};
-use crate::{AppendError, RotateError};
-
-/// The address at which a log ends: 1 EiB less a block, beyond what any file system holds. Each generation takes at least a block, so that
-/// there are less than 2^48 of them, as many as [`BufferId`] can count.
-pub(crate) const ADDRESS_LIMIT: u64 = (1 << 60) - BLOCK as u64;
 
 const SLOT_BITS: u32 = 16;
 
@@ -232,102 +225,13 @@ impl Rotation {
     }
 }
 
-impl Shared {
-    /// Opens the next generation if that is due and possible; to be called by whoever has removed an obstacle.
-    pub(crate) fn advance(&self) {
-        let _held = events::hold();
-        // One of those who wait for room may be at the device, where the next completion can be far.
-        if self.advance_to(self.target()) && self.changes.want_room() {
-            self.device.interrupt();
-        }
-    }
-
-    /// The same for the thread that takes completions: nobody else is at the device.
-    pub(crate) fn advance_as_driver(&self) {
-        self.advance_to(self.target());
-    }
-
-    fn advance_to(&self, target: Target) -> bool {
-        let _held = events::hold();
-        match self.rotation.advance(&self.slots, target) {
-            Rotated::Opened(id) => {
-                event!(TRACE, generation = id.generation(), slot = id.slot(), "opened");
-                self.changes.notify();
-                true
-            }
-            Rotated::Exhausted => {
-                // Who waits for room waits in vain.
-                self.changes.notify();
-                false
-            }
-            Rotated::No => false,
-        }
-    }
-
-    /// Where the rotation goes by itself.
-    pub(crate) fn target(&self) -> Target {
-        if self.auto_rotate { Target::Next } else { Target::Same }
-    }
-
-    /// Why there is no next buffer, now that the ring takes no more bytes.
-    #[cold]
-    fn rotate_error(&self) -> RotateError {
-        match self.end_error() {
-            AppendError::Poisoned(error) => RotateError::Poisoned(error),
-            _ => RotateError::Closed,
-        }
-    }
-
-    /// Without `auto_rotate`: makes the next buffer current, if it is free.
-    pub(crate) fn rotate(&self) -> Result<(), RotateError> {
-        if self.is_inherited() {
-            return Err(RotateError::Forked);
-        }
-        if self.has_ended() {
-            return Err(self.rotate_error());
-        }
-        let seen = self.rotation.current();
-        let slot = &self.slots[seen.slot()];
-        let word = slot.snapshot();
-        if !word.is_sealed() && word.offset() == 0 {
-            return Ok(());
-        }
-        if !self.rotation.has_room(&self.slots, Target::Next) {
-            self.poll();
-        }
-        if self.rotation.current() == seen && !self.rotation.has_room(&self.slots, Target::Next) {
-            return Err(RotateError::RingFull);
-        }
-        self.seal(seen);
-        let mut backoff = Backoff::new();
-        while !self.advance_to(Target::Next) && self.rotation.current() == seen {
-            if self.rotation.is_exhausted(&self.slots) {
-                return Err(RotateError::AddressesExhausted);
-            }
-            if !self.rotation.has_room(&self.slots, Target::Next) {
-                // While this thread had the token, the buffer may have become free to open in place.
-                self.advance();
-                return if self.rotation.current() == seen { Err(RotateError::RingFull) } else { Ok(()) };
-            }
-            if self.has_ended() {
-                // Closing keeps the token for good.
-                return Err(self.rotate_error());
-            }
-            // Another thread has sealed, and is about to hand over; or it has the token for a moment.
-            backoff.pause();
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use ring_alloc::Arena;
+    use ring_alloc::{Arena, BLOCK};
 
     use super::*;
-    use crate::ring::append::Patience;
 
     const LAST: u64 = (1 << (64 - SLOT_BITS)) - 1;
 
@@ -363,18 +267,5 @@ mod tests {
             assert_eq!(rotation.advance(&slots, Target::Next), Rotated::Exhausted);
             assert!(rotation.is_exhausted(&slots));
         }
-    }
-
-    #[test]
-    fn an_append_beyond_the_last_address_is_told_so() {
-        let arena = Arc::new(Arena::new(2, BLOCK).expect("a valid arena"));
-        let shared =
-            Shared::new(&arena, true, true, crate::CommitPolicy::default(), ADDRESS_LIMIT - 2 * BLOCK as u64, None);
-        let append = |len| shared.append(&vec![1; len], Patience::ForRoom);
-        let extents = [append(BLOCK), append(8)].map(|extent| extent.expect("two blocks are left"));
-        assert_eq!(extents.map(|extent| ADDRESS_LIMIT - extent.start()), [2 * BLOCK as u64, BLOCK as u64]);
-        assert_eq!(append(BLOCK), Err(AppendError::AddressesExhausted));
-        assert_eq!(append(8), Err(AppendError::AddressesExhausted));
-        assert_eq!(shared.tail(), ADDRESS_LIMIT);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ring_alloc::{Arena, Frozen, Region, round_up};
 use ring_state::{Released, Reserve, Seal, Snapshot, StateWord};
 
-use crate::Extent;
+use crate::extent::Extent;
 use crate::staging::deferred_flush::DeferredFlush;
 use crate::staging::reader_latch::ReaderLatch;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};

@@ -12,8 +12,7 @@ use crate::sync::fence;
 
 /// How a writer and those who take back its lease come to see each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Barrier {
+pub(crate) enum Barrier {
     /// Both pass a fence: some nanoseconds for each record.
     Fence,
     /// The kernel makes the writer pass one when it is needed: some microseconds for each time that leases are taken back.

@@ -5,17 +5,15 @@ use std::sync::Arc;
 use ring_alloc::{Arena, Frozen};
 use ring_io::{AttachError, DeviceError, Finished, QuikIO, Wait, WriteMode};
 
-use crate::ring::core::Shared;
 use crate::sync::Ordering::{AcqRel, Acquire};
 use crate::sync::{AtomicUsize, Condvar, Mutex};
-use crate::{BufferRing, CommitPolicy, DurableWatch};
 
 /// A device and its remote control.
 #[derive(Clone, Debug)]
-pub struct ModelDevice(Arc<Device>);
+pub struct ModelDevice(Arc<Inner>);
 
 #[derive(Debug)]
-struct Device {
+struct Inner {
     state: Mutex<State>,
     changed: Condvar,
     in_flight: AtomicUsize,
@@ -32,7 +30,7 @@ struct State {
     /// The outcome of a submitted sync.
     ended: Option<Result<(), DeviceError>>,
     /// What is in the file.
-    written: Vec<Written>,
+    written: Vec<CompletedWrite>,
     /// How many of them a sync has covered.
     synced: usize,
     /// How many syncs were asked for.
@@ -62,7 +60,7 @@ struct Write {
 
 /// A write that has completed.
 #[derive(Debug)]
-struct Written {
+struct CompletedWrite {
     offset: u64,
     bytes: Vec<u8>,
     durable: bool,
@@ -83,7 +81,7 @@ impl ModelDevice {
 
     fn new(instant: bool) -> Self {
         let (memory, _) = QuikIO::in_memory();
-        Self(Arc::new(Device {
+        Self(Arc::new(Inner {
             state: Mutex::new(State { instant, ..State::default() }),
             changed: Condvar::new(),
             in_flight: AtomicUsize::new(0),
@@ -91,18 +89,9 @@ impl ModelDevice {
         }))
     }
 
-    /// A ring of `capacity` buffers of 4096 bytes on this device.
-    #[must_use]
-    pub fn ring(&self, capacity: usize, auto_flush: bool, auto_rotate: bool) -> BufferRing {
-        self.ring_with(capacity, auto_flush, auto_rotate, CommitPolicy::default())
-    }
-
-    /// The same with a policy.
-    #[must_use]
-    pub fn ring_with(&self, capacity: usize, auto_flush: bool, auto_rotate: bool, policy: CommitPolicy) -> BufferRing {
-        let arena = Arc::new(Arena::new(capacity, 4096).expect("a valid arena"));
-        let queue = WriteQueue(self.clone());
-        BufferRing::new(Shared::new(&arena, auto_flush, auto_rotate, policy, 0, Some(queue)))
+    /// What a ring sees of this device.
+    pub(crate) fn queue(&self) -> WriteQueue {
+        WriteQueue(self.clone())
     }
 
     /// Completes the `n`-th write or sync in flight; `false` if there is none.
@@ -169,14 +158,6 @@ impl ModelDevice {
     }
 }
 
-impl DurableWatch {
-    /// What its event counts, which is taken away. The first call makes the event.
-    #[must_use]
-    pub fn take_event(&self) -> usize {
-        self.make_eventfd().expect("a model of one").take()
-    }
-}
-
 fn an_error() -> DeviceError {
     let (memory, remote) = QuikIO::in_memory();
     remote.fail_sync(5);
@@ -225,7 +206,7 @@ impl State {
         let result = self.broken.clone().map_or(Ok(()), Err);
         let durable = durable && result.is_ok();
         if result.is_ok() {
-            self.written.push(Written { offset, bytes: bytes.to_vec(), durable });
+            self.written.push(CompletedWrite { offset, bytes: bytes.to_vec(), durable });
         }
         Finished { token, bytes, durable, result }
     }
@@ -339,7 +320,8 @@ impl WriteQueue {
         let state = self.0.0.state.lock();
         for (index, byte) in target.iter_mut().enumerate() {
             let address = at + index as u64;
-            let hit = |write: &&Written| (write.offset..write.offset + write.bytes.len() as u64).contains(&address);
+            let hit =
+                |write: &&CompletedWrite| (write.offset..write.offset + write.bytes.len() as u64).contains(&address);
             let Some(write) = state.written.iter().find(hit) else { return Ok(index) };
             *byte = write.bytes[(address - write.offset) as usize];
         }

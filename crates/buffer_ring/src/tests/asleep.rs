@@ -16,9 +16,10 @@ use std::time::Instant;
 use ring_alloc::{Arena, BLOCK};
 use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
 
+use crate::extent::ADDRESS_LIMIT;
 use crate::ring::append::Patience;
-use crate::ring::core::Shared;
-use crate::staging::rotation::{ADDRESS_LIMIT, BufferId};
+use crate::ring::core::Core;
+use crate::staging::rotation::BufferId;
 use crate::staging::slot::Seized;
 use crate::writeback::device;
 use crate::{AppendError, CommitPolicy, Extent, QuikIO, ReadError};
@@ -29,16 +30,16 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// How often a thread has to be seen asleep that does so again and again.
 const NAPS: u64 = 3;
 
-fn ring(auto_flush: bool, auto_rotate: bool) -> Arc<Shared> {
+fn ring(auto_flush: bool, auto_rotate: bool) -> Arc<Core> {
     let arena = Arc::new(Arena::new(2, BLOCK).expect("a valid arena"));
     let queue = device::attach(&Arc::new(QuikIO::in_memory().0), &arena).expect("the only queue");
-    Arc::new(Shared::new(&arena, auto_flush, auto_rotate, CommitPolicy::default(), 0, Some(queue)))
+    Arc::new(Core::new(&arena, auto_flush, auto_rotate, CommitPolicy::default(), 0, Some(queue)))
 }
 
 /// Without a device: memory ends long before the last address.
-fn ring_at(start: u64) -> Arc<Shared> {
+fn ring_at(start: u64) -> Arc<Core> {
     let arena = Arc::new(Arena::new(2, BLOCK).expect("a valid arena"));
-    Arc::new(Shared::new(&arena, true, true, CommitPolicy::default(), start, None))
+    Arc::new(Core::new(&arena, true, true, CommitPolicy::default(), start, None))
 }
 
 /// How often a thread has given its processor away and was not ready to run. A yield does not count.
@@ -50,26 +51,26 @@ fn naps(thread: &str) -> u64 {
 
 /// Seals the only buffer with bytes, stops before it says so, and goes on when the thread that does `wait` has slept
 /// `least` times.
-fn seal_beside(shared: Arc<Shared>, prepare: fn(), wait: Wait, least: u64) {
+fn seal_beside(core: Arc<Core>, prepare: fn(), wait: Wait, least: u64) {
     let (said, heard) = mpsc::channel();
     let sealer = thread::spawn(move || {
-        shared.append(&[1; BLOCK], Patience::ForRoom).expect("there is room");
-        let Seized::Sealed(pin) = shared.slots[0].reserve(8) else { panic!("it is full") };
+        core.append(&[1; BLOCK], Patience::ForRoom).expect("there is room");
+        let Seized::Sealed(pin) = core.staging.slots()[0].reserve(8) else { panic!("it is full") };
         let (here, there) = mpsc::channel();
         let waiter = {
-            let shared = Arc::clone(&shared);
+            let core = Arc::clone(&core);
             thread::spawn(move || {
                 prepare();
                 let thread = gettid().as_raw_nonzero().to_string();
                 here.send((naps(&thread), thread)).expect("the sealer listens");
-                wait(&shared);
+                wait(&core);
             })
         };
         let (before, thread) = there.recv().expect("the waiter says so");
         while naps(&thread) < before + least {
             thread::yield_now();
         }
-        shared.dispatch(shared.finish_seal(pin));
+        core.dispatch(core.finish_seal(pin));
         waiter.join().expect("it goes on");
         said.send(()).expect("the test waits");
     });
@@ -80,15 +81,15 @@ fn seal_beside(shared: Arc<Shared>, prepare: fn(), wait: Wait, least: u64) {
     }
 }
 
-type Wait = fn(&Shared);
+type Wait = fn(&Core);
 
 /// With `auto_rotate` or without.
 const WAITS: [(&str, bool, Wait); 5] = [
-    ("tail", true, |shared| assert_eq!(shared.tail(), BLOCK as u64)),
-    ("sync", true, |shared| assert_eq!(shared.sync(None), Ok(BLOCK as u64))),
-    ("wait_durable", true, |shared| assert_eq!(shared.wait_durable(8, None), Ok(()))),
-    ("read", true, |shared| assert_eq!(shared.read(Extent::new(0, 8), &mut [0; 8]), Ok(8))),
-    ("rotate", false, |shared| assert_eq!(shared.rotate(), Ok(()))),
+    ("tail", true, |core| assert_eq!(core.tail(), BLOCK as u64)),
+    ("sync", true, |core| assert_eq!(core.sync(None), Ok(BLOCK as u64))),
+    ("wait_durable", true, |core| assert_eq!(core.wait_durable(8, None), Ok(()))),
+    ("read", true, |core| assert_eq!(core.read(Extent::new(0, 8), &mut [0; 8]), Ok(8))),
+    ("rotate", false, |core| assert_eq!(core.rotate(), Ok(()))),
 ];
 
 #[test]
@@ -132,14 +133,14 @@ fn become_urgent() -> bool {
 #[test]
 fn a_thread_that_waits_for_room_is_woken_when_the_addresses_are_used_up() {
     for wait in [
-        (|shared| assert_eq!(shared.append(&[1; 8], Patience::ForRoom), Err(AppendError::AddressesExhausted))) as Wait,
-        |shared| {
+        (|core| assert_eq!(core.append(&[1; 8], Patience::ForRoom), Err(AppendError::AddressesExhausted))) as Wait,
+        |core| {
             let forever = Patience::Until(None);
-            assert_eq!(shared.reserve(8, forever).map(drop), Err(AppendError::AddressesExhausted));
+            assert_eq!(core.reserve(8, forever).map(drop), Err(AppendError::AddressesExhausted));
         },
-        |shared| {
+        |core| {
             let deadline = Some(Instant::now() + 10 * LIMIT);
-            assert_eq!(shared.append(&[1; 600], Patience::Until(deadline)), Err(AppendError::AddressesExhausted));
+            assert_eq!(core.append(&[1; 600], Patience::Until(deadline)), Err(AppendError::AddressesExhausted));
         },
     ] {
         seal_beside(ring_at(ADDRESS_LIMIT - BLOCK as u64), || (), wait, 1);
@@ -150,16 +151,16 @@ fn a_thread_that_waits_for_room_is_woken_when_the_addresses_are_used_up() {
 #[test]
 fn a_reader_beside_a_held_reservation_sleeps() {
     for (auto_flush, auto_rotate) in [(false, true), (true, false), (false, false)] {
-        let shared = ring(auto_flush, auto_rotate);
-        shared.append(&[1; 8], Patience::ForRoom).expect("there is room");
-        let held = shared.reserve(8, Patience::ForRoom).expect("there is room");
-        assert_eq!(shared.rotation.current(), BufferId::new(1, 0));
+        let core = ring(auto_flush, auto_rotate);
+        core.append(&[1; 8], Patience::ForRoom).expect("there is room");
+        let held = core.reserve(8, Patience::ForRoom).expect("there is room");
+        assert_eq!(core.staging.current(), BufferId::new(1, 0));
         let reader = {
-            let shared = Arc::clone(&shared);
+            let core = Arc::clone(&core);
             thread::spawn(move || {
                 let thread = gettid().as_raw_nonzero().to_string();
                 let before = naps(&thread);
-                assert_eq!(shared.read(Extent::new(0, 8), &mut [0; 8]), Err(ReadError::Reserved));
+                assert_eq!(core.read(Extent::new(0, 8), &mut [0; 8]), Err(ReadError::Reserved));
                 naps(&thread) - before
             })
         };

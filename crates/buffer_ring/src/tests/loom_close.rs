@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ring::append::Patience;
-use crate::ring::core::Shared;
+use crate::ring::core::Core;
 use crate::sync::model_device::ModelDevice;
 use crate::{AppendError, CommitPolicy};
 
@@ -13,22 +13,22 @@ fn all_who_see_the_rotation_frozen_know_where_the_log_ends() {
     static REFUSED: Count = Count::new(0);
     model("all_who_see_the_rotation_frozen_know_where_the_log_ends", Bound::Preemptions(3), || {
         let arena = Arc::new(Arena::new(1, BUFFER).expect("a valid arena"));
-        let shared = Arc::new(Shared::new(&arena, true, false, CommitPolicy::default(), 0, None));
+        let core = Arc::new(Core::new(&arena, true, false, CommitPolicy::default(), 0, None));
         let other = {
-            let shared = Arc::clone(&shared);
+            let core = Arc::clone(&core);
             thread::spawn(move || {
-                let appended = shared.append(&[1; 512], Patience::Never).is_ok();
+                let appended = core.append(&[1; 512], Patience::Never).is_ok();
                 if appended {
-                    shared.seal(BufferId::new(1, 0));
+                    core.seal(BufferId::new(1, 0));
                 }
-                (appended, shared.freeze())
+                (appended, core.freeze())
             })
         };
-        let end = shared.freeze();
+        let end = core.freeze();
         let (appended, their_end) = other.join().unwrap();
         hit(if appended { &APPENDED } else { &REFUSED });
         assert_eq!((end, their_end), if appended { (4096, 4096) } else { (0, 0) });
-        assert!(shared.append(&[2; 512], Patience::Never).is_err(), "a generation was opened");
+        assert!(core.append(&[2; 512], Patience::Never).is_err(), "a generation was opened");
     });
     assert!(APPENDED.load(Relaxed) > 0 && REFUSED.load(Relaxed) > 0);
 }
@@ -44,10 +44,10 @@ fn close_fetches_an_append_that_waits_for_room() {
             ring.append(&[1; BUFFER]).expect("there is room");
         }
         let waiter = {
-            let shared = Arc::clone(&ring.shared);
-            thread::spawn(move || shared.append(&[2; 512], Patience::ForRoom))
+            let core = Arc::clone(&ring.core);
+            thread::spawn(move || core.append(&[2; 512], Patience::ForRoom))
         };
-        ring.shared.refuse_appends();
+        ring.core.refuse_appends();
         assert_eq!(waiter.join().unwrap(), Err(AppendError::Closed));
         if ring.stats().full_waits > 0 {
             hit(&WAITED);
@@ -63,19 +63,19 @@ fn close_wakes_an_append_that_sleeps_until_there_is_room() {
     static WAITED: Count = Count::new(0);
     model("close_wakes_an_append_that_sleeps_until_there_is_room", Bound::Preemptions(3), || {
         let arena = Arc::new(Arena::new(2, BUFFER).expect("a valid arena"));
-        let shared = Arc::new(Shared::new(&arena, true, true, CommitPolicy::default(), 0, None));
-        let held = shared.seize(512, Patience::ForRoom).expect("there is room");
-        shared.append(&[1; BUFFER], Patience::ForRoom).expect("there is room in the next buffer");
+        let core = Arc::new(Core::new(&arena, true, true, CommitPolicy::default(), 0, None));
+        let held = core.seize(512, Patience::ForRoom).expect("there is room");
+        core.append(&[1; BUFFER], Patience::ForRoom).expect("there is room in the next buffer");
         let waiter = {
-            let shared = Arc::clone(&shared);
-            thread::spawn(move || shared.append(&[2; 512], Patience::ForRoom))
+            let core = Arc::clone(&core);
+            thread::spawn(move || core.append(&[2; 512], Patience::ForRoom))
         };
-        shared.refuse_appends();
+        core.refuse_appends();
         assert_eq!(waiter.join().unwrap(), Err(AppendError::Closed));
-        if shared.stats().full_waits > 0 {
+        if core.stats().full_waits > 0 {
             hit(&WAITED);
         }
-        shared.release(held);
+        core.release(held);
     });
     assert!(WAITED.load(Relaxed) > 0);
 }

@@ -3,32 +3,32 @@
 use super::*;
 use crate::commit::groups::{CommitGroup, CommitGroups, CommitPolicy};
 use crate::ring::append::Patience;
-use crate::ring::core::Shared;
+use crate::ring::core::Core;
 use crate::ring::flush::Sealing;
 use crate::staging::slot::Flush;
 use crate::sync::Parker;
 use crate::sync::model_device::ModelDevice;
 use crate::{AppendError, BufferRing, RingError};
 
-fn append(shared: &Shared, len: usize) -> u64 {
-    shared.append(&vec![1; len], Patience::ForRoom).expect("there is room").end()
+fn append(core: &Core, len: usize) -> u64 {
+    core.append(&vec![1; len], Patience::ForRoom).expect("there is room").end()
 }
 
-fn spawn<T: 'static>(ring: &BufferRing, body: impl FnOnce(&Shared) -> T + 'static) -> thread::JoinHandle<T> {
-    let shared = Arc::clone(&ring.shared);
-    thread::spawn(move || body(&shared))
+fn spawn<T: 'static>(ring: &BufferRing, body: impl FnOnce(&Core) -> T + 'static) -> thread::JoinHandle<T> {
+    let core = Arc::clone(&ring.core);
+    thread::spawn(move || body(&core))
 }
 
 /// Starts a flight, and seals the first generation for it, which nobody is inside of.
-fn sealed(shared: &Shared) -> (CommitGroup<'_>, Flush<'_>) {
-    let group = shared.groups.start(false, || 0).expect("none is under way");
-    let Sealing::Sealed(Some(flush)) = shared.try_seal(BufferId::new(1, 0)) else { panic!("somebody is inside") };
+fn sealed(core: &Core) -> (CommitGroup<'_>, Flush<'_>) {
+    let group = core.waiting.groups().start(false, || 0).expect("none is under way");
+    let Sealing::Sealed(Some(flush)) = core.try_seal(BufferId::new(1, 0)) else { panic!("somebody is inside") };
     (group, flush)
 }
 
 /// What the ring calls durable is so.
-fn check(shared: &Shared, device: &ModelDevice, address: u64) {
-    let durable = shared.durability.durable();
+fn check(core: &Core, device: &ModelDevice, address: u64) {
+    let durable = core.writeback.durable();
     assert!(durable >= address, "durable up to {durable}, and not {address}");
     assert!(device.synced_up_to() >= durable, "durable up to {durable}, synced up to {}", device.synced_up_to());
 }
@@ -91,19 +91,19 @@ fn two_commits_are_durable_when_they_return() {
     model("two_commits_are_durable_when_they_return", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = device.ring(2, true, true);
-        let shared = &ring.shared;
-        let end = append(shared, 512);
-        let (group, flush) = sealed(shared);
+        let core = &ring.core;
+        let end = append(core, 512);
+        let (group, flush) = sealed(core);
         let other = {
             let device = device.clone();
-            spawn(&ring, move |shared| {
-                let extent = shared.append_durable(&[1; 512], None).expect("a working device");
-                check(shared, &device, extent.end());
+            spawn(&ring, move |core| {
+                let extent = core.append_durable(&[1; 512], None).expect("a working device");
+                check(core, &device, extent.end());
             })
         };
-        shared.write_now(flush, Some(group));
-        assert_eq!(shared.wait_durable(end, None), Ok(()));
-        check(shared, &device, end);
+        core.write_now(flush, Some(group));
+        assert_eq!(core.wait_durable(end, None), Ok(()));
+        check(core, &device, end);
         other.join().unwrap();
         let stats = ring.stats();
         match (stats.buffers_flushed, stats.durable_writes, stats.syncs) {
@@ -122,16 +122,16 @@ fn the_next_batch_starts_when_the_group_is_over() {
     model("the_next_batch_starts_when_the_group_is_over", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = device.ring_with(3, true, true, CommitPolicy::MinBytes(u64::MAX));
-        let shared = &ring.shared;
-        append(shared, 512);
-        let (group, flush) = sealed(shared);
-        let other = spawn(&ring, |shared| {
-            if shared.groups.count() == 1 {
+        let core = &ring.core;
+        append(core, 512);
+        let (group, flush) = sealed(core);
+        let other = spawn(&ring, |core| {
+            if core.waiting.groups().count() == 1 {
                 hit(&DURING);
             }
-            assert!(shared.append_durable(&[1; 512], None).is_ok());
+            assert!(core.append_durable(&[1; 512], None).is_ok());
         });
-        shared.write_now(flush, Some(group));
+        core.write_now(flush, Some(group));
         other.join().unwrap();
         assert_eq!(ring.stats().buffers_flushed, 2);
     });
@@ -144,10 +144,10 @@ fn a_failed_sync_is_not_tried_again() {
     model("a_failed_sync_is_not_tried_again", Bound::None, || {
         let device = ModelDevice::instant();
         let ring = device.ring(2, true, true);
-        append(&ring.shared, BUFFER);
-        ring.shared.seal(BufferId::new(1, 0));
+        append(&ring.core, BUFFER);
+        ring.core.seal(BufferId::new(1, 0));
         device.break_down();
-        let other = spawn(&ring, |shared| shared.wait_durable(4096, None));
+        let other = spawn(&ring, |core| core.wait_durable(4096, None));
         assert!(matches!(ring.wait_durable(4096), Err(RingError::Device(_))));
         assert!(matches!(other.join().unwrap(), Err(RingError::Device(_))));
         assert_eq!((ring.durable_watermark(), device.syncs()), (0, 1));
@@ -161,23 +161,23 @@ fn the_last_one_out_writes_for_the_leader() {
     model("the_last_one_out_writes_for_the_leader", Bound::None, || {
         let device = ModelDevice::instant();
         let ring = device.ring(2, true, true);
-        let shared = &ring.shared;
-        let end = append(shared, 512);
-        let grant = shared.seize(512, Patience::ForRoom).expect("there is room");
+        let core = &ring.core;
+        let end = append(core, 512);
+        let grant = core.seize(512, Patience::ForRoom).expect("there is room");
         let leader = {
             let device = device.clone();
-            spawn(&ring, move |shared| {
-                assert_eq!(shared.wait_durable(end, None), Ok(()));
-                check(shared, &device, end);
+            spawn(&ring, move |core| {
+                assert_eq!(core.wait_durable(end, None), Ok(()));
+                check(core, &device, end);
             })
         };
         let (slot, end) = (grant.slot(), grant.extent().end());
         if let Some(flush) = slot.try_take_flush(grant.release()) {
             hit(&LAST_OUT);
-            shared.write_now(flush, None);
+            core.write_now(flush, None);
         }
         leader.join().unwrap();
-        check(shared, &device, end);
+        check(core, &device, end);
         assert_eq!(ring.stats().durable_writes, 1);
     });
     assert!(LAST_OUT.load(Relaxed) > 0);
@@ -191,19 +191,19 @@ fn a_waiter_for_durability_flushes_what_it_needs() {
     model("a_waiter_for_durability_flushes_what_it_needs", Bound::None, || {
         let device = ModelDevice::instant();
         let ring = device.ring(2, true, true);
-        let shared = &ring.shared;
-        let end = append(shared, 512);
-        let waiter = spawn(&ring, move |shared| assert_eq!(shared.wait_durable(end, None), Ok(())));
+        let core = &ring.core;
+        let end = append(core, 512);
+        let waiter = spawn(&ring, move |core| assert_eq!(core.wait_durable(end, None), Ok(())));
         let parker = Parker::new();
-        let place = shared.waiters.add_follower(end, parker.waker());
-        if shared.durability.durable() < end {
+        let place = core.waiting.waiters().add_follower(end, parker.waker());
+        if core.writeback.durable() < end {
             hit(&SLEPT);
             parker.park(None);
         } else {
             hit(&ALREADY);
         }
-        shared.waiters.remove_follower(place);
-        check(shared, &device, end);
+        core.waiting.waiters().remove_follower(place);
+        check(core, &device, end);
         waiter.join().unwrap();
     });
     assert!(SLEPT.load(Relaxed) > 0 && ALREADY.load(Relaxed) > 0);
@@ -217,17 +217,17 @@ fn a_commit_that_comes_while_a_leader_waits_is_elected() {
         let device = ModelDevice::instant();
         // One flight at a time.
         let ring = device.ring_with(3, true, true, CommitPolicy::MinBytes(u64::MAX));
-        let shared = Arc::clone(&ring.shared);
-        let end = append(&shared, 512);
-        let grant = shared.seize(512, Patience::ForRoom).expect("there is room");
+        let core = Arc::clone(&ring.core);
+        let end = append(&core, 512);
+        let grant = core.seize(512, Patience::ForRoom).expect("there is room");
         let leader = {
-            let shared = Arc::clone(&shared);
-            thread::spawn(move || assert_eq!(shared.wait_durable(end, None), Ok(())))
+            let core = Arc::clone(&core);
+            thread::spawn(move || assert_eq!(core.wait_durable(end, None), Ok(())))
         };
         if let Some(flush) = grant.slot().try_take_flush(grant.release()) {
             hit(&LAST_OUT);
-            shared.write_now(flush, None);
-            assert!(shared.append_durable(&[1; 512], None).is_ok());
+            core.write_now(flush, None);
+            assert!(core.append_durable(&[1; 512], None).is_ok());
         }
         leader.join().unwrap();
     });
@@ -241,17 +241,17 @@ fn a_commit_behind_a_plain_write_syncs_it() {
     model("a_commit_behind_a_plain_write_syncs_it", Bound::Preemptions(3), || {
         let device = ModelDevice::instant();
         let ring = device.ring(2, true, true);
-        append(&ring.shared, BUFFER);
-        ring.shared.seal(BufferId::new(1, 0));
+        append(&ring.core, BUFFER);
+        ring.core.seal(BufferId::new(1, 0));
         let other = {
             let device = device.clone();
-            spawn(&ring, move |shared| {
-                assert_eq!(shared.wait_durable(4096, None), Ok(()));
-                check(shared, &device, 4096);
+            spawn(&ring, move |core| {
+                assert_eq!(core.wait_durable(4096, None), Ok(()));
+                check(core, &device, 4096);
             })
         };
-        let extent = ring.shared.append_durable(&[1; 512], None).expect("a working device");
-        check(&ring.shared, &device, extent.end());
+        let extent = ring.core.append_durable(&[1; 512], None).expect("a working device");
+        check(&ring.core, &device, extent.end());
         other.join().unwrap();
         assert!(ring.stats().syncs > 0);
         if ring.stats().syncs == 1 {
@@ -268,17 +268,17 @@ fn a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device() {
     model("a_write_in_a_thread_of_its_own_fetches_the_driver_from_the_device", Bound::None, || {
         let device = ModelDevice::held();
         let ring = device.ring(2, true, true);
-        let shared = &ring.shared;
-        let grant = shared.seize(512, Patience::ForRoom).expect("there is room");
-        shared.seal(BufferId::new(1, 0));
-        append(shared, 512);
-        shared.seal(BufferId::new(2, 1));
-        assert_eq!(shared.device.in_flight(), 1);
-        let driver = spawn(&ring, |shared| assert_eq!(shared.wait_durable(512, None), Ok(())));
-        if shared.driver.is_claimed() {
+        let core = &ring.core;
+        let grant = core.seize(512, Patience::ForRoom).expect("there is room");
+        core.seal(BufferId::new(1, 0));
+        append(core, 512);
+        core.seal(BufferId::new(2, 1));
+        assert_eq!(core.writeback.in_flight(), 1);
+        let driver = spawn(&ring, |core| assert_eq!(core.wait_durable(512, None), Ok(())));
+        if core.writeback.is_driven() {
             hit(&AT_THE_DEVICE);
         }
-        shared.write_now(grant.slot().try_take_flush(grant.release()).expect("the last one out"), None);
+        core.write_now(grant.slot().try_take_flush(grant.release()).expect("the last one out"), None);
         driver.join().unwrap();
         device.complete_from_now_on();
     });
@@ -293,14 +293,14 @@ fn a_failed_commit_reaches_all_who_wait() {
         let device = ModelDevice::instant();
         device.break_down();
         let ring = device.ring(2, true, true);
-        let shared = &ring.shared;
-        let end = append(shared, 512);
-        let (group, flush) = sealed(shared);
-        let other = spawn(&ring, move |shared| {
-            hit(if shared.poisoned().is_none() { &BEFORE } else { &AFTER });
-            shared.wait_durable(end, None)
+        let core = &ring.core;
+        let end = append(core, 512);
+        let (group, flush) = sealed(core);
+        let other = spawn(&ring, move |core| {
+            hit(if core.poisoned().is_none() { &BEFORE } else { &AFTER });
+            core.wait_durable(end, None)
         });
-        shared.write_now(flush, Some(group));
+        core.write_now(flush, Some(group));
         assert!(matches!(other.join().unwrap(), Err(RingError::Device(_))));
         assert!(matches!(ring.append_durable(&[1; 512]), Err(AppendError::Poisoned(RingError::Device(_)))));
         assert_eq!(ring.durable_watermark(), 0);

@@ -3,22 +3,22 @@
 
 use super::*;
 use crate::ring::append::Patience;
-use crate::ring::core::Shared;
+use crate::ring::core::Core;
 use crate::sync::model_device::ModelDevice;
 use crate::{CommitPolicy, RingError};
 
-fn recycling(capacity: usize, auto_rotate: bool) -> Arc<Shared> {
+fn recycling(capacity: usize, auto_rotate: bool) -> Arc<Core> {
     let arena = Arc::new(Arena::new(capacity, BUFFER).expect("a valid arena"));
-    Arc::new(Shared::new(&arena, true, auto_rotate, CommitPolicy::default(), 0, None))
+    Arc::new(Core::new(&arena, true, auto_rotate, CommitPolicy::default(), 0, None))
 }
 
-fn append(shared: &Shared, len: usize) -> u64 {
-    shared.append(&vec![1; len], Patience::ForRoom).expect("there is room").start()
+fn append(core: &Core, len: usize) -> u64 {
+    core.append(&vec![1; len], Patience::ForRoom).expect("there is room").start()
 }
 
-fn spawn<T: 'static>(shared: &Arc<Shared>, body: impl FnOnce(&Shared) -> T + 'static) -> thread::JoinHandle<T> {
-    let shared = Arc::clone(shared);
-    thread::spawn(move || body(&shared))
+fn spawn<T: 'static>(core: &Arc<Core>, body: impl FnOnce(&Core) -> T + 'static) -> thread::JoinHandle<T> {
+    let core = Arc::clone(core);
+    thread::spawn(move || body(&core))
 }
 
 /// The tail is put together from a word, a base and the next base: of one generation, whatever happens between the looks.
@@ -26,19 +26,19 @@ fn spawn<T: 'static>(shared: &Arc<Shared>, body: impl FnOnce(&Shared) -> T + 'st
 fn a_tail_is_of_one_generation() {
     static SEEN: [Count; 3] = [const { Count::new(0) }; 3];
     model("a_tail_is_of_one_generation", Bound::Preemptions(4), || {
-        let shared = recycling(1, false);
-        append(&shared, 512);
-        let sealer = spawn(&shared, |shared| shared.seal(BufferId::new(1, 0)));
+        let core = recycling(1, false);
+        append(&core, 512);
+        let sealer = spawn(&core, |core| core.seal(BufferId::new(1, 0)));
         let mut last = 512;
         for _ in 0..2 {
-            let tail = shared.tail();
+            let tail = core.tail();
             assert!([512, 4096].contains(&tail) && tail >= last, "{tail} after {last}");
             last = tail;
             hit(&SEEN
-                [usize::from(tail == 4096) + usize::from(tail == 4096 && shared.rotation.current().generation() == 2)]);
+                [usize::from(tail == 4096) + usize::from(tail == 4096 && core.staging.current().generation() == 2)]);
         }
         sealer.join().unwrap();
-        assert_eq!(shared.tail(), 4096);
+        assert_eq!(core.tail(), 4096);
     });
     assert!(SEEN.iter().all(|seen| seen.load(Relaxed) > 0), "{SEEN:?}");
 }
@@ -47,12 +47,12 @@ fn a_tail_is_of_one_generation() {
 fn who_sees_a_buffer_written_sees_the_watermark() {
     static WRITTEN: Count = Count::new(0);
     model("who_sees_a_buffer_written_sees_the_watermark", Bound::None, || {
-        let shared = recycling(1, false);
-        append(&shared, 512);
-        let sealer = spawn(&shared, |shared| shared.seal(BufferId::new(1, 0)));
-        if shared.slots[0].has_completed(1) {
+        let core = recycling(1, false);
+        append(&core, 512);
+        let sealer = spawn(&core, |core| core.seal(BufferId::new(1, 0)));
+        if core.staging.slots()[0].has_completed(1) {
             hit(&WRITTEN);
-            assert_eq!(shared.durability.written(), 4096);
+            assert_eq!(core.writeback.written(), 4096);
         }
         sealer.join().unwrap();
     });
@@ -63,11 +63,11 @@ fn who_sees_a_buffer_written_sees_the_watermark() {
 fn the_durable_watermark_is_never_ahead_of_the_written_one() {
     static DURABLE: Count = Count::new(0);
     model("the_durable_watermark_is_never_ahead_of_the_written_one", Bound::None, || {
-        let shared = recycling(1, false);
-        append(&shared, 512);
-        let sealer = spawn(&shared, |shared| shared.record(1, BUFFER as u64, true));
-        let durable = shared.durability.durable();
-        assert!(durable <= shared.durability.written());
+        let core = recycling(1, false);
+        append(&core, 512);
+        let sealer = spawn(&core, |core| core.record(1, BUFFER as u64, true));
+        let durable = core.writeback.durable();
+        assert!(durable <= core.writeback.written());
         if durable > 0 {
             hit(&DURABLE);
         }
@@ -80,15 +80,15 @@ fn the_durable_watermark_is_never_ahead_of_the_written_one() {
 fn who_sees_the_ring_closed_sees_what_was_written_before() {
     static CLOSED: Count = Count::new(0);
     model("who_sees_the_ring_closed_sees_what_was_written_before", Bound::None, || {
-        let shared = recycling(1, false);
-        append(&shared, 512);
-        let closer = spawn(&shared, |shared| {
-            shared.seal(BufferId::new(1, 0));
-            shared.durability.close();
+        let core = recycling(1, false);
+        append(&core, 512);
+        let closer = spawn(&core, |core| {
+            core.seal(BufferId::new(1, 0));
+            core.writeback.close();
         });
-        if shared.durability.is_closed() {
+        if core.writeback.is_closed() {
             hit(&CLOSED);
-            assert!(shared.slots[0].has_completed(1));
+            assert!(core.staging.slots()[0].has_completed(1));
         }
         closer.join().unwrap();
     });
@@ -100,16 +100,16 @@ fn who_sees_the_ring_closed_sees_what_was_written_before() {
 fn an_opener_wakes_who_waits_for_room() {
     static WAITED: Count = Count::new(0);
     model("an_opener_wakes_who_waits_for_room", Bound::None, || {
-        let shared = recycling(2, true);
-        append(&shared, BUFFER);
-        assert!(shared.slots[1].latch.try_acquire());
-        let waiter = spawn(&shared, |shared| append(shared, 512));
-        let was_last = shared.slots[1].latch.release();
+        let core = recycling(2, true);
+        append(&core, BUFFER);
+        assert!(core.staging.slots()[1].latch.try_acquire());
+        let waiter = spawn(&core, |core| append(core, 512));
+        let was_last = core.staging.slots()[1].latch.release();
         if was_last {
-            shared.advance();
+            core.advance();
         }
         assert_eq!(waiter.join().unwrap(), 4096);
-        if shared.stats().full_waits > 0 {
+        if core.stats().full_waits > 0 {
             hit(&WAITED);
         }
     });
@@ -121,17 +121,17 @@ fn an_opener_wakes_who_waits_for_room() {
 fn all_who_wait_for_room_go_on() {
     static BOTH_WAITED: Count = Count::new(0);
     model("all_who_wait_for_room_go_on", Bound::Preemptions(3), || {
-        let shared = recycling(2, true);
-        append(&shared, BUFFER);
-        assert!(shared.slots[1].latch.try_acquire());
-        shared.seal(BufferId::new(1, 0));
-        let waiters = [(); 2].map(|()| spawn(&shared, |shared| append(shared, 512)));
-        assert!(shared.slots[1].latch.release());
-        shared.advance();
+        let core = recycling(2, true);
+        append(&core, BUFFER);
+        assert!(core.staging.slots()[1].latch.try_acquire());
+        core.seal(BufferId::new(1, 0));
+        let waiters = [(); 2].map(|()| spawn(&core, |core| append(core, 512)));
+        assert!(core.staging.slots()[1].latch.release());
+        core.advance();
         let mut starts = waiters.map(|waiter| waiter.join().unwrap());
         starts.sort_unstable();
         assert_eq!(starts, [4096, 4608]);
-        if shared.stats().full_waits == 2 {
+        if core.stats().full_waits == 2 {
             hit(&BOTH_WAITED);
         }
     });
@@ -143,16 +143,16 @@ fn a_completion_wakes_who_waits_for_it() {
     static WAITED: Count = Count::new(0);
     model("a_completion_wakes_who_waits_for_it", Bound::None, || {
         // The next buffer is open by then: nobody rotates.
-        let shared = recycling(2, true);
-        let reservation = shared.reserve(512, Patience::ForRoom).expect("there is room");
-        let waiter = spawn(&shared, |shared| {
-            shared.seal(BufferId::new(1, 0));
+        let core = recycling(2, true);
+        let reservation = core.reserve(512, Patience::ForRoom).expect("there is room");
+        let waiter = spawn(&core, |core| {
+            core.seal(BufferId::new(1, 0));
             let mut looks = 0;
             let written = || {
                 looks += 1;
-                shared.outcome(|| shared.slots[0].has_completed(1))
+                core.outcome(|| core.staging.slots()[0].has_completed(1))
             };
-            assert_eq!(shared.wait_until(None, written), Ok(Ok(())));
+            assert_eq!(core.wait_until(None, written), Ok(Ok(())));
             if looks > 1 {
                 hit(&WAITED);
             }
@@ -167,19 +167,19 @@ fn a_completion_wakes_who_waits_for_it() {
 fn a_failure_wakes_who_waits() {
     static WAITED: Count = Count::new(0);
     model("a_failure_wakes_who_waits", Bound::None, || {
-        let shared = recycling(1, false);
-        let waiter = spawn(&shared, |shared| {
+        let core = recycling(1, false);
+        let waiter = spawn(&core, |core| {
             let mut looks = 0;
             let never = || {
                 looks += 1;
-                shared.outcome(|| false)
+                core.outcome(|| false)
             };
-            assert_eq!(shared.wait_until(None, never), Ok(Err(RingError::Closed)));
+            assert_eq!(core.wait_until(None, never), Ok(Err(RingError::Closed)));
             if looks > 2 {
                 hit(&WAITED);
             }
         });
-        shared.poison(RingError::Closed);
+        core.poison(RingError::Closed);
         waiter.join().unwrap();
     });
     assert!(WAITED.load(Relaxed) > 0);
@@ -192,22 +192,22 @@ fn a_failure_fetches_the_driver_from_the_device() {
     model("a_failure_fetches_the_driver_from_the_device", Bound::None, || {
         let device = ModelDevice::held();
         let ring = device.ring(1, true, false);
-        let shared = Arc::clone(&ring.shared);
-        append(&shared, BUFFER);
-        shared.seal(BufferId::new(1, 0));
-        assert_eq!(shared.device.in_flight(), 1);
-        let waiter = spawn(&shared, |shared| {
+        let core = Arc::clone(&ring.core);
+        append(&core, BUFFER);
+        core.seal(BufferId::new(1, 0));
+        assert_eq!(core.writeback.in_flight(), 1);
+        let waiter = spawn(&core, |core| {
             let mut looks = 0;
             let never = || {
                 looks += 1;
-                shared.outcome(|| false)
+                core.outcome(|| false)
             };
-            assert_eq!(shared.wait_until(None, never), Ok(Err(RingError::Closed)));
+            assert_eq!(core.wait_until(None, never), Ok(Err(RingError::Closed)));
             if looks > 2 {
                 hit(&IN_FLIGHT);
             }
         });
-        shared.poison(RingError::Closed);
+        core.poison(RingError::Closed);
         waiter.join().unwrap();
         device.complete_from_now_on();
     });
@@ -220,20 +220,20 @@ fn after_a_failure_no_buffer_is_used_again() {
     static BEFORE: Count = Count::new(0);
     static AFTER: Count = Count::new(0);
     model("after_a_failure_no_buffer_is_used_again", Bound::None, || {
-        let shared = recycling(1, false);
-        append(&shared, 512);
-        let sealer = spawn(&shared, |shared| shared.seal(BufferId::new(1, 0)));
-        shared.poison(RingError::Closed);
-        let failed = shared.append(&[2; 512], Patience::ForRoom);
+        let core = recycling(1, false);
+        append(&core, 512);
+        let sealer = spawn(&core, |core| core.seal(BufferId::new(1, 0)));
+        core.poison(RingError::Closed);
+        let failed = core.append(&[2; 512], Patience::ForRoom);
         assert_eq!(failed, Err(crate::AppendError::Poisoned(RingError::Closed)));
         sealer.join().unwrap();
-        let slot = &shared.slots[0];
+        let slot = &core.staging.slots()[0];
         if slot.has_completed(1) {
             hit(&BEFORE);
         } else {
             hit(&AFTER);
-            assert!(slot.snapshot().is_flushing() && shared.durability.written() == 0);
-            assert_eq!(shared.rotation.current().generation(), 1);
+            assert!(slot.snapshot().is_flushing() && core.writeback.written() == 0);
+            assert_eq!(core.staging.current().generation(), 1);
         }
     });
     assert!(BEFORE.load(Relaxed) > 0 && AFTER.load(Relaxed) > 0);
@@ -243,9 +243,9 @@ fn after_a_failure_no_buffer_is_used_again() {
 fn who_sees_the_ring_poisoned_sees_by_what() {
     static POISONED: Count = Count::new(0);
     model("who_sees_the_ring_poisoned_sees_by_what", Bound::None, || {
-        let shared = recycling(1, false);
-        let poisoner = spawn(&shared, |shared| shared.poison(RingError::Closed));
-        if let Some(error) = shared.poisoned() {
+        let core = recycling(1, false);
+        let poisoner = spawn(&core, |core| core.poison(RingError::Closed));
+        if let Some(error) = core.poisoned() {
             hit(&POISONED);
             assert_eq!(error, RingError::Closed);
         }
@@ -261,17 +261,17 @@ fn a_visitor_does_not_lose_the_rotation() {
     static IN_TIME: Count = Count::new(0);
     static LATE: Count = Count::new(0);
     model("a_visitor_does_not_lose_the_rotation", Bound::Preemptions(3), || {
-        let shared = recycling(1, false);
-        append(&shared, 512);
-        let late = spawn(&shared, |shared| {
+        let core = recycling(1, false);
+        append(&core, 512);
+        let late = spawn(&core, |core| {
             // In the generation that is being sealed, or not.
-            let start = shared.append(&[1; 512], Patience::Never).map(|extent| extent.start());
+            let start = core.append(&[1; 512], Patience::Never).map(|extent| extent.start());
             hit(if start == Ok(512) { &IN_TIME } else { &LATE });
         });
-        shared.seal(BufferId::new(1, 0));
-        shared.seal(BufferId::new(1, 0));
+        core.seal(BufferId::new(1, 0));
+        core.seal(BufferId::new(1, 0));
         late.join().unwrap();
-        assert!(shared.rotation.current().generation() == 2, "the next generation was not opened");
+        assert!(core.staging.current().generation() == 2, "the next generation was not opened");
     });
     assert!(IN_TIME.load(Relaxed) > 0 && LATE.load(Relaxed) > 0);
 }
@@ -281,18 +281,18 @@ fn a_visitor_does_not_lose_the_rotation() {
 fn a_late_arrival_pays_where_it_was_late() {
     static LATE_AND_LAST: Count = Count::new(0);
     model("a_late_arrival_pays_where_it_was_late", Bound::Preemptions(3), || {
-        let shared = recycling(2, true);
-        append(&shared, BUFFER);
-        append(&shared, 512);
-        assert_eq!(shared.rotation.current(), BufferId::new(2, 1));
-        let late = spawn(&shared, |shared| append(shared, 512));
-        shared.seal(BufferId::new(2, 1));
-        let was_last = shared.slots[1].has_completed(2);
+        let core = recycling(2, true);
+        append(&core, BUFFER);
+        append(&core, 512);
+        assert_eq!(core.staging.current(), BufferId::new(2, 1));
+        let late = spawn(&core, |core| append(core, 512));
+        core.seal(BufferId::new(2, 1));
+        let was_last = core.staging.slots()[1].has_completed(2);
         if late.join().unwrap() == 8192 && !was_last {
             hit(&LATE_AND_LAST);
         }
-        assert!(shared.slots[1].has_completed(2), "the flush is lost");
-        assert_eq!(shared.durability.written(), 8192);
+        assert!(core.staging.slots()[1].has_completed(2), "the flush is lost");
+        assert_eq!(core.writeback.written(), 8192);
     });
     assert!(LATE_AND_LAST.load(Relaxed) > 0);
 }
@@ -304,15 +304,15 @@ fn a_rotation_that_is_given_up_leaves_the_buffer_to_be_opened_in_place() {
     static GIVEN_UP: [Count; 2] = [const { Count::new(0) }; 2];
     let name = "a_rotation_that_is_given_up_leaves_the_buffer_to_be_opened_in_place";
     model(name, Bound::Preemptions(3), || {
-        let shared = recycling(2, false);
-        let reservation = shared.reserve(512, Patience::ForRoom).expect("there is room");
-        let rotator = spawn(&shared, Shared::rotate);
-        let reader = spawn(&shared, |shared| shared.slots[1].latch.try_acquire());
+        let core = recycling(2, false);
+        let reservation = core.reserve(512, Patience::ForRoom).expect("there is room");
+        let rotator = spawn(&core, Core::rotate);
+        let reader = spawn(&core, |core| core.staging.slots()[1].latch.try_acquire());
         reservation.commit();
         let outcome = rotator.join().unwrap();
         _ = reader.join().unwrap();
-        let opened = shared.rotation.current().generation() == 2;
-        assert_eq!(shared.slots[0].has_completed(1), opened, "the next generation was not opened");
+        let opened = core.staging.current().generation() == 2;
+        assert_eq!(core.staging.slots()[0].has_completed(1), opened, "the next generation was not opened");
         if outcome.is_err() {
             hit(&GIVEN_UP[usize::from(opened)]);
         }

@@ -9,7 +9,7 @@ use crate::sync::{AtomicBool, Ordering, Parker};
 use crate::{BufferRing, RingError};
 
 fn append(ring: &BufferRing, len: usize) -> u64 {
-    ring.shared.append(&vec![1; len], Patience::ForRoom).expect("there is room").end()
+    ring.core.append(&vec![1; len], Patience::ForRoom).expect("there is room").end()
 }
 
 /// A thread that is parked because another one leads a batch, or is just about to park, comes back at once when it is cancelled.
@@ -19,19 +19,19 @@ fn a_thread_that_is_cancelled_comes_back_from_where_it_parks() {
     static BEFORE: Count = Count::new(0);
     model("a_thread_that_is_cancelled_comes_back_from_where_it_parks", Bound::Preemptions(3), || {
         let ring = ModelDevice::instant().ring_with(2, true, true, CommitPolicy::MinBytes(u64::MAX));
-        let shared = &ring.shared;
+        let core = &ring.core;
         let address = append(&ring, 512);
-        let group = shared.groups.start(false, || 0).expect("none is under way");
+        let group = core.waiting.groups().start(false, || 0).expect("none is under way");
         let cancelled = Arc::new(AtomicBool::new(false));
         let helper = {
-            let (shared, cancelled) = (Arc::clone(shared), Arc::clone(&cancelled));
+            let (core, cancelled) = (Arc::clone(core), Arc::clone(&cancelled));
             thread::spawn(move || {
-                shared.run(DurabilityWait { upto: address, deadline: None, cancelled: Some(&cancelled) })
+                core.run(DurabilityWait { upto: address, deadline: None, cancelled: Some(&cancelled) })
             })
         };
-        hit(if shared.waiters.is_empty() { &BEFORE } else { &PARKED });
+        hit(if core.waiting.waiters().is_empty() { &BEFORE } else { &PARKED });
         cancelled.store(true, Ordering::Relaxed);
-        shared.wake_helper_at(address);
+        core.wake_helper_at(address);
         assert_eq!(helper.join().unwrap(), Err(RingError::TimedOut));
         drop(group);
     });
@@ -46,7 +46,7 @@ fn a_task_is_woken_when_its_bytes_are_durable() {
         for end in [4096, 8192] {
             let address = append(&ring, 512);
             let parker = Parker::new();
-            let waits = ring.shared.helpers.await_commit(&ring.shared, address, parker.waker());
+            let waits = ring.core.await_commit(address, parker.waker());
             assert!(waits.is_ok());
             parker.park(None);
             assert_eq!(ring.durable_watermark(), end);
@@ -61,21 +61,21 @@ fn a_task_that_needs_less_is_served_first() {
     static RECALLED: Count = Count::new(0);
     model("a_task_that_needs_less_is_served_first", Bound::Preemptions(3), || {
         let ring = ModelDevice::instant().ring(2, true, true);
-        let shared = &ring.shared;
+        let core = &ring.core;
         // Written, and in need of a sync.
         let lower = append(&ring, BUFFER);
-        shared.seal(BufferId::new(1, 0));
-        let grant = shared.seize(512, Patience::ForRoom).expect("there is room");
+        core.seal(BufferId::new(1, 0));
+        let grant = core.seize(512, Patience::ForRoom).expect("there is room");
         let higher = append(&ring, 512);
         let [first, second] = [(); 2].map(|()| Parker::new());
-        assert!(shared.helpers.await_commit(shared, higher, first.waker()).is_ok());
-        if shared.waiters.is_empty() {
+        assert!(core.await_commit(higher, first.waker()).is_ok());
+        if core.waiting.waiters().is_empty() {
             hit(&RECALLED);
         }
-        assert!(shared.helpers.await_commit(shared, lower, second.waker()).is_ok());
+        assert!(core.await_commit(lower, second.waker()).is_ok());
         second.park(None);
         assert_eq!(ring.durable_watermark(), lower);
-        shared.release(grant);
+        core.release(grant);
         first.park(None);
         assert!(ring.durable_watermark() >= higher);
         drop(ring);
@@ -88,18 +88,18 @@ fn a_task_is_woken_when_there_is_room() {
     model("a_task_is_woken_when_there_is_room", Bound::Preemptions(3), || {
         let device = ModelDevice::held();
         let ring = device.ring(1, true, true);
-        let shared = &ring.shared;
+        let core = &ring.core;
         append(&ring, BUFFER);
-        let seen = shared.rotation.current();
-        shared.seal(seen);
+        let seen = core.staging.current();
+        core.seal(seen);
         let releaser = {
             let device = device.clone();
             thread::spawn(move || device.complete_from_now_on())
         };
         let parker = Parker::new();
-        assert!(shared.helpers.await_room(shared, seen, parker.waker()).is_ok());
+        assert!(core.await_room(seen, parker.waker()).is_ok());
         parker.park(None);
-        assert!(shared.rotation.current() != seen);
+        assert!(core.staging.current() != seen);
         releaser.join().unwrap();
         drop(ring);
     });
@@ -113,7 +113,7 @@ fn the_threads_end_with_the_ring_whatever_they_wait_for() {
         let ring = ModelDevice::instant().ring(2, true, true);
         let address = append(&ring, 512);
         let parker = Parker::new();
-        assert!(ring.shared.helpers.await_commit(&ring.shared, address, parker.waker()).is_ok());
+        assert!(ring.core.await_commit(address, parker.waker()).is_ok());
         if ring.durable_watermark() < address {
             hit(&PENDING);
         }
@@ -131,23 +131,23 @@ fn a_sync_fetches_the_driver_from_the_device() {
     model("a_sync_fetches_the_driver_from_the_device", Bound::None, || {
         let device = ModelDevice::held();
         let ring = device.ring(2, true, true);
-        let shared = &ring.shared;
+        let core = &ring.core;
         let address = append(&ring, BUFFER);
-        shared.seal(BufferId::new(1, 0));
+        core.seal(BufferId::new(1, 0));
         assert!(device.complete(0));
-        shared.poll();
+        core.poll();
         append(&ring, 512);
-        shared.seal(BufferId::new(2, 1));
-        assert_eq!((shared.device.in_flight(), ring.written_watermark()), (1, address));
-        let syncer = shared.durability.syncer.try_claim().expect("nobody syncs");
+        core.seal(BufferId::new(2, 1));
+        assert_eq!((core.writeback.in_flight(), ring.written_watermark()), (1, address));
+        let syncer = core.writeback.claim_syncer().expect("nobody syncs");
         let driver = {
-            let shared = Arc::clone(shared);
-            thread::spawn(move || shared.wait_durable(address, None))
+            let core = Arc::clone(core);
+            thread::spawn(move || core.wait_durable(address, None))
         };
-        if shared.driver.is_claimed() {
+        if core.writeback.is_driven() {
             hit(&AT_THE_DEVICE);
         }
-        assert!(shared.sync_device(syncer, true));
+        assert!(core.sync_device(syncer, true));
         assert_eq!(driver.join().unwrap(), Ok(()));
         device.complete_from_now_on();
     });

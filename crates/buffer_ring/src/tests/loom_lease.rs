@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::staging::lease::Lease;
-use crate::{staging::lease_registry::Registry, sync::fence::Barrier};
+use crate::{staging::lease_registry::LeaseRegistry, sync::fence::Barrier};
 
 const RECORD: usize = 512;
 
@@ -12,7 +12,7 @@ const MARK: u8 = 2;
 /// The second generation of a slot with one record, the cells of two writers, and the bytes once they are ready for the device.
 struct LeaseFixture {
     slot: Slot,
-    registry: Registry,
+    registry: LeaseRegistry,
     bytes: std::sync::Mutex<Option<Frozen>>,
 }
 
@@ -34,7 +34,7 @@ impl LeaseFixture {
         slot.complete(flush(&slot, pin.release()));
         assert!(slot.open(2, BUFFER as u64));
         assert_eq!(granted(&slot, RECORD).release(), Released::Pending);
-        Arc::new(Self { slot, registry: Registry::new(1), bytes: Default::default() })
+        Arc::new(Self { slot, registry: LeaseRegistry::new(1), bytes: Default::default() })
     }
 
     fn spawn<T: 'static>(self: &Arc<Self>, body: impl FnOnce(&Self) -> T + 'static) -> thread::JoinHandle<T> {

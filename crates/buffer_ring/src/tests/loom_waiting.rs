@@ -4,7 +4,7 @@
 use super::*;
 use crate::commit::eventcount::EventCount;
 use crate::ring::append::Patience;
-use crate::ring::core::Shared;
+use crate::ring::core::Core;
 use crate::sync::model_device::ModelDevice;
 use crate::sync::{AtomicBool, Ordering};
 use crate::{BufferRing, RingError};
@@ -93,28 +93,28 @@ fn who_waits_for_room_sees_it_or_is_seen() {
 fn two_in_flight() -> (ModelDevice, BufferRing) {
     let device = ModelDevice::held();
     let ring = device.ring(3, true, true);
-    let shared = &ring.shared;
+    let core = &ring.core;
     for generation in 1..=2 {
-        shared.append(&[1; BUFFER], Patience::ForRoom).expect("there is room");
-        shared.seal(BufferId::new(generation, generation as usize - 1));
+        core.append(&[1; BUFFER], Patience::ForRoom).expect("there is room");
+        core.seal(BufferId::new(generation, generation as usize - 1));
     }
-    assert_eq!(shared.device.in_flight(), 2);
+    assert_eq!(core.writeback.in_flight(), 2);
     (device, ring)
 }
 
-fn spawn<T: 'static>(shared: &Arc<Shared>, body: impl FnOnce(&Shared) -> T + 'static) -> thread::JoinHandle<T> {
-    let shared = Arc::clone(shared);
-    thread::spawn(move || body(&shared))
+fn spawn<T: 'static>(core: &Arc<Core>, body: impl FnOnce(&Core) -> T + 'static) -> thread::JoinHandle<T> {
+    let core = Arc::clone(core);
+    thread::spawn(move || body(&core))
 }
 
 /// Waits for a generation, and tells how often it had to look.
-fn wait_for(shared: &Shared, generation: u64) -> usize {
+fn wait_for(core: &Core, generation: u64) -> usize {
     let mut looks = 0;
     let written = || {
         looks += 1;
-        shared.slots[generation as usize - 1].has_completed(generation).then_some(())
+        core.staging.slots()[generation as usize - 1].has_completed(generation).then_some(())
     };
-    assert!(shared.wait_until(None, written).is_ok());
+    assert!(core.wait_until(None, written).is_ok());
     looks
 }
 
@@ -124,10 +124,10 @@ fn nobody_sleeps_at_the_device_for_an_answer_that_is_there() {
     static LATER: Count = Count::new(0);
     model("nobody_sleeps_at_the_device_for_an_answer_that_is_there", Bound::None, || {
         let (device, ring) = two_in_flight();
-        let shared = &ring.shared;
+        let core = &ring.core;
         assert!(device.complete(0));
-        let waiter = spawn(shared, |shared| wait_for(shared, 1));
-        shared.poll();
+        let waiter = spawn(core, |core| wait_for(core, 1));
+        core.poll();
         // The other write is still in flight.
         let looks = waiter.join().unwrap();
         hit(if looks == 1 { &ALREADY } else { &LATER });
@@ -142,10 +142,10 @@ fn a_driver_that_leaves_has_a_successor() {
     static SLEPT: Count = Count::new(0);
     model("a_driver_that_leaves_has_a_successor", Bound::None, || {
         let (device, ring) = two_in_flight();
-        let shared = &ring.shared;
-        let waiter = spawn(shared, |shared| wait_for(shared, 2));
+        let core = &ring.core;
+        let waiter = spawn(core, |core| wait_for(core, 2));
         assert!(device.complete(0));
-        wait_for(shared, 1);
+        wait_for(core, 1);
         assert!(device.complete(0));
         if waiter.join().unwrap() > 2 {
             hit(&SLEPT);
@@ -161,24 +161,23 @@ fn an_opener_fetches_who_waits_for_room_from_the_device() {
     model("an_opener_fetches_who_waits_for_room_from_the_device", Bound::None, || {
         let device = ModelDevice::held();
         let ring = device.ring(2, true, true);
-        let shared = &ring.shared;
+        let core = &ring.core;
         for generation in 1..=2 {
-            shared.append(&[1; BUFFER], Patience::ForRoom).expect("there is room");
-            shared.seal(BufferId::new(generation, generation as usize - 1));
+            core.append(&[1; BUFFER], Patience::ForRoom).expect("there is room");
+            core.seal(BufferId::new(generation, generation as usize - 1));
             if generation == 1 {
-                assert!(shared.slots[0].latch.try_acquire());
+                assert!(core.staging.slots()[0].latch.try_acquire());
                 assert!(device.complete(0));
-                shared.poll();
+                core.poll();
             }
         }
-        assert_eq!(shared.device.in_flight(), 1);
-        let waiter =
-            spawn(shared, |shared| shared.append(&[1; 512], Patience::ForRoom).expect("there is room").start());
-        if shared.driver.is_claimed() {
+        assert_eq!(core.writeback.in_flight(), 1);
+        let waiter = spawn(core, |core| core.append(&[1; 512], Patience::ForRoom).expect("there is room").start());
+        if core.writeback.is_driven() {
             hit(&AT_THE_DEVICE);
         }
-        assert!(shared.slots[0].latch.release());
-        shared.advance();
+        assert!(core.staging.slots()[0].latch.release());
+        core.advance();
         assert_eq!(waiter.join().unwrap(), 2 * BUFFER as u64);
         device.complete_from_now_on();
     });
@@ -190,14 +189,14 @@ fn what_is_drained_has_been_dealt_with() {
     static IN_FLIGHT: Count = Count::new(0);
     model("what_is_drained_has_been_dealt_with", Bound::None, || {
         let (device, ring) = two_in_flight();
-        let shared = &ring.shared;
+        let core = &ring.core;
         device.complete_from_now_on();
-        let driver = spawn(shared, |shared| shared.poll());
-        if shared.device.in_flight() > 0 {
+        let driver = spawn(core, |core| core.poll());
+        if core.writeback.in_flight() > 0 {
             hit(&IN_FLIGHT);
         }
-        shared.drain(None).expect("no deadline");
-        assert!(shared.slots[0].has_completed(1) && shared.slots[1].has_completed(2));
+        core.drain(None).expect("no deadline");
+        assert!(core.staging.slots()[0].has_completed(1) && core.staging.slots()[1].has_completed(2));
         driver.join().unwrap();
     });
     assert!(IN_FLIGHT.load(Relaxed) > 0);
@@ -209,16 +208,16 @@ fn what_was_done_before_the_failure_was_done() {
     static NOTHING: Count = Count::new(0);
     model("what_was_done_before_the_failure_was_done", Bound::None, || {
         let ring = ModelDevice::instant().ring(1, true, true);
-        let shared = &ring.shared;
+        let core = &ring.core;
         let done = Arc::new(AtomicBool::new(false));
         let failing = {
             let done = Arc::clone(&done);
-            spawn(shared, move |shared| {
+            spawn(core, move |core| {
                 done.store(true, Ordering::Relaxed);
-                shared.poison(RingError::Closed);
+                core.poison(RingError::Closed);
             })
         };
-        match shared.outcome(|| done.load(Ordering::Relaxed)) {
+        match core.outcome(|| done.load(Ordering::Relaxed)) {
             Some(outcome) => {
                 hit(&DONE);
                 assert_eq!(outcome, Ok(()));
@@ -226,8 +225,8 @@ fn what_was_done_before_the_failure_was_done() {
             None => hit(&NOTHING),
         }
         failing.join().unwrap();
-        assert_eq!(shared.outcome(|| true), Some(Ok(())));
-        assert_eq!(shared.outcome(|| false), Some(Err(RingError::Closed)));
+        assert_eq!(core.outcome(|| true), Some(Ok(())));
+        assert_eq!(core.outcome(|| false), Some(Err(RingError::Closed)));
     });
     assert!(DONE.load(Relaxed) > 0 && NOTHING.load(Relaxed) > 0);
 }

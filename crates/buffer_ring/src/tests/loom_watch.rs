@@ -9,7 +9,7 @@ use crate::sync::{AtomicBool, Ordering};
 use crate::{BufferRing, RingError};
 
 fn append(ring: &BufferRing, len: usize) -> u64 {
-    ring.shared.append(&vec![1; len], Patience::ForRoom).expect("there is room").end()
+    ring.core.append(&vec![1; len], Patience::ForRoom).expect("there is room").end()
 }
 
 /// A thread that waits for `address` as a follower does, with no deadline.
@@ -81,9 +81,9 @@ fn a_follower_learns_that_the_ring_has_gone() {
     model("a_follower_learns_that_the_ring_has_gone", Bound::None, || {
         let ring = ModelDevice::instant().ring(1, true, true);
         let watch = ring.durable_watch();
-        let shared = Arc::clone(&ring.shared);
+        let core = Arc::clone(&ring.core);
         let follower = follow(&watch, 1);
-        hit(if shared.waiters.is_empty() { &BEFORE } else { &AFTER });
+        hit(if core.waiting.waiters().is_empty() { &BEFORE } else { &AFTER });
         drop(ring);
         assert_eq!(follower.join().unwrap(), Err(RingError::Closed));
     });
@@ -146,8 +146,8 @@ fn an_event_that_is_made_while_the_ring_fails_is_readable() {
             thread::spawn(move || _ = watch.make_eventfd().expect("a model of one"))
         };
         append(&ring, 512);
-        ring.shared.seal(BufferId::new(1, 0));
-        ring.shared.poll();
+        ring.core.seal(BufferId::new(1, 0));
+        ring.core.poll();
         assert!(ring.poisoned().is_some());
         maker.join().unwrap();
         assert!(watch.take_event() > 0, "it is never readable");
@@ -165,8 +165,8 @@ fn a_follower_finishes_what_a_caller_gave_up() {
         let address = append(&ring, 512);
         let watch = ring.durable_watch();
         let follower = follow(&watch, address);
-        hit(if ring.shared.waiters.is_empty() { &LATER } else { &PARKED });
-        ring.shared.abandon(address);
+        hit(if ring.core.waiting.waiters().is_empty() { &LATER } else { &PARKED });
+        ring.core.abandon(address);
         assert_eq!(follower.join().unwrap(), Ok(4096));
     });
     assert!(PARKED.load(Relaxed) > 0 && LATER.load(Relaxed) > 0);
@@ -185,8 +185,8 @@ fn an_event_comes_for_what_a_caller_gave_up() {
             let watch = watch.clone();
             thread::spawn(move || _ = watch.make_eventfd().expect("a model of one"))
         };
-        hit(if ring.shared.eventfds.is_any() { &BEFORE } else { &AFTER });
-        ring.shared.abandon(address);
+        hit(if ring.core.waiting.eventfds().is_any() { &BEFORE } else { &AFTER });
+        ring.core.abandon(address);
         maker.join().unwrap();
         // By an event, or before there was one.
         while watch.take_event() == 0 && watch.get() < address {
@@ -207,10 +207,10 @@ fn the_end_of_a_ring_comes_after_what_a_follower_has_begun() {
         let ring = ModelDevice::instant().ring(1, true, true);
         let done = Arc::new(AtomicBool::new(false));
         let follower = {
-            let (shared, done) = (Arc::clone(&ring.shared), Arc::clone(&done));
-            thread::spawn(move || shared.work_as_follower(|_| done.store(true, Ordering::Relaxed)).is_some())
+            let (core, done) = (Arc::clone(&ring.core), Arc::clone(&done));
+            thread::spawn(move || core.work_as_follower(|_| done.store(true, Ordering::Relaxed)).is_some())
         };
-        ring.shared.end_helpers();
+        ring.core.end_helpers();
         let seen = done.load(Ordering::Relaxed);
         let worked = follower.join().unwrap();
         assert_eq!(worked, seen, "the ring has gone while a follower was at work");

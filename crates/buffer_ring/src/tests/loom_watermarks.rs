@@ -13,34 +13,34 @@ fn a_sync_that_was_left_is_ended_by_another_thread() {
     model("a_sync_that_was_left_is_ended_by_another_thread", Bound::Preemptions(3), || {
         let device = ModelDevice::held();
         let ring = device.ring(3, true, true);
-        let shared = &ring.shared;
+        let core = &ring.core;
         let write = |generation| {
-            shared.append(&[1; BUFFER], Patience::ForRoom).expect("there is room");
-            shared.seal(BufferId::new(generation, generation as usize - 1));
+            core.append(&[1; BUFFER], Patience::ForRoom).expect("there is room");
+            core.seal(BufferId::new(generation, generation as usize - 1));
         };
         write(1);
         assert!(device.complete(0));
-        shared.poll();
+        core.poll();
         write(2);
         let waiter = {
-            let (shared, device) = (Arc::clone(shared), device.clone());
+            let (core, device) = (Arc::clone(core), device.clone());
             thread::spawn(move || {
-                assert_eq!(shared.wait_durable(8192, None), Ok(()));
+                assert_eq!(core.wait_durable(8192, None), Ok(()));
                 assert_eq!(device.synced_up_to(), 8192);
             })
         };
-        let syncer = shared.durability.syncer.try_claim().expect("nothing else can be synced yet");
-        assert!(shared.sync_device(syncer, false));
+        let syncer = core.writeback.claim_syncer().expect("nothing else can be synced yet");
+        assert!(core.sync_device(syncer, false));
         // Its time is over.
-        shared.notify_waiters();
+        core.notify_waiters();
         assert!(device.complete(0));
-        shared.poll();
+        core.poll();
         // The sync, which does not cover what that was.
         assert!(device.complete(0));
-        hit(if shared.device.in_flight() == 0 { &ENDED_BY_THE_WAITER } else { &NOT_YET });
-        shared.poll();
+        hit(if core.writeback.in_flight() == 0 { &ENDED_BY_THE_WAITER } else { &NOT_YET });
+        core.poll();
         waiter.join().unwrap();
-        assert!(!shared.durability.syncer.is_claimed());
+        assert!(!core.writeback.is_syncing());
         assert_eq!(device.syncs(), 2);
     });
     assert!(ENDED_BY_THE_WAITER.load(Relaxed) > 0 && NOT_YET.load(Relaxed) > 0);

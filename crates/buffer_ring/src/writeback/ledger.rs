@@ -12,7 +12,7 @@ pub(crate) struct Ledger {
     generation: u64,
     written: u64,
     /// Lives that are written beyond a gap.
-    ahead: BTreeMap<u64, Written>,
+    ahead: BTreeMap<u64, WrittenBatch>,
     /// Where the first generation begins that was not durable by itself, and that no sync was begun for.
     unsynced: Option<u64>,
     /// The same of the generations that the sync under way is for.
@@ -21,7 +21,7 @@ pub(crate) struct Ledger {
 
 /// A generation that is written.
 #[derive(Clone, Copy, Debug)]
-struct Written {
+struct WrittenBatch {
     end: u64,
     durable: bool,
 }
@@ -44,7 +44,7 @@ impl Ledger {
 
     /// BufferId `generation`, which ends at `end`, has been written, and perhaps is `durable`.
     pub(crate) fn complete(&mut self, generation: u64, end: u64, durable: bool) {
-        self.ahead.insert(generation, Written { end, durable });
+        self.ahead.insert(generation, WrittenBatch { end, durable });
         while let Some(batch) = self.ahead.remove(&(self.generation + 1)) {
             if !batch.durable {
                 self.unsynced.get_or_insert(self.written);

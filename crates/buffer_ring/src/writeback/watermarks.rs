@@ -7,30 +7,20 @@
 //! Syncs and durable writes have the device flush its cache. If that fails, the error is told to one of those that are under way, and may
 //! be about another's bytes; so a success tells nothing beside one whose outcome is not known. Therefore there is never more than one:
 //!
-//! - a write is durable only if [all before it is](Shared::may_be_durable). It keeps the watermark of what is written where that of what
+//! - a write is durable only if [all before it is](crate::writeback::Writeback::may_be_durable). It keeps the watermark of what is written where that of what
 //!   is durable is, until it is over, so that nothing needs a sync, and nothing behind it may be durable;
 //! - a sync runs only if there is something written that it is needed for, and it keeps the durable watermark below that.
 
-use std::time::Instant;
-
-use ring_io::{DeviceError, event, events};
-
-use crate::RingError;
-use crate::metrics::latency::Measure;
-use crate::ring::core::Shared;
 use crate::sync::Ordering::{Acquire, Release};
 use crate::sync::{AtomicBool, AtomicU64, Mutex};
-use crate::writeback::exclusive::{Claim, Exclusive};
 use crate::writeback::ledger::Ledger;
 
 /// How far the log has come. Addresses are absolute.
 #[derive(Debug)]
-pub(crate) struct Durability {
+pub(crate) struct Watermarks {
     ledger: Mutex<Ledger>,
     written: Watermark,
     durable: Watermark,
-    /// Whoever has it syncs the device.
-    pub(crate) syncer: Exclusive,
     /// Whether the ring is gone.
     closed: AtomicBool,
 }
@@ -49,13 +39,12 @@ impl Watermark {
     }
 }
 
-impl Durability {
+impl Watermarks {
     pub(crate) fn new(start: u64) -> Self {
         Self {
             ledger: Mutex::new(Ledger::new(start)),
             written: Watermark(AtomicU64::new(start)),
             durable: Watermark(AtomicU64::new(start)),
-            syncer: Exclusive::new(),
             closed: AtomicBool::new(false),
         }
     }
@@ -75,82 +64,26 @@ impl Durability {
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Acquire)
     }
-}
 
-impl Shared {
-    /// Whether a write at `base` may be a durable one. Once it may, it stays so until that write is over.
-    pub(crate) fn may_be_durable(&self, base: u64) -> bool {
-        self.durability.durable() == base
+    /// A sync is about to begin: see [`Ledger::begin_sync`].
+    #[must_use]
+    pub(crate) fn begin_sync(&self) -> bool {
+        self.ledger.lock().begin_sync()
     }
 
-    /// BufferId `generation`, which ends at `end`, has been written, and perhaps is `durable`.
-    pub(crate) fn record(&self, generation: u64, end: u64, durable: bool) {
-        self.update(|ledger| ledger.complete(generation, end, durable));
-    }
-
-    fn update(&self, f: impl FnOnce(&mut Ledger)) {
+    /// Changes the ledger, and moves the watermarks; the durable one only if `guarded` calls what it is given, which it
+    /// does unless the ring is poisoned. Answers whether that one has moved.
+    #[must_use]
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Ledger), guarded: impl FnOnce(&mut dyn FnMut())) -> bool {
         let mut moved = false;
-        {
-            let mut ledger = self.durability.ledger.lock();
-            let before = ledger.durable();
-            f(&mut ledger);
-            self.durability.written.set(ledger.written());
-            self.unless_poisoned(|| {
-                self.durability.durable.set(ledger.durable());
-                moved = ledger.durable() > before;
-            });
-        }
-        if moved {
-            self.eventfds.notify();
-        }
-    }
-
-    /// Makes durable what is written now, on behalf of all who wait for that; `false` if it all is. Waits for the device only if
-    /// `to_its_end`.
-    pub(crate) fn sync_device(&self, syncer: Claim<'_>, to_its_end: bool) -> bool {
-        let _held = events::hold();
-        // In a statement of its own: the lock must not last as long as the sync.
-        let needed = self.durability.ledger.lock().begin_sync();
-        if needed && !to_its_end {
-            // Before somebody can have the outcome.
-            syncer.detach();
-            match self.device.submit_sync() {
-                Some(Ok(())) => {}
-                Some(Err(error)) => self.end_sync(self.durability.syncer.reattach(), Err(error)),
-                None => drop(self.durability.syncer.reattach()),
-            }
-            return true;
-        }
-        if needed {
-            let start = Instant::now();
-            match self.device.sync() {
-                Some(outcome) => {
-                    self.latency.time(Measure::Device, start.elapsed());
-                    self.end_sync(syncer, outcome);
-                }
-                // What was not durable when the ring was closed never will be.
-                None => drop(syncer),
-            }
-        } else {
-            drop(syncer);
-        }
-        self.notify();
-        // Whoever drives may be covered by the sync, and need not wait for the device.
-        self.device.interrupt();
-        needed
-    }
-
-    /// A sync has ended, and with it its holder's role. Then who waits has to be told.
-    pub(crate) fn end_sync(&self, syncer: Claim<'_>, outcome: Result<(), DeviceError>) {
-        match outcome {
-            Ok(()) => {
-                self.update(Ledger::end_sync);
-                self.counters.synced();
-                let durable = self.durability.durable();
-                event!(DEBUG, durable, "synced");
-            }
-            Err(error) => self.poison(RingError::Device(error)),
-        }
-        drop(syncer);
+        let mut ledger = self.ledger.lock();
+        let before = ledger.durable();
+        change(&mut ledger);
+        self.written.set(ledger.written());
+        guarded(&mut || {
+            self.durable.set(ledger.durable());
+            moved = ledger.durable() > before;
+        });
+        moved
     }
 }

@@ -18,15 +18,16 @@ use std::io::IoSlice;
 
 use ring_io::events;
 
+use crate::error::AppendError;
+use crate::extent::Extent;
+use crate::reservation::Reservation;
+use crate::ring::BufferRing;
 use crate::ring::append::{Patience, gather, total_len};
-use crate::ring::core::Shared;
-use crate::ring::deadline;
+use crate::ring::core::Core;
+use crate::ring::drive::deadline;
 use crate::staging::lease::Lease;
 use crate::staging::lease_registry::Place;
-use crate::staging::slot::{Grant, Slot};
-use crate::sync::Ordering::Relaxed;
 use crate::sync::fence::Barrier;
-use crate::{AppendError, BufferRing, Extent, Reservation};
 
 use lease_sizer::LeaseSizer;
 pub use owned::OwnedWriter;
@@ -72,8 +73,8 @@ impl BufferRing {
     /// A new writer of this ring.
     #[must_use]
     pub fn writer(&self) -> Writer<'_> {
-        let registry = &self.shared.registry;
-        let place = if self.shared.is_inherited() { registry.apart() } else { registry.enroll() };
+        let registry = &self.core.staging.leases();
+        let place = if self.core.is_inherited() { registry.apart() } else { registry.enroll() };
         let lease = Lease::new(place.cell(), Barrier::probe());
         Writer { ring: self, lease, place, sizer: LeaseSizer::new(), alone: PhantomData }
     }
@@ -141,18 +142,18 @@ impl<'a> Writer<'a> {
     }
 
     fn append_durable_bytes(&mut self, len: usize, fill: impl FnMut(&mut [u8]) + Copy) -> Result<Extent, AppendError> {
-        self.shared().check_device()?;
+        self.core().check_device()?;
         self.sizer.record_wait();
         // Where there is no lease, the ring's own way is shorter.
         if self.lease.room() < len as u64 {
-            self.shared().check_len(len)?;
+            self.core().staging.check_len(len)?;
             self.end_lease(Why::NoRoom);
-            return self.shared().append_durable_with(len, None, fill);
+            return self.core().append_durable_with(len, None, fill);
         }
         let extent = self.append_bytes_with(len, Patience::ForRoom, fill)?;
         // The wait would take it back.
         self.end_lease(Why::NotNeeded);
-        let outcome = self.shared().wait_durable(extent.end(), None);
+        let outcome = self.core().wait_durable(extent.end(), None);
         outcome.map(|()| extent).map_err(|error| AppendError::after(extent, error))
     }
 
@@ -166,14 +167,14 @@ impl<'a> Writer<'a> {
     ///
     /// Those of [`BufferRing::append_with`]; `fill` was not called then.
     pub fn append_with(&mut self, len: usize, fill: impl FnOnce(Extent, &mut [u8])) -> Result<Extent, AppendError> {
-        self.shared().check_len(len)?;
+        self.core().staging.check_len(len)?;
         let mut fill = Some(fill);
         loop {
             if let Some(extent) = self.encode(len, &mut fill) {
                 return Ok(extent);
             }
             self.end_lease(Why::NoRoom);
-            let Some(size) = self.sizer.lease(len, self.shared().room()) else { break };
+            let Some(size) = self.sizer.lease(len, self.core().staging.room()) else { break };
             if !self.begin_lease(size, Patience::ForRoom)? {
                 let encoded = self.encode(len, &mut fill);
                 self.end_lease(Why::NoRoom);
@@ -235,13 +236,13 @@ impl<'a> Writer<'a> {
     }
 
     fn reserve_with(&mut self, len: usize, patience: Patience) -> Result<Reservation<'_>, AppendError> {
-        self.shared().check_len(len)?;
+        self.core().staging.check_len(len)?;
         self.end_lease(Why::NotNeeded);
-        self.ring.shared.reserve(len, patience)
+        self.ring.core.reserve(len, patience)
     }
 
-    fn shared(&self) -> &'a Shared {
-        &self.ring.shared
+    fn core(&self) -> &'a Core {
+        &self.ring.core
     }
 
     #[inline(always)]
@@ -277,12 +278,12 @@ impl<'a> Writer<'a> {
         patience: Patience,
         fill: &mut dyn FnMut(&mut [u8]),
     ) -> Result<Extent, AppendError> {
-        self.shared().check_len(len)?;
-        self.shared().check_process().map_err(|_| AppendError::Forked)?;
+        self.core().staging.check_len(len)?;
+        self.core().check_process().map_err(|_| AppendError::Forked)?;
         // As with the ring's own appends.
         let _held = events::hold();
         self.end_lease(Why::NoRoom);
-        while let Some(size) = self.sizer.lease(len, self.shared().room()) {
+        while let Some(size) = self.sizer.lease(len, self.core().staging.room()) {
             let lasts = self.begin_lease(size, patience)?;
             let written = self.lease.write(len, &mut *fill);
             if !lasts || written.as_ref().is_none_or(|written| written.revoked) {
@@ -293,24 +294,24 @@ impl<'a> Writer<'a> {
             }
             // Somebody took it back at once.
         }
-        let extent = self.shared().append_with(len, patience, fill)?;
+        let extent = self.core().append_with(len, patience, fill)?;
         self.sizer.record_append();
         Ok(extent)
     }
 
     /// Takes a lease. `false` if the buffer is needed already, and nobody else may end it.
     fn begin_lease(&mut self, size: usize, patience: Patience) -> Result<bool, AppendError> {
-        let grant = self.shared().seize(size, patience)?;
+        let grant = self.core().seize(size, patience)?;
         let slot = grant.slot();
         self.lease.begin(grant);
         self.place.announce(slot);
-        Ok(!slot.snapshot().is_sealed() && !self.shared().failing.load(Relaxed))
+        Ok(!slot.snapshot().is_sealed() && !self.core().is_failing())
     }
 
     /// Ends the lease, if there is one.
     fn end_lease(&mut self, why: Why) {
         let Some(end) = self.lease.end() else { return };
-        if self.shared().is_inherited() {
+        if self.core().is_inherited() {
             return;
         }
         if why == Why::NotNeeded || end.was_revoked {
@@ -319,7 +320,7 @@ impl<'a> Writer<'a> {
             self.sizer.record_filled(end.len as usize);
         }
         if let Some(rest) = end.rest {
-            self.shared().return_lease(rest);
+            self.core().return_lease(rest);
         }
     }
 }
@@ -330,7 +331,7 @@ struct EndsLease<'w, 'a>(&'w mut Writer<'a>);
 impl Drop for EndsLease<'_, '_> {
     fn drop(&mut self) {
         self.0.end_lease(Why::NoRoom);
-        self.0.shared().counters.aborted();
+        self.0.core().counters.aborted();
     }
 }
 
@@ -352,43 +353,5 @@ impl Drop for Writer<'_> {
 impl fmt::Debug for Writer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Writer").field("leased", &self.lease.room()).finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    /// The sealer of the generation in `slot`, still inside, takes back all leases there.
-    pub(crate) fn revoke_after_seal(&self, slot: &Slot) {
-        self.revoke(slot, true);
-    }
-
-    /// Takes back the leases in `slot`, as far as they are known: who waits for its writers looks again anyway.
-    pub(crate) fn revoke_leases(&self, slot: &Slot) {
-        self.revoke(slot, false);
-    }
-
-    fn revoke(&self, slot: &Slot, sealed: bool) {
-        let _held = events::hold();
-        let leased = self.registry.leased(slot, sealed);
-        let revoked: Vec<_> = leased.filter_map(|cell| Some((cell, cell.revoke(slot)?))).collect();
-        // If there is no barrier, all are left to their owners.
-        if revoked.is_empty() || !Barrier::probe().heavy() {
-            return;
-        }
-        for rest in revoked.into_iter().filter_map(|(cell, number)| cell.claim(slot, number)) {
-            self.return_lease(rest);
-        }
-    }
-
-    /// Ends the rest of a lease.
-    fn return_lease(&self, mut rest: Grant<'_>) {
-        rest.bytes_mut().fill(0);
-        self.counters.lease_ended(rest.extent().len());
-        self.release(rest);
-    }
-
-    /// Bytes that the current buffer has left. May be out of date.
-    fn room(&self) -> usize {
-        let word = self.slots[self.rotation.current().slot()].snapshot();
-        if word.is_sealed() { self.buffer_size } else { self.buffer_size.saturating_sub(word.offset() as usize) }
     }
 }

@@ -6,9 +6,13 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::{Why, Writer};
+use crate::error::AppendError;
+use crate::error::RingError;
+use crate::extent::Extent;
+use crate::reservation::Reservation;
+use crate::ring::BufferRing;
 use crate::ring::append::Patience;
-use crate::ring::deadline;
-use crate::{AppendError, BufferRing, Extent, Reservation, RingError};
+use crate::ring::drive::deadline;
 
 self_cell::self_cell! {
     struct Parts {
@@ -50,6 +54,21 @@ impl BufferRing {
     }
 }
 
+/// Appends that the inner writer does.
+macro_rules! delegate {
+    ($($name:ident($($argument:ident: $type:ty),*);)*) => {$(
+        #[doc = concat!("See [`Writer::", stringify!($name), "`].")]
+        ///
+        /// # Errors
+        ///
+        #[doc = concat!("Those of [`Writer::", stringify!($name), "`].")]
+        #[inline]
+        pub fn $name(&mut self, $($argument: $type),*) -> Result<Extent, AppendError> {
+            self.with(|writer| writer.$name($($argument),*))
+        }
+    )*};
+}
+
 impl OwnedWriter {
     /// The ring that it writes to.
     #[must_use]
@@ -57,69 +76,14 @@ impl OwnedWriter {
         self.0.borrow_owner()
     }
 
-    /// See [`Writer::append`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`BufferRing::append`].
-    #[inline]
-    pub fn append(&mut self, payload: &[u8]) -> Result<Extent, AppendError> {
-        self.with(|writer| writer.append(payload))
-    }
-
-    /// See [`Writer::try_append`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`BufferRing::try_append`].
-    #[inline]
-    pub fn try_append(&mut self, payload: &[u8]) -> Result<Extent, AppendError> {
-        self.with(|writer| writer.try_append(payload))
-    }
-
-    /// See [`Writer::append_timeout`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`BufferRing::append_timeout`].
-    pub fn append_timeout(&mut self, payload: &[u8], timeout: Duration) -> Result<Extent, AppendError> {
-        self.with(|writer| writer.append_timeout(payload, timeout))
-    }
-
-    /// See [`Writer::append_vectored`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`BufferRing::append_vectored`].
-    pub fn append_vectored(&mut self, parts: &[IoSlice<'_>]) -> Result<Extent, AppendError> {
-        self.with(|writer| writer.append_vectored(parts))
-    }
-
-    /// See [`Writer::append_with`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`BufferRing::append_with`].
-    pub fn append_with(&mut self, len: usize, fill: impl FnOnce(Extent, &mut [u8])) -> Result<Extent, AppendError> {
-        self.with(|writer| writer.append_with(len, fill))
-    }
-
-    /// See [`Writer::append_durable`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`BufferRing::append_durable`].
-    pub fn append_durable(&mut self, payload: &[u8]) -> Result<Extent, AppendError> {
-        self.with(|writer| writer.append_durable(payload))
-    }
-
-    /// See [`Writer::append_durable_vectored`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`BufferRing::append_durable_vectored`].
-    pub fn append_durable_vectored(&mut self, parts: &[IoSlice<'_>]) -> Result<Extent, AppendError> {
-        self.with(|writer| writer.append_durable_vectored(parts))
+    delegate! {
+        append(payload: &[u8]);
+        try_append(payload: &[u8]);
+        append_timeout(payload: &[u8], timeout: Duration);
+        append_vectored(parts: &[IoSlice<'_>]);
+        append_with(len: usize, fill: impl FnOnce(Extent, &mut [u8]));
+        append_durable(payload: &[u8]);
+        append_durable_vectored(parts: &[IoSlice<'_>]);
     }
 
     /// See [`BufferRing::wait_durable`].
@@ -160,7 +124,7 @@ impl OwnedWriter {
 
     fn reserve_with(&mut self, len: usize, patience: Patience) -> Result<Reservation<'_>, AppendError> {
         self.with(|writer| writer.end_lease(Why::NotNeeded));
-        self.ring().shared.reserve(len, patience)
+        self.ring().core.reserve(len, patience)
     }
 
     #[inline(always)]
@@ -179,7 +143,9 @@ impl fmt::Debug for OwnedWriter {
 #[cfg(all(feature = "async", not(any(loom, shuttle))))]
 mod futures {
     use super::{OwnedWriter, Why, Writer};
-    use crate::{AppendError, DurableFuture, Extent};
+    use crate::error::AppendError;
+    use crate::extent::Extent;
+    use crate::ring::futures::DurableFuture;
 
     impl Writer<'_> {
         /// [`append`](Self::append) as a future: ready at once if there is room, else when there is.
@@ -205,7 +171,7 @@ mod futures {
         ///
         /// Those of [`append_durable`](Self::append_durable).
         pub async fn append_durable_async(&mut self, payload: &[u8]) -> Result<Extent, AppendError> {
-            self.shared().check_device()?;
+            self.core().check_device()?;
             self.sizer.record_wait();
             let extent = self.append_async(payload).await?;
             // The wait would take it back.
@@ -248,7 +214,7 @@ mod futures {
         ///
         /// Those of [`append_durable`](Self::append_durable).
         pub async fn append_durable_async(&mut self, payload: &[u8]) -> Result<Extent, AppendError> {
-            self.ring().shared.check_device()?;
+            self.ring().core.check_device()?;
             self.with(|writer| writer.sizer.record_wait());
             let extent = self.append_async(payload).await?;
             self.with(|writer| writer.end_lease(Why::NotNeeded));

@@ -24,8 +24,8 @@ const MAX_LEN: u64 = 1 << 32;
 /// A write can begin at each multiple of this many bytes, as on most disks.
 const SECTOR: usize = 512;
 
-/// The remote control of a device in memory. Made by [`QuikIO::in_memory`](crate::QuikIO::in_memory); clones control
-/// the same device.
+/// Controls a device in memory, made by [`QuikIO::in_memory`](crate::QuikIO::in_memory). Clones control the same
+/// device.
 ///
 /// By default, the device completes each write at once, in order of arrival, and each sync. A write that goes out
 /// again, because it came back short or was put off, arrives again.
@@ -97,40 +97,39 @@ impl MemoryDevice {
         Self { shared: Arc::default() }
     }
 
-    /// For another [`QuikIO`](crate::QuikIO) on this device: after a first one is gone, as when a file is opened again,
-    /// or to choose what [`QuikIO::in_memory`](crate::QuikIO::in_memory) chooses by itself.
+    /// Builds another [`QuikIO`](crate::QuikIO) on this device: after a first one is gone, as when a file is opened
+    /// again, or with other options than those of [`QuikIO::in_memory`](crate::QuikIO::in_memory).
     pub fn builder(&self) -> QuikIOBuilder {
         QuikIOBuilder::on_memory(self.clone())
     }
 
-    /// What is in the file: the bytes of completed writes, with zeros between them.
+    /// Returns what the file holds: the bytes of completed writes, with zeros between them.
     #[must_use]
     pub fn contents(&self) -> Vec<u8> {
         self.control(|state| state.contents.clone())
     }
 
-    /// What is on stable storage: [`contents`](Self::contents) as they were at the last successful sync, and the bytes
-    /// of completed durable writes since.
+    /// Returns what is on stable storage: [`contents`](Self::contents) as of the last successful sync, and the bytes of
+    /// completed durable writes since.
     #[must_use]
     pub fn synced(&self) -> Vec<u8> {
         self.control(|state| state.synced.clone())
     }
 
-    /// The key of the markers in [preallocated space](QuikIOBuilder::prepare): an attribute of the file, where there is
-    /// one.
+    /// Returns the key of the markers in [preallocated space](QuikIOBuilder::prepare), which a file has in an
+    /// attribute.
     #[must_use]
     pub fn key(&self) -> Option<[u8; 16]> {
         self.control(|state| state.key.key.map(Key::bytes))
     }
 
-    /// The same on stable storage.
+    /// Returns the key that is on stable storage.
     #[must_use]
     pub fn synced_key(&self) -> Option<[u8; 16]> {
         self.control(|state| state.synced_key.key.map(Key::bytes))
     }
 
-    /// Gives the file this key, or none, as a tool would that copies files or changes their attributes: at once on
-    /// stable storage.
+    /// Sets or removes the key, at once on stable storage, as a tool would that copies files or changes attributes.
     pub fn set_key(&self, key: Option<[u8; 16]>) {
         self.control(|state| {
             state.change_key(key.map(Key::from));
@@ -138,8 +137,7 @@ impl MemoryDevice {
         });
     }
 
-    /// From now on the key can be neither read nor changed: `errno`, an error of `fgetxattr`, says why. `None` ends
-    /// that.
+    /// Makes every access to the key fail with `errno`, an error of `fgetxattr`, until it is called with `None`.
     ///
     /// # Panics
     ///
@@ -148,21 +146,22 @@ impl MemoryDevice {
         self.control(|state| state.key_fault = errno.map(Errno::from_raw_os_error));
     }
 
-    /// Keeps every write that arrives from now on in flight, and every sync that is
-    /// [submitted](crate::WriteQueue::submit_sync), until it is released. A [`WriteQueue`](crate::WriteQueue) that is
-    /// dropped waits for that.
+    /// Holds every write and every [submitted](crate::WriteQueue::submit_sync) sync that arrives from now on, until it
+    /// is released.
+    ///
+    /// A [`WriteQueue`](crate::WriteQueue) that is dropped waits for that.
     pub fn hold(&self) {
         self.control(|state| state.holding = true);
     }
 
-    /// How many writes and syncs are held.
+    /// Returns how many writes and syncs are held.
     #[must_use]
     pub fn held(&self) -> usize {
         self.control(|state| state.held.len())
     }
 
-    /// Completes the held write or sync number `n`, counted from the oldest, which is 0. Only now are a write's bytes
-    /// looked at.
+    /// Completes the held write or sync number `n`, counted from the oldest, which is 0. The device reads the bytes of
+    /// a write only now.
     ///
     /// # Panics
     ///
@@ -185,9 +184,10 @@ impl MemoryDevice {
         });
     }
 
-    /// [Holds](Self::hold) from now on, and completes what is held in an order and at moments that `seed` decides:
-    /// some, or none, whenever something arrives, and whenever a thread polls for completions or syncs; at least one
-    /// when a thread waits. So nothing ever has to be released, and a program of one thread does the same each time.
+    /// [Holds](Self::hold) from now on, and completes what is held in an order and at moments that `seed` decides.
+    ///
+    /// That may happen whenever something arrives or a thread polls; when a thread waits, at least one completes, so
+    /// nothing ever has to be released. A program of one thread does the same each time.
     pub fn shuffle(&self, seed: u64) {
         self.control(|state| {
             state.holding = true;
@@ -195,7 +195,7 @@ impl MemoryDevice {
         });
     }
 
-    /// Calls `watch` at everything that happens from now on, in that order.
+    /// Calls `watch` for every event from now on, in order.
     ///
     /// The device is locked meanwhile, and must not be used; except at [`DeviceEvent::SyncBegan`], where `watch` may
     /// do what other threads might do while a sync is running.
@@ -208,7 +208,7 @@ impl MemoryDevice {
         drop(before);
     }
 
-    /// Lets the `nth` write from now (0 is the next) fail with `errno`, once, without writing anything.
+    /// Makes the `nth` write from now (0 is the next) fail with `errno`, once, without writing anything.
     ///
     /// # Panics
     ///
@@ -217,12 +217,12 @@ impl MemoryDevice {
         self.plan(nth, WriteFault::Fail(Errno::from_raw_os_error(errno)));
     }
 
-    /// Lets the `nth` write from now (0 is the next) write only its first `bytes` bytes, and say so, once.
+    /// Makes the `nth` write from now (0 is the next) stop after its first `bytes` bytes, once.
     pub fn shorten_write(&self, nth: usize, bytes: usize) {
         self.plan(nth, WriteFault::Shorten(bytes));
     }
 
-    /// Lets the next sync that ends fail with `errno`, once.
+    /// Makes the next sync that ends fail with `errno`, once.
     ///
     /// # Panics
     ///
@@ -231,19 +231,20 @@ impl MemoryDevice {
         self.control(|state| state.sync_fault = Some(Errno::from_raw_os_error(errno)));
     }
 
-    /// All writes so far, in order of arrival: offset in the file and length, in bytes.
+    /// Returns all writes so far, in order of arrival: offset in the file and length, in bytes.
     #[must_use]
     pub fn writes(&self) -> Vec<(u64, usize)> {
         self.control(|state| state.writes.clone())
     }
 
-    /// Those of [`writes`](Self::writes) that were to be durable. Each is a flush of the device's cache, as a sync is.
+    /// Returns those of [`writes`](Self::writes) that were durable. Each is a flush of the device's cache, as a sync
+    /// is.
     #[must_use]
     pub fn durable_writes(&self) -> Vec<(u64, usize)> {
         self.control(|state| state.durable_writes.clone())
     }
 
-    /// How many syncs there were, failed ones included; durable writes are none.
+    /// Returns how many syncs there were, failed ones included, durable writes not.
     #[must_use]
     pub fn syncs(&self) -> usize {
         self.control(|state| state.syncs)
@@ -298,7 +299,7 @@ impl MemoryDevice {
         }
     }
 
-    /// A sync begins. Answers its number, and which key it covers.
+    /// A sync begins. Returns its number, and the key that it covers.
     fn begin_sync(&self, scope: Scope) -> (usize, Option<Keyed>) {
         let (sync, key, watcher) = {
             let mut state = self.shared.state.lock();

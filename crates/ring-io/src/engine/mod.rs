@@ -40,7 +40,7 @@ impl fmt::Display for EngineKind {
     }
 }
 
-/// The engine of a [`QuikIO`](crate::QuikIO), settled at construction.
+/// The engine of a [`QuikIO`](crate::QuikIO), chosen when it is made.
 ///
 /// Displays as its kind and, where that is not the first choice, the reason: `positioned writes (io_uring_setup: …)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,13 +54,14 @@ impl Engine {
         Self { kind, reason }
     }
 
-    /// Which engine it is.
+    /// Returns which engine it is.
     #[must_use]
     pub fn kind(&self) -> EngineKind {
         self.kind
     }
 
-    /// Why it is not io_uring, the first choice; what asked for it; or why the environment's choice was ignored.
+    /// Returns why it is not io_uring, the first choice; or what asked for it; or why the environment's choice was
+    /// ignored.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()

@@ -13,7 +13,7 @@ use crate::file::LogFile;
 use crate::thread;
 use crate::{Registered, Wait, event};
 
-/// Writes that can be at the device at once. A log is one stream: more threads only wait for each other.
+/// The most writes that are at the device at once. A log is one stream: more threads would only wait for each other.
 const MAX_THREADS: usize = 4;
 
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Positioned {
         Self { pool: Arc::new(pool), threads: Mutex::default() }
     }
 
-    /// Starts one more thread, unless there are enough. Answers whether there is any.
+    /// Starts one more thread, unless there are enough. Returns whether there is any.
     fn start_thread(&self) -> bool {
         let mut threads = self.threads.lock();
         if threads.len() < MAX_THREADS {
@@ -75,7 +75,7 @@ impl Backend for Positioned {
             work.queue.len() > work.idle
         };
         if crowded && !self.start_thread() {
-            // No thread to be had: then this one does it.
+            // No thread can be started: this one does it.
             let job = self.pool.work.lock().queue.pop_front();
             job.into_iter().for_each(|job| self.pool.carry_out(job));
         }
@@ -108,7 +108,7 @@ impl Drop for Positioned {
 }
 
 impl Pool {
-    /// The life of a thread. It ends only when nothing is queued.
+    /// The body of a thread, which ends only when nothing is queued.
     fn run(&self) {
         while let Some(job) = self.next() {
             self.carry_out(job);

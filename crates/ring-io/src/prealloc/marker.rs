@@ -55,7 +55,7 @@ impl Key {
         Ok(Self(key))
     }
 
-    /// An attribute of any other length is none of ours: then the file has no markers.
+    /// An attribute of any other length is not ours: the file then has no markers.
     pub(crate) fn from_attribute(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }

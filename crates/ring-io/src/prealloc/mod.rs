@@ -124,8 +124,8 @@ impl Preallocation {
         }
     }
 
-    /// A write of the log is about to go to the device. Answers whether it may: not while something is being prepared
-    /// in its place.
+    /// A write of the log is about to go to the device. Returns whether it may: not while its place is being
+    /// preallocated.
     #[must_use]
     pub(crate) fn begin_write(&mut self, io: &QuikIO, request: &Request, durable: bool) -> bool {
         let range = &request.range();
@@ -142,7 +142,7 @@ impl Preallocation {
         self.is_free(range)
     }
 
-    /// In time for the flush of this durable write to settle it, and the next one to be followed by markers.
+    /// Sets it early enough that the flush of this durable write settles it, and markers can follow the next one.
     fn draw_key(&mut self, io: &QuikIO) {
         let key = Key::random().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
         match key.and_then(|key| io.set_key(Some(key)).map(|()| key)) {
@@ -217,7 +217,7 @@ impl Preallocation {
         None
     }
 
-    /// The preallocating write has ended. Answers what was kept, which may go to the device now.
+    /// The preallocating write has ended. Returns the writes that were kept, which may go to the device now.
     #[must_use]
     pub(crate) fn done(&mut self, bytes: Frozen, outcome: Prepared) -> Vec<Request> {
         let range = self.in_flight.take().unwrap_or(self.end..self.end);
@@ -228,7 +228,7 @@ impl Preallocation {
         match outcome {
             Prepared::Yes => self.patience = PATIENCE,
             Prepared::NotNow => {
-                // Each try in vain holds up the writes in its place.
+                // Each failed try delays the writes in its place.
                 self.patience = (2 * self.patience).min(MAX_PATIENCE);
                 (self.end, self.streak) = (range.start, 0);
             }
@@ -237,7 +237,7 @@ impl Preallocation {
         mem::take(&mut self.kept)
     }
 
-    /// What to cut off the file, whose length is `len`, once all writes have ended: where to, if it ends with
+    /// Where to cut the file, whose length is `len`, once all writes have ended; `None` if it does not end with
     /// preallocated space.
     pub(crate) fn surplus(&self, len: u64) -> Option<u64> {
         let log = self.submitted_end.max(self.base);

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// What a sync or a durable write puts on stable storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// The bytes, and what is needed to find them.
+    /// The bytes, and the metadata that is needed to find them.
     Data,
     /// Also the key of the markers, after so many changes.
     Whole(u64),

@@ -11,8 +11,8 @@
 //! An entry that the kernel did not take (`EAGAIN`, `EBUSY`, `EINTR`) stays in the submission queue, and the next call
 //! offers it again. It is never pushed twice.
 //!
-//! What would block the submitting thread goes to one of the kernel's workers, and comes back cancelled if there is no
-//! task to be had for one; or if its thread has exited before. Then the thread that reaps carries it out.
+//! What would block the submitting thread goes to one of the kernel's workers, and comes back cancelled if no task can
+//! be created for one, or if its thread has exited before. Then the thread that reaps carries it out.
 
 mod registration;
 mod setup;
@@ -93,7 +93,7 @@ impl Uring {
         !self.process.is_here()
     }
 
-    /// Moves jobs from the backlog to the submission queue. Answers whether the kernel has something to fetch there.
+    /// Moves jobs from the backlog to the submission queue. Returns whether the kernel has something to fetch there.
     fn push(&self, queues: &mut Queues) -> bool {
         let Queues { backlog, slots, registration, interrupt, .. } = queues;
         // SAFETY: *one at a time*: `queues`, borrowed mutably, comes from the lock, and this handle lives no longer.
@@ -223,7 +223,7 @@ impl Uring {
             if let Err(errno) = *result
                 && self.is_ours(job, errno)
             {
-                event!(DEBUG, %errno, "no worker to be had: done in this thread");
+                event!(DEBUG, %errno, "no kernel worker is available: done in this thread");
                 *result = self.file.carry_out(job);
             }
         }
@@ -248,9 +248,9 @@ impl Uring {
         }
     }
 
-    /// Answers for everything in flight, because the kernel no longer does; what it may still be reading is never
-    /// unmapped. It may also still carry out the writes, even those that it has not fetched, for another thread may be
-    /// entering the kernel.
+    /// Completes everything in flight with an error, because the kernel no longer completes it; what the kernel may
+    /// still be reading is never unmapped. It may also still carry out the writes, even those that it has not fetched,
+    /// for another thread may be entering the kernel.
     fn give_up(&self, errno: Errno, completed: &mut Vec<Completion>) {
         event!(ERROR, %errno, "io_uring_enter fails for good: everything in flight fails with it");
         let mut queues = self.queues.lock();
