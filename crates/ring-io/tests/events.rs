@@ -3,7 +3,6 @@
 mod common;
 mod told;
 
-use std::collections::BTreeMap;
 use std::env;
 use std::sync::Arc;
 
@@ -12,7 +11,10 @@ use ring_alloc::BLOCK;
 use ring_io::QuikIO;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    apply_filter,
+};
 use told::{Told, assert_told};
 
 #[test]
@@ -51,6 +53,14 @@ fn failures_are_events_with_their_errno() {
     assert_told(&told, "ERROR sync failed", &["errno=28", "elapsed="]);
 }
 
+/// From now on `call`, if a rule fits or there is none, fails in this thread: each test has one of its own.
+fn deny(call: i64, rules: Vec<SeccompRule>, errno: Errno) {
+    let answer = SeccompAction::Errno(errno.raw_os_error().cast_unsigned());
+    let arch = env::consts::ARCH.try_into().expect("an architecture that seccompiler knows");
+    let filter = SeccompFilter::new([(call, rules)].into(), SeccompAction::Allow, answer, arch).expect("a filter");
+    apply_filter(&BpfProgram::try_from(filter).expect("a filter")).expect("a kernel with seccomp");
+}
+
 #[test]
 fn a_fallback_is_an_event_with_its_reason() {
     let dir = disk();
@@ -60,16 +70,27 @@ fn a_fallback_is_an_event_with_its_reason() {
         return;
     }
     let told = Told::during(|| {
-        let rules = BTreeMap::from([(libc::SYS_io_uring_setup, vec![])]);
-        let answer = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
-        let arch = env::consts::ARCH.try_into().expect("an architecture that seccompiler knows");
-        let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, arch).expect("a filter");
-        // Each test has a thread of its own.
-        apply_filter(&BpfProgram::try_from(filter).expect("a filter")).expect("a kernel with seccomp");
+        deny(libc::SYS_io_uring_setup, vec![], Errno::NOSYS);
         drop(QuikIO::new(open(&path, OFlags::empty())));
     });
     // An outer filter may have denied it already, in its way.
     assert_told(&told, "WARN  no io_uring: falling back to positioned writes", &["reason=io_uring_setup: E"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_directly_is_an_event_with_the_reason() {
+    let dir = disk();
+    let path = dir.path().join("log");
+    std::fs::write(&path, b"old content").expect("a file");
+    let told = Told::during(|| {
+        let direct = u64::from(OFlags::DIRECT.bits());
+        let flags = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(direct), direct);
+        let rule = SeccompRule::new(vec![flags.expect("a condition")]).expect("a rule");
+        deny(libc::SYS_openat, vec![rule], Errno::INVAL);
+        drop(QuikIO::open(&path).expect("what the cache is for"));
+    });
+    let reason = r#"reason="the file system refuses O_DIRECT""#;
+    assert_told(&told, "WARN  writes go through the kernel's cache", &["path=", reason]);
 }
 
 #[test]
