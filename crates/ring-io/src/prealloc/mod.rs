@@ -284,6 +284,23 @@ mod tests {
     }
 
     #[test]
+    fn only_a_write_in_the_place_of_a_preallocating_one_waits_for_it() {
+        let mut preallocation = preallocation(0);
+        assert!(preallocation.is_free(&(0..u64::MAX)), "nothing is in flight");
+        preallocation.in_flight = Some(LEN..2 * LEN);
+        for (range, is_free) in [
+            (0..LEN, true),
+            (0..LEN + 1, false),
+            (LEN..LEN + 1, false),
+            (0..3 * LEN, false),
+            (2 * LEN - 1..2 * LEN, false),
+            (2 * LEN..3 * LEN, true),
+        ] {
+            assert_eq!(preallocation.is_free(&range), is_free, "{range:?}");
+        }
+    }
+
+    #[test]
     fn only_what_lies_behind_the_log_is_surplus() {
         let mut preallocation = preallocation(LEN);
         preallocation.tried = 2 * LEN;

@@ -72,3 +72,17 @@ fn a_thread_that_waits_for_prepared_space_passes_an_interrupt_on_and_makes_none_
         assert_eq!((engine.waits.load(Ordering::Relaxed), engine.interrupts.load(Ordering::Relaxed)), (0, interrupts));
     }
 }
+
+#[test]
+fn what_is_prepared_is_taken_back_though_no_thread_ever_reaps() {
+    let device = QuikIO::in_memory().1;
+    let io = Arc::new(device.builder().prepare(1 << 20).build().expect("no obstacle"));
+    let arena = Arc::new(Arena::new(1, BLOCK).expect("an arena"));
+    let queue = io.attach(&arena).expect("the only queue");
+    for n in 0..4 {
+        let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
+        assert!(queue.write_durable_now(n, bytes, n * BLOCK as u64).durable);
+    }
+    assert!(device.contents().len() > 4 * BLOCK, "space is prepared");
+    assert!(queue.prealloc.as_ref().is_some_and(|prealloc| !prealloc.lock().is_preparing()));
+}
