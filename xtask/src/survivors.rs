@@ -48,8 +48,8 @@ const PLANS: &[Plan] = &[
     Plan {
         package: "ring-io",
         features: "",
-        at_once: &["bad_files", "cut", "events", "faults", "imitate", "interrupted", "options", "order", "shuffle"],
-        alone: &["foreign", "fork", "contract", "limits", "lock", "prepare"],
+        at_once: &["bad_files", "cut", "faults", "imitate", "interrupted", "order", "reports", "shuffle"],
+        alone: &["contract", "events", "foreign", "fork", "limits", "lock", "options", "prepare", "wanted"],
         left_out: &[],
     },
     Plan {

@@ -397,3 +397,24 @@ impl From<OpenError> for io::Error {
 fn os(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_alike_only_if_the_system_gave_the_same_reason() {
+        let failed = |errno| DeviceError::new(Operation::Write, errno, 0..4096);
+        assert_eq!(failed(Errno::IO), failed(Errno::IO).clone());
+        assert_ne!(failed(Errno::IO), failed(Errno::NOSPC));
+        assert_ne!(failed(Errno::IO), DeviceError::no_progress(Operation::Write, 0..4096));
+    }
+
+    #[test]
+    fn only_what_was_asked_for_in_a_child_is_forked() {
+        assert!(DeviceError::forked(Operation::Write, 0..4096).is_forked());
+        let others =
+            [DeviceError::new(Operation::Write, Errno::IO, 0..1), DeviceError::no_progress(Operation::Read, 0..1)];
+        assert!(others.iter().all(|error| !error.is_forked()));
+    }
+}

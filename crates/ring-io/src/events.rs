@@ -154,4 +154,28 @@ mod tests {
         drop(outermost);
         assert_eq!(*emitted.borrow(), ["urgent", "first", "second"]);
     }
+
+    #[test]
+    fn what_is_held_back_waits_for_the_outermost_hold_or_for_the_next_one() {
+        let emitted = Rc::new(RefCell::new(Vec::new()));
+        let note = |what| {
+            let emitted = Rc::clone(&emitted);
+            move || emitted.borrow_mut().push(what)
+        };
+        let outer = hold();
+        emit(note("first"));
+        let inner = hold();
+        emit(note("second"));
+        drop(inner);
+        assert!(emitted.borrow().is_empty(), "the outer one holds on");
+        drop(outer);
+        assert_eq!(*emitted.borrow(), ["first", "second"]);
+        let kept = hold();
+        emit(note("third"));
+        kept.keep();
+        assert_eq!(emitted.borrow().len(), 2, "it is left to the next hold");
+        emit(note("at once"));
+        drop(hold());
+        assert_eq!(*emitted.borrow(), ["first", "second", "at once", "third"]);
+    }
 }

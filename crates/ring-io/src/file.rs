@@ -205,11 +205,7 @@ impl Storage for LogFile {
     }
 
     fn logical_block_size(&self) -> usize {
-        match self.direct_alignment() {
-            _ if !self.direct => 1,
-            Some(known) if (1..BLOCK as u32).contains(&known) => known as usize,
-            _ => BLOCK,
-        }
+        if self.direct { logical_block_size(self.direct_alignment()) } else { 1 }
     }
 
     fn is_direct(&self) -> bool {
@@ -291,4 +287,72 @@ impl Storage for LogFile {
 /// no attributes.
 fn has_no_attribute(errno: Errno) -> bool {
     matches!(errno, Errno::NODATA | Errno::OPNOTSUPP)
+}
+
+/// Where a direct write may begin, if this is what the kernel reports.
+fn logical_block_size(alignment: Option<u32>) -> usize {
+    match alignment {
+        Some(known) if (1..BLOCK as u32).contains(&known) => known as usize,
+        _ => BLOCK,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn temporary() -> LogFile {
+        LogFile::new(Arc::new(tempfile::tempfile().expect("a file")))
+    }
+
+    #[test]
+    fn a_direct_write_begins_where_the_kernel_says_and_any_other_anywhere() {
+        let known = [None, Some(0), Some(1), Some(512), Some(4095), Some(4096), Some(16384)];
+        assert_eq!(known.map(logical_block_size), [BLOCK, BLOCK, 1, 512, 4095, BLOCK, BLOCK]);
+        let [cached, direct] = [false, true].map(|direct| LogFile { direct, ..temporary() });
+        assert_eq!(cached.logical_block_size(), 1);
+        assert!((512..=BLOCK).contains(&direct.logical_block_size()), "{}", direct.logical_block_size());
+    }
+
+    #[test]
+    fn the_file_of_another_process_is_not_touched() {
+        let file = LogFile { process: Process::elsewhere(), ..temporary() };
+        let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
+        let request = Request::new(7, bytes, 0, true);
+        let key = Key::from([7; Key::LEN]);
+        let refused = [
+            file.write(&request).map(drop),
+            file.sync(Scope::Data),
+            file.cut(BLOCK as u64),
+            file.set_key(Some(key)),
+            file.set_key(None),
+        ];
+        assert_eq!(refused, [Err(Errno::PERM); 5]);
+        assert_eq!((file.len(), file.key()), (Ok(0), Ok(None)));
+    }
+
+    #[test]
+    fn a_file_without_a_key_has_none_and_loses_none() {
+        let file = temporary();
+        assert_eq!((file.key(), file.set_key(None), file.key()), (Ok(None), Ok(()), Ok(None)));
+    }
+
+    #[test]
+    fn a_file_has_a_name_until_it_is_removed() {
+        let named = tempfile::NamedTempFile::new().expect("a file");
+        let file = LogFile::new(Arc::new(named.reopen().expect("the same file")));
+        assert!(!file.has_no_name());
+        drop(named);
+        assert!(file.has_no_name());
+    }
+
+    /// Row by row: the file system answers as it likes, or is known never to answer `ECANCELED`.
+    #[test]
+    fn a_file_system_that_is_not_known_may_cancel_what_it_has_begun() {
+        let procfs = LogFile::new(Arc::new(File::open("/proc/self/stat").expect("a file of procfs")));
+        assert!(procfs.check().is_err() && !procfs.cancels_only_unbegun());
+        if let Ok(shared) = tempfile::tempfile_in("/dev/shm") {
+            assert!(LogFile::new(Arc::new(shared)).cancels_only_unbegun());
+        }
+    }
 }

@@ -144,9 +144,11 @@ thread_local! {
     static FORKING: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Whether the C library calls the handlers.
+static HOOKED: AtomicBool = AtomicBool::new(false);
+
 /// Has the C library call the handlers around each fork.
 fn hook() {
-    static HOOKED: AtomicBool = AtomicBool::new(false);
     // ordering: acquire half of D4.
     if !HOOKED.load(Acquire) {
         // Several threads may come here at once: that the handlers are called several times does no harm, and nothing
@@ -228,5 +230,80 @@ unsafe impl RawMutex for Latch {
     unsafe fn unlock(&self) {
         // ordering: release half of D3.
         self.0.store(false, Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Process {
+        /// One that the caller is not in.
+        pub(crate) fn elsewhere() -> Self {
+            Self { number: u64::MAX, ..Self::here() }
+        }
+    }
+
+    #[derive(Debug)]
+    struct Heir;
+
+    impl Inherited for Heir {
+        fn disown(&self) {}
+    }
+
+    #[test]
+    fn a_process_is_here_or_elsewhere_and_says_so() {
+        assert_eq!(format!("{:?}", Process::here()), "Process { is_here: true, .. }");
+        assert_eq!(format!("{:?}", Process::elsewhere()), "Process { is_here: false, .. }");
+    }
+
+    #[test]
+    fn the_handlers_are_registered_once_and_for_all() {
+        assert!(Process::here().is_here() && HOOKED.load(Relaxed));
+    }
+
+    #[test]
+    fn what_was_adopted_and_is_gone_is_forgotten_and_what_lives_is_not() {
+        let [gone, alive] = [Arc::new(Heir), Arc::new(Heir)];
+        let weak = [&gone, &alive].map(|heir| Arc::downgrade(heir) as Weak<dyn Inherited>);
+        let [first, second] = weak.clone().map(adopt);
+        let known = || weak.each_ref().map(|weak| HEIRS.lock().iter().filter(|heir| heir.ptr_eq(weak)).count());
+        assert_eq!(known(), [1, 1]);
+        drop(gone);
+        drop(first);
+        assert_eq!(known(), [0, 1]);
+        drop(alive);
+        drop(second);
+        assert_eq!(known(), [0, 0]);
+    }
+
+    #[test]
+    fn a_thread_that_forks_has_every_lock_until_it_has_forked() {
+        prepare();
+        let free = [HEIRS.try_lock().is_some(), WRITTEN.try_lock().is_some()];
+        in_parent();
+        assert_eq!(free, [false, false]);
+        drop((HEIRS.lock(), WRITTEN.lock()));
+    }
+
+    #[test]
+    fn one_thread_at_a_time_has_the_lock() {
+        const EACH: u64 = 100;
+        const THREADS: u64 = 4;
+        static COUNT: Mutex<u64> = Mutex::new(0);
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    for _ in 0..EACH {
+                        let mut count = COUNT.lock();
+                        let before = *count;
+                        // For the others to come in.
+                        thread::yield_now();
+                        *count = before + 1;
+                    }
+                });
+            }
+        });
+        assert_eq!(*COUNT.lock(), THREADS * EACH);
     }
 }

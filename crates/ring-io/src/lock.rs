@@ -112,7 +112,8 @@ impl Drop for Listed {
 /// Opens the same file once more: no descriptor of another process shares that with this one.
 fn reopen(file: &File, flags: OFlags) -> Result<OwnedFd, Errno> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | flags, Mode::empty())
+    // To read: that flag is none.
+    rustix::fs::open(path, OFlags::CLOEXEC | flags, Mode::empty())
 }
 
 /// Whether nothing has the file locked, this process's own descriptors included. What cannot be known is taken for
@@ -166,6 +167,23 @@ impl Drop for FileLock {
             && let Err(errno) = rustix::fs::flock(&self.file, FlockOperation::Unlock)
         {
             event!(WARN, %errno, "the file stays locked until it is closed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::{FdFlags, fcntl_getfd};
+
+    use super::*;
+
+    #[test]
+    fn a_program_that_this_process_starts_inherits_no_claim() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        for flags in [OFlags::empty(), OFlags::NONBLOCK] {
+            let opened = reopen(file.as_file(), flags).expect("the same file");
+            assert_eq!(fcntl_getfd(&opened), Ok(FdFlags::CLOEXEC));
+            assert!(rustix::fs::fcntl_getfl(&opened).expect("flags").contains(flags));
         }
     }
 }

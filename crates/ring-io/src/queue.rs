@@ -580,3 +580,6 @@ impl Drop for WriteQueue {
         self.io.release();
     }
 }
+
+#[cfg(test)]
+mod tests;

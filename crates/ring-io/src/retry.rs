@@ -50,11 +50,16 @@ pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Re
     outcome
 }
 
-/// Pauses before another attempt, as long as befits the `stalls` so far: 0.2 s in all for one that is given up.
+/// Pauses before another attempt.
 pub(crate) fn pause(stalls: u32) {
-    if stalls > EAGER_STALLS {
-        let exponent = (stalls - EAGER_STALLS - 1).min(MAX_PAUSE_EXPONENT);
-        thread::sleep(Duration::from_micros(1 << exponent));
+    thread::sleep(pause_after(stalls));
+}
+
+/// As long as befits the `stalls` so far: 0.2 s in all for an attempt that is given up.
+fn pause_after(stalls: u32) -> Duration {
+    match stalls.checked_sub(EAGER_STALLS + 1) {
+        None => Duration::ZERO,
+        Some(exponent) => Duration::from_micros(1 << exponent.min(MAX_PAUSE_EXPONENT)),
     }
 }
 
@@ -117,4 +122,51 @@ fn resume(request: &mut Request, written: usize, logical_block_size: usize) {
 fn finished(request: Request, result: Result<(), DeviceError>) -> Decision {
     let durable = request.durable && result.is_ok();
     Decision::Finished(Finished { token: request.token, bytes: request.bytes, durable, result })
+}
+
+#[cfg(test)]
+mod tests {
+    use core::cell::Cell;
+
+    use ring_alloc::{BLOCK, Buffer};
+
+    use super::*;
+
+    #[test]
+    fn a_write_goes_out_so_often_in_vain_and_not_once_more() {
+        for result in [Ok(100), Err(Errno::AGAIN), Err(Errno::CANCELED)] {
+            let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
+            let (mut request, mut attempts) = (Request::new(7, bytes, 0, false), 1);
+            let finished = loop {
+                match decide((request, result), 512) {
+                    Decision::Again(rest) => request = rest,
+                    Decision::Finished(finished) => break finished,
+                }
+                attempts += 1;
+            };
+            assert_eq!((attempts, finished.result.is_err()), (MAX_STALLS + 1, true), "{result:?}");
+        }
+    }
+
+    #[test]
+    fn the_pauses_between_attempts_grow_to_a_bound() {
+        let micros = |stalls| pause_after(stalls).as_micros();
+        assert_eq!([0, 1, 4, 5, 6, 7, 16, 17, 18, MAX_STALLS].map(micros), [0, 0, 0, 1, 2, 4, 2048, 4096, 4096, 4096]);
+    }
+
+    #[test]
+    fn only_memory_is_waited_for_and_not_for_ever() {
+        let attempts = |errno: Errno, refusals: u32| {
+            let left = Cell::new(refusals);
+            let attempt = || match left.replace(left.get().saturating_sub(1)) {
+                0 => Ok(refusals),
+                _ => Err(errno.into()),
+            };
+            (patiently(attempt).map_err(|error: io::Error| Errno::from_io_error(&error)), refusals - left.get())
+        };
+        assert_eq!(attempts(Errno::NOMEM, 3), (Ok(3), 3));
+        assert_eq!(attempts(Errno::PERM, 3), (Err(Some(Errno::PERM)), 1));
+        let given_up = (Err(Some(Errno::NOMEM)), MEMORY_PAUSES + 1);
+        assert_eq!(attempts(Errno::NOMEM, 100), given_up);
+    }
 }

@@ -138,3 +138,14 @@ fn existing_content_is_left_alone() {
         assert!(fs::read(&path).expect("the file") == expected, "{len} bytes there");
     }
 }
+
+#[test]
+fn a_link_to_nothing_leads_to_the_file_that_is_made() {
+    let dir = disk();
+    let (link, target) = (dir.path().join("link"), dir.path().join("log"));
+    std::os::unix::fs::symlink("log", &link).expect("a link");
+    let io = QuikIO::open(&link).expect("a new file");
+    assert_eq!((io.start(), fs::metadata(&target).map(|file| file.len()).ok()), (Ok(0), Some(0)));
+    let error = QuikIO::open(&target).unwrap_err();
+    assert_eq!(error.file_error(), Some(&FileError::Locked), "it is the same file");
+}

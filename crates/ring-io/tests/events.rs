@@ -2,17 +2,19 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::env;
 use std::sync::Arc;
 
-use common::{attach, bytes, disk, drain, open};
+use common::{attach, bytes, disk, drain, open, this_test};
 use ring_alloc::BLOCK;
 use ring_io::QuikIO;
 use ring_testing::events;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    apply_filter,
+};
 
 #[test]
 fn every_step_of_a_write_is_an_event_with_what_identifies_it() {
@@ -50,6 +52,14 @@ fn failures_are_events_with_their_errno() {
     events::assert_one(&told, "ERROR sync failed", &["errno=28", "elapsed="]);
 }
 
+/// From now on `call`, if a rule fits or there is none, fails in this thread: each test has one of its own.
+fn deny(call: i64, rules: Vec<SeccompRule>, errno: Errno) {
+    let answer = SeccompAction::Errno(errno.raw_os_error().cast_unsigned());
+    let arch = env::consts::ARCH.try_into().expect("an architecture that seccompiler knows");
+    let filter = SeccompFilter::new([(call, rules)].into(), SeccompAction::Allow, answer, arch).expect("a filter");
+    apply_filter(&BpfProgram::try_from(filter).expect("a filter")).expect("a kernel with seccomp");
+}
+
 #[test]
 fn a_fallback_is_an_event_with_its_reason() {
     let dir = disk();
@@ -59,14 +69,43 @@ fn a_fallback_is_an_event_with_its_reason() {
         return;
     }
     let told = events::during(|| {
-        let rules = BTreeMap::from([(libc::SYS_io_uring_setup, vec![])]);
-        let answer = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
-        let arch = env::consts::ARCH.try_into().expect("an architecture that seccompiler knows");
-        let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, arch).expect("a filter");
-        // Each test has a thread of its own.
-        apply_filter(&BpfProgram::try_from(filter).expect("a filter")).expect("a kernel with seccomp");
+        deny(libc::SYS_io_uring_setup, vec![], Errno::NOSYS);
         drop(QuikIO::new(open(&path, OFlags::empty())));
     });
     // An outer filter may have denied it already, in its way.
     events::assert_one(&told, "WARN  no io_uring: falling back to positioned writes", &["reason=io_uring_setup: E"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_directly_is_an_event_with_the_reason() {
+    let dir = disk();
+    let path = dir.path().join("log");
+    std::fs::write(&path, b"old content").expect("a file");
+    let told = events::during(|| {
+        let direct = u64::from(OFlags::DIRECT.bits());
+        let flags = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(direct), direct);
+        let rule = SeccompRule::new(vec![flags.expect("a condition")]).expect("a rule");
+        deny(libc::SYS_openat, vec![rule], Errno::INVAL);
+        drop(QuikIO::open(&path).expect("what the cache is for"));
+    });
+    let reason = r#"reason="the file system refuses O_DIRECT""#;
+    events::assert_one(&told, "WARN  writes go through the kernel's cache", &["path=", reason]);
+}
+
+#[test]
+fn a_path_without_a_folder_has_the_working_directory_synced() {
+    const HERE: &str = "RING_IO_TEST_OPENS_HERE";
+    if env::var_os(HERE).is_some() {
+        let told = events::during(|| drop(QuikIO::open("log").expect("a new file")));
+        events::assert_one(&told, "DEBUG opened", &["path=log"]);
+        let elsewhere: Vec<_> = told.iter().filter(|line| line.contains("file system is")).collect();
+        assert!(elsewhere.is_empty(), "it has a directory: {elsewhere:?}");
+        return;
+    }
+    let dir = disk();
+    let mut test = this_test("a_path_without_a_folder_has_the_working_directory_synced", HERE, "");
+    let output = test.current_dir(dir.path()).output().expect("a process");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    assert!(dir.path().join("log").exists());
 }

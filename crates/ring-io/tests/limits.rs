@@ -837,3 +837,98 @@ fn where_files_have_no_attributes_nothing_is_prepared_and_all_is_log() {
         });
     }
 }
+
+/// "Not now" is no answer to a sync: the kernel reports each error once.
+#[test]
+fn where_no_write_is_durable_by_itself_a_sync_follows_it_and_is_not_tried_again() {
+    let dir = disk();
+    let attach = || {
+        let io = QuikIO::builder(log(dir.path())).engine(EngineKind::Positioned).build();
+        attach(&Arc::new(io.expect("no obstacle")))
+    };
+    denied(&[libc::SYS_pwritev2], Errno::NOSYS, || {
+        let queue = attach();
+        let write = queue.write_durable_now(1, bytes(1, 2 * BLOCK), 0);
+        assert_eq!((write.result, write.durable), (Ok(()), true));
+        assert!(read_all(queue.io(), 2 * BLOCK) == pattern(1, 2 * BLOCK));
+        drop(queue);
+        for (errno, reported) in
+            [(Errno::IO, Errno::IO), (Errno::NOSPC, Errno::NOSPC), (Errno::AGAIN, Errno::IO), (Errno::INTR, Errno::IO)]
+        {
+            denied(&[libc::SYS_fdatasync, libc::SYS_fsync], errno, || {
+                let queue = attach();
+                assert_eq!(queue.write_now(2, bytes(2, BLOCK), 0).result, Ok(()), "it needs no sync");
+                let error = queue.write_durable_now(3, bytes(3, BLOCK), 0).result.expect_err("no sync, no promise");
+                assert_eq!(error.errno(), Some(reported.raw_os_error()), "{errno}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_ring_that_is_put_off_for_ever_is_given_up() {
+    if !io_uring_is_there() {
+        return;
+    }
+    let dir = disk();
+    for errno in [Errno::AGAIN, Errno::BUSY, Errno::NOMEM] {
+        let queue = attach(&Arc::new(QuikIO::new(open(&dir.path().join(errno.to_string()), OFlags::DIRECT))));
+        denied(&[libc::SYS_io_uring_enter], errno, move || {
+            for token in 0..3 {
+                queue.submit(token, bytes(token, BLOCK), token * BLOCK as u64);
+            }
+            let finished = drain(&queue);
+            let errnos: Vec<_> =
+                finished.iter().map(|write| write.result.as_ref().map_err(DeviceError::errno)).collect();
+            assert_eq!(errnos, [Err(Some(errno.raw_os_error())); 3]);
+        });
+    }
+}
+
+/// As kernels before 5.19 do, whose tables of buffers are never empty.
+#[test]
+fn without_empty_tables_all_buffers_are_registered_at_once_but_not_against_a_refusal() {
+    /// `IORING_REGISTER_BUFFERS2`.
+    const SPARSE: u64 = 15;
+    if !io_uring_is_there() {
+        return;
+    }
+    let dir = disk();
+    let registered = || {
+        let (arena, _buffers) = buffers(4, BLOCK);
+        let queue = Arc::new(QuikIO::new(log(dir.path()))).attach(&arena).expect("the only queue");
+        (queue.registered().buffers(), queue.registered().reason().map(str::to_owned))
+    };
+    if !registered().0 {
+        eprintln!("SKIPPED: no buffers can be registered");
+        return;
+    }
+    for (errno, is_registered) in [(Errno::INVAL, true), (Errno::PERM, false)] {
+        let condition =
+            SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, SPARSE).expect("a condition");
+        let rule = SeccompRule::new(vec![condition]).expect("a rule");
+        let rules = BTreeMap::from([(libc::SYS_io_uring_register, vec![rule])]);
+        let (buffers, reason) = denied_where(rules, errno, registered);
+        assert_eq!((buffers, reason.is_none()), (is_registered, is_registered), "{errno}: {reason:?}");
+    }
+}
+
+#[test]
+fn a_direct_file_that_cannot_be_opened_is_an_error_unless_the_file_system_knows_no_such_thing() {
+    let dir = disk();
+    let path = dir.path().join("log");
+    fs::write(&path, vec![7; BLOCK]).expect("a file");
+    let direct = u64::from(OFlags::DIRECT.bits());
+    for errno in [Errno::INVAL, Errno::IO, Errno::MFILE] {
+        let is_direct = SeccompCmpOp::MaskedEq(direct);
+        let condition = SeccompCondition::new(2, SeccompCmpArgLen::Dword, is_direct, direct).expect("a condition");
+        let rule = SeccompRule::new(vec![condition]).expect("a rule");
+        denied_where(BTreeMap::from([(libc::SYS_openat, vec![rule])]), errno, || match QuikIO::open(&path) {
+            Ok(io) => {
+                assert_eq!((errno, io.is_direct()), (Errno::INVAL, false));
+                assert_eq!(io.not_direct_because(), Some("the file system refuses O_DIRECT"));
+            }
+            Err(error) => assert_eq!(error.errno(), Some(errno.raw_os_error())),
+        });
+    }
+}

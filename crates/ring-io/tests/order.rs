@@ -2,9 +2,10 @@
 
 mod common;
 
+use core::time::Duration;
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
@@ -287,4 +288,28 @@ fn a_durable_write_in_the_own_thread_takes_its_turn() {
 fn a_durable_write_in_the_own_thread_cannot_overtake() {
     let (_, _device, queue) = serialized();
     let _ = queue.write_durable_now(1, bytes(1, BLOCK), START + SIZE);
+}
+
+#[test]
+fn what_was_not_tried_comes_back_while_the_device_is_at_a_sync() {
+    let (_io, device, queue) = serialized();
+    device.fail_write(0, Errno::IO.raw_os_error());
+    submit(&queue, 0);
+    submit(&queue, 1);
+    let mut finished = Vec::new();
+    queue.reap(Wait::Until(None), &mut finished);
+    assert_eq!(tokens(&finished), [0]);
+    let _holding = Holding::new(&device);
+    queue.submit_sync().expect("the failure concerns no sync");
+    let (came, outcome) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut finished = Vec::new();
+            queue.reap(Wait::Until(None), &mut finished);
+            _ = came.send(tokens(&finished));
+        });
+        let outcome = outcome.recv_timeout(Duration::from_secs(60));
+        device.release_all();
+        assert_eq!(outcome, Ok(vec![1]), "it waits for the sync");
+    });
 }

@@ -2,11 +2,13 @@
 
 mod common;
 
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::sync::{Arc, Mutex};
 
 use common::{attach, bytes, drain};
 use ring_alloc::BLOCK;
-use ring_io::{DeviceEvent, QuikIO, Wait};
+use ring_io::{DeviceEvent, MemoryDevice, QuikIO, Wait};
 
 /// Submits `count` writes, looks for completions now and then, syncs; gives what the device events.
 fn story(seed: u64, count: u64) -> Vec<String> {
@@ -83,4 +85,25 @@ fn a_failed_write_and_a_short_one_are_reported_as_what_they_are() {
     queue.submit(1, bytes(1, BLOCK), BLOCK as u64);
     assert_eq!(drain(&queue).len(), 2);
     assert_eq!(*events.lock().expect("no panic"), [(0, usize::MAX), (1, 512), (2, BLOCK)]);
+}
+
+#[test]
+fn a_panic_of_the_watcher_does_not_meet_another_one() {
+    /// Uses the remote control while its thread unwinds.
+    struct Uses(MemoryDevice);
+    impl Drop for Uses {
+        fn drop(&mut self) {
+            assert_eq!(self.0.held(), 0);
+        }
+    }
+    let (io, device) = QuikIO::in_memory();
+    let queue = attach(&Arc::new(io));
+    device.watch(|event| assert!(!matches!(event, DeviceEvent::WriteArrived { .. }), "the watcher's"));
+    queue.submit(7, bytes(7, BLOCK), 0);
+    let payload = catch_unwind(AssertUnwindSafe(|| {
+        let _uses = Uses(device.clone());
+        panic!("its own");
+    }));
+    assert_eq!(payload.expect_err("a panic").downcast_ref::<&str>(), Some(&"its own"));
+    assert_eq!(drain(&queue)[0].result, Ok(()));
 }

@@ -140,6 +140,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use core::time::Duration;
+    use std::sync::mpsc;
     use std::thread;
 
     use ring_alloc::{BLOCK, Buffer};
@@ -205,5 +206,29 @@ mod tests {
             engine.reap(Wait::Until(None), &mut completed);
         }
         assert!(completed.iter().all(|(_, result)| *result == Ok(BLOCK)));
+    }
+
+    #[test]
+    fn an_interrupt_ends_a_wait_for_what_does_not_come() {
+        let file = tempfile::tempfile().expect("a file");
+        let engine = Positioned::new(Arc::new(LogFile::new(Arc::new(file))));
+        engine.pool.completions.expect_one_more();
+        engine.interrupt();
+        let (ended, outcome) = mpsc::channel();
+        thread::spawn(move || {
+            let mut completed = Vec::new();
+            engine.reap(Wait::Until(None), &mut completed);
+            _ = ended.send(completed.len());
+        });
+        assert_eq!(outcome.recv_timeout(Duration::from_secs(60)), Ok(0));
+    }
+
+    #[test]
+    fn when_the_engine_is_gone_its_threads_are_too() {
+        let file = Arc::new(LogFile::new(Arc::new(tempfile::tempfile().expect("a file"))));
+        let engine = Positioned::new(Arc::clone(&file));
+        assert!(engine.start_thread() && Arc::strong_count(&engine.pool) > 1);
+        drop(engine);
+        assert_eq!(Arc::strong_count(&file), 1);
     }
 }

@@ -325,4 +325,13 @@ mod tests {
             assert_eq!(Key::from_attribute(&[7; 17][..len]), None, "{len} bytes");
         }
     }
+
+    #[test]
+    fn a_file_that_ends_inside_a_block_is_all_log() {
+        let device = MemoryDevice::new();
+        Storage::cut(&device, 100).expect("room");
+        MemoryDevice::set_key(&device, Some(key().bytes()));
+        let ending = Ending::of(&device).expect("a length");
+        assert_eq!((ending.log, ending.file, ending.is_prepared()), (BLOCK as u64, 100, false));
+    }
 }

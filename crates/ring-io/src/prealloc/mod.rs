@@ -200,7 +200,7 @@ impl Preallocation {
         if len == 0 {
             return self.stop();
         }
-        let Some(mut buffer) = chunk::borrow(len as usize) else { return self.stop() };
+        let Some(mut buffer) = chunk::SPARE.borrow(len as usize) else { return self.stop() };
         key.write_markers(&mut buffer[..len as usize], start);
         let log_end = self.submitted_end;
         event!(TRACE, start, len, log_end, "preparing");
@@ -223,7 +223,7 @@ impl Preallocation {
         let range = self.in_flight.take().unwrap_or(self.end..self.end);
         // After a failure the kernel may still be reading: no other ring is to write there.
         if outcome != Prepared::No {
-            chunk::give_back(bytes);
+            chunk::SPARE.give_back(bytes);
         }
         match outcome {
             Prepared::Yes => self.patience = PATIENCE,
@@ -255,4 +255,67 @@ impl Preallocation {
 /// need.
 fn file_size_limit() -> u64 {
     rustix::process::getrlimit(rustix::process::Resource::Fsize).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const LEN: u64 = 8 * BLOCK as u64;
+
+    fn preallocation(file: u64) -> Preallocation {
+        Preallocation::new(DEFAULT_LIMIT, Ending { log: file, file, key: Ok(None) })
+    }
+
+    #[test]
+    fn memory_that_the_kernel_may_still_read_serves_no_other_ring() {
+        for (outcome, is_spare) in [(Prepared::No, false), (Prepared::Yes, true), (Prepared::NotNow, true)] {
+            let lent = chunk::SPARE.borrow(LEN as usize).expect("memory").freeze(LEN as usize);
+            // So that its address is not used again.
+            let arena = Arc::clone(lent.arena());
+            let mut preallocation = preallocation(0);
+            preallocation.in_flight = Some(0..LEN);
+            assert!(preallocation.done(lent, outcome).is_empty());
+            let next = chunk::SPARE.borrow(LEN as usize).expect("memory").freeze(BLOCK);
+            assert_eq!(Arc::ptr_eq(next.arena(), &arena), is_spare, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_write_in_the_place_of_a_preallocating_one_waits_for_it() {
+        let mut preallocation = preallocation(0);
+        assert!(preallocation.is_free(&(0..u64::MAX)), "nothing is in flight");
+        preallocation.in_flight = Some(LEN..2 * LEN);
+        for (range, is_free) in [
+            (0..LEN, true),
+            (0..LEN + 1, false),
+            (LEN..LEN + 1, false),
+            (0..3 * LEN, false),
+            (2 * LEN - 1..2 * LEN, false),
+            (2 * LEN..3 * LEN, true),
+        ] {
+            assert_eq!(preallocation.is_free(&range), is_free, "{range:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_lies_behind_the_log_is_surplus() {
+        let mut preallocation = preallocation(LEN);
+        preallocation.tried = 2 * LEN;
+        assert_eq!(
+            [LEN - 1, LEN, LEN + 1, 2 * LEN].map(|len| preallocation.surplus(len)),
+            [None, None, Some(LEN), Some(LEN)]
+        );
+        assert_eq!(preallocation.surplus(2 * LEN + 1), None, "another program has written there");
+    }
+
+    #[test]
+    fn where_nothing_can_be_prepared_nothing_more_is_tried() {
+        let mut preallocation = preallocation(0);
+        assert!(!preallocation.stopped);
+        assert!(preallocation.stop().is_none());
+        assert!(preallocation.stopped);
+    }
 }

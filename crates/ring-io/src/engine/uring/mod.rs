@@ -159,11 +159,7 @@ impl Uring {
                 let (bytes, position) = (request.remaining(), request.position());
                 // `remaining` is at most 1 GiB.
                 let (start, len) = (bytes.as_ptr(), bytes.len() as u32);
-                let sync = match request.scope {
-                    _ if !request.durable => 0,
-                    Scope::Data => libc::RWF_DSYNC,
-                    Scope::Whole(_) => libc::RWF_SYNC,
-                };
+                let sync = sync_flags(request);
                 match registration.and_then(|registration| registration.buffer(&request.bytes)) {
                     Some(buffer) => {
                         opcode::WriteFixed::new(fd, start, len, buffer).offset(position).rw_flags(sync).build()
@@ -219,6 +215,10 @@ impl Uring {
 
     /// Does here what was never begun; see [`is_ours`](Self::is_ours).
     fn carry_out_unbegun(&self, completed: &mut [Completion]) {
+        // The kernel may still do what was given up: its errno, which may be `EAGAIN` too, says nothing else.
+        if self.has_given_up() {
+            return;
+        }
         for (job, result) in completed {
             if let Err(errno) = *result
                 && self.is_ours(job, errno)
@@ -369,6 +369,15 @@ fn time_left(deadline: Option<Instant>) -> Option<Option<Duration>> {
             let left = deadline.saturating_duration_since(Instant::now());
             (!left.is_zero()).then_some(Some(left))
         }
+    }
+}
+
+/// What a write puts on stable storage by itself, in flags of `pwritev2`.
+fn sync_flags(request: &Request) -> i32 {
+    match request.scope {
+        _ if !request.durable => 0,
+        Scope::Data => libc::RWF_DSYNC,
+        Scope::Whole(_) => libc::RWF_SYNC,
     }
 }
 

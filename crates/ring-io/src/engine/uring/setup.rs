@@ -68,7 +68,10 @@ pub(super) fn ring(submitter: Submitter) -> Result<IoUring, String> {
 fn refused(call: &str, error: &io::Error) -> String {
     match Errno::from_io_error(error) {
         Some(Errno::NOSYS) => format!("{call}: ENOSYS, neither the kernel nor its seccomp filter knows io_uring"),
-        Some(Errno::PERM) => format!("{call}: EPERM, {}", forbidden()),
+        Some(Errno::PERM) => {
+            let setting = fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+            format!("{call}: EPERM, {}", forbidden(&setting.unwrap_or_default()))
+        }
         Some(Errno::ACCESS) => format!("{call}: EACCES, a security module forbids it"),
         Some(Errno::NOMEM) => format!("{call}: ENOMEM, perhaps RLIMIT_MEMLOCK is too small"),
         Some(Errno::MFILE) => format!("{call}: EMFILE, RLIMIT_NOFILE is reached"),
@@ -76,9 +79,45 @@ fn refused(call: &str, error: &io::Error) -> String {
     }
 }
 
-fn forbidden() -> String {
-    match fs::read_to_string("/proc/sys/kernel/io_uring_disabled").as_deref().map(str::trim) {
-        Ok(level @ ("1" | "2")) => format!("sysctl kernel.io_uring_disabled={level} forbids it"),
+/// What forbids it, if this is the setting of the kernel.
+fn forbidden(setting: &str) -> String {
+    match setting.trim() {
+        level @ ("1" | "2") => format!("sysctl kernel.io_uring_disabled={level} forbids it"),
         _ => "a seccomp filter or sysctl kernel.io_uring_disabled forbids it".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_is_in_the_way() {
+        let said = |errno: Errno| refused("io_uring_setup", &errno.into());
+        assert_eq!(said(Errno::ACCESS), "io_uring_setup: EACCES, a security module forbids it");
+        assert_eq!(said(Errno::NOMEM), "io_uring_setup: ENOMEM, perhaps RLIMIT_MEMLOCK is too small");
+        assert_eq!(said(Errno::MFILE), "io_uring_setup: EMFILE, RLIMIT_NOFILE is reached");
+        let unknown = "io_uring_setup: ENOSYS, neither the kernel nor its seccomp filter knows io_uring";
+        assert_eq!(said(Errno::NOSYS), unknown);
+        assert!(said(Errno::PERM).starts_with("io_uring_setup: EPERM, "));
+        assert_eq!(said(Errno::IO), format!("io_uring_setup: {}", io::Error::from(Errno::IO)));
+        for level in ["1", "2"] {
+            let by_the_setting = format!("sysctl kernel.io_uring_disabled={level} forbids it");
+            assert_eq!(forbidden(&format!("{level}\n")), by_the_setting);
+        }
+        for allowed in ["0\n", ""] {
+            assert_eq!(forbidden(allowed), "a seccomp filter or sysctl kernel.io_uring_disabled forbids it");
+        }
+    }
+
+    #[test]
+    fn where_the_kernel_has_all_that_it_takes_there_is_a_ring() {
+        let mut probe = Probe::new();
+        let works = IoUring::new(4).is_ok_and(|ring| {
+            let submitter = ring.submitter();
+            ring.params().is_feature_ext_arg() && submitter.register_probe(&mut probe).is_ok() && ring.submit().is_ok()
+        });
+        let works = works && probe.is_supported(opcode::WriteFixed::CODE);
+        assert_eq!(ring(Submitter::Caller).map(drop).is_ok(), works);
     }
 }

@@ -55,3 +55,23 @@ impl Drop for Slots {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ring_alloc::{BLOCK, Buffer};
+
+    use super::*;
+    use crate::backend::Request;
+
+    #[test]
+    fn what_the_kernel_may_still_read_is_never_freed() {
+        let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
+        let arena = Arc::clone(bytes.arena());
+        let mut slots = Slots::new(2);
+        slots.put(Job::Write(Request::new(7, bytes, 0, false)));
+        drop(slots);
+        assert_eq!(Arc::strong_count(&arena), 2);
+    }
+}

@@ -178,3 +178,110 @@ fn an_interrupt_stays_until_a_thread_waits_with_nothing_else_to_return() {
     engine.reap(Wait::Until(None), &mut completed);
     assert!(completed.is_empty());
 }
+
+fn request(durable: bool, scope: Scope, preparing: bool) -> Request {
+    let Job::Write(request) = write(7) else { unreachable!("a write") };
+    Request { durable, scope, preparing, ..request }
+}
+
+#[test]
+fn a_write_is_as_durable_as_it_was_asked_to_be() {
+    let flags = |durable, scope| sync_flags(&request(durable, scope, false));
+    assert_eq!([flags(false, Scope::Data), flags(false, Scope::Whole(7))], [0, 0]);
+    assert_eq!([flags(true, Scope::Data), flags(true, Scope::Whole(7))], [libc::RWF_DSYNC, libc::RWF_SYNC]);
+}
+
+/// Row by row: what comes back, whether the thread that reaps does it on a file system that cancels only what it has
+/// not begun, and on any other.
+#[test]
+fn what_was_never_begun_is_done_here_unless_it_may_have_been_begun_or_is_not_worth_it() {
+    let Some(mut engine) = engine() else { return };
+    let write = |durable, preparing| Job::Write(request(durable, Scope::Data, preparing));
+    let sync = || Job::Sync(Flush::new(Scope::Data));
+    for (job, errno, known, unknown) in [
+        (write(false, false), Errno::CANCELED, true, true),
+        (write(false, false), Errno::AGAIN, true, true),
+        (write(true, false), Errno::CANCELED, true, false),
+        (write(true, false), Errno::AGAIN, true, false),
+        (write(false, true), Errno::CANCELED, false, false),
+        (write(false, true), Errno::AGAIN, false, false),
+        (write(false, false), Errno::IO, false, false),
+        (write(true, false), Errno::IO, false, false),
+        (sync(), Errno::CANCELED, true, false),
+        (sync(), Errno::AGAIN, false, false),
+        (sync(), Errno::IO, false, false),
+    ] {
+        for (cancels_only_unbegun, expected) in [(true, known), (false, unknown)] {
+            engine.cancels_only_unbegun = cancels_only_unbegun;
+            assert_eq!(engine.is_ours(&job, errno), expected, "{errno} of {job:?}, {cancels_only_unbegun}");
+        }
+    }
+}
+
+#[test]
+fn in_another_process_nothing_is_pushed_and_nothing_waited_for() {
+    let Some(mut engine) = engine() else { return };
+    engine.queues.lock().slots.put(write(7));
+    engine.process = Process::elsewhere();
+    engine.submit(write(8));
+    engine.interrupt();
+    let mut completed = Vec::new();
+    engine.reap(Wait::Until(None), &mut completed);
+    let queues = engine.queues.lock();
+    assert_eq!((completed.len(), queues.slots.used(), queues.backlog.len()), (0, 1, 0));
+    assert_eq!(queues.interrupt, Interrupt::No);
+}
+
+#[test]
+fn what_is_registered_is_used_and_nothing_else() {
+    let Some(engine) = engine() else { return };
+    let other = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
+    let mut buffers = Arena::new(2, BLOCK).expect("an arena").into_buffers();
+    let bytes = [0, 1].map(|_| buffers.remove(0).freeze(BLOCK));
+    let registered = engine.attach(bytes[0].arena());
+    if !(registered.buffers() && registered.file()) {
+        eprintln!("SKIPPED: {:?}", registered.reason());
+        return;
+    }
+    for (token, bytes) in (0..).zip(bytes.into_iter().chain([other])) {
+        engine.submit(Job::Write(Request::new(token, bytes, token * BLOCK as u64, false)));
+    }
+    let mut completed = Vec::new();
+    while completed.len() < 3 {
+        engine.reap(Wait::Until(None), &mut completed);
+    }
+    let mut queues = engine.queues.lock();
+    let registration = queues.registration.as_mut().expect("what `attach` has made");
+    for (job, result) in completed {
+        assert_eq!(result, Ok(BLOCK));
+        let Job::Write(request) = &job else { panic!("there is no sync") };
+        let buffer = (request.token < 2).then_some(request.token as u16);
+        assert_eq!(registration.buffer(&request.bytes), buffer);
+        for (file, flags) in [(true, squeue::Flags::FIXED_FILE), (false, squeue::Flags::empty())] {
+            registration.file = file;
+            let code = if buffer.is_some() { opcode::WriteFixed::CODE } else { opcode::Write::CODE };
+            let entry = format!("{:?}", engine.entry(&job, Some(registration)));
+            let (code, flags) = (format!("op_code: {code},"), format!("flags: {},", flags.bits()));
+            assert!(entry.contains(&code) && entry.contains(&flags), "{code} {flags} {entry}");
+        }
+        registration.file = true;
+    }
+}
+
+#[test]
+fn after_writes_were_given_up_the_engine_says_so_and_writes_nothing() {
+    let Some(engine) = engine() else { return };
+    assert!(!engine.has_given_up());
+    engine.queues.lock().slots.put(write(7));
+    engine.give_up(Errno::BADF, &mut Vec::new());
+    assert!(engine.has_given_up());
+    let (_, result) = engine.write_now(request(false, Scope::Data, false));
+    assert_eq!(result, Err(Errno::BADF));
+}
+
+#[test]
+fn an_engine_prints_its_queues_and_its_file() {
+    let Some(engine) = engine() else { return };
+    let printed = format!("{engine:?}");
+    assert!(printed.starts_with("Uring { queues: Mutex {") && printed.contains("file: LogFile"), "{printed}");
+}
