@@ -43,14 +43,23 @@ mod sync;
 mod writeback;
 mod writer;
 
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
 #[path = "tests/asleep.rs"]
 mod asleep;
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+#[path = "tests/between_steps.rs"]
+mod between_steps;
 #[cfg(doctest)]
 #[path = "tests/compile_fail.rs"]
 mod compile_fail;
 #[cfg(all(test, loom))]
 mod tests;
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+#[path = "../../ring-io/tests/told/mod.rs"]
+mod told;
 
 pub use builder::BufferRingBuilder;
 pub use commit::groups::CommitPolicy;
