@@ -45,9 +45,14 @@ mod sync;
 mod writeback;
 mod writer;
 
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
 #[path = "tests/asleep.rs"]
 mod asleep;
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+#[path = "tests/between_steps.rs"]
+mod between_steps;
 #[cfg(doctest)]
 #[path = "tests/compile_fail.rs"]
 mod compile_fail;

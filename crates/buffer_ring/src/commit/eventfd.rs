@@ -53,7 +53,8 @@ impl EventFds {
         self.count.fetch_add(0, AcqRel) > 0
     }
 
-    #[cfg(all(test, not(any(loom, shuttle))))]
+    #[cfg(test)]
+    #[cfg(not(any(loom, shuttle)))]
     pub(crate) fn len(&self) -> usize {
         self.registered.lock().eventfds.len()
     }

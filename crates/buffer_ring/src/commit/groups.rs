@@ -198,7 +198,8 @@ impl Drop for WaiterCount<'_> {
     }
 }
 
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
 mod tests {
     use super::*;
 
@@ -239,5 +240,95 @@ mod tests {
             }
             assert!(CommitGroups::new(CommitPolicy::Immediate).may_start(false, || 0));
         }
+    }
+    #[test]
+    fn a_moment_of_writes_is_averaged_over_about_eight() {
+        for (measured, average) in [
+            (&[800_u64][..], 800),
+            (&[800, 1600], 900),
+            (&[8000, 16000, 16000], 9875),
+            (&[1600, 0], 1400),
+            (&[u64::MAX], 1 << 40),
+        ] {
+            let groups = CommitGroups::new(CommitPolicy::Immediate);
+            measured.iter().for_each(|&nanos| groups.measured(Duration::from_nanos(nanos)));
+            assert_eq!(groups.write_time.load(Relaxed), average, "{measured:?}");
+        }
+        let groups = CommitGroups::new(CommitPolicy::Immediate);
+        groups.measured(Duration::MAX);
+        assert_eq!(groups.write_time.load(Relaxed), 1 << 40);
+    }
+
+    #[test]
+    fn beside_a_write_of_a_fast_device_no_second_one_starts() {
+        for (write_time, may_start) in [(0, true), (1, false), (19_999, false), (20_000, true), (20_001, true)] {
+            let groups = CommitGroups::new(CommitPolicy::Immediate);
+            groups.measured(Duration::from_nanos(write_time));
+            let _first = groups.start(false, || 0).expect("none is under way");
+            let _waiting = groups.arrive(true);
+            assert_eq!(groups.may_start(false, || 0), may_start, "{write_time} ns");
+        }
+    }
+
+    #[test]
+    fn each_policy_says_when_a_batch_starts_beside_others() {
+        let interval = CommitPolicy::MinInterval(Duration::from_nanos(500));
+        // Under way, whether a sync is, bytes that have gathered: whether one starts.
+        for (policy, count, syncing, bytes, may_start) in [
+            (CommitPolicy::MinBytes(100), 0, false, 0, true),
+            (CommitPolicy::MinBytes(100), 0, true, 99, false),
+            (CommitPolicy::MinBytes(100), 0, true, 100, true),
+            (CommitPolicy::MinBytes(100), 1, false, 99, false),
+            (CommitPolicy::MinBytes(100), 1, true, 101, true),
+            (CommitPolicy::MinBytes(100), 2, false, 101, false),
+            (interval, 0, false, 0, true),
+            (interval, 0, true, 0, true),
+            (interval, 1, false, 1 << 30, false),
+            (interval, 1, true, 1 << 30, false),
+            (CommitPolicy::Immediate, 1, false, 1 << 30, false),
+            (CommitPolicy::Immediate, 0, true, 0, true),
+        ] {
+            let groups = CommitGroups::new(policy);
+            groups.count.store(count, Relaxed);
+            let case = (policy, count, syncing, bytes);
+            assert_eq!(groups.may_start(syncing, || bytes), may_start, "{case:?}");
+            let group = groups.start(syncing, || bytes);
+            assert_eq!(group.is_some(), may_start, "{case:?}");
+            assert_eq!(groups.count.load(Relaxed), count + usize::from(may_start), "{case:?}");
+            drop(group);
+            assert_eq!(groups.count.load(Relaxed), count, "{case:?}");
+        }
+    }
+
+    #[test]
+    fn only_an_interval_makes_a_batch_wait_for_a_moment() {
+        let nanos = Duration::from_nanos;
+        for (policy, now, due) in [
+            (CommitPolicy::Immediate, 1000, None),
+            (CommitPolicy::MinBytes(100), 1000, None),
+            (CommitPolicy::MinInterval(nanos(500)), 1000, Some(1500)),
+            // 0 stands for no batch yet.
+            (CommitPolicy::MinInterval(nanos(500)), 0, Some(501)),
+            (CommitPolicy::MinInterval(Duration::MAX), 1000, Some(u64::MAX)),
+        ] {
+            let groups = CommitGroups::new(policy);
+            assert_eq!(groups.due(), None, "{policy:?} before the first batch");
+            let _waiting = [groups.arrive(true), groups.arrive(false), groups.arrive(true)];
+            let group = groups.start(false, || 0).expect("none is under way");
+            assert_eq!(group.take_members(|| now), 2, "those whose bytes are pending");
+            assert_eq!(group.take_members(|| now), 0);
+            assert_eq!(groups.due(), due, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn those_that_wait_are_counted_until_they_go() {
+        let groups = CommitGroups::new(CommitPolicy::Immediate);
+        assert!(!groups.has_waiters());
+        let (first, second) = (groups.arrive(true), groups.arrive(false));
+        drop(first);
+        assert!(groups.has_waiters());
+        drop(second);
+        assert!(!groups.has_waiters());
     }
 }

@@ -347,9 +347,11 @@ fn shielded(foreign: impl FnOnce()) -> bool {
     ring_io::events::shield(foreign)
 }
 
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
 mod tests {
     use core::cell::Cell;
+    use std::sync::Arc;
 
     use super::*;
 
@@ -363,6 +365,51 @@ mod tests {
         };
         run_again_after_panic(run, || recovered.set(recovered.get() + 1));
         assert_eq!((runs.get(), recovered.get()), (3, 2));
+    }
+
+    #[test]
+    fn only_a_lower_address_fetches_the_thread_from_where_it_is() {
+        let mut commits = Commits::default();
+        assert_eq!(commits.is_before_current(0), None, "it is nowhere");
+        commits.current = Some(500);
+        let fetched = [0, 499, 500, 501].map(|address| commits.is_before_current(address));
+        assert_eq!(fetched, [Some(500), Some(500), None, None]);
+    }
+
+    #[test]
+    fn a_thread_is_started_once_and_not_at_the_end() {
+        let started = Arc::new(AtomicUsize::new(0));
+        let work = || {
+            let started = Arc::clone(&started);
+            move || {
+                Ok(move || {
+                    started.fetch_add(1, Relaxed);
+                })
+            }
+        };
+        let helper = Helper::<Commits>::new();
+        helper.start("ending", || true, work()).expect("nothing to start");
+        assert!(helper.take_thread().is_none());
+        helper.start("first", || false, work()).expect("a thread");
+        helper.start("second", || false, work()).expect("nothing to start");
+        helper.take_thread().expect("the first one").join().expect("no panic");
+        assert!(helper.take_thread().is_none());
+        assert_eq!(started.load(Relaxed), 1);
+        let refused = helper.start("none", || false, || Err::<fn(), _>(io::Error::other("no thread left")));
+        assert!(refused.is_err() && helper.take_thread().is_none());
+    }
+
+    #[test]
+    fn followers_are_counted_while_they_work_and_do_not_begin_at_the_end() {
+        let helpers = Helpers::new();
+        assert!(helpers.is_without_followers());
+        let seen = helpers.work_as_follower(|ending| (ending.load(Relaxed), helpers.is_without_followers()));
+        assert_eq!(seen, Some((false, false)));
+        assert!(helpers.is_without_followers() && !helpers.is_ending());
+        assert_eq!(helpers.end(), None, "the thread is nowhere");
+        assert!(helpers.is_ending() && helpers.cancelled().load(Relaxed));
+        assert_eq!(helpers.work_as_follower(|_| ()), None);
+        assert!(helpers.is_without_followers());
     }
 
     #[test]

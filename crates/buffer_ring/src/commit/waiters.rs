@@ -166,7 +166,8 @@ impl Waiter {
     }
 }
 
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
 mod tests {
     use std::sync::Arc;
     use std::task::Wake;

@@ -68,8 +68,8 @@ impl Counters {
 
     /// The moment that is so many nanoseconds of the ring's clock.
     pub(crate) fn moment(&self, nanos: u64) -> Instant {
-        // One that is too late to be expressed is far enough away.
-        self.start.checked_add(Duration::from_nanos(nanos)).unwrap_or_else(|| self.start + Duration::from_secs(1 << 32))
+        // A word of nanoseconds is six centuries: no clock ends so soon.
+        self.start + Duration::from_nanos(nanos)
     }
 
     #[inline]
@@ -173,5 +173,72 @@ impl Drop for ShardGuard {
             // ordering: with the acquire in `take`: what this thread has counted → the next thread of the shard.
             TAKEN.fetch_and(!(1 << self.0), Release);
         }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn the_clock_of_a_ring_counts_nanoseconds_from_its_start() {
+        for (time, expected) in [(Duration::ZERO, 0), (Duration::from_micros(3), 3000), (Duration::MAX, u64::MAX)] {
+            assert_eq!(nanos(time), expected);
+        }
+        let counters = Counters::new();
+        for nanos in [0, 1, 1 << 40, u64::MAX] {
+            assert_eq!(counters.moment(nanos) - counters.start, Duration::from_nanos(nanos));
+        }
+        thread::sleep(Duration::from_millis(1));
+        let now = counters.now();
+        assert!(now >= 1_000_000 && counters.moment(now) <= Instant::now());
+    }
+
+    #[test]
+    fn threads_that_live_at_once_have_shards_of_their_own_and_leave_them_to_others() {
+        // More than there are, one after the other.
+        for _ in 0..2 * SHARDS {
+            let barrier = Barrier::new(2);
+            let shards = thread::scope(|scope| {
+                let take = || {
+                    let shard = shard();
+                    barrier.wait();
+                    assert_eq!(MINE.get(), shard);
+                    shard
+                };
+                [scope.spawn(take), scope.spawn(take)].map(|thread| thread.join().expect("no panic"))
+            });
+            assert!(shards[0] != shards[1] && shards.iter().all(|&shard| shard < SHARDS), "{shards:?}");
+        }
+        // More than there are, all at once: some share the last one.
+        let counters = Counters::new();
+        thread::scope(|scope| {
+            let count = |len| {
+                let counters = &counters;
+                scope.spawn(move || (0..100).for_each(|_| counters.appended(len)))
+            };
+            let threads: Vec<_> = (1..=SHARDS + 8).map(count).collect();
+            threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        });
+        let threads = SHARDS as u64 + 8;
+        assert_eq!(counters.totals(), (100 * threads, 100 * threads * (threads + 1) / 2));
+    }
+
+    #[test]
+    fn what_is_counted_adds_up() {
+        let counters = Counters::new();
+        counters.lease_ended(0);
+        counters.lease_ended(7);
+        assert_eq!((counters.leases_ended.load(Relaxed), counters.unused.load(Relaxed)), (2, 7));
+        counters.dispatched(4000);
+        counters.dispatched(90);
+        assert_eq!(counters.padding.load(Relaxed), 4090);
+        counters.waited_for_room(Duration::from_micros(2));
+        counters.waited_for_room(Duration::from_micros(3));
+        assert_eq!((counters.full_waits.load(Relaxed), counters.full_wait_nanos.load(Relaxed)), (2, 5000));
     }
 }

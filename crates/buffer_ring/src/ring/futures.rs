@@ -232,7 +232,8 @@ impl Core {
     }
 }
 
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
 mod tests {
     use core::pin::pin;
     use core::time::Duration;
@@ -243,6 +244,7 @@ mod tests {
 
     use super::*;
     use crate::options::BufferRingOptions;
+    use ring_testing::events;
 
     struct Notify(mpsc::Sender<()>);
 
@@ -250,6 +252,24 @@ mod tests {
         fn wake(self: Arc<Self>) {
             let _ = self.0.send(());
         }
+    }
+
+    /// A core that no thread can have a share of, as if the ring were going.
+    #[test]
+    fn a_future_for_which_no_thread_can_be_started_blocks_and_says_so() {
+        let (io, _device) = QuikIO::in_memory();
+        let arena = Arc::new(ring_alloc::Arena::new(2, 4096).expect("a valid arena"));
+        let queue = crate::writeback::device::attach(&Arc::new(io), &arena).expect("the only queue");
+        let policy = crate::commit::groups::CommitPolicy::default();
+        let core = Arc::new(Core::new(&arena, true, true, policy, 0, Some(queue)));
+        let told = events::during(|| {
+            let end = core.append(b"record", Patience::Never).expect("there is room").end();
+            let mut durable = pin!(DurableFuture { core: &core, address: end, waiting: None, ticket: None });
+            let mut context = Context::from_waker(Waker::noop());
+            assert_eq!(durable.as_mut().poll(&mut context), Poll::Ready(Ok(())));
+            assert_eq!(core.writeback.durable(), 4096);
+        });
+        events::assert_one(&told, "WARN  cannot start a thread for futures: they block", &["error=the ring has gone"]);
     }
 
     /// The tail can be too high for a moment: then a thread waits for an address that no thread has appended. It has to

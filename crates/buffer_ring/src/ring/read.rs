@@ -151,3 +151,74 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests {
+    use core::time::Duration;
+    use std::sync::Arc;
+    use std::thread;
+
+    use ring_alloc::{Arena, BLOCK};
+
+    use super::*;
+    use crate::commit::groups::CommitPolicy;
+    use crate::ring::append::Patience;
+
+    fn core(auto_flush: bool, auto_rotate: bool) -> Core {
+        let arena = Arc::new(Arena::new(2, BLOCK).expect("a valid arena"));
+        Core::new(&arena, auto_flush, auto_rotate, CommitPolicy::default(), 0, None)
+    }
+
+    #[test]
+    fn a_reader_has_a_buffer_sealed_after_many_looks_unless_that_is_the_users_business() {
+        for (auto_flush, auto_rotate, looks, sealed, refused) in [
+            (true, true, 1, false, false),
+            (true, true, 8, false, false),
+            (true, true, LOOKS - 1, false, false),
+            (true, false, 1, false, false),
+            (true, false, LOOKS, false, false),
+            (true, false, LOOKS + 1, false, false),
+            (false, true, LOOKS - 1, false, false),
+            (false, true, LOOKS, true, false),
+            (false, true, LOOKS + 1, false, false),
+            (false, true, LOOKS_AWAKE, false, false),
+            (false, true, PATIENT_LOOKS, false, false),
+            (false, true, PATIENT_LOOKS + 1, false, true),
+            (true, false, PATIENT_LOOKS, false, false),
+            (true, false, PATIENT_LOOKS + 1, false, true),
+        ] {
+            let core = core(auto_flush, auto_rotate);
+            let reservation = core.reserve(8, Patience::Never).expect("there is room");
+            let id = core.staging.current();
+            let outcome = core.await_drained(id, looks, &mut Backoff::new());
+            let case = (auto_flush, auto_rotate, looks);
+            assert_eq!(outcome, if refused { Err(ReadError::Reserved) } else { Ok(()) }, "{case:?}");
+            assert_eq!(core.staging.slot(id).snapshot().is_sealed(), sealed, "{case:?}");
+            drop(reservation);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_sealed_a_buffer_waits_until_its_last_writer_has_left() {
+        for later in 0..2 {
+            let core = core(true, true);
+            let reservation = core.reserve(8, Patience::Never).expect("there is room");
+            let id = core.staging.current();
+            if later > 0 {
+                assert!(core.seal(id));
+            }
+            thread::scope(|scope| {
+                let wait = scope.spawn(|| core.await_drained(id, LOOKS + later, &mut Backoff::new()));
+                while !core.staging.slot(id).snapshot().is_sealed() {
+                    thread::yield_now();
+                }
+                thread::sleep(Duration::from_millis(10));
+                assert!(!wait.is_finished(), "the writer is inside");
+                reservation.commit();
+                assert_eq!(wait.join().expect("no panic"), Ok(()));
+            });
+            assert!(core.has_completed(id));
+        }
+    }
+}

@@ -196,7 +196,8 @@ impl Core {
     }
 }
 
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
 mod tests {
     use std::os::fd::AsRawFd;
 

@@ -49,3 +49,32 @@ impl Staging {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests {
+    use std::sync::Arc;
+
+    use ring_alloc::{Arena, BLOCK};
+
+    use super::*;
+    use crate::staging::rotation::{Rotated, Target};
+
+    #[test]
+    fn the_first_try_is_an_append_only_in_a_generation_that_is_published() {
+        let staging = Staging::new(&Arc::new(Arena::new(1, BLOCK).expect("a valid arena")), true, true, 0);
+        let first = BufferId::new(1, 0);
+        assert_eq!(staging.advance(Target::Next), Rotated::Opened(first));
+        let grant = staging.try_seize(8).expect("there is room");
+        // It is over, and the next one begins in its place; but its opener is not there yet.
+        let slot = staging.slot(first);
+        let pin = slot.pin().expect("it is open");
+        let _ = (pin.seal(), grant.release());
+        slot.complete(slot.try_take_flush(pin.release()).expect("no thread is inside").freeze());
+        assert!(slot.open(2, BLOCK as u64));
+        let Err(Missed::Seized(Seized::Granted(grant), seen)) = staging.try_seize(8) else { panic!("not published") };
+        assert_eq!((seen, grant.extent().start()), (first, BLOCK as u64));
+        staging.publish(BufferId::new(2, 0));
+        assert_eq!(staging.try_seize(8).expect("published").extent().start(), BLOCK as u64 + 8);
+    }
+}

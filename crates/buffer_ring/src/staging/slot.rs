@@ -396,3 +396,66 @@ impl<'a> Flush<'a> {
         unsafe { slot.region.freeze(padded) }
     }
 }
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests {
+    use ring_alloc::BLOCK;
+
+    use super::*;
+
+    /// The first generation of a buffer of one block, at address 0.
+    fn open() -> Slot {
+        let slot = Slot::new(&Arc::new(Arena::new(1, BLOCK).expect("a valid arena")), 0);
+        assert!(slot.open(1, 0));
+        slot
+    }
+
+    fn granted(slot: &Slot, len: u32) -> Grant<'_> {
+        let Seized::Granted(mut grant) = slot.reserve(len) else { panic!("there is room") };
+        grant.bytes_mut().fill(7);
+        grant
+    }
+
+    #[test]
+    fn a_slot_can_be_opened_when_its_generation_is_over_and_no_reader_is_inside() {
+        let slot = Slot::new(&Arc::new(Arena::new(1, BLOCK).expect("a valid arena")), 0);
+        assert!(slot.is_openable());
+        assert!(slot.latch.try_acquire() && !slot.is_openable());
+        assert!(slot.latch.release() && slot.is_openable());
+        assert!(slot.open(1, 0) && !slot.is_openable() && !slot.is_free());
+        assert!(!slot.open(2, 4096) && slot.generation() == 1);
+        let pin = slot.pin().expect("it is open");
+        assert_eq!(granted(&slot, 8).release(), Released::Pending);
+        assert_eq!(pin.seal(), Seal::Sealed { len: 8 });
+        let bytes = slot.try_take_flush(pin.release()).expect("no thread is inside").freeze();
+        assert!(!slot.is_openable() && !slot.has_completed(1));
+        slot.complete(bytes);
+        assert!(slot.is_openable() && slot.has_completed(1) && !slot.has_completed(2));
+    }
+
+    #[test]
+    fn what_a_thread_may_be_writing_is_not_read_in_whatever_state_the_buffer_is() {
+        for (sealed, deferred) in [(false, false), (true, false), (true, true)] {
+            let slot = open();
+            let look = |start| slot.copy_stable(start, &mut [0; 16]);
+            let grant = granted(&slot, 8);
+            if sealed {
+                let pin = slot.pin().expect("it is open");
+                assert_eq!(pin.seal(), Seal::Sealed { len: 8 });
+                if deferred {
+                    assert!(slot.deferred.defer(1));
+                    core::mem::forget(pin);
+                } else {
+                    assert_eq!(pin.release(), Released::Pending);
+                }
+            }
+            assert_eq!((look(0), look(4095), look(4096)), (Copied::Writing, Copied::Writing, Copied::Beyond));
+            let _ = grant.release();
+            let mut target = [1; 16];
+            assert_eq!(slot.copy_stable(0, &mut target), Copied::Bytes(16), "{sealed} {deferred}");
+            assert_eq!(target, [[7; 8], [0; 8]].concat()[..]);
+            assert_eq!((look(4088), look(4096)), (Copied::Bytes(8), Copied::Beyond));
+        }
+    }
+}

@@ -62,3 +62,28 @@ impl Drop for Claim<'_> {
         self.0.claimed.swap(false, AcqRel);
     }
 }
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_claimed_once_until_its_claim_is_given_up_or_while_it_goes_on_alone() {
+        let task = Exclusive::new();
+        let claimed = || {
+            assert_eq!(task.is_claimed(), task.is_claimed_now());
+            task.is_claimed()
+        };
+        assert!(!claimed());
+        let claim = task.try_claim().expect("it is free");
+        assert!(claimed() && task.try_claim().is_none());
+        assert!(claimed(), "a vain try gives nothing up");
+        drop(claim);
+        assert!(!claimed());
+        task.try_claim().expect("it is free").detach();
+        assert!(claimed() && task.try_claim().is_none());
+        drop(task.reattach());
+        assert!(!claimed());
+    }
+}
