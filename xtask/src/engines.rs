@@ -1,6 +1,6 @@
-//! The tests, once for each way in which a machine may let us write: io_uring, positioned writes by choice, positioned writes
-//! because io_uring is refused, and io_uring without registered buffers. And those of writers where `membarrier` is refused, so
-//! that both sides of a lease pass a fence.
+//! The tests, once for each way in which a machine may let us write: io_uring, positioned writes by choice, positioned
+//! writes because io_uring is refused, and io_uring without registered buffers. And those of writers where `membarrier`
+//! is refused, so that both sides of a lease pass a fence.
 //!
 //! The first pass runs all tests. The others leave out those in which the engine makes no difference.
 //!
@@ -8,7 +8,9 @@
 
 use core::fmt::Display;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(test)]
+use std::path::PathBuf;
 use std::{env, fs, thread};
 
 use rustix::thread::{MembarrierCommand, membarrier_query};
@@ -39,7 +41,7 @@ const IN_MEMORY: &[&str] = &[
     "foreign",
     "instructions",
     "loom",
-    "loom_sessions",
+    "loom_writers",
     "manual",
     "reservations",
     "shuffle",
@@ -124,6 +126,7 @@ fn tests_of_engines() -> Result<String, String> {
 
 struct Program {
     name: String,
+    #[cfg(test)]
     path: PathBuf,
     /// Of which `--workspace` knows nothing either: the gate runs it by itself.
     needs_a_feature: bool,
@@ -141,7 +144,12 @@ fn programs() -> Result<Vec<Program>, String> {
         programs.extend(paths.into_iter().filter(|path| path.is_file()).map(|path| {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             let needs_a_feature = manifest.contains(&format!("name = \"{name}\"\nrequired-features"));
-            Program { name, path, needs_a_feature }
+            Program {
+                name,
+                #[cfg(test)]
+                path,
+                needs_a_feature,
+            }
         }));
     }
     Ok(programs)

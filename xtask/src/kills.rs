@@ -1,8 +1,10 @@
-//! Kills the example `commit_log` at random moments, then at each of its first system calls, and has it prove each time that what was
-//! acknowledged is in the log. Some of its threads, all, or none append through a session, and wait for several records at once.
+//! Kills the example `commit_log` at random moments, then at each of its first system calls, and has it prove each time
+//! that what was acknowledged is in the log. Some of its threads, all, or none append through a session, and wait for
+//! several records at once.
 //!
-//! A log is killed several times: what the next life makes of the end that it finds is tried too. Everything but the moment itself
-//! follows from the seed; so the command that a failure prints meets the same circumstances, and nearly the same moment.
+//! A log is killed several times: what the next life makes of the end that it finds is tried too. Everything but the
+//! moment itself follows from the seed; so the command that a failure prints meets the same circumstances, and nearly
+//! the same moment.
 
 use core::hash::BuildHasher;
 use core::time::Duration;
@@ -140,7 +142,10 @@ fn kill(count: u64, seed: u64) -> Result<(), String> {
         let proved = one(&program, &log, seed + nth).map_err(|why| {
             let (first, lives) = (seed + nth - nth % LIVES, nth % LIVES + 1);
             let log = log.display();
-            format!("kill {nth}: {why}\nthe log stays: {log}\nto try again: cargo xtask kills --seed {first} --count {lives}")
+            format!(
+                "kill {nth}: {why}\nthe log stays: {log}\n\
+                 to try again: cargo xtask kills --seed {first} --count {lives}"
+            )
         })?;
         total.acknowledged += proved.acknowledged;
         total.others += proved.others;

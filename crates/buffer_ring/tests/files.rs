@@ -1,4 +1,4 @@
-//! Where a log begins in a file: behind what is there, or where it is notified to.
+//! Where a log begins in a file: behind what is there, or where it is asked to.
 
 mod common;
 

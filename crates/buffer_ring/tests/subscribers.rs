@@ -26,7 +26,8 @@ thread_local! {
 
 /// Does `body`, and `action` at each event with `message` in this thread. Returns how many there were.
 ///
-/// The subscriber is that of the whole process: `tracing` keeps only those of single threads from being called by themselves.
+/// The subscriber is that of the whole process: `tracing` keeps only those of single threads from being called by
+/// themselves.
 fn during(message: &'static str, action: impl Fn() + 'static, body: impl FnOnce()) -> usize {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| tracing::subscriber::set_global_default(OnEvent(react)).expect("the only one"));

@@ -1,4 +1,4 @@
-//! One buffer's memory, located, and the place where raw pointers become slices. Only a session's lease, in
+//! One buffer's memory, located, and the place where raw pointers become slices. Only a writer's lease, in
 //! `buffer_ring`, makes some of a range that it was granted here.
 
 use core::ops::Range;

@@ -1,5 +1,5 @@
-//! What a write costs on its way through the layer: submitted, and reaped when it is done. Once with a device in memory, so that only
-//! the bookkeeping is left, and once over written blocks of a file.
+//! What a write costs on its way through the layer: submitted, and reaped when it is done. Once with a device in
+//! memory, so that only the bookkeeping is left, and once over written blocks of a file.
 
 use std::sync::Arc;
 

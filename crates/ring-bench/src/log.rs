@@ -1,5 +1,5 @@
-//! The one shape that all contestants have. What "appended" means is up to the workload that a contestant is entered for: staged in
-//! memory, on its way to the file, or on stable storage.
+//! The one shape that all contestants have. What "appended" means is up to the workload that a contestant is entered
+//! for: staged in memory, on its way to the file, or on stable storage.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::stamp::Tally;
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub type Outcome<T> = Result<T, Failure>;
 
-/// Where a log generations, and what is going to come.
+/// Where a log lives, and what is going to come.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// A folder of its own, empty unless a contestant left its prepared file there.

@@ -1,4 +1,5 @@
-//! A block device in memory, where a sync takes microseconds: zram with a file system on it. Needs root and the kernel's module.
+//! A block device in memory, where a sync takes microseconds: zram with a file system on it. Needs root and the
+//! kernel's module.
 
 use std::fs;
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! How far apart the processors are: on a virtual machine that is the host's choice of the moment.
 //!
-//! Two processors that share a cache hand a line to each other in some tens of nanoseconds, and others in some hundreds. What threads
-//! write in turns, as they do a log's memory, follows that; what each has for itself does not. So each measurement records how far apart
-//! the processors were before it and after it.
+//! Two processors that share a cache hand a line to each other in some tens of nanoseconds, and others in some
+//! hundreds. What threads write in turns, as they do a log's memory, follows that; what each has for itself does not.
+//! So each measurement records how far apart the processors were before it and after it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -28,8 +28,8 @@ pub struct Hops {
 }
 
 impl Hops {
-    /// Less than that there and back is near. Seen so far: 30 on one core, 60 to 130 with a cache in common, and without 220 to 370 or 450
-    /// to 550.
+    /// Less than that there and back is near. Seen so far: 30 on one core, 60 to 130 with a cache in common, and
+    /// without 220 to 370 or 450 to 550.
     const NEAR: f64 = 170.0;
 
     /// `None` if they were moved meanwhile.
@@ -45,7 +45,8 @@ impl Hops {
 const BATCHES: u32 = 5;
 const ROUND_TRIPS: u32 = 100;
 
-/// Nanoseconds there and back between the first and the last processor that this process may use; `None` if there is only one.
+/// Nanoseconds there and back between the first and the last processor that this process may use; `None` if there is
+/// only one.
 pub fn hop() -> Option<f64> {
     let allowed = sched_getaffinity(None).ok()?;
     let mut processors = (0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor));

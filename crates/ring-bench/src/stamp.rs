@@ -1,4 +1,5 @@
-//! Records that carry their writer and number, and the count of them afterwards: a log that loses or doubles one is no contestant.
+//! Records that carry their writer and number, and the count of them afterwards: a log that loses or doubles one is no
+//! contestant.
 //!
 //! ```text
 //!   byte 0   1        2 .. 8         8 ..

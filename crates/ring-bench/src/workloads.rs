@@ -1,4 +1,5 @@
-//! The questions, and the contestants of each. A round is one setting in which all contestants meet; ratios are taken within a round only.
+//! The questions, and the contestants of each. A round is one setting in which all contestants meet; ratios are taken
+//! within a round only.
 
 use std::time::Duration;
 

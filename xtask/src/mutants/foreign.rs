@@ -62,7 +62,8 @@ pub(super) const GROUPS: &[Group] = &[
             ],
             [
                 "a follower that parks does not look for what a caller gave up",
-                "if self.watched(address).is_none() && (self.unfinished().is_none() || self.waiting.helpers().is_ending()) {",
+                "if self.watched(address).is_none() && \
+                 (self.unfinished().is_none() || self.waiting.helpers().is_ending()) {",
                 "if self.watched(address).is_none() {",
                 "a_follower_finishes_what_a_caller_gave_up",
             ],

@@ -161,21 +161,18 @@ pub(super) const GROUPS: &[Group] = &[
                 "close_fetches_an_append_that_waits_for_room",
             ],
             [
+                "a deferred flush wakes no thread (trap 5)",
+                "self.waiting.changes().notify();\n            None",
+                "None",
+                "a_deferred_flush_wakes_a_thread_that_waits_for_room",
+            ],
+            [
                 "a completion wakes no thread",
                 "self.advance_as_driver();\n        self.notify();",
                 "self.advance_as_driver();",
                 "a_completion_wakes_a_thread_that_waits_for_it",
             ],
         ],
-    ),
-    (
-        "buffer_ring/background.rs",
-        &[[
-            "a deferred flush wakes no thread (trap 5)",
-            "self.waiting.changes().notify();",
-            "",
-            "a_deferred_flush_wakes_a_thread_that_waits_for_room",
-        ]],
     ),
     (
         "buffer_ring/flush.rs",

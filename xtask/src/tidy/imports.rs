@@ -255,8 +255,9 @@ fn circles<'a>(imports: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<BTreeSet<&
 mod tests {
     use super::*;
 
-    const LIB: &str = "mod ring; mod staging; mod writeback; mod commit; mod reservation; mod error; pub use ring::BufferRing; \
-     pub use ring_io::QuikIO;";
+    const LIB: &str = "mod ring; mod staging; mod writeback; mod commit; mod reservation; mod error; \
+        pub use ring::BufferRing; \
+        pub use ring_io::QuikIO;";
 
     /// What is found in a crate of these files, beside those that every part needs.
     fn broken(files: &[(&str, &str)]) -> Vec<String> {

@@ -87,7 +87,7 @@ impl CommitGroups {
         }
     }
 
-    /// CommitGroups under way. May be out of date.
+    /// Commit groups under way. May be out of date.
     #[cfg(all(test, loom))]
     pub(crate) fn count(&self) -> usize {
         // ordering: acquire half of R14.

@@ -229,7 +229,7 @@ impl Helpers {
     }
 
     pub(crate) fn is_ending(&self) -> bool {
-        // ordering: pairs with the store in `end`; nothing but the flag is read behind it.
+        // ordering: as of R19, whose read-modify-writes bring the flag; nothing else is read behind it.
         self.ending.load(Acquire)
     }
 }

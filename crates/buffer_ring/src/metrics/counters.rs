@@ -17,7 +17,7 @@ const SHARDS: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Counters {
     start: Instant,
-    /// The last one is core.
+    /// The last one is shared.
     shards: Box<[CachePadded<Shard>; SHARDS + 1]>,
     pub(crate) aborted: AtomicU64,
     pub(crate) leases_ended: AtomicU64,
@@ -158,7 +158,7 @@ impl ShardGuard {
     #[cold]
     fn take() -> Self {
         let free = |taken: u64| taken.trailing_ones() as usize;
-        // ordering: with the release in `drop`: the shard's last thread has counted. With no shard left it is the
+        // ordering: acquire half of D5: the shard's last thread has counted. With no shard left it is the
         // shared one.
         let take = |taken: u64| (free(taken) < SHARDS).then(|| taken | 1 << free(taken));
         Self(TAKEN.fetch_update(Acquire, Relaxed, take).map_or(SHARDS, free))
@@ -170,7 +170,7 @@ impl Drop for ShardGuard {
         // What the thread still appends in its last moments goes to the shared one.
         MINE.set(SHARDS);
         if self.0 < SHARDS {
-            // ordering: with the acquire in `take`: what this thread has counted → the next thread of the shard.
+            // ordering: release half of D5: what this thread has counted → the next thread of the shard.
             TAKEN.fetch_and(!(1 << self.0), Release);
         }
     }

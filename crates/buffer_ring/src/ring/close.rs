@@ -1,4 +1,4 @@
-//! The end of a ring that is still core: nothing is appended any more, and what was appended becomes durable.
+//! The end of a ring that is still shared: nothing is appended any more, and what was appended becomes durable.
 //!
 //! An append looks once whether the ring takes bytes, and may then be delayed for as long as the scheduler likes. So
 //! refusing appends is not enough: closing also [freezes](Core::freeze) the rotation. From then on no buffer is open,

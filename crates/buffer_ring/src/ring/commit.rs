@@ -245,7 +245,7 @@ impl Core {
         Ok(led)
     }
 
-    /// Waits until `generation` has been written, in which a writer may still hold a range. Not for long: a group that
+    /// Waits until `id` has been written, in which a writer may still hold a range. Not for long: a group that
     /// a held reservation keeps from being written must not keep others from theirs, nor its leader's events from their
     /// subscriber.
     fn await_straggler(&self, id: BufferId, wait: DurabilityWait<'_>) -> Result<Led, RingError> {

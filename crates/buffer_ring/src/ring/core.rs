@@ -228,7 +228,7 @@ impl Core {
         }
     }
 
-    /// Whether the bytes of `generation` have been written.
+    /// Whether the bytes of `id` have been written.
     pub(crate) fn has_completed(&self, id: BufferId) -> bool {
         self.staging.slot(id).has_completed(id.generation())
     }

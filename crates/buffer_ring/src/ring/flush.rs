@@ -24,7 +24,7 @@ pub(crate) enum Sealing<'a> {
 }
 
 impl Core {
-    /// Seals `generation` if it is open and has bytes.
+    /// Seals `id` if it is open and has bytes.
     ///
     /// The caller holds events back until it has dealt with the flush.
     pub(crate) fn try_seal(&self, id: BufferId) -> Sealing<'_> {
@@ -42,7 +42,7 @@ impl Core {
         if sealed == Seal::Empty { Sealing::Empty } else { Sealing::Already }
     }
 
-    /// Seals `generation` if it is open and has bytes. `false` if it is open and has none.
+    /// Seals `id` if it is open and has bytes. `false` if it is open and has none.
     pub(crate) fn seal(&self, id: BufferId) -> bool {
         let _held = events::hold();
         match self.try_seal(id) {
@@ -55,7 +55,7 @@ impl Core {
         }
     }
 
-    /// Seals `generation`, and has it written when the last writer has left. `false` if it is open and has no bytes.
+    /// Seals `id`, and has it written when the last writer has left. `false` if it is open and has no bytes.
     pub(crate) fn seal_and_flush(&self, id: BufferId) -> bool {
         let has_bytes = self.seal(id);
         if has_bytes && self.writeback.is_serialized() {
@@ -67,7 +67,7 @@ impl Core {
         has_bytes
     }
 
-    /// Without `auto_flush`: asks for the flush of `generation`, which is sealed.
+    /// Without `auto_flush`: asks for the flush of `id`, which is sealed.
     pub(crate) fn flush_deferred(&self, id: BufferId) {
         let slot = self.staging.slot(id);
         if let Some(pin) = slot.claim_deferred(id.generation()) {

@@ -267,6 +267,7 @@ impl BufferRing {
     /// If `ordering` is `Release` or `AcqRel`, which no load has.
     #[must_use]
     pub fn current_buffer(&self, ordering: Ordering) -> BufferHandle {
+        // ordering: acquire half of R1, or more; what a load cannot have is refused.
         assert!(!matches!(ordering, Ordering::Release | Ordering::AcqRel), "there is no {ordering:?} load");
         BufferHandle::new(Arc::clone(&self.core), self.core.staging.current_with(ordering))
     }

@@ -44,7 +44,7 @@ const BUSY: u64 = 1;
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct LeaseCell {
-    /// Bytes that were ever appended through the cell, and in the lowest bit, whether the owner is busy. LeaseWrite by
+    /// Bytes that were ever appended through the cell, and in the lowest bit, whether the owner is busy. Written by
     /// the owner.
     mark: AtomicU64,
     /// The number of the lease, and its phase in the two lowest bits.

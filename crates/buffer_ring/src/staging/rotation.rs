@@ -97,11 +97,12 @@ impl Rotation {
     /// The same with an ordering of the caller's choice, but never weaker: a generation is of use only together with
     /// what its opener prepared.
     pub(crate) fn current_with(&self, ordering: Ordering) -> BufferId {
+        // ordering: acquire half of R1, or more.
         let ordering = if ordering == Ordering::SeqCst { ordering } else { Acquire };
         BufferId(self.current.load(ordering))
     }
 
-    /// Makes `generation` current, unless a later one is.
+    /// Makes `id` current, unless a later one is.
     pub(crate) fn publish(&self, id: BufferId) {
         // ordering: release half of R1. A read-modify-write also when a later generation stays, so that it breaks no
         // one else's edge.
@@ -154,7 +155,7 @@ impl Rotation {
         (next_base > base || word.is_vacant()).then_some(next_base)
     }
 
-    /// The sealer of `generation` hands over: the next generation begins at `next_base`, and a thread is to open it.
+    /// The sealer of `id` hands over: the next generation begins at `next_base`, and a thread is to open it.
     pub(crate) fn hand_over(&self, id: BufferId, next_base: u64) {
         // ordering: release half of R2, for `tail`: with the next base comes the generation that it follows.
         self.publish(id);

@@ -161,7 +161,7 @@ impl Slot {
         self.free.load(Acquire)
     }
 
-    /// Whether the bytes of generation `generation` have been written.
+    /// Whether the bytes of `generation` have been written.
     pub(crate) fn has_completed(&self, generation: u64) -> bool {
         // ordering: acquire half of R9.
         self.completed.load(Acquire) >= generation
@@ -283,8 +283,8 @@ pub(crate) enum Copied {
     Beyond,
 }
 
-/// A range of the buffer that is one thread's alone. Dropping it without [`leave`](Self::leave) leaks it: the buffer is
-/// never flushed.
+/// A range of the buffer that is one thread's alone. Dropping it without [`release`](Self::release) leaks it: the
+/// buffer is never flushed.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Grant<'a> {

@@ -41,7 +41,7 @@ impl Barrier {
     /// The frequent side.
     #[inline(always)]
     pub(crate) fn light(self) {
-        // ordering: the barrier, light side. The compiler keeps the order; the processor is made to by the heavy side.
+        // ordering: W7, the light side. The compiler keeps the order; the processor is made to by the heavy side.
         core::sync::atomic::compiler_fence(SeqCst);
         if self == Self::Fence {
             slow_fence();
@@ -52,7 +52,7 @@ impl Barrier {
     /// others none, and it must rely on nothing that it sees of them.
     #[must_use]
     pub(crate) fn heavy(self) -> bool {
-        // ordering: the barrier, heavy side.
+        // ordering: W7, the heavy side.
         fence(SeqCst);
         match self {
             Self::Fence => true,
@@ -64,7 +64,7 @@ impl Barrier {
 /// Out of the way of those that need none.
 #[cold]
 fn slow_fence() {
-    // ordering: the barrier, light side, where the kernel does not help.
+    // ordering: W7, the light side, where the kernel does not help.
     fence(SeqCst);
 }
 

@@ -48,7 +48,7 @@ impl Device {
         self.serialized
     }
 
-    /// Calls `f` with the queue, if there is one: not in a forked child. The lock is core, and taken once per buffer.
+    /// Calls `f` with the queue, if there is one: not in a forked child. The lock is shared, and taken once per buffer.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&WriteQueue) -> R) -> Option<R> {
         if !self.process.is_here() {
             return None;

@@ -11,7 +11,7 @@ pub(crate) struct Ledger {
     /// All generations up to this one are written, and the log up to this address.
     generation: u64,
     written: u64,
-    /// Lives that are written beyond a gap.
+    /// Generations that are written beyond a gap.
     ahead: BTreeMap<u64, WrittenBatch>,
     /// Where the first generation begins that was not durable by itself, and that no sync was begun for.
     unsynced: Option<u64>,

@@ -5,8 +5,8 @@
 //! the sync itself, unless it has a deadline: then it submits the sync, and leaves its claim to the thread that takes
 //! the outcome from the device.
 //!
-//! Syncs and durable writes have the device flush its cache. If that fails, the error is notified to one of those that
-//! are under way, and may be about another's bytes; so a success reports nothing beside one whose outcome is not known.
+//! Syncs and durable writes have the device flush its cache. If that fails, the error is reported to one of those that
+//! are under way, and may be about another's bytes; so a success proves nothing beside one whose outcome is not known.
 //! Therefore there is never more than one:
 //!
 //! - a write is durable only if [all before it is](crate::writeback::Writeback::may_be_durable). It keeps the watermark

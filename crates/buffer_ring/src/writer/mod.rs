@@ -32,7 +32,7 @@ use crate::sync::fence::Barrier;
 use lease_sizer::LeaseSizer;
 pub use owned::OwnedWriter;
 
-/// One thread's writer with a ring: small appends at the speed of memory.
+/// One thread's own way into a ring: small appends at the speed of memory.
 ///
 /// It keeps the promises of the ring's own appends: the address is known at once, extents do not overlap, and those of
 /// one writer ascend. It mixes freely with them, and with other writers.

@@ -1,6 +1,6 @@
-//! Does a known number of appends, so that others can count what they cost: `valgrind` the instructions, `strace` the system calls,
-//! the allocator below the allocations, the kernel the bytes. Nothing here depends on time. `cargo xtask counts` starts it and knows
-//! what is allowed.
+//! Does a known number of appends, so that others can count what they cost: `valgrind` the instructions, `strace` the
+//! system calls, the allocator below the allocations, the kernel the bytes. Nothing here depends on time. `cargo xtask
+//! counts` starts it and knows what is allowed.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -66,7 +66,7 @@ fn session(count: usize) {
 fn between_marks(count: usize, mut append: impl FnMut(&[u8]) -> Extent) {
     assert!((count + WARM) * SIZE <= 4 * ONE_MEGABYTE_BLOCK, "more than a buffer holds");
     let record = [1; SIZE];
-    // What a thread does once in its generation, and a session until its leases have grown.
+    // What a thread does once in its life, and a writer until its leases have grown.
     for _ in 0..WARM {
         append(&record);
     }

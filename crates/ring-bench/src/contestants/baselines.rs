@@ -95,7 +95,8 @@ impl Writer for &Buffered {
     }
 }
 
-/// Group commit as in the textbook: a committer that finds no leader becomes it, writes what has gathered, and wakes the rest.
+/// Group commit as in the textbook: a committer that finds no leader becomes it, writes what has gathered, and wakes
+/// the rest.
 pub struct GroupCommit {
     state: Mutex<Batches>,
     written: Condvar,

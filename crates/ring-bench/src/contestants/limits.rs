@@ -47,8 +47,9 @@ impl Region {
     }
 }
 
-/// Each thread copies into memory of its own: as much as a ring has, since that is what a thread's appends go through there, or, with
-/// `SHARED`, a part of it. Such a part may stay in the cache of one processor, where no log can stay that others write too.
+/// Each thread copies into memory of its own: as much as a ring has, since that is what a thread's appends go through
+/// there, or, with `SHARED`, a part of it. Such a part may stay in the cache of one processor, where no log can stay
+/// that others write too.
 pub struct Copy<const SHARED: bool> {
     arena: Arena,
     len: usize,
@@ -77,8 +78,8 @@ impl Writer for Region {
     }
 }
 
-/// One memory for all threads, of which each takes a chunk at a time and fills it alone. Another processor may have filled the same
-/// bytes a lap before: what moving them between the caches costs, no log that threads share can save.
+/// One memory for all threads, of which each takes a chunk at a time and fills it alone. Another processor may have
+/// filled the same bytes a lap before: what moving them between the caches costs, no log that threads share can save.
 pub struct Chunks {
     next: AtomicU64,
     arena: Arena,
@@ -149,7 +150,8 @@ impl Writer for &Additions {
         let offset = (before >> 32) as usize & self.mask;
         // SAFETY: `mask` keeps the offset inside the mapping, and the record's length divides its size.
         let target = unsafe { self.arena.address(0).add(offset) };
-        // SAFETY: the range is this thread's alone, until others have gone round a whole arena: bytes that are never read.
+        // SAFETY: the range is this thread's alone, until others have gone round a whole arena: bytes that are never
+        // read.
         unsafe { target.copy_from_nonoverlapping(record.as_ptr(), record.len()) };
         // A ring has to look at the answer, too.
         black_box(self.word.fetch_sub(WRITER, Ordering::Release));

@@ -20,8 +20,8 @@ use rustix::fs::{OFlags, SeekFrom};
 use crate::log::Outcome;
 use crate::stamp::Tally;
 
-/// A file for direct I/O, whose first `len` bytes have been written to: overwriting them changes no metadata. What an earlier
-/// repetition left there serves again.
+/// A file for direct I/O, whose first `len` bytes have been written to: overwriting them changes no metadata. What an
+/// earlier repetition left there serves again.
 pub fn prepared(path: &Path, len: u64) -> Outcome<File> {
     let file = direct(path)?;
     let have = file.metadata()?.len();

@@ -102,7 +102,7 @@ impl Log for RocksDb {
             let mut len = 0;
             // SAFETY: a valid iterator, at an entry.
             let value = unsafe { rocksdb_iter_value(iterator, &mut len) };
-            // SAFETY: the value generations until the iterator moves.
+            // SAFETY: the value lives until the iterator moves.
             tally.note(unsafe { std::slice::from_raw_parts(value.cast(), len) });
             // SAFETY: a valid iterator.
             unsafe { rocksdb_iter_next(iterator) };

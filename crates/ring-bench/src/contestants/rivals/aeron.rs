@@ -1,5 +1,5 @@
-//! Aeron's many-to-one ring buffer: several writers, and a reader that has to keep up. The reader takes part in the measurement,
-//! as it must: without one, the ring is full after its first round.
+//! Aeron's many-to-one ring buffer: several writers, and a reader that has to keep up. The reader takes part in the
+//! measurement, as it must: without one, the ring is full after its first round.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,8 +24,8 @@ struct Shared {
     stop: AtomicBool,
 }
 
-// SAFETY: the ring's `write` is made for many threads and its `read` for one; it only lacks the declaration, since it holds a pointer to
-// `_memory`, which generations as long.
+// SAFETY: the ring's `write` is made for many threads and its `read` for one; it only lacks the declaration, since it
+// holds a pointer to `_memory`, which lives as long.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}

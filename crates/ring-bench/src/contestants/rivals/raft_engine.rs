@@ -1,4 +1,5 @@
-//! raft-engine: TiKV's log store, with group commit through a queue of writers. Each thread is a region, each record a key of it.
+//! raft-engine: TiKV's log store, with group commit through a queue of writers. Each thread is a region, each record a
+//! key of it.
 
 use raft_engine::{Config, Engine, LogBatch};
 
