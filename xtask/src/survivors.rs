@@ -49,8 +49,19 @@ const PLANS: &[Plan] = &[
     Plan {
         package: "ring-io",
         features: "",
-        at_once: &["bad_files", "cut", "faults", "imitate", "interrupted", "order", "reports", "shuffle"],
-        alone: &["contract", "events", "foreign", "fork", "limits", "lock", "options", "prepare", "wanted"],
+        at_once: &["bad_files", "cut", "faults", "imitate", "order", "reports", "shuffle"],
+        alone: &[
+            "contract",
+            "events",
+            "foreign",
+            "fork",
+            "interrupted",
+            "limits",
+            "lock",
+            "options",
+            "prepare",
+            "wanted",
+        ],
         left_out: &[],
     },
     Plan {
