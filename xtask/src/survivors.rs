@@ -52,12 +52,17 @@ const PLANS: &[Plan] = &[
         features: "async",
         at_once: &[
             "api",
+            "closing",
             "commits",
+            "deferred",
             "errors",
             "failures",
             "files",
             "forgotten",
             "futures",
+            "giving_up",
+            "leasing",
+            "looking",
             "manual",
             "options",
             "ownership",
@@ -67,7 +72,7 @@ const PLANS: &[Plan] = &[
             "write_modes",
             "writer",
         ],
-        alone: &["acknowledged", "events", "reading", "stress"],
+        alone: &["acknowledged", "events", "reading", "reports", "stress"],
     },
 ];
 

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use buffer_ring::BufferRing;
 use common::{LIMIT, current, fixed, in_memory, options, pattern, within};
 
@@ -29,6 +31,20 @@ fn handles_tickets_watches_and_reservations_print_where_they_are() {
     ring.sync().expect("a working device");
     assert_eq!(format!("{watch:?}"), "DurableWatch { durable: 4096 }");
     assert_eq!(format!("{ring:?}"), "BufferRing { capacity: 2, buffer_size: 4096, written: 4096, durable: 4096, .. }");
+}
+
+#[test]
+fn a_writer_prints_what_its_lease_has_left() {
+    let (ring, _device) = in_memory(options(2, 4096));
+    let ring = Arc::new(ring);
+    assert_eq!(format!("{:?}", ring.writer()), "Writer { leased: 0, .. }");
+    assert_eq!(format!("{:?}", ring.writer_owned()), "OwnedWriter(Writer { leased: 0, .. })");
+    let mut writer = ring.writer();
+    for _ in 0..9 {
+        writer.append(&[1; 64]).expect("room");
+    }
+    // The ninth is the first of a quarter of what is left.
+    assert_eq!(format!("{writer:?}"), format!("Writer {{ leased: {}, .. }}", (4096 - 8 * 64) / 4 - 64));
 }
 
 #[test]
