@@ -80,3 +80,33 @@ impl Drop for WantsRoom<'_> {
         self.0.for_room.fetch_sub(1, Relaxed);
     }
 }
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn those_that_wait_for_room_are_counted_until_they_no_longer_do() {
+        let changes = EventCount::new();
+        assert!(!changes.want_room());
+        let (first, second) = (changes.ask_for_room(), changes.ask_for_room());
+        assert!(changes.want_room());
+        drop(first);
+        assert!(changes.want_room());
+        drop(second);
+        assert!(!changes.want_room());
+    }
+
+    #[test]
+    fn a_sleeper_that_is_ready_does_not_sleep_and_one_whose_time_is_over_says_so() {
+        let (changes, now) = (EventCount::new(), Instant::now());
+        assert_eq!(changes.wait_unless(|| true, None), Ok(()));
+        assert_eq!(changes.wait_unless(|| true, Some(now)), Ok(()));
+        assert_eq!(changes.wait_unless(|| false, Some(now + Duration::from_millis(1))), Err(TimedOut));
+        assert!(Instant::now() >= now + Duration::from_millis(1));
+        assert_eq!(changes.sleepers.load(Relaxed), 0);
+    }
+}

@@ -215,11 +215,16 @@ mod tests {
             assert!(shards[0] != shards[1] && shards.iter().all(|&shard| shard < SHARDS), "{shards:?}");
         }
         // More than there are, all at once: some share the last one.
-        let counters = Counters::new();
+        let (counters, barrier) = (Counters::new(), Barrier::new(SHARDS + 8));
         thread::scope(|scope| {
             let count = |len| {
-                let counters = &counters;
-                scope.spawn(move || (0..100).for_each(|_| counters.appended(len)))
+                let (counters, barrier) = (&counters, &barrier);
+                scope.spawn(move || {
+                    counters.appended(len);
+                    barrier.wait();
+                    (1..100).for_each(|_| counters.appended(len));
+                    barrier.wait();
+                })
             };
             let threads: Vec<_> = (1..=SHARDS + 8).map(count).collect();
             threads.into_iter().for_each(|thread| thread.join().expect("no panic"));

@@ -267,3 +267,96 @@ pub(crate) struct End<'a> {
     /// What is for the caller to fill with zeros, and to leave; `None` if a revoker has it.
     pub(crate) rest: Option<Grant<'a>>,
 }
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests {
+    use std::sync::Arc;
+
+    use ring_alloc::{Arena, BLOCK};
+
+    use super::*;
+    use crate::staging::slot::Seized;
+
+    /// Its number among the leases of a cell, with its phase.
+    fn state(cell: &LeaseCell) -> u64 {
+        cell.state.load(Relaxed)
+    }
+
+    fn range(grant: Grant<'_>) -> (u64, usize) {
+        let extent = grant.extent();
+        let _ = grant.release();
+        (extent.start(), extent.len())
+    }
+
+    #[test]
+    fn a_lease_ends_once_by_its_owner_or_by_a_revoker_and_never_has_the_number_of_an_earlier_one() {
+        let slot = Slot::new(&Arc::new(Arena::new(1, BLOCK).expect("a valid arena")), 0);
+        assert!(slot.open(1, 0));
+        let other = Slot::new(&Arc::new(Arena::new(2, BLOCK).expect("a valid arena")), 1);
+        let cell = LeaseCell::new();
+        let mut lease = Lease::new(&cell, Barrier::Fence);
+        for number in 1..=8 {
+            // 100 bytes each, of which the first 30 have records.
+            let start = (number - 1) * 100;
+            let Seized::Granted(grant) = slot.reserve(100) else { panic!("there is room") };
+            lease.begin(grant);
+            assert_eq!(state(&cell), number * NEXT + HELD);
+            for (len, at) in [(10, start), (20, start + 10)] {
+                assert_eq!(lease.next(len).start(), at);
+                let written = lease.write(len, |bytes| bytes.fill(7)).expect("there is room");
+                assert_eq!((written.extent.start(), written.extent.len(), written.revoked), (at, len, false));
+            }
+            assert!(lease.write(71, |_| panic!("there is no room")).is_none());
+            assert!(lease.write(0, |_| panic!("there is nothing to write")).is_none());
+            assert_eq!((lease.room(), cell.appended()), (70, (2 * number, 30 * number)));
+            assert!(cell.revoke(&other).is_none(), "it is in another slot");
+            // In turn: its owner, a revoker that claims it, one that does not, a forked child.
+            let claimed = match number % 4 {
+                1 => None,
+                0 => {
+                    cell.disown();
+                    assert_eq!(state(&cell), number * NEXT + REVOKED);
+                    None
+                }
+                turn => {
+                    assert_eq!(cell.revoke(&slot), Some(number * NEXT));
+                    assert_eq!((state(&cell), cell.revoke(&slot)), (number * NEXT + REVOKED, None));
+                    (turn == 2).then(|| cell.claim(&slot, number * NEXT).expect("its owner is not busy"))
+                }
+            };
+            if number % 4 != 1 {
+                assert!(lease.write(10, |_| panic!("it was revoked")).is_none());
+            }
+            let end = lease.end().expect("there is one");
+            assert_eq!((end.was_revoked, end.len, end.unused), (number % 4 != 1, 100, 70));
+            assert_ne!(end.rest.is_some(), claimed.is_some(), "the rest is one thread's");
+            assert_eq!(end.rest.or(claimed).map(range), Some((start + 30, 70)));
+            assert_eq!(state(&cell), number * NEXT + OVER);
+            assert!(lease.end().is_none() && lease.room() == 0 && cell.revoke(&slot).is_none());
+            assert!(cell.claim(&slot, number * NEXT).is_none(), "it is over");
+        }
+        // The cell's next owner goes on with the numbers and the positions.
+        let next = Lease::new(&cell, Barrier::Fence);
+        assert_eq!((next.state, next.room(), cell.appended()), (8 * NEXT, 0, (16, 240)));
+    }
+
+    #[test]
+    fn a_lease_is_not_taken_from_an_owner_that_is_busy() {
+        let slot = Slot::new(&Arc::new(Arena::new(1, BLOCK).expect("a valid arena")), 0);
+        assert!(slot.open(1, 0));
+        let cell = LeaseCell::new();
+        let mut lease = Lease::new(&cell, Barrier::Fence);
+        let Seized::Granted(grant) = slot.reserve(100) else { panic!("there is room") };
+        lease.begin(grant);
+        let written = lease.write(10, |bytes| {
+            bytes.fill(7);
+            let number = cell.revoke(&slot).expect("it is held");
+            assert!(cell.claim(&slot, number).is_none());
+        });
+        assert!(written.is_some_and(|written| written.revoked), "its owner finds out");
+        let end = lease.end().expect("there is one");
+        assert!(end.was_revoked);
+        assert_eq!(end.rest.map(range), Some((10, 90)));
+    }
+}

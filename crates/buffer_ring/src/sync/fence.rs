@@ -95,3 +95,20 @@ mod kernel {
         false
     }
 }
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle, miri)))]
+mod tests {
+    use rustix::thread::{MembarrierCommand, membarrier_query};
+
+    use super::*;
+
+    #[test]
+    fn the_kernel_passes_the_barrier_for_writers_where_it_can() {
+        let offered = membarrier_query().contains_command(MembarrierCommand::PrivateExpedited);
+        for _ in 0..2 {
+            assert_eq!(Barrier::probe() == Barrier::Membarrier, offered);
+        }
+        assert!(Barrier::probe().heavy() && Barrier::Fence.heavy());
+    }
+}
