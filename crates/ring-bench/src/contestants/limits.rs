@@ -27,13 +27,13 @@ pub const OVERWRITE: Contestant = Contestant::program(Family::Limit, "dsync over
 pub const FIO: Contestant = Contestant::program(Family::Limit, "fio, dsync overwrite", fio);
 
 /// Bytes that a thread has for itself.
-pub struct Region {
+pub struct PrivateRegion {
     start: *mut u8,
     len: usize,
     next: usize,
 }
 
-impl Region {
+impl PrivateRegion {
     fn place(&mut self, record: &[u8]) {
         if self.len - self.next < record.len() {
             self.next = 0;
@@ -56,7 +56,7 @@ pub struct Copy<const SHARED: bool> {
 }
 
 impl<const SHARED: bool> Log for Copy<SHARED> {
-    type Writer<'a> = Region;
+    type Writer<'a> = PrivateRegion;
 
     fn open(place: &Place) -> Outcome<Self> {
         let parts = if SHARED { place.threads } else { 1 };
@@ -66,12 +66,12 @@ impl<const SHARED: bool> Log for Copy<SHARED> {
         Ok(Self { arena, len })
     }
 
-    fn writer(&self, thread: usize) -> Region {
-        Region { start: self.arena.address(thread), len: self.len, next: 0 }
+    fn writer(&self, thread: usize) -> PrivateRegion {
+        PrivateRegion { start: self.arena.address(thread), len: self.len, next: 0 }
     }
 }
 
-impl Writer for Region {
+impl Writer for PrivateRegion {
     #[inline]
     fn append(&mut self, record: &[u8]) {
         self.place(record);
@@ -98,14 +98,14 @@ impl Log for Chunks {
     }
 
     fn writer(&self, _: usize) -> ChunkWriter<'_> {
-        ChunkWriter { log: self, chunk: Region { start: self.arena.address(0), len: 0, next: 0 } }
+        ChunkWriter { log: self, chunk: PrivateRegion { start: self.arena.address(0), len: 0, next: 0 } }
     }
 }
 
 /// One thread's chunk.
 pub struct ChunkWriter<'a> {
     log: &'a Chunks,
-    chunk: Region,
+    chunk: PrivateRegion,
 }
 
 impl Writer for ChunkWriter<'_> {
@@ -114,7 +114,7 @@ impl Writer for ChunkWriter<'_> {
         if self.chunk.len - self.chunk.next < record.len() {
             let offset =
                 self.log.next.fetch_add(CHUNK as u64, Ordering::Relaxed) as usize % self.log.arena.buffer_size();
-            self.chunk = Region { start: self.log.arena.address(0).wrapping_add(offset), len: CHUNK, next: 0 };
+            self.chunk = PrivateRegion { start: self.log.arena.address(0).wrapping_add(offset), len: CHUNK, next: 0 };
         }
         self.chunk.place(record);
     }
@@ -195,7 +195,7 @@ fn io_uring_loop(job: &Job, copying: bool) -> Outcome<Sample> {
             && let Some(index) = idle.pop()
         {
             if copying {
-                let mut region = Region { start: arena.address(index), len: CHUNK, next: 0 };
+                let mut region = PrivateRegion { start: arena.address(index), len: CHUNK, next: 0 };
                 for _ in 0..CHUNK / place.size {
                     region.place(record.next());
                 }
