@@ -111,8 +111,8 @@ fn killed_at(program: &Path, log: &Path, engine: &str, call: &str, nth: u64) -> 
     victim.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
     victim.args(["-e", &format!("inject={call}:signal=SIGKILL:when={nth}")]).arg(program);
     victim.arg("--file").arg(log).args(["--threads", "3", "--records", "600", "--buffer-size", "16384"]);
-    let sessions = [0, 2, 3][nth as usize / 2 % 3];
-    victim.args(["--batch", "10", "--sessions", &sessions.to_string()]);
+    let writers = [0, 2, 3][nth as usize / 2 % 3];
+    victim.args(["--batch", "10", "--writers", &writers.to_string()]);
     // Waiting threads write by themselves; only buffers that are full go through io_uring.
     let bytes = if call == "io_uring_enter" { 6000 } else { [50, 700][nth as usize % 2] };
     victim.args(["--bytes", &bytes.to_string()]).env("BUFFER_RING_ENGINE", engine);
@@ -172,20 +172,20 @@ fn one(program: &Path, log: &Path, seed: u64) -> Result<Proved, String> {
     let threads = [1, 2, 4, 16, 64][random.below(5)];
     let bytes = [0, 10, 100, 1000, 9000][random.below(5)];
     let engine = ["io_uring", "positioned"][random.below(2)];
-    let (sessions, batch) = ([0, threads / 2, threads][random.below(3)], [1, 10, 100, 1000][random.below(4)]);
+    let (writers, batch) = ([0, threads / 2, threads][random.below(3)], [1, 10, 100, 1000][random.below(4)]);
     // Some die before the first commit, few live to see the last.
     let life = Duration::from_micros(random.below(60_000) as u64);
     let mut command = Command::new(program);
     command.arg("--file").arg(log).args(["--records", "1000000", "--buffer-size", "65536"]);
     command.args(["--threads", &threads.to_string(), "--bytes", &bytes.to_string()]);
-    command.args(["--sessions", &sessions.to_string(), "--batch", &batch.to_string()]);
+    command.args(["--writers", &writers.to_string(), "--batch", &batch.to_string()]);
     command.env("BUFFER_RING_ENGINE", engine).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| format!("cannot start {}: {error}", program.display()))?;
     thread::sleep(life);
     let early = child.try_wait().map_err(|error| error.to_string())?;
     child.kill().and_then(|()| child.wait()).map_err(|error| format!("cannot kill: {error}"))?;
     let circumstances = format!(
-        "{threads} threads, {sessions} with sessions and {batch} records at once, {bytes} bytes, {engine}, after {life:?}"
+        "{threads} threads, {writers} with writers and {batch} records at once, {bytes} bytes, {engine}, after {life:?}"
     );
     if let Some(status) = early {
         return Err(format!("it ended by itself ({status}; {circumstances})"));

@@ -1,18 +1,20 @@
-//! Many threads commit records to one log, each waiting for its own to be on stable storage; then the log is read back and proved whole.
+//! Many threads commit records to one log, each waiting for its own to be on stable storage; then the log is read back
+//! and proved whole.
 //!
 //! ```text
-//! cargo run --release --example commit_log                                  # commits, tells how fast, proves, cleans up
+//! cargo run --release --example commit_log                         # commits, prints how fast, proves, cleans up
 //! cargo run --release --example commit_log -- --threads 64 --records 2000
-//! cargo run --release --example commit_log -- --writers 2           # two of the threads commit 32 records at a time
+//! cargo run --release --example commit_log -- --writers 2             # two of the threads commit 32 records at a time
 //! cargo run --release --example commit_log -- --file my.log --crash-after 5000   # kills itself by SIGKILL
 //! cargo run --release --example commit_log -- --file my.log --verify             # what was acknowledged is there
 //! cargo run --release --example commit_log -- --file my.log                      # goes on where that log ended
 //! ```
 //!
-//! What to look at: `commit` is all that a thread does, and `commit_together` what one does that has a writer of its own. The records' frames,
-//! and how a log is read and goes on after a crash, are those of the page [`buffer_ring::reopening`]: `framing` is its code.
-//! Acknowledgements are kept in a second file, written after [`wait_durable`](BufferRing::wait_durable) has returned, and without a
-//! sync: what a process has given to the kernel survives the process.
+//! What to look at: `commit` is all that a thread does, and `commit_together` what one does that has a writer of its
+//! own. The records' frames, and how a log is read and goes on after a crash, are those of the page
+//! [`buffer_ring::reopening`]: `framing` is its code. Acknowledgements are kept in a second file, written after
+//! [`wait_durable`](BufferRing::wait_durable) has returned, and without a sync: what a process has given to the kernel
+//! survives the process.
 
 #[path = "../src/reopening/framing.rs"]
 #[allow(unreachable_pub, reason = "it is written for the documentation")]
@@ -186,7 +188,8 @@ fn commit(ring: &BufferRing, name: Name, bytes: usize, acks: &File) -> Result<u6
     Ok(nanos)
 }
 
-/// Appends some records through a writer, waits until the last one is durable, and with it all before, and only then says so.
+/// Appends some records through a writer, waits until the last one is durable, and with it all before, and only then
+/// says so.
 fn commit_together(
     ring: &BufferRing,
     writer: &mut Writer<'_>,

@@ -8,8 +8,8 @@
 //!
 //! What to look at: `pack` puts a ring over a file, shares it between threads by plain reference and ends it properly
 //! (`sync`, `stats`, `close`). `pack_file` appends and keeps the [`Extent`]s, all that it takes to find the bytes
-//! again. `verify_file` reads them back through nothing but the file. Each chunk is a record as the page [`buffer_ring::reopening`] has them:
-//! `framing` is its code, and would find them all without the extents.
+//! again. `verify_file` reads them back through nothing but the file. Each chunk is a record as the page
+//! [`buffer_ring::reopening`] has them: `framing` is its code, and would find them all without the extents.
 
 #[path = "../src/reopening/framing.rs"]
 #[allow(dead_code, unreachable_pub, reason = "it is written for the documentation")]

@@ -48,16 +48,18 @@ impl BufferRingBuilder {
         self
     }
 
-    /// Whether [`stats`](BufferRing::stats) reports latencies, as histograms. Each commit then takes a lock and reads the clock twice.
+    /// Whether [`stats`](BufferRing::stats) reports latencies, as histograms. Each commit then takes a lock and reads
+    /// the clock twice.
     pub fn measure_latency(mut self, on: bool) -> Self {
         self.measure_latency = on;
         self
     }
 
-    /// Whether all memory of the buffers is there before the ring is. Otherwise the kernel provides it when a page is written for the first
-    /// time: the ring is made at once, whatever its size, and takes no more memory than the log has needed; but in the first round through
-    /// its buffers some appends take longer, by up to some milliseconds for each 2 MiB. With it, making the ring takes that time: a second or
-    /// more for each gigabyte. Needs Linux 5.14; does nothing on an older one.
+    /// Whether all memory of the buffers is there before the ring is. Otherwise the kernel provides it when a page is
+    /// written for the first time: the ring is made at once, whatever its size, and takes no more memory than the log
+    /// has needed; but in the first round through its buffers some appends take longer, by up to some milliseconds for
+    /// each 2 MiB. With it, making the ring takes that time: a second or more for each gigabyte. Needs Linux 5.14; does
+    /// nothing on an older one.
     pub fn prefault(mut self, on: bool) -> Self {
         self.prefault = on;
         self

@@ -63,8 +63,9 @@ impl OptionsError {
     }
 }
 
-/// Why nothing was appended. The log is as it was before the call, with two exceptions: after [`NotDurableYet`](Self::NotDurableYet) the
-/// bytes are appended, and after [`Poisoned`](Self::Poisoned) from a durable append they may be, and may or may not be durable.
+/// Why nothing was appended. The log is as it was before the call, with two exceptions: after
+/// [`NotDurableYet`](Self::NotDurableYet) the bytes are appended, and after [`Poisoned`](Self::Poisoned) from a durable
+/// append they may be, and may or may not be durable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
@@ -79,20 +80,20 @@ pub enum AppendError {
         /// Bytes of a buffer.
         max: usize,
     },
-    /// No buffer is free now, and the call does not wait for one; without `auto_flush`: no thread has asked for the flush that
-    /// would free one.
-    #[error("the ring is full")]
+    /// No buffer is free now, and the call does not wait for one; without `auto_flush`: no thread has asked for the
+    /// flush that would free one.
+    #[error("no buffer is free; flush one, or use append, which waits")]
     RingFull,
     /// Without `auto_rotate`: the current buffer is sealed, and stays current until it is rotated or flushed.
-    #[error("the current buffer is sealed")]
+    #[error("the current buffer is sealed; rotate, or flush it")]
     Sealed,
     /// No buffer became free in time. Nothing was appended.
-    #[error("the ring stayed full until the time was over")]
+    #[error("timed out waiting for a free buffer; nothing was appended")]
     TimedOut,
-    /// The bytes are appended at this extent, and were not durable in time, or not before the ring was closed by another thread. They
-    /// stay part of the log, and become durable with the next wait or sync if not before;
+    /// The bytes are appended at this extent, and were not durable in time, or not before the ring was closed by
+    /// another thread. They stay part of the log, and become durable with the next wait or sync if not before;
     /// [`wait_durable`](crate::BufferRing::wait_durable) with the end of the extent goes on waiting.
-    #[error("appended at {}..{}, and not durable when the time was over", .0.start(), .0.end())]
+    #[error("appended at {}..{}, not durable yet; wait_durable goes on waiting", .0.start(), .0.end())]
     NotDurableYet(crate::extent::Extent),
     /// The log has reached the last address that a ring gives out, a block below 1 EiB.
     #[error("the log has reached its last address, {ADDRESS_LIMIT}")]
@@ -149,7 +150,7 @@ pub enum RingError {
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// It did not happen in time. It may still happen.
-    #[error("the time was over")]
+    #[error("timed out; what was asked for goes on")]
     TimedOut,
     /// The address is beyond the tail of the log: no thread has appended there, and waiting might be for ever.
     #[error("address {address} is beyond the tail of the log, {tail}")]
@@ -280,8 +281,8 @@ impl ReadError {
     }
 }
 
-/// Each keeps the error as it is, with its kind: it is the `io::Error`'s [`get_ref`](io::Error::get_ref), and what has failed at the
-/// device is among its sources.
+/// Each keeps the error as it is, with its kind: it is the `io::Error`'s [`get_ref`](io::Error::get_ref), and what has
+/// failed at the device is among its sources.
 macro_rules! into_io_error {
     ($($error:ty),*) => {$(
         impl From<$error> for io::Error {

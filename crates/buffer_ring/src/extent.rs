@@ -6,7 +6,8 @@ use core::ops::Range;
 use ring_alloc::BLOCK;
 
 /// The address at which a log ends: 1 EiB less a block, beyond what any file system holds. Each buffer takes at least a
-/// block, so that there are less than 2^48 of them, as many as a [`BufferId`](crate::staging::rotation::BufferId) can count.
+/// block, so that there are less than 2^48 of them, as many as a [`BufferId`](crate::staging::rotation::BufferId) can
+/// count.
 pub(crate) const ADDRESS_LIMIT: u64 = (1 << 60) - BLOCK as u64;
 
 /// A range of bytes in the file, known as soon as it is reserved.

@@ -12,23 +12,25 @@
 //!    slot 0   slot 1   slot 2   slot 3        generation 6 in slot 1: file address base(6) + offset
 //! ```
 //!
-//! 1. [`append`](BufferRing::append) adds its length to the current buffer's word: one instruction. The offset that was there before,
-//!    and the buffer's base, are its address.
+//! 1. [`append`](BufferRing::append) adds its length to the current buffer's word: one instruction. The offset that was
+//!    there before, and the buffer's base, are its address.
 //! 2. It copies its bytes, and takes its count off the word: one instruction.
 //! 3. An append that does not fit seals the buffer instead, says where the next one begins, and opens it if it is free.
 //! 4. The thread that leaves a sealed buffer last pads it with zeros to the next block, and submits it.
-//! 5. Its completion frees the slot, and moves [`written_watermark`](BufferRing::written_watermark) if no earlier buffer is missing.
+//! 5. Its completion frees the slot, and moves [`written_watermark`](BufferRing::written_watermark) if no earlier
+//!    buffer is missing.
 //! 6. If a thread waits for durability, the write is durable by itself; else a sync follows when a thread does. Then
 //!    [`durable_watermark`](BufferRing::durable_watermark) moves, and those are woken whose bytes are below.
 //!
-//! There is no background thread. Threads that wait do what there is to do: one of them writes the batch for all, or drives the
-//! device, the others sleep. With no thread waiting, finished writes are taken along by the next flush.
+//! There is no background thread. Threads that wait do what there is to do: one of them writes the batch for all, or
+//! drives the device, the others sleep. With no thread waiting, finished writes are taken along by the next flush.
 //!
 //! # Wakers and subscribers
 //!
-//! The wakers of futures and the subscribers of `tracing` are code that the ring does not know. It calls them when its own state is
-//! complete, with nothing locked: they may use the ring. Their panics end in the ring, after the panic hook has reported them, and
-//! harm no other task or thread. Events that a subscriber causes itself, by using the ring, are not emitted.
+//! The wakers of futures and the subscribers of `tracing` are code that the ring does not know. It calls them when its
+//! own state is complete, with nothing locked: they may use the ring. Their panics end in the ring, after the panic
+//! hook has reported them, and harm no other task or thread. Events that a subscriber causes itself, by using the ring,
+//! are not emitted.
 
 mod builder;
 mod commit;

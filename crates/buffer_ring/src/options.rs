@@ -23,7 +23,8 @@ pub const MAX_BUFFERS: usize = 1 << 16;
 /// let options = BufferRingOptions {           // exactly these five fields
 ///     capacity: 4,                            // buffers in the ring
 ///     buffer_size: buffer_ring::ONE_MEGABYTE_BLOCK, // bytes of each, a positive multiple of 4096
-///     io_instance: Some(Arc::new(QuikIO::new(file))), // None: test mode, sealed buffers are recycled without I/O, and nothing is ever durable
+///     // None: test mode, sealed buffers are recycled without I/O, and nothing is ever durable
+///     io_instance: Some(Arc::new(QuikIO::new(file))),
 ///     auto_flush: true,
 ///     auto_rotate: true,
 /// };
@@ -38,8 +39,8 @@ pub struct BufferRingOptions {
     pub capacity: usize,
     /// Bytes of each buffer: a positive multiple of 4096, at most 2 GiB. Also the longest payload.
     pub buffer_size: usize,
-    /// Where full buffers go. `None` is for tests: sealed buffers are recycled without I/O, and what promises durability answers
-    /// `NoDevice`. Tests of durable code use [`QuikIO::in_memory`].
+    /// Where full buffers go. `None` is for tests: sealed buffers are recycled without I/O, and what promises
+    /// durability answers `NoDevice`. Tests of durable code use [`QuikIO::in_memory`].
     pub io_instance: Option<Arc<QuikIO>>,
     /// Whether a sealed buffer is written as soon as the last writer has left. If not, it keeps its bytes until
     /// [`flush`](crate::BufferRing::flush) is called for it.

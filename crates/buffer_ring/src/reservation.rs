@@ -9,10 +9,10 @@ use crate::staging::slot::Grant;
 
 /// Bytes of the log that are this value's alone, zeroed at first. Dereferences to them.
 ///
-/// [`commit`](Self::commit) makes them part of the log. Dropped without it, also by a panic, the reservation is *aborted*: the
-/// range stays in the log, filled with zeros, and nothing hangs. Leaked or held for long, it holds its whole buffer back: the
-/// watermarks stop before it, and the ring fills up behind it. [`RingStats::oldest_reservation`](crate::RingStats::oldest_reservation)
-/// shows them.
+/// [`commit`](Self::commit) makes them part of the log. Dropped without it, also by a panic, the reservation is
+/// *aborted*: the range stays in the log, filled with zeros, and nothing hangs. Leaked or held for long, it holds its
+/// whole buffer back: the watermarks stop before it, and the ring fills up behind it.
+/// [`RingStats::oldest_reservation`](crate::RingStats::oldest_reservation) shows them.
 ///
 /// ```
 /// # use buffer_ring::{BufferRing, BufferRingOptions};

@@ -1,5 +1,5 @@
-//! From one thread to 128: what is acknowledged is below the watermark and on the device, over every engine, policy and write mode,
-//! through writers and without, and beside threads that append without waiting.
+//! From one thread to 128: what is acknowledged is below the watermark and on the device, over every engine, policy and
+//! write mode, through writers and without, and beside threads that append without waiting.
 
 mod common;
 

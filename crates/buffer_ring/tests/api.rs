@@ -191,7 +191,7 @@ fn a_durable_append_is_durable_when_it_returns() {
         let (ring, device) = in_memory(options(2, 4096));
         for id in 0..5 {
             let extent = ring.append_durable(&pattern(id, 100)).expect("a working device");
-            assert_eq!(extent.start(), id * 4096, "a buffer each: nobody else appends meanwhile");
+            assert_eq!(extent.start(), id * 4096, "a buffer each: no other thread appends meanwhile");
             assert!(ring.durable_watermark() >= extent.end());
             assert!(device.synced()[extent.start() as usize..][..100] == pattern(id, 100));
         }

@@ -91,7 +91,8 @@ fn a_crowd_needs_few_flushes_of_the_device() {
                 begin.wait();
                 let all = THREADS as u64 * COMMITS;
                 let mut seen = 0;
-                // The last batches may not have arrived at the device when all have appended: then they are not held any more.
+                // The last batches may not have arrived at the device when all have appended: then they are not held
+                // any more.
                 while ring.stats().records_appended < all {
                     // Until no thread comes any more.
                     let appended = ring.stats().records_appended;
@@ -202,7 +203,8 @@ fn a_time_that_is_over_hands_the_work_on() {
     });
 }
 
-/// A ring on which a buffer has been written plainly, so that a sync is needed, and a device that holds what is submitted.
+/// A ring on which a buffer has been written plainly, so that a sync is needed, and a device that holds what is
+/// submitted.
 fn in_need_of_a_sync() -> (BufferRing, MemoryDevice, Holding) {
     let (ring, device) = in_memory(options(8, 4096));
     ring.append(&pattern(0, 100)).expect("room");

@@ -1,4 +1,5 @@
-//! Records that are encoded in place, by the ring and by both kinds of writers; and the writer that owns its share of the ring.
+//! Records that are encoded in place, by the ring and by both kinds of writers; and the writer that owns its share of
+//! the ring.
 
 mod common;
 

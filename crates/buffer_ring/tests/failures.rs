@@ -1,4 +1,5 @@
-//! A device that fails: all threads is notified, nothing is acknowledged any more, and what is not a failure is no failure.
+//! A device that fails: all threads is notified, nothing is acknowledged any more, and what is not a failure is no
+//! failure.
 
 mod common;
 
@@ -317,7 +318,8 @@ fn a_sync_covers_only_writes_that_completed_before_it_began() {
     });
 }
 
-/// The device reports an error once. So its success reports nothing while another call has it flushed, which may be expressed that error.
+/// The device reports an error once. So its success reports nothing while another call has it flushed, which may be
+/// expressed that error.
 #[test]
 fn at_most_one_cache_flush_is_in_flight() {
     within(LIMIT, || {

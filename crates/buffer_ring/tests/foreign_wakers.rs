@@ -1,5 +1,5 @@
-//! A waker is foreign code, and so are its clones and its end: they panic, use the ring, wait, drop other futures, drop the ring. None of
-//! that reaches other tasks and threads.
+//! A waker is foreign code, and so are its clones and its end: they panic, use the ring, wait, drop other futures, drop
+//! the ring. None of that reaches other tasks and threads.
 
 mod common;
 

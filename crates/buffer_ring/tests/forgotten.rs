@@ -1,5 +1,5 @@
-//! `mem::forget` is safe code: whatever public value is forgotten, with writes in flight, no memory is reused or freed that
-//! a thread still reads, and all threads else goes on or is notified. A panic is no different.
+//! `mem::forget` is safe code: whatever public value is forgotten, with writes in flight, no memory is reused or freed
+//! that a thread still reads, and all threads else goes on or is notified. A panic is no different.
 //!
 //! What is forgotten here is leaked on purpose: `xtask/leaks.txt` names this file.
 
@@ -140,7 +140,7 @@ fn what_was_never_built_may_be_forgotten() {
     let dir = disk();
     let path = dir.path().join("log");
     mem::forget(QuikIO::builder(buffered_file(&path)));
-    let io = QuikIO::open(&path).expect("nobody has it");
+    let io = QuikIO::open(&path).expect("no thread has it");
     // Opened, it has the file for good.
     mem::forget(io);
     assert_eq!(QuikIO::open(&path).unwrap_err().file_error(), Some(&FileError::Locked));

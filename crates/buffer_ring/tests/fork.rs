@@ -1,5 +1,5 @@
-//! A ring in a forked child: every call answers `Forked` at once, whatever the parent's threads were at; dropping does nothing; and the
-//! parent goes on as if there were no child.
+//! A ring in a forked child: every call answers `Forked` at once, whatever the parent's threads were at; dropping does
+//! nothing; and the parent goes on as if there were no child.
 
 mod common;
 
@@ -102,7 +102,8 @@ fn a_child_of_a_busy_ring_is_refused_at_once_and_changes_nothing() {
     let other = ring.reserve(100).expect("room");
     let watch = ring.durable_watch();
     let ticket = ring.flush(&current(&ring));
-    // The reservation holds that buffer, and the next one does not come back, so that the parent's threads sleep: at the device, and parked.
+    // The reservation holds that buffer, and the next one does not come back, so that the parent's threads sleep: at
+    // the device, and parked.
     device.hold();
     let payload = pattern(999, 40);
     expected.push((ring.append(&payload).expect("room"), payload));

@@ -1,5 +1,5 @@
-//! Where there is no more room: small file systems of their own, and files whose length is limited. The error says so, what was
-//! acknowledged is in the file, and nothing behind the hole was acknowledged.
+//! Where there is no more room: small file systems of their own, and files whose length is limited. The error says so,
+//! what was acknowledged is in the file, and nothing behind the hole was acknowledged.
 
 mod common;
 

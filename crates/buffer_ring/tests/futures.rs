@@ -245,8 +245,9 @@ fn a_future_that_needs_less_fetches_the_thread_from_one_that_waits_for_a_reserva
                 let counted = Arc::new(Counted);
                 let mut future = ring.wait_durable_async(behind);
                 assert!(poll(&mut future, &counted).is_pending());
-                eventually("somebody waits for the reservation", || second.is_sealed());
-                // The thread that waits for futures, too, asleep by now; behind a reservation it looks once more after a second.
+                eventually("a thread waits for the reservation", || second.is_sealed());
+                // The thread that waits for futures, too, asleep by now; behind a reservation it looks once more after
+                // a second.
                 thread::sleep(if behind_another_thread { MOMENT } else { Duration::from_millis(1100) });
                 assert_eq!(block_on(ring.wait_durable_async(first.end())), Ok(()));
                 assert!((first.end()..behind).contains(&ring.durable_watermark()));
@@ -319,6 +320,6 @@ fn the_threads_for_futures_end_with_the_ring() {
         assert!(poll(&mut append, &counted).is_pending());
         core::mem::forget(append);
         drop(ring);
-        eventually("nobody has a waker any more", || Arc::strong_count(&counted) == 1);
+        eventually("no thread has a waker any more", || Arc::strong_count(&counted) == 1);
     });
 }

@@ -1,5 +1,5 @@
-//! Counts the locked instructions that an append executes: each is a cache line that this core has to have for itself, and the price of
-//! a small record if other threads want the same one.
+//! Counts the locked instructions that an append executes: each is a cache line that this core has to have for itself,
+//! and the price of a small record if other threads want the same one.
 //!
 //! The processor's trap flag stops a thread after each instruction. The handler looks at the next one.
 #![cfg(all(target_arch = "x86_64", not(any(loom, shuttle))))]
@@ -35,7 +35,8 @@ fn install() {
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
     action.sa_sigaction = look as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO;
-    // SAFETY: the action is valid, its handler takes three arguments as `SA_SIGINFO` says, and does nothing that a handler must not.
+    // SAFETY: the action is valid, its handler takes three arguments as `SA_SIGINFO` says, and does nothing that a
+    // handler must not.
     let outcome = unsafe { libc::sigaction(libc::SIGTRAP, &raw const action, ptr::null_mut()) };
     assert_eq!(outcome, 0, "the kernel takes the handler");
 }

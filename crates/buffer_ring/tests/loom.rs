@@ -1,7 +1,7 @@
 //! Every interleaving of small programs over a whole ring. Run with `cargo xtask loom`.
 //!
-//! The threads that race are the spawned ones, and each model counts, outside the model, that the branch it is about was taken:
-//! a model that never gets there would pass with any bug.
+//! The threads that race are the spawned ones, and each model counts, outside the model, that the branch it is about
+//! was taken: a model that never gets there would pass with any bug.
 #![cfg(loom)]
 
 #[path = "../../ring-state/tests/model/mod.rs"]
@@ -178,7 +178,8 @@ fn an_aborted_reservation_becomes_zeros() {
 
 // Rotation.
 
-/// An addition that comes so late that the slot is free already keeps it from opening; the thread that undoes it rotates.
+/// An addition that comes so late that the slot is free already keeps it from opening; the thread that undoes it
+/// rotates.
 #[test]
 fn a_late_arrival_does_not_lose_the_rotation() {
     static IN_THE_WAY: Count = Count::new(0);
@@ -198,7 +199,8 @@ fn a_late_arrival_does_not_lose_the_rotation() {
     assert!(IN_THE_WAY.load(Relaxed) > 0);
 }
 
-/// A thread with an old idea of the current buffer reserves in its next generation, fills it and seals it, before it is published.
+/// A thread with an old idea of the current buffer reserves in its next generation, fills it and seals it, before it is
+/// published.
 #[test]
 fn a_generation_can_end_before_its_opener_has_published_it() {
     static IN_THE_NEXT: Count = Count::new(0);

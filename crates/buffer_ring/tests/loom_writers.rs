@@ -1,6 +1,7 @@
 //! Every interleaving of small programs in which writers take part. Run with `cargo xtask loom`.
 //!
-//! Under loom a writer takes a lease of two records at once, and all records are 512 bytes long, the grain of what loom sees.
+//! Under loom a writer takes a lease of two records at once, and all records are 512 bytes long, the grain of what loom
+//! sees.
 #![cfg(loom)]
 
 #[path = "../../ring-state/tests/model/mod.rs"]
@@ -113,7 +114,7 @@ fn a_writer_that_sees_the_ring_poisoned_appends_nothing() {
         let device = ModelDevice::instant();
         let ring = ring(&device);
         device.break_down();
-        ring.append(&[3; 512]).expect("nobody knows yet");
+        ring.append(&[3; 512]).expect("no thread knows yet");
         let flusher = {
             let ring = Arc::clone(&ring);
             thread::spawn(move || assert!(ring.flush(&ring.current_buffer(Acquire)).wait().is_err()))

@@ -14,7 +14,7 @@ fn a_sealed_buffer_keeps_its_bytes_until_it_is_flushed() {
         let first = current(&ring);
         let extents = [1, 2, 3].map(|id| ring.append(&pattern(id, 4000)).expect("room"));
         assert!(first.is_sealed() && !first.is_written());
-        assert_eq!(device.writes(), [], "nobody has asked for a flush");
+        assert_eq!(device.writes(), [], "no thread has asked for a flush");
         for (id, extent) in (1..).zip(extents) {
             assert!(read(&ring, extent) == pattern(id, 4000));
         }
@@ -32,7 +32,11 @@ fn a_full_ring_says_so_at_once_rather_than_drop_a_byte() {
         let first = current(&ring);
         ring.append(&pattern(0, 3000)).expect("room");
         ring.append(&pattern(1, 3000)).expect("room in the second buffer");
-        assert_eq!(ring.append(&[9; 3000]), Err(AppendError::RingFull), "also without `try_`: nobody would ever flush");
+        assert_eq!(
+            ring.append(&[9; 3000]),
+            Err(AppendError::RingFull),
+            "also without `try_`: no thread would ever flush"
+        );
         assert_eq!(ring.try_append(&[9; 1]), Err(AppendError::RingFull));
         assert_eq!(ring.reserve(1).err(), Some(AppendError::RingFull));
         assert_eq!(ring.append_timeout(&[9; 1], MOMENT), Err(AppendError::TimedOut));
@@ -96,7 +100,7 @@ fn waiting_for_an_address_flushes_what_begins_below_it() {
         let extents = [0, 1, 2].map(|id| ring.append(&pattern(id, 4000)).expect("room"));
         assert_eq!(ring.wait_durable(extents[1].end()), Ok(()));
         assert!(ring.durable_watermark() >= extents[1].end());
-        assert_eq!(device.writes().len(), 2, "the third buffer is nobody's concern yet");
+        assert_eq!(device.writes().len(), 2, "the third buffer belongs to none concern yet");
         assert!(!current(&ring).is_sealed());
         assert!(ring.append_durable(b"x").is_ok());
     });
@@ -202,7 +206,7 @@ fn a_manual_ring_does_nothing_by_itself() {
         }
         assert_eq!((ring.rotate(), device.writes().len()), (Err(RotateError::RingFull), 0));
         assert_eq!(ring.flush(&handles[0]).wait(), Ok(()));
-        assert_eq!(ring.append(b"x"), Err(AppendError::Sealed), "free, but nobody has rotated");
+        assert_eq!(ring.append(b"x"), Err(AppendError::Sealed), "free, but no thread has rotated");
         assert_eq!(ring.rotate(), Ok(()));
         assert_eq!(ring.append(b"x").map(|extent| extent.start()), Ok(8192));
         assert_eq!(ring.written_watermark(), 4096, "the second buffer is held");

@@ -118,7 +118,7 @@ fn options_refused_for_a_size_leave_the_quik_io_free() {
     let io = Arc::new(io);
     let on_io = |capacity| BufferRingOptions { io_instance: Some(Arc::clone(&io)), ..options(capacity, 4096) };
     assert_eq!(refusal(on_io(1)), OptionsError::Capacity { given: 1, least: 2 });
-    assert_eq!(BufferRing::try_with_options(on_io(2)).expect("nobody has it").tail(), 0);
+    assert_eq!(BufferRing::try_with_options(on_io(2)).expect("no thread has it").tail(), 0);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The whole ring against a model that is a plain vector of bytes: many threads, every way to append, through writers and without,
-//! every device.
+//! The whole ring against a model that is a plain vector of bytes: many threads, every way to append, through writers
+//! and without, every device.
 //!
 //! The lengths come from a seed, which is printed; `BUFFER_RING_SEED` sets it.
 

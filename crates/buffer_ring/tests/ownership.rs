@@ -193,8 +193,8 @@ fn writes_that_complete_out_of_order_resolve_their_tickets_and_not_the_watermark
                 device.release(at);
                 assert_eq!(tickets[which].wait(), Ok(()));
                 done[which] = true;
-                let told: Vec<bool> = tickets.iter().map(FlushTicket::is_done).collect();
-                assert_eq!(told, done, "each ticket is for its own buffer");
+                let answers: Vec<bool> = tickets.iter().map(FlushTicket::is_done).collect();
+                assert_eq!(answers, done, "each ticket is for its own buffer");
                 let prefix = done.iter().take_while(|&&done| done).count() as u64;
                 assert_eq!((ring.written_watermark(), ring.durable_watermark()), (prefix * 4096, 0), "{done:?}");
             }

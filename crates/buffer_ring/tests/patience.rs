@@ -1,4 +1,5 @@
-//! Long waits: beyond the second after which a wait for room or for writers looks for its cause, and as long as a `Duration` can be.
+//! Long waits: beyond the second after which a wait for room or for writers looks for its cause, and as long as a
+//! `Duration` can be.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! Space prepared ahead of a ring's log: gone when the ring is, reported from the log after a crash, and never in the way.
+//! Space prepared ahead of a ring's log: gone when the ring is, reported from the log after a crash, and never in the
+//! way.
 
 mod common;
 

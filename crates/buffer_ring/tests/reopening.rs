@@ -29,7 +29,8 @@ fn append(ring: &BufferRing, payload: &[u8]) -> Extent {
     ring.append_with(HEADER + payload.len(), fill).expect("room")
 }
 
-/// Commits 100 records, acknowledged one by one or through a writer, and appends some more that the crash finds on their way.
+/// Commits 100 records, acknowledged one by one or through a writer, and appends some more that the crash finds on
+/// their way.
 fn live(ring: BufferRing, life: u8, path: &Path, random: &mut Random) -> Vec<Vec<u8>> {
     let acknowledged: Vec<_> = (0..100).map(|number| payload(life, number)).collect();
     let mut writer = ring.writer();

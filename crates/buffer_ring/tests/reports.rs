@@ -1,6 +1,7 @@
 //! What is no cause for a warning.
 
 mod common;
+#[allow(dead_code, reason = "of its assertions only the empty one is needed")]
 #[path = "../../ring-io/tests/told/mod.rs"]
 mod told;
 

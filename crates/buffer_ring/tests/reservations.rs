@@ -217,7 +217,7 @@ fn a_reservation_held_for_long_and_then_committed_lets_everything_go_on() {
                 let third = scope.spawn(|| ring.append(&pattern(3, 4096)).map(|extent| extent.start()));
                 let synced = scope.spawn(|| ring.sync());
                 let last = current(&ring);
-                eventually("somebody wants the next buffer", || last.is_sealed());
+                eventually("a thread wants the next buffer", || last.is_sealed());
                 assert_eq!(ring.written_watermark(), 0);
                 if commit {
                     reserved.commit();

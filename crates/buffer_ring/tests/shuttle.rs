@@ -1,8 +1,8 @@
-//! Programs too large for every interleaving: eight threads do eight things each, drawn at random, in random schedules. Run with
-//! `cargo xtask shuttle`.
+//! Programs too large for every interleaving: eight threads do eight things each, drawn at random, in random schedules.
+//! Run with `cargo xtask shuttle`.
 //!
-//! Shuttle finds deadlocks and endless loops. It knows no orderings: all threads see every store at once, so that a weak ordering is
-//! loom's to find.
+//! Shuttle finds deadlocks and endless loops. It knows no orderings: all threads see every store at once, so that a
+//! weak ordering is loom's to find.
 #![cfg(shuttle)]
 
 mod common;
@@ -93,7 +93,8 @@ fn program(name: &str, setting: Setting) {
     let [laps, waits, aborts, reads, failures, leased] =
         [laps, waits_for_room, aborts, read_backs, failures, leased].map(|count| count.load(Relaxed));
     println!(
-        "    {laps} with a lap, {failures} with a failure; {waits} waits for room, {aborts} aborts, {reads} reads, {leased} records in leases"
+        "    {laps} with a lap, {failures} with a failure; {waits} waits for room, \
+         {aborts} aborts, {reads} reads, {leased} records in leases"
     );
     if schedules >= 100 {
         assert!(laps > 0 && aborts > 0 && reads > 0 && leased > 0, "the programs are too small");
@@ -182,7 +183,8 @@ fn play(setting: Setting, mut random: Random, met: &Met) {
     check(&device, closed.ok(), &appended);
 }
 
-/// What the device has is what was appended, each byte once, where its extent says, and zeros elsewhere. And it has all up to `end`.
+/// What the device has is what was appended, each byte once, where its extent says, and zeros elsewhere. And it has all
+/// up to `end`.
 fn check(device: &ModelDevice, end: Option<u64>, appended: &[Appended]) {
     let mut written = device.written();
     written.sort_unstable_by_key(|(at, _)| *at);

@@ -1,5 +1,5 @@
-//! What is lost of the log to leases that ended before they were full: zeros, beside the bytes appended. A stream loses little,
-//! and a thread that waits for each record nothing at all. `docs/BENCHMARKING.md` has the table, which comes of
+//! What is lost of the log to leases that ended before they were full: zeros, beside the bytes appended. A stream loses
+//! little, and a thread that waits for each record nothing at all. `docs/BENCHMARKING.md` has the table, which comes of
 //! `cargo test --release -p buffer_ring --test space -- --nocapture`.
 
 mod common;

@@ -1,4 +1,5 @@
-//! A subscriber of `tracing` is foreign code: it uses the ring that an event is about, blocks on it, or panics, at every event there is.
+//! A subscriber of `tracing` is foreign code: it uses the ring that an event is about, blocks on it, or panics, at
+//! every event there is.
 
 mod common;
 

@@ -1,6 +1,6 @@
-//! Every fault at every place: a run over a hundred buffers, again and again, with one thing gone wrong at each of its I/Os in turn.
-//! What was acknowledged must be there, the ring poisoned or complete, and no case may hang. So it is through the ring itself, a record
-//! a buffer; and, over fewer buffers, with short records through writers.
+//! Every fault at every place: a run over a hundred buffers, again and again, with one thing gone wrong at each of its
+//! I/Os in turn. What was acknowledged must be there, the ring poisoned or complete, and no case may hang. So it is
+//! through the ring itself, a record a buffer; and, over fewer buffers, with short records through writers.
 
 mod common;
 
@@ -33,8 +33,8 @@ fn buffers(appenders: PathMix) -> usize {
     if appenders == PathMix::Ring { BUFFERS } else { FEW_BUFFERS }
 }
 
-/// Appends what belongs into buffer number `nth`, by three hands in turn, so that two writers are idle with their leases at its end; and
-/// notes it in `log`.
+/// Appends what belongs into buffer number `nth`, by three hands in turn, so that two writers are idle with their
+/// leases at its end; and notes it in `log`.
 fn fill(appenders: &mut [AppendPath<'_>], nth: usize, log: &mut Vec<u8>) -> Result<(), AppendError> {
     let end = (nth + 1) * SIZE;
     let mut append = |appender: &mut AppendPath<'_>, bytes: &[u8]| {
@@ -75,7 +75,7 @@ impl Outcome {
         assert!(synced[..self.acknowledged] == self.log[..self.acknowledged], "{case}: acknowledged and changed");
         for (at, block) in synced.chunks(4096).enumerate() {
             let whole = *block == self.log[at * 4096..][..block.len()];
-            assert!(whole || block.iter().all(|&byte| byte == 0), "{case}: block {at} is nobody's");
+            assert!(whole || block.iter().all(|&byte| byte == 0), "{case}: block {at} belongs to none");
         }
     }
 
@@ -94,7 +94,8 @@ impl Outcome {
     }
 }
 
-/// Appends buffer after buffer, with a sync after every `every`-th; ends at the first error. `before_sync` may prepare a fault.
+/// Appends buffer after buffer, with a sync after every `every`-th; ends at the first error. `before_sync` may prepare
+/// a fault.
 fn run(
     how: How,
     prepare: impl FnOnce(&MemoryDevice) + Send + 'static,

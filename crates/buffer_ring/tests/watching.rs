@@ -48,7 +48,7 @@ fn the_event_is_readable_after_each_move() {
         let (ring, _device) = in_memory(options(4, 4096));
         let watch = ring.durable_watch();
         ring.append_durable(&pattern(1, 100)).expect("a working device");
-        assert_eq!(read(&watch), None, "moves before the first look are not told");
+        assert_eq!(read(&watch), None, "moves before the first look are not counted");
         assert_eq!(watch.get(), 4096);
         ring.append_durable(&pattern(2, 100)).expect("a working device");
         ring.append_durable(&pattern(3, 100)).expect("a working device");
@@ -57,7 +57,7 @@ fn the_event_is_readable_after_each_move() {
         assert_eq!(read(&other), None);
         drop(watch);
         ring.append_durable(&pattern(4, 100)).expect("a working device");
-        assert_eq!(read(&other), Some(1), "one that is gone harms nobody");
+        assert_eq!(read(&other), Some(1), "one that is gone harms no other");
         // Written plainly, it moves nothing.
         ring.append(&pattern(5, 100)).expect("room");
         ring.flush(&current(&ring)).wait().expect("written");
@@ -346,7 +346,8 @@ fn a_commit_that_fails_after_its_caller_gave_up_reaches_those_that_follow() {
 
 // What a caller gave up, while the ring goes.
 
-/// A ring is dropped at a device that holds its writes, while a thread follows what a caller gave up. They come back `after` that.
+/// A ring is dropped at a device that holds its writes, while a thread follows what a caller gave up. They come back
+/// `after` that.
 fn follow_beside_the_end(timeout: Option<Duration>, before: Duration, after: Duration) -> Result<u64, RingError> {
     let (ring, device) = in_memory(options(4, 4096));
     let holding = Holding::new(&device);
@@ -465,7 +466,7 @@ fn a_stalled_writer_beside_a_commit_is_reported() {
             let ring = Arc::clone(&ring);
             thread::spawn(move || ring.append_durable(&pattern(1, 100)))
         };
-        eventually("it is told who is waited for", || {
+        eventually("the statistics name what is waited for", || {
             let oldest = ring.stats().oldest_reservation;
             oldest.is_some_and(|oldest| oldest.buffer_start == 0 && oldest.count == 1 && oldest.waiting.is_some())
         });

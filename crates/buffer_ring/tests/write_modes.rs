@@ -1,4 +1,5 @@
-//! What each write mode promises about the file, through the ring: reported by the order in which writes arrive at the device.
+//! What each write mode promises about the file, through the ring: reported by the order in which writes arrive at the
+//! device.
 
 mod common;
 

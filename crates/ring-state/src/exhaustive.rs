@@ -1,4 +1,5 @@
-//! Every transition from every small word, and from the words next to each limit, against the rules spelled out once more.
+//! Every transition from every small word, and from the words next to each limit, against the rules spelled out once
+//! more.
 
 extern crate std;
 

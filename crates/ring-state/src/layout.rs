@@ -22,9 +22,9 @@ pub const MAX_CAPACITY: u32 = 1 << 31;
 
 /// The longest reservation, in bytes, that is added before it is known to fit.
 ///
-/// Every thread may have run over the end of a full buffer at once, and the 32-bit offset must not wrap even then. With at most
-/// 2^22 - 1 threads, 512 bytes each and a buffer of at most [`MAX_CAPACITY`] it cannot. Longer reservations go through a
-/// compare-exchange, which never runs over.
+/// Every thread may have run over the end of a full buffer at once, and the 32-bit offset must not wrap even then. With
+/// at most 2^22 - 1 threads, 512 bytes each and a buffer of at most [`MAX_CAPACITY`] it cannot. Longer reservations go
+/// through a compare-exchange, which never runs over.
 pub const MAX_OPTIMISTIC_LEN: u32 = 512;
 
 /// Linux gives out thread ids below 2^22.

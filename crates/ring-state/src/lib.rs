@@ -7,8 +7,9 @@
 //! └─────────────────┴──────────────┴──────────┴──────────┴────────┘
 //! ```
 //!
-//! Every field moves by one atomic instruction on this word, so that any snapshot of it is consistent in itself. In particular,
-//! at a moment when the word is sealed and has no writers, the offset is exactly the number of bytes that were written.
+//! Every field moves by one atomic instruction on this word, so that any snapshot of it is consistent in itself. In
+//! particular, at a moment when the word is sealed and has no writers, the offset is exactly the number of bytes that
+//! were written.
 //!
 //! # The states, and which threads may touch the bytes
 //!
@@ -21,49 +22,51 @@
 //! | yes | any (late arrivals) | >= 1 | yes | *flushing* | the one that took the flush; the device reads |
 //! | yes | any (late arrivals) | any | no | *vacant* | none, until it is reopened |
 //!
-//! *Sealed* and *vacant* can be the same word for a moment, while a late arrival has not undone its addition. Whether a buffer is
-//! free must therefore not be read off the word; a ring keeps a mark of its own for that. Only the exact word "sealed, and all
-//! else zero" can be [reopened](StateWord::reopen).
+//! *Sealed* and *vacant* can be the same word for a moment, while a late arrival has not undone its addition. Whether a
+//! buffer is free must therefore not be read off the word; a ring keeps a mark of its own for that. Only the exact word
+//! "sealed, and all else zero" can be [reopened](StateWord::reopen).
 //!
 //! # The generation of one write
 //!
-//! 1. [`reserve`](StateWord::reserve) adds the length and one writer in one instruction. What was there before decides: the
-//!    range is [granted](Reserve::Granted); or it ran over the end, so that this thread, and no other, [sealed](Reserve::Sealed)
-//!    the buffer; or it came [late](Reserve::Late).
+//! 1. [`reserve`](StateWord::reserve) adds the length and one writer in one instruction. What was there before decides:
+//!    the range is [granted](Reserve::Granted); or it ran over the end, so that this thread, and no other,
+//!    [sealed](Reserve::Sealed) the buffer; or it came [late](Reserve::Late).
 //! 2. The writer copies its bytes, and [releases](StateWord::release) its count.
-//! 3. The thread that sees the buffer drained gets a [`Released`], and tries to [take the flush](StateWord::try_take_flush) by
-//!    compare-exchange from exactly the word it saw. One wins.
+//! 3. The thread that sees the buffer drained gets a [`Released`], and tries to [take the
+//!    flush](StateWord::try_take_flush) by compare-exchange from exactly the word it saw. One wins.
 //! 4. When the bytes are written, the winner [completes](StateWord::complete); some time later the buffer is
 //!    [reopened](StateWord::reopen) for its next generation.
 //!
-//! A thread that has to look at a generation without writing [enters](StateWord::enter) it like a writer of no bytes: as long as it is
-//! inside, this generation cannot end. Sealing on request is done from inside, too.
+//! A thread that has to look at a generation without writing [enters](StateWord::enter) it like a writer of no bytes:
+//! as long as it is inside, this generation cannot end. Sealing on request is done from inside, too.
 //!
 //! # Orderings
 //!
-//! Each edge carries something from one thread to another. The witness is the model in `tests/loom.rs` that fails when either
-//! half is weakened.
+//! Each edge carries something from one thread to another. The witness is the model in `tests/loom.rs` that fails when
+//! either half is weakened.
 //!
 //! | edge | carries | release half | acquire half | witness |
 //! |---|---|---|---|---|
 //! | E1 | the writers' bytes → the flusher | `release` | `try_take_flush` | `the_flusher_sees_every_byte` |
 //! | E2 | the flusher's last read → the next generation's opener | `complete` | `reopen` | `the_next_generation_waits_for_the_flusher` |
 //! | E3 | what the opener prepared → the next generation's threads | `reopen` | `reserve`, `pin` | `the_next_generation_sees_what_its_opener_prepared` |
+//! | E4 | the bytes of writers that have left → a reader of a snapshot | `release` | `snapshot` | a ring's, see there |
 //!
-//! All other operations are relaxed. They are read-modify-writes, and those continue the release sequence that they land in, so
-//! that a relaxed seal or undo between `release` and `try_take_flush` breaks no edge. A stale [`snapshot`](StateWord::snapshot) costs
-//! one failed compare-exchange or one more addition that is undone.
+//! All other operations are relaxed. They are read-modify-writes, and those continue the release sequence that they
+//! land in, so that a relaxed seal or undo between `release` and `try_take_flush` breaks no edge. A stale
+//! [`snapshot`](StateWord::snapshot) costs one failed compare-exchange or one more addition that is undone.
 //!
 //! # ABA
 //!
-//! `try_take_flush` may succeed on a later generation whose word happens to equal the one that was seen. That is harmless: the word says that
-//! *this* generation is drained too, and that is all that taking a flush needs. The caller has to look up which generation it is after it has won,
-//! not before. `pin` and `seal` are protected by the caller being inside, from which moment the generation stays the same.
+//! `try_take_flush` may succeed on a later generation whose word happens to equal the one that was seen. That is
+//! harmless: the word says that *this* generation is drained too, and that is all that taking a flush needs. The caller
+//! has to look up which generation it is after it has won, not before. `pin` and `seal` are protected by the caller
+//! being inside, from which moment the generation stays the same.
 //!
 //! # What this crate does not do
 //!
-//! It has no bytes, no file and no threads that wait: it counts. It assumes at most 2^22 - 1 threads, the limit of 64-bit
-//! Linux, see [`MAX_OPTIMISTIC_LEN`].
+//! It has no bytes, no file and no threads that wait: it counts. It assumes at most 2^22 - 1 threads, the limit of
+//! 64-bit Linux, see [`MAX_OPTIMISTIC_LEN`].
 //!
 //! ```
 //! use ring_state::{Released, Reserve, StateWord};

@@ -79,8 +79,8 @@ impl Snapshot {
         }
     }
 
-    /// Whether [`would_fit`](Self::would_fit) says granted, found by looking at the word as a whole, which is what an append can afford.
-    /// `len` is at most `capacity`.
+    /// Whether [`would_fit`](Self::would_fit) says granted, found by looking at the word as a whole, which is what an
+    /// append can afford. `len` is at most `capacity`.
     #[inline]
     pub(crate) const fn has_room(self, len: u32, capacity: u32) -> bool {
         // The offset is on top: this is the largest word whose offset is not beyond that.

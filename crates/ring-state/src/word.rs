@@ -16,7 +16,8 @@ pub enum Reserve {
         /// Offset of the first byte in the buffer.
         start: u32,
     },
-    /// They did not fit, and you sealed the buffer, which holds `len` bytes. You still hold a pin: release exactly once.
+    /// They did not fit, and you sealed the buffer, which holds `len` bytes. You still hold a pin: release exactly
+    /// once.
     Sealed {
         /// Bytes in the buffer; 0 never happens to a reservation that would fit an empty buffer.
         len: u32,
@@ -64,8 +65,8 @@ impl StateWord {
 
     /// The word as it is now; it may have changed when you look at it.
     ///
-    /// It acquires what the last threads to leave released, so that a thread which keeps the generation from ending by other means may
-    /// read the bytes below [`Snapshot::offset`] if the snapshot shows no writer inside.
+    /// It acquires what the last threads to leave released, so that a thread which keeps the generation from ending by
+    /// other means may read the bytes below [`Snapshot::offset`] if the snapshot shows no writer inside.
     #[must_use]
     #[inline]
     pub fn snapshot(&self) -> Snapshot {
@@ -74,8 +75,8 @@ impl StateWord {
 
     /// Seizes `len` bytes of a buffer of `capacity` bytes.
     ///
-    /// One load and one addition when `len` is at most [`MAX_OPTIMISTIC_LEN`], a compare-exchange loop for longer ones. Both decide the
-    /// same. The loop is lock-free: each failure is another thread's success.
+    /// One load and one addition when `len` is at most [`MAX_OPTIMISTIC_LEN`], a compare-exchange loop for longer ones.
+    /// Both decide the same. The loop is lock-free: each failure is another thread's success.
     ///
     /// # Panics
     ///
@@ -112,7 +113,8 @@ impl StateWord {
             // The crowd came between the look and the addition.
             Fit::Granted => Reserve::Granted { start: before.offset() },
             Fit::Overflow => {
-                // Until this instruction the offset stays beyond the capacity, so that no other thread can cross or seal.
+                // Until this instruction the offset stays beyond the capacity, so that no other thread can cross or
+                // seal.
                 self.0.fetch_add(SEALED.wrapping_sub(bytes(len)), Relaxed);
                 Reserve::Sealed { len: before.offset() }
             }
@@ -201,15 +203,17 @@ impl StateWord {
 
     /// Tries to become the one that flushes. From `true` until [`complete`](Self::complete) the bytes are the caller's.
     ///
-    /// A compare-exchange from exactly the word that was seen: an unconditional "set the bit" could land on a later generation. If the
-    /// exchange fails, a writer has come in meanwhile and will see the buffer drained again, or has taken the flush.
+    /// A compare-exchange from exactly the word that was seen: an unconditional "set the bit" could land on a later
+    /// generation. If the exchange fails, a writer has come in meanwhile and will see the buffer drained again, or has
+    /// taken the flush.
     #[must_use]
     pub fn try_take_flush(&self, drained: Drained) -> bool {
         // ordering: acquire half of E1.
         self.0.compare_exchange(drained.0.0, drained.0.flushing().0, Acquire, Relaxed).is_ok()
     }
 
-    /// Ends the flush of `len` bytes: the buffer is vacant, apart from late arrivals that have not undone their addition.
+    /// Ends the flush of `len` bytes: the buffer is vacant, apart from late arrivals that have not undone their
+    /// addition.
     ///
     /// # Panics
     ///
@@ -220,16 +224,16 @@ impl StateWord {
         debug_assert!(before.is_flushing() && before.offset() >= len, "complete({len}) of {before:?}");
     }
 
-    /// Takes an open buffer out of use that has no bytes: it is vacant again. `false` if a thread is inside, bytes were reserved, or it is
-    /// not open.
+    /// Takes an open buffer out of use that has no bytes: it is vacant again. `false` if a thread is inside, bytes were
+    /// reserved, or it is not open.
     #[must_use]
     pub fn retire(&self) -> bool {
         // ordering: acquire half of E3.
         self.0.compare_exchange(0, SEALED, Acquire, Relaxed).is_ok()
     }
 
-    /// Begins the next generation. `false` if the word is not exactly vacant, for instance because a late arrival is about to undo its
-    /// addition.
+    /// Begins the next generation. `false` if the word is not exactly vacant, for instance because a late arrival is
+    /// about to undo its addition.
     #[must_use]
     pub fn reopen(&self) -> bool {
         // ordering: acquire half of E2, release half of E3.

@@ -1,7 +1,7 @@
 //! Every interleaving of small programs over one word. Run with `cargo xtask loom`.
 //!
-//! The threads that race are the spawned ones, and each model counts, outside the model, that the branch it is about was taken:
-//! a model that never gets there would pass with any bug.
+//! The threads that race are the spawned ones, and each model counts, outside the model, that the branch it is about
+//! was taken: a model that never gets there would pass with any bug.
 #![cfg(loom)]
 
 mod model;
@@ -196,7 +196,8 @@ fn three_writers_agree_on_which_one_overflows() {
     assert!(CROSSED.load(Relaxed) > 0);
 }
 
-/// A blind addition of such a length, times all threads, could make the offset wrap. So it is never there, not even for a moment.
+/// A blind addition of such a length, times all threads, could make the offset wrap. So it is never there, not even for
+/// a moment.
 #[test]
 fn a_long_reservation_never_runs_over_the_end() {
     const LEN: u32 = 2 * MAX_OPTIMISTIC_LEN;

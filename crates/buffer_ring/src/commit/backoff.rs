@@ -1,5 +1,5 @@
-//! How long a thread that waits for another one's write spins before it sleeps: about as long as two writes take, and not
-//! at all on a machine where that was in vain.
+//! How long a thread that waits for another one's write spins before it sleeps: about as long as two writes take, and
+//! not at all on a machine where that was in vain.
 
 use core::sync::atomic::AtomicUsize as Hint;
 use core::sync::atomic::Ordering::Relaxed;
@@ -13,8 +13,8 @@ const LONGEST_SPIN: Duration = Duration::from_micros(500);
 /// Fewer spins than this within the time mean that the thread was descheduled.
 const FEW_SPINS: u32 = 4;
 
-/// So many waits do without spinning then, before it is tried again; twice as many each time that it is tried in vain, up
-/// to a limit.
+/// So many waits do without spinning then, before it is tried again; twice as many each time that it is tried in vain,
+/// up to a limit.
 const BACKOFF_WAITS: usize = 64;
 const MOST_BACKOFF_WAITS: usize = 1 << 15;
 

@@ -1,9 +1,9 @@
-//! Threads that sleep until something about the ring changes.
+//! Threads that sleep until something about the ring changes: an *event count*, after Dmitry Vyukov's.
 //!
-//! The thread that changes something that others may wait for calls [`EventCount::notify`] after the change. A sleeper counts itself in before it
-//! looks for the last time. Both sides touch the count by a read-modify-write: either the waker finds the sleeper counted and
-//! notifies it, or the sleeper's counting comes second, acquires the change, and its last look sees it. No wake-up is lost, and
-//! waking costs one atomic instruction while no thread sleeps.
+//! The thread that changes something that others may wait for calls [`EventCount::notify`] after the change. A sleeper
+//! counts itself in before it looks for the last time. Both sides touch the count by a read-modify-write: either the
+//! waker finds the sleeper counted and notifies it, or the sleeper's counting comes second, acquires the change, and
+//! its last look sees it. No wake-up is lost, and waking costs one atomic instruction while no thread sleeps.
 
 use std::time::Instant;
 

@@ -26,8 +26,8 @@ impl EventFds {
         Self { count: AtomicUsize::new(0), registered: Mutex::new(EventFdMap::default()) }
     }
 
-    /// From now on it rings. Whatever it would have rung for before, the caller sees by a look after this. The answer is for
-    /// [`remove`](Self::remove).
+    /// From now on it rings. Whatever it would have rung for before, the caller sees by a look after this. The answer
+    /// is for [`remove`](Self::remove).
     pub(crate) fn add(&self, eventfd: &Arc<EventFd>) -> u64 {
         let mut registered = self.registered.lock();
         registered.arrivals += 1;
@@ -41,6 +41,7 @@ impl EventFds {
     pub(crate) fn remove(&self, number: u64) {
         let mut registered = self.registered.lock();
         let eventfd = registered.eventfds.remove(&number);
+        // ordering: as in `add` (R18), though nothing relies on a removal.
         self.count.fetch_sub(1, AcqRel);
         drop(registered);
         drop(eventfd);

@@ -1,15 +1,17 @@
 //! When the next batch may start: the policy of group commit.
 //!
-//! A batch is what has been appended to the open buffer by the time it is sealed for a thread that waits. Its way to the device and back
-//! is its *commit group*. With none under way the next starts at once. While one is, what arrives waits for it and forms the next batch;
-//! a second one may start beside it when it has enough to carry, so that a late arrival waits for one group at most. The same goes for a
-//! sync that is under way: what is written beside it needs another one, so there is no hurry until it has ended.
+//! A batch is what has been appended to the open buffer by the time it is sealed for a thread that waits. Its way to
+//! the device and back is its *commit group*. With none under way the next starts at once. While one is, what arrives
+//! waits for it and forms the next batch; a second one may start beside it when it has enough to carry, so that a late
+//! arrival waits for one group at most. The same goes for a sync that is under way: what is written beside it needs
+//! another one, so there is no hurry until it has ended.
 //!
-//! There is no timer, but for the policy that asks for one: each thread that arrives, and each that ends a group or a sync, decides. Whatever the
-//! policy, with neither under way the answer is yes; so no thread is left alone.
+//! There is no timer, but for the policy that asks for one: each thread that arrives, and each that ends a group or a
+//! sync, decides. Whatever the policy, with neither under way the answer is yes; so no thread is left alone.
 //!
-//! Only the count of groups orders anything. The other numbers are hints at what is quickest: whatever they say, a batch starts when
-//! neither is under way, and what went out plainly is synced. So checkers need not see them, like the counters of the statistics.
+//! Only the count of groups orders anything. The other numbers are hints at what is quickest: whatever they say, a
+//! batch starts when neither is under way, and what went out plainly is synced. So checkers need not see them, like the
+//! counters of the statistics.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize as Hint};
 use core::time::Duration;
@@ -18,27 +20,28 @@ use crate::commit::backoff::{SpinLimit, SpinPolicy};
 use crate::sync::AtomicUsize;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed};
 
-/// When durable appends go to the device: see [`BufferRingBuilder::commit_policy`](crate::BufferRingBuilder::commit_policy).
+/// When durable appends go to the device: see
+/// [`BufferRingBuilder::commit_policy`](crate::BufferRingBuilder::commit_policy).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CommitPolicy {
     /// At once if no batch is under way. Otherwise what arrives forms the next batch; up to two are under way.
     #[default]
     Immediate,
-    /// At once if no batch is under way. Beside one, a second starts when so many bytes have gathered: less than that waits for the
-    /// first to come back. For devices on which writes in parallel are no gain.
+    /// At once if no batch is under way. Beside one, a second starts when so many bytes have gathered: less than that
+    /// waits for the first to come back. For devices on which writes in parallel are no gain.
     MinBytes(u64),
-    /// One batch at a time, and at least so long from the start of one to the start of the next: a commit that comes earlier waits that out. For
-    /// devices that bill by the operation. A buffer that is full goes out nevertheless.
+    /// One batch at a time, and at least so long from the start of one to the start of the next: a commit that comes
+    /// earlier waits that out. For devices that bill by the operation. A buffer that is full goes out nevertheless.
     MinInterval(Duration),
 }
 
-/// The least that a second group takes along: one in so many of those that wait. Small batches would last: each group wakes as many as
-/// it brings back, and they are the next batch.
+/// The least that a second group takes along: one in so many of those that wait. Small batches would last: each group
+/// wakes as many as it brings back, and they are the next batch.
 const SHARE: usize = 3;
 
-/// What a group beside a sync takes along: half of those that wait, though not more than so many. Fewer would pay for a write each, and
-/// more would have to be woken first.
+/// What a group beside a sync takes along: half of those that wait, though not more than so many. Fewer would pay for a
+/// write each, and more would have to be woken first.
 const BESIDE_A_SYNC: usize = 16;
 
 /// On a device that is faster than this, a second group costs more than it brings.
@@ -87,6 +90,7 @@ impl CommitGroups {
     /// CommitGroups under way. May be out of date.
     #[cfg(all(test, loom))]
     pub(crate) fn count(&self) -> usize {
+        // ordering: acquire half of R14.
         self.count.load(Acquire)
     }
 
@@ -104,9 +108,10 @@ impl CommitGroups {
         self.waiting.load(Relaxed) > 0
     }
 
-    /// Whether the next batch may start, perhaps beside a sync. May be out of date, except that the end of a group is seen by each thread that parks
-    /// later.
+    /// Whether the next batch may start, perhaps beside a sync. May be out of date, except that the end of a group is
+    /// seen by each thread that parks later.
     pub(crate) fn may_start(&self, syncing: bool, bytes: impl FnOnce() -> u64) -> bool {
+        // ordering: acquire half of R14.
         let count = self.count.load(Acquire);
         match self.policy {
             _ if count > 1 => false,
@@ -126,6 +131,7 @@ impl CommitGroups {
 
     /// Starts a group, if it may.
     pub(crate) fn start(&self, syncing: bool, bytes: impl FnOnce() -> u64) -> Option<CommitGroup<'_>> {
+        // ordering: acquire half of R14, like the exchange below.
         let seen = self.count.load(Acquire);
         let started =
             self.may_start(syncing, bytes) && self.count.compare_exchange(seen, seen + 1, AcqRel, Relaxed).is_ok();
@@ -181,6 +187,7 @@ impl CommitGroup<'_> {
 
 impl Drop for CommitGroup<'_> {
     fn drop(&mut self) {
+        // ordering: release half of R14.
         self.0.count.fetch_sub(1, AcqRel);
     }
 }

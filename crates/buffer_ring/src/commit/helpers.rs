@@ -1,14 +1,14 @@
 //! The ring's own threads, which wait in place of those that cannot: of futures, and of commits whose callers gave up.
 //!
-//! One waits for the lowest address that is wanted, and brings it about as any waiting thread does; another waits for room. Each is
-//! started when it is needed for the first time, sleeps while nothing is wanted, and ends with the ring.
+//! One waits for the lowest address that is wanted, and brings it about as any waiting thread does; another waits for
+//! room. Each is started when it is needed for the first time, sleeps while nothing is wanted, and ends with the ring.
 //!
-//! The lowest, because nothing is durable before what lies below it; what came meanwhile goes out in the same batch, unless that was
-//! sealed already. A lower address that is wanted later cancels what the thread is at, which may be a wait for bytes behind
-//! a reservation that is held.
+//! The lowest, because nothing is durable before what lies below it; what came meanwhile goes out in the same batch,
+//! unless that was sealed already. A lower address that is wanted later cancels what the thread is at, which may be a
+//! wait for bytes behind a reservation that is held.
 //!
-//! Only these threads wake tasks, and only when no other thread waits for them: they hold no lock, no claim and no pin. So a
-//! waker may use the ring like any other code, and even drop it. Its panic ends here.
+//! Only these threads wake tasks, and only when no other thread waits for them: they hold no lock, no claim and no pin.
+//! So a waker may use the ring like any other code, and even drop it. Its panic ends here.
 
 use core::task::Waker;
 use std::collections::BTreeMap;
@@ -154,14 +154,17 @@ impl Helpers {
 
     /// Does `f` in a follower, unless the ring is going. `f` gets what calls it back.
     pub(crate) fn work_as_follower<R>(&self, f: impl FnOnce(&AtomicBool) -> R) -> Option<R> {
+        // ordering: acquire half of R19, for the look that follows.
         self.followers.fetch_add(1, AcqRel);
         let result = (!self.is_ending()).then(|| f(&self.ending));
+        // ordering: release half of R19: what the follower has done.
         self.followers.fetch_sub(1, AcqRel);
         result
     }
 
     /// Whether no follower works any more, after [`end`](Self::end).
     pub(crate) fn is_without_followers(&self) -> bool {
+        // ordering: both halves of R19. An addition of nothing: the read-modify-write is the point.
         self.followers.fetch_add(0, AcqRel) == 0
     }
 
@@ -169,6 +172,7 @@ impl Helpers {
     /// thread is at.
     pub(crate) fn end(&self) -> Option<u64> {
         self.commit.with(|commits| {
+            // ordering: carries nothing by itself; R19 and the locks order the looks that rely on it.
             self.ending.store(true, Release);
             self.cancelled.store(true, Relaxed);
             commits.current
@@ -225,6 +229,7 @@ impl Helpers {
     }
 
     pub(crate) fn is_ending(&self) -> bool {
+        // ordering: pairs with the store in `end`; nothing but the flag is read behind it.
         self.ending.load(Acquire)
     }
 }
@@ -273,7 +278,8 @@ impl<W: Default> Helper<W> {
         f(&mut self.wanted.lock())
     }
 
-    /// After a change of what is wanted: lets the thread look, and starts it if there is none, with what `work` answers.
+    /// After a change of what is wanted: lets the thread look, and starts it if there is none, with what `work`
+    /// answers.
     pub(crate) fn start<F: FnOnce() + Send + 'static>(
         &self,
         name: &'static str,
@@ -314,8 +320,8 @@ impl<W: Default> Helper<W> {
     }
 }
 
-/// Calls `run` until it returns. After a panic in it, which is a bug of the ring, `recover` is called, and `run` once more: a thread
-/// that is gone could not be replaced at a task limit.
+/// Calls `run` until it returns. After a panic in it, which is a bug of the ring, `recover` is called, and `run` once
+/// more: a thread that is gone could not be replaced at a task limit.
 pub(crate) fn run_again_after_panic(run: impl Fn(), recover: impl Fn()) {
     while shielded(&run) {
         event!(ERROR, "a thread of the ring panicked, and goes on");
@@ -426,7 +432,8 @@ mod tests {
         assert_eq!(commits.lowest(), None);
     }
 
-    /// What a task found full before others came may have been left behind: it has to look again, though the latest generation is full, too.
+    /// What a task found full before others came may have been left behind: it has to look again, though the latest
+    /// generation is full, too.
     #[test]
     fn the_oldest_generation_that_a_task_found_full_decides_when_all_look_again() {
         let [first, second, third] = [1, 2, 3].map(|generation| BufferId::new(generation, 0));

@@ -1,11 +1,12 @@
 //! Those that wait for durability, ordered by the address that they wait for, each to be woken alone.
 //!
-//! A batch that has become durable wakes those that it covers, in the order of the log, and no others: a thread that sleeps on would pay two
-//! switches of thread for nothing. When there is something to do that no thread is at, one of those that wait is *elected* to do it.
+//! A batch that has become durable wakes those that it covers, in the order of the log, and no others: a thread that
+//! sleeps on would pay two switches of thread for nothing. When there is work that no thread has claimed, one of
+//! those that wait is *elected* to do it.
 //!
-//! No wake-up is lost, for the reason given in [`eventcount`](crate::commit::eventcount): a thread that parks is counted
-//! before it looks for the last time, a waker looks at the count after the change, and both do so by a read-modify-write. A thread that
-//! was elected but leaves without having done anything passes that on.
+//! No wake-up is lost, for the reason given in [`eventcount`](crate::commit::eventcount): a thread that parks is
+//! counted before it looks for the last time, a waker looks at the count after the change, and both do so by a
+//! read-modify-write. A thread that was elected but leaves without having done anything passes that on.
 
 use core::ops::Bound;
 use core::task::Waker;
@@ -16,7 +17,7 @@ use crate::sync::{AtomicUsize, Mutex};
 
 #[derive(Debug)]
 pub(crate) struct CommitWaiters {
-    /// How many there are in the waiting.
+    /// How many there are.
     count: AtomicUsize,
     waiting: Mutex<WaiterMap>,
 }
@@ -53,6 +54,7 @@ impl CommitWaiters {
         waiting.arrivals += 1;
         let key = Key { address, arrival: waiting.arrivals };
         waiting.waiters.insert(key, Waiter { waker, elected: false });
+        // ordering: acquire half of R13.
         self.count.fetch_add(1, AcqRel);
         key
     }
@@ -63,6 +65,7 @@ impl CommitWaiters {
         waiting.arrivals += 1;
         let key = Key { address, arrival: waiting.arrivals };
         waiting.followers.insert(key, waker);
+        // ordering: acquire half of R13.
         self.count.fetch_add(1, AcqRel);
         key
     }
@@ -71,6 +74,7 @@ impl CommitWaiters {
     pub(crate) fn remove_follower(&self, key: Key) {
         let waker = self.waiting.lock().followers.remove(&key);
         if waker.is_some() {
+            // ordering: a removal stays in the order of all changes of the count (R13).
             self.count.fetch_sub(1, AcqRel);
         }
     }
@@ -79,6 +83,7 @@ impl CommitWaiters {
     pub(crate) fn remove(&self, key: Key) -> bool {
         let mut waiting = self.waiting.lock();
         let Some(waiter) = waiting.waiters.remove(&key) else { return false };
+        // ordering: a removal stays in the order of all changes of the count (R13).
         self.count.fetch_sub(1, AcqRel);
         waiter.elected
     }
@@ -86,6 +91,7 @@ impl CommitWaiters {
     /// Whether no thread waits. After a change: a thread that is not counted by now will see it.
     pub(crate) fn is_empty(&self) -> bool {
         // An addition of nothing: the read-modify-write is the point.
+        // ordering: release half of R13.
         self.count.fetch_add(0, AcqRel) == 0
     }
 
@@ -100,6 +106,7 @@ impl CommitWaiters {
                 covered.extend(waiting.waiters.remove(&first).map(|waiter| waiter.waker));
                 covered.extend(waiting.followers.remove(&first));
             }
+            // ordering: a removal stays in the order of all changes of the count (R13).
             self.count.fetch_sub(covered.len(), AcqRel);
         }
         covered.into_iter().for_each(Waker::wake);
@@ -110,6 +117,7 @@ impl CommitWaiters {
         let followers = {
             let mut waiting = self.waiting.lock();
             let followers = core::mem::take(&mut waiting.followers);
+            // ordering: a removal stays in the order of all changes of the count (R13).
             self.count.fetch_sub(followers.len(), AcqRel);
             followers
         };

@@ -1,5 +1,5 @@
-//! What a ring counts. Counting costs an append no shared write: each thread counts in a shard of its own. Nothing depends
-//! on the counters, so that loom need not see them.
+//! What a ring counts. Counting costs an append no shared write: each thread counts in a shard of its own. Nothing
+//! depends on the counters, so that loom need not see them.
 
 use core::array;
 use core::cell::Cell;
@@ -132,8 +132,8 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 thread_local! {
-    /// The shard of this thread, the same in all rings: below [`SHARDS`] no other thread's while the thread lives, or the shared one, which
-    /// also stands for not knowing. Without a destructor, so that looking at it is one load.
+    /// The shard of this thread, the same in all rings: below [`SHARDS`] no other thread's while the thread lives, or
+    /// the shared one, which also stands for not knowing. Without a destructor, so that looking at it is one load.
     static MINE: Cell<usize> = const { Cell::new(SHARDS) };
     static GUARD: ShardGuard = ShardGuard::take();
 }
@@ -145,7 +145,8 @@ fn shard() -> usize {
     shard
 }
 
-/// Lanes that threads have, a bit for each. Not behind a lock: a fork while another thread holds that would leave it locked in the child.
+/// Lanes that threads have, a bit for each. Not behind a lock: a fork while another thread holds that would leave it
+/// locked in the child.
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 
 const _: () = assert!(SHARDS == u64::BITS as usize, "a bit for each shard");
@@ -157,7 +158,8 @@ impl ShardGuard {
     #[cold]
     fn take() -> Self {
         let free = |taken: u64| taken.trailing_ones() as usize;
-        // ordering: with the release in `drop`: the shard's last thread has counted. With no shard left it is the shared one.
+        // ordering: with the release in `drop`: the shard's last thread has counted. With no shard left it is the
+        // shared one.
         let take = |taken: u64| (free(taken) < SHARDS).then(|| taken | 1 << free(taken));
         Self(TAKEN.fetch_update(Acquire, Relaxed, take).map_or(SHARDS, free))
     }
@@ -168,6 +170,7 @@ impl Drop for ShardGuard {
         // What the thread still appends in its last moments goes to the shared one.
         MINE.set(SHARDS);
         if self.0 < SHARDS {
+            // ordering: with the acquire in `take`: what this thread has counted → the next thread of the shard.
             TAKEN.fetch_and(!(1 << self.0), Release);
         }
     }

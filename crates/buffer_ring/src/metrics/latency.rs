@@ -19,7 +19,8 @@ pub struct Latencies {
     pub device: Histogram<u64>,
     /// Appends that found the ring full, until there was room or they gave up.
     pub room: Histogram<u64>,
-    /// Batches that were sealed and waited for a thread inside the buffer, or were submitted for a call with a deadline.
+    /// Batches that were sealed and waited for a thread inside the buffer, or were submitted for a call with a
+    /// deadline.
     pub stragglers: Histogram<u64>,
 }
 
@@ -61,7 +62,8 @@ impl Recorder {
 
     pub(crate) fn count(&self, measure: Measure, value: u64) {
         if let Some(histograms) = &self.0 {
-            // Not `saturating_record`: that never makes the histogram larger, and takes every value for the largest so far possible.
+            // Not `saturating_record`: that never makes the histogram larger, and takes every value for the largest so
+            // far possible.
             let recorded = histograms[measure as usize].lock().record(value);
             debug_assert!(recorded.is_ok(), "a histogram grows up to any value: {recorded:?}");
         }

@@ -6,8 +6,7 @@ use std::time::Instant;
 use ring_io::events::{self, Hold};
 use ring_state::Released;
 
-use crate::error::AppendError;
-use crate::error::TimedOut;
+use crate::error::{AppendError, TimedOut};
 use crate::extent::Extent;
 use crate::metrics::latency::Measure;
 use crate::reservation::Reservation;
@@ -17,7 +16,8 @@ use crate::staging::rotation::BufferId;
 use crate::staging::slot::{Grant, PinGuard, Seized};
 use crate::sync::spin_loop;
 
-/// How often a thread looks whether another one is just about to open the next buffer. Checkers would explore little but that.
+/// How often a thread looks whether another one is just about to open the next buffer. Checkers would explore little
+/// but that.
 const SPIN_LIMIT: usize = if cfg!(loom) {
     0
 } else if cfg!(shuttle) {
@@ -59,8 +59,8 @@ impl Core {
 
     /// Reserves, fills, leaves. `fill` must not panic: the range would be leaked.
     ///
-    /// Inlined into the caller, so that the extent stays in registers: an answer of that size comes back through memory, and the thread that
-    /// moves it on waits for the store buffer.
+    /// Inlined into the caller, so that the extent stays in registers: an answer of that size comes back through
+    /// memory, and the thread that moves it on waits for the store buffer.
     #[inline(always)]
     pub(crate) fn append_with(
         &self,
@@ -113,13 +113,14 @@ impl Core {
         let Missed::Seized(mut seized, mut seen) = missed else { return Err(self.refusal(len)) };
         // A child that was not made by the C library's `fork` comes here first.
         self.check_process().map_err(|_| AppendError::Forked)?;
-        // The events of the first buffer come at once. Those of others, which a subscriber has filled meanwhile, come later: else that
-        // would go on without end, and at last this thread has a range.
+        // The events of the first buffer come at once. Those of others, which a subscriber has filled meanwhile, come
+        // later: else that would go on without end, and at last this thread has a range.
         let mut kept = None;
         loop {
             let missed = match seized {
                 Seized::Granted(grant) => {
-                    // Granted in a generation that its opener has not published yet: the caller's next look has to find it.
+                    // Granted in a generation that its opener has not published yet: the caller's next look has to find
+                    // it.
                     if grant.slot().generation() != seen.generation() {
                         self.staging.publish(BufferId::new(grant.slot().generation(), seen.slot()));
                     }
@@ -150,7 +151,8 @@ impl Core {
             let _held = events::hold();
             self.dispatch(self.finish_seal(pin));
         }
-        // Even if the buffer has opened again in place: whether a full buffer is reported must not depend on the device's speed.
+        // Even if the buffer has opened again in place: whether a full buffer is reported must not depend on the
+        // device's speed.
         if !self.staging.auto_rotate() {
             return Err(AppendError::Sealed);
         }

@@ -47,8 +47,8 @@ impl Core {
             if self.run(wait) == Err(RingError::TimedOut) {
                 continue;
             }
-            // Also after an error: then they look again. One that waited for an address that was never appended, because
-            // it saw the tail too high, must not keep the others.
+            // Also after an error: then they look again. One that waited for an address that was never appended,
+            // because it saw the tail too high, must not keep the others.
             helpers.wake_commits(upto.max(self.writeback.durable()));
         }
     }

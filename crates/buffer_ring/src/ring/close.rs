@@ -1,9 +1,10 @@
 //! The end of a ring that is still core: nothing is appended any more, and what was appended becomes durable.
 //!
-//! An append looks once whether the ring takes bytes, and may then be delayed for as long as the scheduler likes. So refusing appends is
-//! not enough: closing also [freezes](Core::freeze) the rotation. From then on no buffer is open, and none will be; an append that comes
-//! late finds only sealed buffers, as in a full ring, and looks once more whether the ring takes bytes. What got a range before lies below the
-//! end of the log, which does not move any more, and closing waits until all below is durable.
+//! An append looks once whether the ring takes bytes, and may then be delayed for as long as the scheduler likes. So
+//! refusing appends is not enough: closing also [freezes](Core::freeze) the rotation. From then on no buffer is open,
+//! and none will be; an append that comes late finds only sealed buffers, as in a full ring, and looks once more
+//! whether the ring takes bytes. What got a range before lies below the end of the log, which does not move any more,
+//! and closing waits until all below is durable.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -16,7 +17,8 @@ use crate::ring::core::Core;
 use crate::ring::flush::Sealing;
 use crate::sync::Backoff;
 
-/// How long closing waits for reservations that are held, before it says so and leaves it at that. Encoding a record takes less.
+/// How long closing waits for reservations that are held, before it says so and leaves it at that. Encoding a record
+/// takes less.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Core {
@@ -49,7 +51,8 @@ impl Core {
     pub(crate) fn freeze(&self) -> u64 {
         let mut backoff = Backoff::new();
         while !self.staging.is_frozen() {
-            // Sealed, and nothing will be opened: the token stays here. Or open and empty: then it stays with the thread that opened it.
+            // Sealed, and nothing will be opened: the token stays here. Or open and empty: then it stays with the
+            // thread that opened it.
             if self.staging.take_token_for_good() || self.retire_current() {
                 self.staging.set_frozen();
             } else {
@@ -60,7 +63,8 @@ impl Core {
         self.staging.next_base()
     }
 
-    /// Seals the current generation, or takes it out of use if it is open and has no bytes. `true`: it was taken out of use.
+    /// Seals the current generation, or takes it out of use if it is open and has no bytes. `true`: it was taken out of
+    /// use.
     fn retire_current(&self) -> bool {
         let _held = events::hold();
         let current = self.staging.current();
@@ -75,7 +79,8 @@ impl Core {
         }
     }
 
-    /// Waits until all below `end` is durable, or written where there is no device; at least what no reservation holds back.
+    /// Waits until all below `end` is durable, or written where there is no device; at least what no reservation holds
+    /// back.
     fn await_end(&self, end: u64, deadline: Option<Instant>) -> Result<(), RingError> {
         let outcome = self.await_written(end, deadline);
         if !self.writeback.exists() {

@@ -1,21 +1,20 @@
 //! Group commit: those that wait for durability bring it about, one for many.
 //!
-//! A waiting thread first does any pending work that no other thread has claimed: it seals the buffer
-//! that has its bytes and those of all that came meanwhile, and writes it; it syncs what was written plainly; it drives the
-//! device. If others are at all of that it spins for a moment, about as long as two writes take, and then parks. So a lone commit is one
-//! system call and no hand-over, and a crowd's commits are as few writes as the [policy](crate::commit::groups) makes them.
+//! A waiting thread first does any pending work that no other thread has claimed: it seals the buffer that has its
+//! bytes and those of all that came meanwhile, and writes it; it syncs what was written plainly; it drives the device.
+//! If others are at all of that it spins for a moment, about as long as two writes take, and then parks. So a lone
+//! commit is one system call and no hand-over, and a crowd's commits are as few writes as the
+//! [policy](crate::commit::groups) makes them.
 //!
-//! The thread that has changed something [notifies](Core::notify_waiters) those that are parked: the ones whose bytes are durable now, and one of the
-//! others if there is something left to do.
+//! The thread that has changed something [notifies](Core::notify_waiters) those that are parked: the ones whose bytes
+//! are durable now, and one of the others if there is something left to do.
 
 use std::time::Instant;
 
 use ring_io::{Wait, events};
 
 use crate::commit::groups::CommitGroup;
-use crate::error::AppendError;
-use crate::error::RingError;
-use crate::error::TimedOut;
+use crate::error::{AppendError, RingError, TimedOut};
 use crate::extent::Extent;
 use crate::metrics::latency::Measure;
 use crate::ring::append::Patience;
@@ -32,7 +31,8 @@ pub(crate) struct DurabilityWait<'a> {
     /// Where the bytes end that have to be durable.
     pub(crate) upto: u64,
     pub(crate) deadline: Option<Instant>,
-    /// Of a thread that waits in the stead of others: whether it is wanted elsewhere. Then it is as if the deadline had come.
+    /// Of a thread that waits in the stead of others: whether it is wanted elsewhere. Then it is as if the deadline had
+    /// come.
     pub(crate) cancelled: Option<&'a AtomicBool>,
 }
 
@@ -227,7 +227,8 @@ impl Core {
                     self.write_now(flush, Some(group));
                     return Ok(led);
                 }
-                // With a deadline this thread must not be at the device; without the flush a writer still pins the buffer, and will send it.
+                // With a deadline this thread must not be at the device; without the flush a writer still pins the
+                // buffer, and will send it.
                 Sealing::Sealed(flush) => {
                     let start = self.latency.start();
                     self.dispatch(flush);
@@ -244,8 +245,9 @@ impl Core {
         Ok(led)
     }
 
-    /// Waits until `generation` has been written, in which a writer may still hold a range. Not for long: a group that a held reservation keeps
-    /// from being written must not keep others from theirs, nor its leader's events from their subscriber.
+    /// Waits until `generation` has been written, in which a writer may still hold a range. Not for long: a group that
+    /// a held reservation keeps from being written must not keep others from theirs, nor its leader's events from their
+    /// subscriber.
     fn await_straggler(&self, id: BufferId, wait: DurabilityWait<'_>) -> Result<Led, RingError> {
         let cancelled = || wait.is_cancelled().then_some(Err(RingError::TimedOut));
         let suspicious = Instant::now() + SUSPICIOUS;
@@ -288,7 +290,8 @@ impl Core {
             || self.writeback.wants_driver()
     }
 
-    /// Wakes those that are parked: all whose bytes are durable, and one for each piece of work that no thread has claimed.
+    /// Wakes those that are parked: all whose bytes are durable, and one for each piece of work that no thread has
+    /// claimed.
     pub(crate) fn notify_waiters(&self) {
         if self.waiting.waiters().is_empty() {
             return;
@@ -346,7 +349,8 @@ impl Core {
         self.tail().saturating_sub(self.staging.next_base())
     }
 
-    /// Without `auto_flush` there are no commit groups: a thread that waits requests the flush of all that begins below `address`.
+    /// Without `auto_flush` there are no commit groups: a thread that waits requests the flush of all that begins below
+    /// `address`.
     fn flush_deferred_below(&self, address: u64) {
         if !self.staging.auto_flush() {
             let current = self.staging.current();

@@ -23,6 +23,16 @@ use crate::writeback::device::WriteQueue;
 use crate::writeback::ledger::Ledger;
 
 /// What the ring, its tickets and its handles share.
+///
+/// | field | written by | read by | ordered by |
+/// |---|---|---|---|
+/// | `staging`, `writeback`, `waiting` | their own methods | the same | see there |
+/// | `failure` | the first failure | a thread that found a flag set, or the ring ended | its lock |
+/// | `failing` | `poison`, in that lock | flushes; new leases | W4: the lease is found, or the flag is |
+/// | `poisoned` | `poison`, in that lock, when all leases are revoked | all | its reader takes the lock |
+/// | longest payload (`staging`) | `poison`, `refuse_appends`, in that lock | appends | a refused one takes the lock |
+/// | `counters`, `latency` | all | the statistics | nothing depends on them |
+/// | `this`, `process` | never | all | the ring's making |
 #[derive(Debug)]
 pub(crate) struct Core {
     /// This, for threads of its own.
@@ -139,8 +149,8 @@ impl Core {
         }
     }
 
-    /// The sealer's part: says where the next buffer begins, has it opened, and releases its pin, or defers the flush. Gives
-    /// the flush if no other thread holds the buffer any more.
+    /// The sealer's part: says where the next buffer begins, has it opened, and releases its pin, or defers the flush.
+    /// Gives the flush if no other thread holds the buffer any more.
     #[must_use]
     pub(crate) fn finish_seal<'a>(&self, pin: PinGuard<'a>) -> Option<Flush<'a>> {
         let slot = pin.slot();
@@ -165,7 +175,8 @@ impl Core {
         self.revoke(slot, true);
     }
 
-    /// Takes back the leases in `slot`, as far as they are known: a thread that waits for its writers looks again anyway.
+    /// Takes back the leases in `slot`, as far as they are known: a thread that waits for its writers looks again
+    /// anyway.
     pub(crate) fn revoke_leases(&self, slot: &Slot) {
         self.revoke(slot, false);
     }
@@ -222,8 +233,8 @@ impl Core {
         self.staging.slot(id).has_completed(id.generation())
     }
 
-    /// Keeps the first error, and lets all that wait know. When it returns every thread can know, also of an error that came first
-    /// in another thread.
+    /// Keeps the first error, and lets all that wait know. When it returns every thread can know, also of an error that
+    /// came first in another thread.
     #[cold]
     pub(crate) fn poison(&self, error: RingError) {
         let _held = events::hold();
@@ -304,8 +315,9 @@ impl Core {
         self.staging.tail()
     }
 
-    /// Whether the caller is in a child that was forked from the ring's process. There each call finds that out before it takes a lock or a
-    /// claim, or waits: a thread of the parent may have had what it needs, and never gives it back here.
+    /// Whether the caller is in a child that was forked from the ring's process. There each call finds that out before
+    /// it takes a lock or a claim, or waits: a thread of the parent may have had what it needs, and never gives it back
+    /// here.
     pub(crate) fn is_inherited(&self) -> bool {
         !self.process.is_here()
     }

@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use ring_io::{Wait, events};
 
-use crate::error::RingError;
-use crate::error::TimedOut;
+use crate::error::{RingError, TimedOut};
 use crate::ring::core::Core;
 use crate::sync::yield_now;
 use crate::writeback::Reaped;
@@ -85,7 +84,8 @@ impl Core {
         }
     }
 
-    /// The same for what takes a moment, unless a thread holds a reservation for long: says so once if that is the cause.
+    /// The same for what takes a moment, unless a thread holds a reservation for long: says so once if that is the
+    /// cause.
     pub(crate) fn wait_patiently<T>(
         &self,
         deadline: Option<Instant>,

@@ -82,7 +82,8 @@ impl Core {
         self.flush_all_deferred(current, u64::MAX);
     }
 
-    /// Without `auto_flush`: asks for the flush of all sealed buffers, up to generation `last`, that begin below `address`.
+    /// Without `auto_flush`: asks for the flush of all sealed buffers, up to generation `last`, that begin below
+    /// `address`.
     pub(crate) fn flush_all_deferred(&self, last: BufferId, address: u64) {
         if self.staging.auto_flush() {
             return;
@@ -111,16 +112,18 @@ impl Core {
         // The device goes when the ring ends, which waits for all threads that flush.
         let submitted = self.writeback.submit(batch, durable);
         debug_assert!(submitted.is_some(), "a flush after the ring was closed");
-        // If another thread drives, that thread sees this write when it gives the claim up, and wakes a thread that may have to drive.
+        // If another thread drives, that thread sees this write when it gives the claim up, and wakes a thread that may
+        // have to drive.
         self.poll();
         if self.writeback.is_serialized() {
-            // The device may not have it yet, so that nothing else notifies a thread that waits for the writers to leave.
+            // The device may not have it yet, so that nothing else notifies a thread that waits for the writers to
+            // leave.
             self.notify();
         }
     }
 
-    /// Writes the bytes in this thread, which needs them on stable storage and has nothing else to do. Then the `group` ends. If it
-    /// could not be a durable write, this thread finds next that a sync is needed.
+    /// Writes the bytes in this thread, which needs them on stable storage and has nothing else to do. Then the `group`
+    /// ends. If it could not be a durable write, this thread finds next that a sync is needed.
     #[cold]
     pub(crate) fn write_now(&self, flush: Flush<'_>, group: Option<CommitGroup<'_>>) {
         let _held = events::hold();

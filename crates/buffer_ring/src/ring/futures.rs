@@ -1,7 +1,7 @@
 //! The futures of the feature `async`.
 //!
-//! A future must not block, so it cannot lead a batch, sync, or drive the device as a thread that waits does. While futures are
-//! pending, [threads of the ring](crate::commit::helpers) do that in their stead.
+//! A future must not block, so it cannot lead a batch, sync, or drive the device as a thread that waits does. While
+//! futures are pending, [threads of the ring](crate::commit::helpers) do that in their stead.
 //!
 //! A future knows no runtime: it leaves its waker where it will be woken, and dropping it takes the waker away again.
 
@@ -15,8 +15,7 @@ use ring_io::event;
 
 use crate::commit::groups::WaiterCount;
 use crate::commit::helpers::{Ticket, run_again_after_panic};
-use crate::error::AppendError;
-use crate::error::RingError;
+use crate::error::{AppendError, RingError};
 use crate::extent::Extent;
 use crate::ring::BufferRing;
 use crate::ring::append::Patience;
@@ -51,10 +50,12 @@ impl BufferRing {
 
     /// [`wait_durable`](Self::wait_durable) as a future. Dropping it takes nothing from others that wait.
     ///
-    /// It waits for reservations in the buffers concerned, too: one that the task holds itself keeps it pending for ever.
+    /// It waits for reservations in the buffers concerned, too: one that the task holds itself keeps it pending for
+    /// ever.
     ///
-    /// A waker is called by a thread of the ring, which holds nothing then: it may use the ring, and drop it. If it panics, the panic
-    /// goes to the panic hook and to `tracing`, and to no other task or thread. While it blocks, other tasks of the ring are not woken.
+    /// A waker is called by a thread of the ring, which holds nothing then: it may use the ring, and drop it. If it
+    /// panics, the panic goes to the panic hook and to `tracing`, and to no other task or thread. While it blocks,
+    /// other tasks of the ring are not woken.
     ///
     /// # Errors
     ///
@@ -245,9 +246,9 @@ mod tests {
     use crate::options::BufferRingOptions;
     use crate::told::{Told, assert_told};
 
-    struct Tell(mpsc::Sender<()>);
+    struct Notify(mpsc::Sender<()>);
 
-    impl Wake for Tell {
+    impl Wake for Notify {
         fn wake(self: Arc<Self>) {
             let _ = self.0.send(());
         }
@@ -271,7 +272,8 @@ mod tests {
         assert_told(&told, "WARN  cannot start a thread for futures: they block", &["error=the ring has gone"]);
     }
 
-    /// The tail can be too high for a moment: then a thread waits for an address that no thread has appended. It has to look again.
+    /// The tail can be too high for a moment: then a thread waits for an address that no thread has appended. It has to
+    /// look again.
     #[test]
     fn a_wait_for_too_much_is_woken_and_takes_nothing_from_the_others() {
         let options = BufferRingOptions {
@@ -283,9 +285,9 @@ mod tests {
         let ring = BufferRing::with_options(options);
         let extent = ring.append(&[1; 512]).expect("there is room");
         let channel = || {
-            let (tell, told) = mpsc::channel();
-            (Waker::from(Arc::new(Tell(tell))), move || {
-                told.recv_timeout(Duration::from_secs(60)).expect("it is woken");
+            let (sender, woken) = mpsc::channel();
+            (Waker::from(Arc::new(Notify(sender))), move || {
+                woken.recv_timeout(Duration::from_secs(60)).expect("it is woken");
             })
         };
         // Not by a future, which would find out at once.

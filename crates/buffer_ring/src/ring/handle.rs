@@ -47,7 +47,8 @@ impl BufferHandle {
         sealed || slot.generation() != self.id.generation()
     }
 
-    /// Whether the bytes of this generation have been written to the device, which may not have synced them. Once true it stays true.
+    /// Whether the bytes of this generation have been written to the device, which may not have synced them. Once true
+    /// it stays true.
     #[must_use]
     pub fn is_written(&self) -> bool {
         self.core.poll();
@@ -82,8 +83,8 @@ impl FlushTicket {
     ///
     /// # Errors
     ///
-    /// The [`RingError`] that poisoned the ring before the buffer was written; [`RingError::Closed`] if the ring is gone, and a leaked
-    /// reservation had kept the buffer from being written.
+    /// The [`RingError`] that poisoned the ring before the buffer was written; [`RingError::Closed`] if the ring is
+    /// gone, and a leaked reservation had kept the buffer from being written.
     pub fn wait(&self) -> Result<(), RingError> {
         self.wait_until(None)
     }

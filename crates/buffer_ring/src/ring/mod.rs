@@ -27,45 +27,44 @@ use std::sync::{Arc, Weak};
 use ring_io::fork::{self, Adopted};
 
 use crate::builder::BufferRingBuilder;
-use crate::error::AppendError;
-use crate::error::OptionsError;
-use crate::error::ReadError;
-use crate::error::RingError;
-use crate::error::RotateError;
+use crate::error::{AppendError, OptionsError, ReadError, RingError, RotateError};
 use crate::extent::Extent;
 use crate::options::BufferRingOptions;
 use crate::reservation::Reservation;
 use crate::ring::append::{Patience, gather, total_len};
 use crate::ring::core::Core;
 use crate::ring::drive::deadline;
-use crate::ring::handle::BufferHandle;
-use crate::ring::handle::FlushTicket;
+use crate::ring::handle::{BufferHandle, FlushTicket};
 use crate::ring::stats::RingStats;
 use crate::ring::watch::DurableWatch;
 use crate::sync::Ordering;
 
 /// A latch-free ring of buffers between many appending threads and one file.
 ///
-/// All methods take `&self`: share the ring by reference or in an [`Arc`]. What an append does, and when its bytes are durable, is described
-/// in the [crate documentation](crate); what to do before a log goes on after a crash, in [`reopening`](crate::reopening).
+/// All methods take `&self`: share the ring by reference or in an [`Arc`]. What an append does, and when its bytes are
+/// durable, is described in the [crate documentation](crate); what to do before a log goes on after a crash, in
+/// [`reopening`](crate::reopening).
 ///
-/// Dropping the ring flushes what it can, without a sync, and waits for all I/O in flight; [`close`](Self::close) does the same
-/// with a sync, and says how it went.
+/// Dropping the ring flushes what it can, without a sync, and waits for all I/O in flight; [`close`](Self::close) does
+/// the same with a sync, and says how it went.
 ///
 /// # Fork and daemons
 ///
-/// A ring belongs to the process that made it. In a child of `fork(2)` every call that appends, waits, reads or writes answers an error
-/// `Forked`, at once, and dropping the ring, or what belongs to it, does nothing. The parent's ring goes on as if there were no child, and
-/// keeps the file's lock.
+/// A ring belongs to the process that made it. In a child of `fork(2)` every call that appends, waits, reads or writes
+/// answers an error `Forked`, at once, and dropping the ring, or what belongs to it, does nothing. The parent's ring
+/// goes on as if there were no child, and keeps the file's lock.
 ///
-/// - **A daemon** forks first, then opens the file. What a ring holds in memory does not go along: it is the parent's to write.
-/// - **A child** may open other files, and make rings of its own on them; also on the same file, once the parent's ring has gone.
-/// - **Spawning a command** costs nothing for the ring's memory: a child gets none of it, but finds zeros there. So does a
-///   [`Reservation`] that was held across the fork; ending it does nothing. (Kernels before 4.14 copy the memory.)
-/// - A child keeps what it inherited, memory and descriptors, until it calls `exec` or ends. Until then, if the parent dies, the file
-///   stays locked; a ring that is dropped or closed unlocks it.
-/// - After a bare `clone(2)`, without the C library's `fork`, [`append`](Self::append) goes on in the child until a buffer is full,
-///   in memory that is never written; all that waits for durability answers `Forked`.
+/// - **A daemon** forks first, then opens the file. What a ring holds in memory does not go along: it is the parent's
+///   to write.
+/// - **A child** may open other files, and make rings of its own on them; also on the same file, once the parent's ring
+///   has gone.
+/// - **Spawning a command** costs nothing for the ring's memory: a child gets none of it, but finds zeros there. So
+///   does a [`Reservation`] that was held across the fork; ending it does nothing. (Kernels before 4.14 copy the
+///   memory.)
+/// - A child keeps what it inherited, memory and descriptors, until it calls `exec` or ends. Until then, if the parent
+///   dies, the file stays locked; a ring that is dropped or closed unlocks it.
+/// - After a bare `clone(2)`, without the C library's `fork`, [`append`](Self::append) goes on in the child until a
+///   buffer is full, in memory that is never written; all that waits for durability answers `Forked`.
 pub struct BufferRing {
     pub(crate) core: Arc<Core>,
     /// Has a forked child know what it has.
@@ -95,12 +94,14 @@ impl BufferRing {
     /// A ring with these parts.
     ///
     /// On a file with content the log begins behind it, at the next multiple of 4096 (or where the builder of the
-    /// [`QuikIO`](crate::QuikIO) said); that content is synced first, so that the durable watermark, which begins there, says
-    /// the truth. After a crash there may be more in the file than was acknowledged: first do what [`reopening`](crate::reopening) says.
+    /// [`QuikIO`](crate::QuikIO) said); that content is synced first, so that the durable watermark, which begins
+    /// there, says the truth. After a crash there may be more in the file than was acknowledged: first do what
+    /// [`reopening`](crate::reopening) says.
     ///
     /// # Errors
     ///
-    /// [`OptionsError`]: sizes out of range, no memory, a file that cannot hold a log, a `QuikIO` that already serves a ring.
+    /// [`OptionsError`]: sizes out of range, no memory, a file that cannot hold a log, a `QuikIO` that already serves a
+    /// ring.
     pub fn try_with_options(options: BufferRingOptions) -> Result<Self, OptionsError> {
         Self::builder(options).build()
     }
@@ -112,16 +113,16 @@ impl BufferRing {
 
     /// Copies `payload` into the log. Waits while the ring is full.
     ///
-    /// A later system call of the thread may return `EINTR` without a signal, when a buffer that the append has flushed is written: see
-    /// [`kernel_submits`](ring_io::QuikIOBuilder::kernel_submits).
+    /// A later system call of the thread may return `EINTR` without a signal, when a buffer that the append has flushed
+    /// is written: see [`kernel_submits`](ring_io::QuikIOBuilder::kernel_submits).
     ///
     /// The bytes are staged when it returns, not durable: see [`wait_durable`](Self::wait_durable) and
     /// [`append_durable`](Self::append_durable).
     ///
     /// # Errors
     ///
-    /// [`AppendError`]; nothing was appended then. Without `auto_flush` it does not wait for a flush that no thread has asked for:
-    /// that is [`AppendError::RingFull`].
+    /// [`AppendError`]; nothing was appended then. Without `auto_flush` it does not wait for a flush that no thread has
+    /// asked for: that is [`AppendError::RingFull`].
     #[inline]
     pub fn append(&self, payload: &[u8]) -> Result<Extent, AppendError> {
         self.core.append(payload, Patience::ForRoom)
@@ -141,8 +142,8 @@ impl BufferRing {
     ///
     /// # Errors
     ///
-    /// [`AppendError::TimedOut`], and the others of [`append`](Self::append). Without `auto_flush` it does wait for other threads to
-    /// ask for the flush.
+    /// [`AppendError::TimedOut`], and the others of [`append`](Self::append). Without `auto_flush` it does wait for
+    /// other threads to ask for the flush.
     pub fn append_timeout(&self, payload: &[u8], timeout: Duration) -> Result<Extent, AppendError> {
         self.core.append(payload, Patience::Until(deadline(timeout)))
     }
@@ -161,8 +162,8 @@ impl BufferRing {
     ///
     /// # Errors
     ///
-    /// Those of [`append`](Self::append), and [`AppendError::NoDevice`]. [`AppendError::Poisoned`] may also mean that the bytes were staged,
-    /// and not made durable.
+    /// Those of [`append`](Self::append), and [`AppendError::NoDevice`]. [`AppendError::Poisoned`] may also mean that
+    /// the bytes were staged, and not made durable.
     pub fn append_durable(&self, payload: &[u8]) -> Result<Extent, AppendError> {
         self.core.append_durable(payload, None)
     }
@@ -180,22 +181,26 @@ impl BufferRing {
     ///
     /// # Errors
     ///
-    /// [`AppendError::TimedOut`] if there was no room in time, and nothing was appended; [`AppendError::NotDurableYet`] with the extent if
-    /// the bytes are appended, and were not durable in time; the others of [`append_durable`](Self::append_durable).
+    /// [`AppendError::TimedOut`] if there was no room in time, and nothing was appended; [`AppendError::NotDurableYet`]
+    /// with the extent if the bytes are appended, and were not durable in time; the others of
+    /// [`append_durable`](Self::append_durable).
     pub fn append_durable_timeout(&self, payload: &[u8], timeout: Duration) -> Result<Extent, AppendError> {
         // A time so long that it cannot be expressed is a long one.
         let deadline = deadline(timeout).or_else(|| deadline(Duration::from_secs(1 << 32)));
         self.core.append_durable(payload, deadline)
     }
 
-    /// Has `fill` encode a record of `len` bytes in place, at the extent that it is given. Waits while the ring is full.
+    /// Has `fill` encode a record of `len` bytes in place, at the extent that it is given. Waits while the ring is
+    /// full.
     ///
-    /// The bytes are zeros at first. If `fill` panics the range stays in the log as zeros, the ring goes on, and the panic goes to the
-    /// caller. Until `fill` returns, it holds the buffer back like a [`Reservation`]: it must not wait for the ring.
+    /// The bytes are zeros at first. If `fill` panics the range stays in the log as zeros, the ring goes on, and the
+    /// panic goes to the caller. Until `fill` returns, it holds the buffer back like a [`Reservation`]: it must not
+    /// wait for the ring.
     ///
     /// ```
     /// # use buffer_ring::{BufferRing, BufferRingOptions};
-    /// # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+    /// # let options = BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() };
+    /// # let ring = BufferRing::with_options(options);
     /// // A record that carries its own address.
     /// let extent = ring.append_with(14, |extent, bytes| {
     ///     bytes[..8].copy_from_slice(&extent.start().to_le_bytes());
@@ -241,13 +246,14 @@ impl BufferRing {
         self.core.reserve(len, Patience::Until(deadline(timeout)))
     }
 
-    /// The buffer that appends go to now. Looking changes nothing; the answer may be out of date at once, and stays bound to this
-    /// generation of the buffer.
+    /// The buffer that appends go to now. Looking changes nothing; the answer may be out of date at once, and stays
+    /// bound to this generation of the buffer.
     ///
     /// ```
     /// # use std::sync::atomic::Ordering;
     /// # use buffer_ring::{BufferRing, BufferRingOptions};
-    /// # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+    /// # let options = BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() };
+    /// # let ring = BufferRing::with_options(options);
     /// # ring.append(b"record")?;
     /// let current = ring.current_buffer(Ordering::Acquire);
     /// if current.is_sealed() { ring.flush(&current); }   // looking never changes anything
@@ -265,15 +271,17 @@ impl BufferRing {
         BufferHandle::new(Arc::clone(&self.core), self.core.staging.current_with(ordering))
     }
 
-    /// Sees to it that this generation of the buffer is written: seals it if it is still open, and has it written when the last writer
-    /// has left. Does not wait; the ticket can.
+    /// Sees to it that this generation of the buffer is written: seals it if it is still open, and has it written when
+    /// the last writer has left. Does not wait; the ticket can.
     ///
-    /// An empty buffer, and one that has been written, need nothing: a flush through a stale handle never touches a later generation.
+    /// An empty buffer, and one that has been written, need nothing: a flush through a stale handle never touches a
+    /// later generation.
     ///
     /// ```
     /// # use std::sync::atomic::Ordering;
     /// # use buffer_ring::{BufferRing, BufferRingOptions};
-    /// # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() });
+    /// # let options = BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() };
+    /// # let ring = BufferRing::with_options(options);
     /// # ring.append(b"record")?;
     /// # let my_buffer = ring.current_buffer(Ordering::Acquire);
     /// ring.flush(&my_buffer);
@@ -293,16 +301,16 @@ impl BufferRing {
         FlushTicket::new(Arc::clone(&self.core), has_bytes.then_some(id))
     }
 
-    /// Makes the next buffer of the ring current, and seals the present one if it is still open. An open buffer without bytes stays
-    /// current: it is as good as the next.
+    /// Makes the next buffer of the ring current, and seals the present one if it is still open. An open buffer without
+    /// bytes stays current: it is as good as the next.
     ///
     /// Only a ring without `auto_rotate` needs it.
     ///
     /// # Errors
     ///
-    /// [`RotateError::RingFull`] if the next buffer is not free; nothing was sealed, unless a write to the buffer raced.
-    /// [`RotateError::AddressesExhausted`] if the log has come to its last address, [`RotateError::Poisoned`] after a failure, and
-    /// [`RotateError::Closed`] after [`close`](Self::close), or beside it.
+    /// [`RotateError::RingFull`] if the next buffer is not free; nothing was sealed, unless a write to the buffer
+    /// raced. [`RotateError::AddressesExhausted`] if the log has come to its last address, [`RotateError::Poisoned`]
+    /// after a failure, and [`RotateError::Closed`] after [`close`](Self::close), or beside it.
     pub fn rotate(&self) -> Result<(), RotateError> {
         self.core.rotate()
     }
@@ -327,8 +335,8 @@ impl BufferRing {
         self.core.sync(deadline(timeout))
     }
 
-    /// Returns when the durable watermark has reached `address`, usually an [`Extent::end`]. Flushes and syncs what that needs, so
-    /// that it does not depend on another thread's flush.
+    /// Returns when the durable watermark has reached `address`, usually an [`Extent::end`]. Flushes and syncs what
+    /// that needs, so that it does not depend on another thread's flush.
     ///
     /// Waits for reservations that are held in the buffers concerned, the caller's own included.
     ///
@@ -361,7 +369,8 @@ impl BufferRing {
         DurableWatch::new(&self.core)
     }
 
-    /// Every byte of the log below this address has been written to the device, which may not have synced it. Only grows.
+    /// Every byte of the log below this address has been written to the device, which may not have synced it. Only
+    /// grows.
     #[must_use]
     pub fn written_watermark(&self) -> u64 {
         self.core.poll();
@@ -376,7 +385,8 @@ impl BufferRing {
     /// ```
     /// # use buffer_ring::{BufferRing, BufferRingOptions, QuikIO};
     /// # let io_instance = Some(QuikIO::in_memory().0.into());
-    /// # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, io_instance, ..Default::default() });
+    /// # let options = BufferRingOptions { capacity: 2, buffer_size: 4096, io_instance, ..Default::default() };
+    /// # let ring = BufferRing::with_options(options);
     /// let extent = ring.append(b"record")?;
     /// let tail = ring.tail();
     /// assert!(tail >= extent.end());
@@ -395,8 +405,8 @@ impl BufferRing {
     /// read as zeros at all times: the padding between buffers, aborted reservations, the rest of a writer's lease, and
     /// the gap between the end of the file's earlier content and the start of the log.
     ///
-    /// While other threads are appending to the same buffer, it may have to be sealed and waited for; so a thread must not hold a
-    /// [`Reservation`] near an extent that it reads.
+    /// While other threads are appending to the same buffer, it may have to be sealed and waited for; so a thread must
+    /// not hold a [`Reservation`] near an extent that it reads.
     ///
     /// # Errors
     ///
@@ -417,23 +427,25 @@ impl BufferRing {
         self.core.stats()
     }
 
-    /// Ends the log: makes everything durable, waits for all I/O, lets the file go, and gives the durable watermark, at which the log ends.
+    /// Ends the log: makes everything durable, waits for all I/O, lets the file go, and gives the durable watermark, at
+    /// which the log ends.
     ///
-    /// An append that runs at the same time, through any reference to the ring or any writer, is either part of the log that is durable when
-    /// this returns, or answers [`AppendError::Closed`]; and so does every append and reservation that comes later. Then
-    /// [`sync`](Self::sync), [`rotate`](Self::rotate), [`read`](Self::read) and what waits for an address that was never durable answer
-    /// `Closed` as well, and [`wait_durable`](Self::wait_durable) for one that was is still right. The file is cut at the end of the log, and
-    /// unlocked. Closing again, or in several threads at once, gives the same answer. Without a device the answer is where the log began.
+    /// An append that runs at the same time, through any reference to the ring or any writer, is either part of the log
+    /// that is durable when this returns, or answers [`AppendError::Closed`]; and so does every append and reservation
+    /// that comes later. Then [`sync`](Self::sync), [`rotate`](Self::rotate), [`read`](Self::read) and what waits for
+    /// an address that was never durable answer `Closed` as well, and [`wait_durable`](Self::wait_durable) for one that
+    /// was is still right. The file is cut at the end of the log, and unlocked. Closing again, or in several threads at
+    /// once, gives the same answer. Without a device the answer is where the log began.
     ///
-    /// Waits for reservations that are held: for some seconds, since one of them may have been leaked, or be the caller's own. Then it
-    /// gives up, and may be called again.
+    /// Waits for reservations that are held: for some seconds, since one of them may have been leaked, or be the
+    /// caller's own. Then it gives up, and may be called again.
     ///
     /// # Errors
     ///
-    /// - The [`RingError`] that poisoned the ring. Then the file stays as it is, and locked, until the ring is dropped, and whatever is in
-    ///   memory can still be read.
-    /// - [`RingError::ReservationLeaked`] if a reservation is held; all below its buffer is durable. Its own buffer is written when the
-    ///   reservation ends, and is durable when this is called again.
+    /// - The [`RingError`] that poisoned the ring. Then the file stays as it is, and locked, until the ring is dropped,
+    ///   and whatever is in memory can still be read.
+    /// - [`RingError::ReservationLeaked`] if a reservation is held; all below its buffer is durable. Its own buffer is
+    ///   written when the reservation ends, and is durable when this is called again.
     ///
     /// In each case all I/O that was in flight has ended, and appends are refused from now on.
     pub fn close(&self) -> Result<u64, RingError> {
@@ -441,12 +453,13 @@ impl BufferRing {
         self.core.close(None)
     }
 
-    /// Like [`close`](Self::close), but not longer than `timeout` for reservations and for the device to make all durable.
+    /// Like [`close`](Self::close), but not longer than `timeout` for reservations and for the device to make all
+    /// durable.
     ///
     /// # Errors
     ///
-    /// Also [`RingError::TimedOut`] if it is the device that takes longer. Closing goes on when this is called again, or `close` is, and
-    /// when the ring is dropped.
+    /// Also [`RingError::TimedOut`] if it is the device that takes longer. Closing goes on when this is called again,
+    /// or `close` is, and when the ring is dropped.
     pub fn close_timeout(&self, timeout: Duration) -> Result<u64, RingError> {
         self.core.check_process()?;
         self.core.close(deadline(timeout))

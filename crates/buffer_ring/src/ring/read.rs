@@ -110,8 +110,8 @@ impl Core {
         found
     }
 
-    /// Gives the writers in `generation` time to leave. When others keep coming it has the buffer sealed, so that they go elsewhere, unless
-    /// sealing is the user's business.
+    /// Gives the writers in `generation` time to leave. When others keep coming it has the buffer sealed, so that they
+    /// go elsewhere, unless sealing is the user's business.
     fn await_drained(&self, id: BufferId, looks: usize, backoff: &mut Backoff) -> Result<(), ReadError> {
         if looks == 1 || looks.is_multiple_of(LOOKS) {
             // Writers may be idle.

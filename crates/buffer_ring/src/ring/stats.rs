@@ -1,5 +1,5 @@
-//! What the ring has done. Counting costs an append no shared write: each thread counts in a shard of its own. Nothing depends on
-//! the counters, so that loom need not see them.
+//! What the ring has done. Counting costs an append no shared write: each thread counts in a shard of its own. Nothing
+//! depends on the counters, so that loom need not see them.
 
 use core::time::Duration;
 
@@ -41,10 +41,11 @@ pub struct RingStats {
     pub engine: Option<Engine>,
     /// Whether the buffers are registered with the engine.
     pub registered_buffers: bool,
-    /// The oldest buffer with a reservation at this moment. Usually that is a thread copying; if it stays the same, it is a
-    /// reservation that is held or leaked, and keeps the log from going on.
+    /// The oldest buffer with a reservation at this moment. Usually that is a thread copying; if it stays the same, it
+    /// is a reservation that is held or leaked, and keeps the log from going on.
     pub oldest_reservation: Option<OldestReservation>,
-    /// How long things took; `None` unless the ring was [built](crate::BufferRingBuilder::measure_latency) to measure it.
+    /// How long things took; `None` unless the ring was [built](crate::BufferRingBuilder::measure_latency) to measure
+    /// it.
     pub latencies: Option<Latencies>,
 }
 
@@ -126,8 +127,8 @@ impl Core {
         busy.min_by_key(|oldest| oldest.buffer_start)
     }
 
-    /// A thread has waited for long: says so, if it is for a reservation that has not ended. At once, since it may last; by a thread
-    /// that owes nothing to others.
+    /// A thread has waited for long: says so, if it is for a reservation that has not ended. At once, since it may
+    /// last; by a thread that owes nothing to others.
     pub(crate) fn warn_of_stall(&self) {
         if let Some(OldestReservation { buffer_start, count, waiting: Some(waiting) }) = self.oldest_reservation() {
             events::at_once(|| {

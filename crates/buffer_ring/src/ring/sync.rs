@@ -11,8 +11,8 @@ use crate::writeback::exclusive::Claim;
 use crate::writeback::ledger::Ledger;
 
 impl Core {
-    /// Makes durable what is written now, on behalf of all that wait for that; `false` if it all is. Waits for the device only if
-    /// `to_its_end`.
+    /// Makes durable what is written now, on behalf of all that wait for that; `false` if it all is. Waits for the
+    /// device only if `to_its_end`.
     pub(crate) fn sync_device(&self, syncer: Claim<'_>, to_its_end: bool) -> bool {
         let _held = events::hold();
         // In a statement of its own: the lock must not last as long as the sync.

@@ -15,22 +15,25 @@ use crate::ring::core::Core;
 use crate::ring::drive::deadline;
 use crate::sync::{Mutex, OnceLock, Parker, yield_now};
 
-/// The durable watermark of a ring, to follow it: for replicating what is on stable storage, for answering clients in the order of the
-/// log, for an event loop. It may outlive the ring. Made by [`BufferRing::durable_watch`](crate::BufferRing::durable_watch).
+/// The durable watermark of a ring, to follow it: for replicating what is on stable storage, for answering clients in
+/// the order of the log, for an event loop. It may outlive the ring. Made by
+/// [`BufferRing::durable_watch`](crate::BufferRing::durable_watch).
 ///
-/// It asks for nothing: the watermark moves when a thread or a future [waits for durability](crate::BufferRing::wait_durable) or
-/// [syncs](crate::BufferRing::sync). So an address may be waited for long before it is given out.
+/// It asks for nothing: the watermark moves when a thread or a future [waits for
+/// durability](crate::BufferRing::wait_durable) or [syncs](crate::BufferRing::sync). So an address may be waited for
+/// long before it is given out.
 ///
 /// What was asked for is seen also if its caller gave up. A commit whose time is over
-/// ([`NotDurableYet`](crate::AppendError::NotDurableYet), [`TimedOut`](RingError::TimedOut)), or whose future was dropped, is brought to
-/// its end while the watermark is followed: by a thread that waits here, or, for those that have nothing but an
-/// [`eventfd`](Self::eventfd), by a thread that the ring starts for that.
+/// ([`NotDurableYet`](crate::AppendError::NotDurableYet), [`TimedOut`](RingError::TimedOut)), or whose future was
+/// dropped, is brought to its end while the watermark is followed: by a thread that waits here, or, for those that have
+/// nothing but an [`eventfd`](Self::eventfd), by a thread that the ring starts for that.
 ///
 /// ```
 /// # use buffer_ring::{BufferRing, BufferRingOptions};
 /// # use buffer_ring::QuikIO;
 /// # let io_instance = Some(QuikIO::in_memory().0.into());
-/// # let ring = BufferRing::with_options(BufferRingOptions { capacity: 2, buffer_size: 4096, io_instance, ..Default::default() });
+/// # let options = BufferRingOptions { capacity: 2, buffer_size: 4096, io_instance, ..Default::default() };
+/// # let ring = BufferRing::with_options(options);
 /// let watch = ring.durable_watch();
 /// let follower = std::thread::spawn(move || watch.wait_ge(6));
 /// ring.append_durable(b"record")?;
@@ -77,8 +80,8 @@ impl DurableWatch {
     ///
     /// # Errors
     ///
-    /// The [`RingError`] that poisoned the ring; [`RingError::Closed`] if the ring is closed or gone, and the watermark never got there;
-    /// [`RingError::NoDevice`] if there is no device, so that it never moves.
+    /// The [`RingError`] that poisoned the ring; [`RingError::Closed`] if the ring is closed or gone, and the watermark
+    /// never got there; [`RingError::NoDevice`] if there is no device, so that it never moves.
     pub fn wait_ge(&self, address: u64) -> Result<u64, RingError> {
         self.core.watch(address, None)
     }
@@ -92,17 +95,20 @@ impl DurableWatch {
         self.core.watch(address, deadline(timeout))
     }
 
-    /// An `eventfd(2)` for an event loop (`poll`, `epoll`, io_uring, tokio's `AsyncFd`): readable after each move of the watermark, after
-    /// the ring was poisoned, and after it has gone; at once, if one of the latter two came first. One for this watch and its clones.
+    /// An `eventfd(2)` for an event loop (`poll`, `epoll`, io_uring, tokio's `AsyncFd`): readable after each move of
+    /// the watermark, after the ring was poisoned, and after it has gone; at once, if one of the latter two came first.
+    /// One for this watch and its clones.
     ///
-    /// After the first call look at [`get`](Self::get) once: moves before it do not count. Then, each time it is readable, read its 8
-    /// bytes, which makes it unreadable until the next move, and after that look. It is non-blocking, and closed with the last clone
-    /// of this watch; [`try_clone_to_owned`](BorrowedFd::try_clone_to_owned) gives one of your own, which is never readable again
-    /// when the last clone has gone. It does not say why it is readable: [`wait_ge_timeout`](Self::wait_ge_timeout) with a timeout
-    /// of zero returns the failure.
+    /// After the first call look at [`get`](Self::get) once: moves before it do not count. Then, each time it is
+    /// readable, read its 8 bytes, which makes it unreadable until the next move, and after that look. It is
+    /// non-blocking, and closed with the last clone of this watch;
+    /// [`try_clone_to_owned`](BorrowedFd::try_clone_to_owned) gives one of your own, which is never readable again when
+    /// the last clone has gone. It does not say why it is readable: [`wait_ge_timeout`](Self::wait_ge_timeout) with a
+    /// timeout of zero returns the failure.
     ///
-    /// A commit whose caller gives up later is finished by a thread that is started then. At a task limit there is none: a warning of
-    /// `tracing` says so, and the event comes with the next commit, or with the next call that takes finished writes from the device.
+    /// A commit whose caller gives up later is finished by a thread that is started then. At a task limit there is
+    /// none: a warning of `tracing` says so, and the event comes with the next commit, or with the next call that takes
+    /// finished writes from the device.
     ///
     /// # Errors
     ///
@@ -143,7 +149,8 @@ impl fmt::Debug for DurableWatch {
 }
 
 impl Core {
-    /// Waits until the watermark has reached `address`. Does nothing for it but finish what another caller has begun and given up.
+    /// Waits until the watermark has reached `address`. Does nothing for it but finish what another caller has begun
+    /// and given up.
     fn watch(&self, address: u64, deadline: Option<Instant>) -> Result<u64, RingError> {
         self.check_process()?;
         if !self.writeback.exists() {

@@ -16,7 +16,8 @@ pub(crate) enum Missed<'a> {
 }
 
 impl Staging {
-    /// Seizes `len` bytes of the current buffer if there is room. Nothing here goes out of line, so that it all stays in registers.
+    /// Seizes `len` bytes of the current buffer if there is room. Nothing here goes out of line, so that it all stays
+    /// in registers.
     #[inline(always)]
     pub(crate) fn try_seize(&self, len: usize) -> Result<Grant<'_>, Missed<'_>> {
         // In one comparison: 0 - 1 is larger than any buffer, and a ring that is poisoned or closed takes nothing.

@@ -1,7 +1,8 @@
 //! Manual flushing: a sealed buffer that waits until a thread asks for its flush.
 //!
-//! Without `auto_flush` the sealer does not release its pin: it leaves it here. So no thread can see the buffer drained,
-//! and no thread flushes it. The thread that requests the flush takes the pin over and releases it; from there on everything goes as always.
+//! Without `auto_flush` the sealer does not release its pin: it leaves it here. So no thread can see the buffer
+//! drained, and no thread flushes it. The thread that requests the flush takes the pin over and releases it; from there
+//! on everything goes as always.
 //!
 //! ```text
 //! open(g) ──seal──▶ deferred(g) ──request──▶ flushed(g)
@@ -32,7 +33,8 @@ impl DeferredFlush {
         self.0.store(state(generation, OPEN), Relaxed);
     }
 
-    /// The sealer leaves its pin here. If the answer is `false`, the flush has been requested already: the sealer releases the pin.
+    /// The sealer leaves its pin here. If the answer is `false`, the flush has been requested already: the sealer
+    /// releases the pin.
     pub(crate) fn defer(&self, generation: u64) -> bool {
         self.change(generation, OPEN, DEFERRED) || {
             let requested = self.change(generation, REQUESTED, FLUSHED);
@@ -41,8 +43,8 @@ impl DeferredFlush {
         }
     }
 
-    /// Asks for the flush of generation `generation`, which is sealed or about to be. If the answer is `true`, the caller has the pin
-    /// now, and has to release it.
+    /// Asks for the flush of generation `generation`, which is sealed or about to be. If the answer is `true`, the
+    /// caller has the pin now, and has to release it.
     #[must_use]
     pub(crate) fn request(&self, generation: u64) -> bool {
         self.change(generation, DEFERRED, FLUSHED)
@@ -56,6 +58,7 @@ impl DeferredFlush {
 
     fn change(&self, generation: u64, from: u64, to: u64) -> bool {
         let (from, to) = (state(generation, from), state(generation, to));
+        // ordering: both halves of R7.
         self.0.compare_exchange(from, to, AcqRel, Relaxed).is_ok()
     }
 }

@@ -8,17 +8,18 @@
 //!                                   └────────────end─────────────────────────┘
 //! ```
 //!
-//! The owner writes behind its mark without any instruction on shared memory but its cell. Before each record it says that it is busy,
-//! and looks whether the lease has been revoked; after it, it moves the mark, and looks once more. A revoker revokes, and looks
-//! whether the owner is busy. Between its own mark and the look at the other's each has a full [barrier](crate::sync::fence), so
-//! that at least one of the two sees the other:
+//! The owner writes behind its mark without any instruction on shared memory but its cell. Before each record it says
+//! that it is busy, and looks whether the lease has been revoked; after it, it moves the mark, and looks once more. A
+//! revoker revokes, and looks whether the owner is busy. Between its own mark and the look at the other's each has a
+//! full [barrier](crate::sync::fence), so that at least one of the two sees the other:
 //!
-//! - the owner is not seen busy: it will see the lease revoked before it writes again, and the revoker may end the lease;
+//! - the owner is not seen busy: it will see the lease revoked before it writes again, and the revoker may end the
+//!   lease;
 //! - the owner is seen busy: it will see the lease revoked when it is done, and ends the lease itself.
 //!
-//! If both see each other, both try to end it. Only one brings the state to *over*, and gets the rest of the range as a [`Grant`]:
-//! to fill it with zeros, and to leave the buffer. The number of the lease is part of the state, so that a revoker that is late finds
-//! a later lease changed, and leaves it alone.
+//! If both see each other, both try to end it. Only one brings the state to *over*, and gets the rest of the range as a
+//! [`Grant`]: to fill it with zeros, and to leave the buffer. The number of the lease is part of the state, so that a
+//! revoker that is late finds a later lease changed, and leaves it alone.
 
 use core::slice;
 
@@ -38,16 +39,18 @@ const NEXT: u64 = 4;
 
 const BUSY: u64 = 1;
 
-/// Where a writer and those that take back its lease meet. A cache line of its own, so that the writer shares it with no thread as
-/// long as nothing is taken back.
+/// Where a writer and those that take back its lease meet. A cache line of its own, so that the writer shares it with
+/// no thread as long as nothing is taken back.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct LeaseCell {
-    /// Bytes that were ever appended through the cell, and in the lowest bit, whether the owner is busy. LeaseWrite by the owner.
+    /// Bytes that were ever appended through the cell, and in the lowest bit, whether the owner is busy. LeaseWrite by
+    /// the owner.
     mark: AtomicU64,
     /// The number of the lease, and its phase in the two lowest bits.
     state: AtomicU64,
-    /// What the lease is. Written by the owner while it is over; read by a revoker, for which it counts only if it then claims.
+    /// What the lease is. Written by the owner while it is over; read by a revoker, for which it counts only if it then
+    /// claims.
     slot: AtomicU32,
     start: AtomicU32,
     len: AtomicU32,
@@ -70,8 +73,8 @@ impl LeaseCell {
         }
     }
 
-    /// Revokes the lease if there is one in `slot`, and gives its number. Then a [heavy barrier](Barrier::heavy) has to follow, and
-    /// [`claim`](Self::claim).
+    /// Revokes the lease if there is one in `slot`, and gives its number. Then a [heavy barrier](Barrier::heavy) has to
+    /// follow, and [`claim`](Self::claim).
     #[must_use]
     pub(crate) fn revoke(&self, slot: &Slot) -> Option<u64> {
         // ordering: acquire half of W1.
@@ -84,8 +87,8 @@ impl LeaseCell {
         self.state.compare_exchange(state, revoked, Relaxed, Relaxed).is_ok().then_some(state - HELD)
     }
 
-    /// Revokes the lease in a forked child, where nothing else happens meanwhile. Its owner, if it exists there, finds that out at its next
-    /// record.
+    /// Revokes the lease in a forked child, where nothing else happens meanwhile. Its owner, if it exists there, finds
+    /// that out at its next record.
     pub(crate) fn disown(&self) {
         let state = self.state.load(Relaxed);
         if state & PHASE == HELD {
@@ -93,7 +96,8 @@ impl LeaseCell {
         }
     }
 
-    /// Ends the lease that this thread has revoked, unless its owner is busy, or has ended it. The answer is the rest of it.
+    /// Ends the lease that this thread has revoked, unless its owner is busy, or has ended it. The answer is the rest
+    /// of it.
     #[must_use]
     pub(crate) fn claim<'a>(&self, slot: &'a Slot, number: u64) -> Option<Grant<'a>> {
         // ordering: acquire half of W2.
@@ -137,13 +141,15 @@ pub(crate) struct Lease<'a> {
 #[derive(Clone, Copy, Debug)]
 struct Origin(*mut u8);
 
-// SAFETY: an address is just a number; what is done with it is argued where it is used, and does not depend on the thread.
+// SAFETY: an address is just a number; what is done with it is argued where it is used, and does not depend on the
+// thread.
 unsafe impl Send for Origin {}
 
 // SAFETY: as above; it never changes.
 unsafe impl Sync for Origin {}
 
-/// A record that was written, and whether the lease has been revoked meanwhile: then its owner has to [end](Lease::end) it.
+/// A record that was written, and whether the lease has been revoked meanwhile: then its owner has to [end](Lease::end)
+/// it.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct LeaseWrite {
@@ -191,8 +197,8 @@ impl<'a> Lease<'a> {
         Extent::within(self.address.wrapping_add(self.position()), len)
     }
 
-    /// Has `fill` write a record of `len` bytes. `None` if there is no room for it, or no lease any more: then the owner has to
-    /// [end](Self::end) it. So it has if `fill` panics: the owner stays busy, so that no other thread can.
+    /// Has `fill` write a record of `len` bytes. `None` if there is no room for it, or no lease any more: then the
+    /// owner has to [end](Self::end) it. So it has if `fill` panics: the owner stays busy, so that no other thread can.
     #[inline(always)]
     pub(crate) fn write(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Option<LeaseWrite> {
         // Read once: what the barrier lies between would be read again.
@@ -214,11 +220,12 @@ impl<'a> Lease<'a> {
             slot.shadow.write(end..end + len);
         }
         // SAFETY:
-        // - in bounds, initialised, alive: the range lies in what was granted, by the comparison with the end; the grant's slice was
-        //   made from the arena, which the slot keeps alive as long as `'a`;
-        // - not aliased: the word granted it to this lease alone, whose count is still inside. The owner is borrowed mutably, and behind
-        //   its mark no other thread writes or reads before the lease is over. It is not: the owner has said that it is busy before it saw
-        //   the lease held, so that a revoker sees one or the other, and leaves the rest to the owner; see the top of this file.
+        // - in bounds, initialised, alive: the range lies in what was granted, by the comparison with the end; the
+        //   grant's slice was made from the arena, which the slot keeps alive as long as `'a`;
+        // - not aliased: the word granted it to this lease alone, whose count is still inside. The owner is borrowed
+        //   mutably, and behind its mark no other thread writes or reads before the lease is over. It is not: the owner
+        //   has said that it is busy before it saw the lease held, so that a revoker sees one or the other, and leaves
+        //   the rest to the owner; see the top of this file.
         let target = unsafe { slice::from_raw_parts_mut(bytes.0.wrapping_add(position as usize), len) };
         fill(target);
         let filled = position + len as u64;

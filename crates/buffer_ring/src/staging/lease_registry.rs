@@ -1,14 +1,15 @@
 //! The cells of all writers of a ring, and which of them may have a lease in which buffer.
 //!
-//! Cells come in chunks of up to 64, in a list that only grows; a cell that is given up goes to the next writer. Each chunk has a
-//! word for every buffer of the ring, with a bit for each cell that took a lease there. So taking back the leases of a buffer is a
-//! look at one word for 64 writers, and at the cells of those few that have one.
+//! Cells come in chunks of up to 64, in a list that only grows; a cell that is given up goes to the next writer. Each
+//! chunk has a word for every buffer of the ring, with a bit for each cell that took a lease there. So taking back the
+//! leases of a buffer is a look at one word for 64 writers, and at the cells of those few that have one.
 //!
-//! A bit says *perhaps*: it stays when the lease ends, until the buffer is sealed. It never says too little: a writer sets its bit when
-//! it has got its range, and then looks whether the buffer has been sealed; the sealer seals, and then takes the bits. Both go through
-//! the word by a read-modify-write: either the sealer finds the bit, or the writer comes second, acquires the seal, sees it, and
-//! ends its lease itself. The same holds for the chunk and the count of writers: a writer that has its cell counts itself, and then
-//! appends; either the sealer finds its chunk, or it comes second, and too late to get a range of that buffer.
+//! A bit says *perhaps*: it stays when the lease ends, until the buffer is sealed. It never says too little: a writer
+//! sets its bit when it has got its range, and then looks whether the buffer has been sealed; the sealer seals, and
+//! then takes the bits. Both go through the word by a read-modify-write: either the sealer finds the bit, or the writer
+//! comes second, acquires the seal, sees it, and ends its lease itself. The same holds for the chunk and the count of
+//! writers: a writer that has its cell counts itself, and then appends; either the sealer finds its chunk, or it comes
+//! second, and too late to get a range of that buffer.
 
 use crate::staging::lease::LeaseCell;
 use crate::staging::slot::Slot;
@@ -38,7 +39,7 @@ struct Chunk {
     next: OnceLock<Box<Chunk>>,
 }
 
-/// A writer's place in the registry.
+/// A writer's cell in the registry.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'a> {
     chunk: &'a Chunk,
@@ -50,7 +51,7 @@ impl LeaseRegistry {
         Self { first: OnceLock::new(), enrolled: AtomicU64::new(0), slots }
     }
 
-    /// A place that no other writer has.
+    /// A cell that no other writer has.
     pub(crate) fn enroll(&self) -> Place<'_> {
         let place = self.take();
         // ordering: the writer's half of W5. Behind the search, which may have made the chunk.
@@ -78,7 +79,8 @@ impl LeaseRegistry {
         })
     }
 
-    /// A place in no ring, for one that a forked child has: the search could come upon a chunk that another thread was just making.
+    /// A cell in no ring, for one that a forked child has: the search could come upon a chunk that another thread was
+    /// just making.
     pub(crate) fn apart(&self) -> Place<'static> {
         let chunk = Box::leak(Box::new(Chunk::new(self.slots)));
         Place { chunk, index: 0 }
@@ -135,14 +137,14 @@ impl<'a> Place<'a> {
         &self.chunk.cells[self.index]
     }
 
-    /// Says that the cell has a lease in `slot`. The thread that takes leases back finds it from now on; a thread that came before has made known
-    /// why.
+    /// Says that the cell has a lease in `slot`. The thread that takes leases back finds it from now on; a thread that
+    /// came before has made known why.
     pub(crate) fn announce(self, slot: &Slot) {
         // ordering: the writer's half of W4.
         self.chunk.leased[slot.index()].fetch_or(1 << self.index, AcqRel);
     }
 
-    /// Gives the place up.
+    /// Gives the cell up.
     pub(crate) fn leave(self) {
         // ordering: release half of W6.
         self.chunk.taken.fetch_and(!(1 << self.index), Release);

@@ -1,8 +1,8 @@
 //! Staging: the log in memory. Nothing here waits, and nothing here does I/O.
 //!
 //! What a thread does to a buffer is answered by a value that says what has to happen next: a [`Grant`](slot::Grant) is
-//! filled and released, a [`PinGuard`](slot::PinGuard) is handed over and released, a [`Flush`](slot::Flush) goes to the
-//! device, and a buffer that was [opened](rotation::Rotated::Opened) lets those go on that wait for room.
+//! filled and released, a [`PinGuard`](slot::PinGuard) is handed over and released, a [`Flush`](slot::Flush) goes to
+//! the device, and a buffer that was [opened](rotation::Rotated::Opened) lets those go on that wait for room.
 
 pub(crate) mod append;
 pub(crate) mod deferred_flush;
@@ -32,8 +32,8 @@ pub(crate) struct Staging {
     buffer_size: usize,
     auto_flush: bool,
     auto_rotate: bool,
-    /// Bytes of the longest payload that is taken. 0: the ring takes no more, because it is poisoned or is being closed,
-    /// or because the process is a forked child.
+    /// Bytes of the longest payload that is taken. 0: the ring takes no more, because it is poisoned or is being
+    /// closed, or because the process is a forked child.
     longest: AtomicUsize,
     leases: LeaseRegistry,
 }
@@ -78,8 +78,8 @@ impl Staging {
         &self.leases
     }
 
-    /// From now on no payload is taken. Under the lock of a failure, so that a thread that sees this, and takes the lock,
-    /// finds the failure if that was the cause.
+    /// From now on no payload is taken. Under the lock of a failure, so that a thread that sees this, and takes the
+    /// lock, finds the failure if that was the cause.
     pub(crate) fn refuse(&self) {
         self.longest.store(0, Relaxed);
     }
@@ -166,9 +166,9 @@ impl Staging {
         self.rotation.set_frozen();
     }
 
-    /// Revokes the leases in `slot`, and answers the rest of each that this thread has ended, to be returned one by one.
-    /// For the `sealed` buffer's sealer all that there are; for others those that are known, since a thread that waits
-    /// for their owners looks again anyway.
+    /// Revokes the leases in `slot`, and answers the rest of each that this thread has ended, to be returned one by
+    /// one. For the `sealed` buffer's sealer all that there are; for others those that are known, since a thread that
+    /// waits for their owners looks again anyway.
     pub(crate) fn revoke<'a>(&'a self, slot: &'a Slot, sealed: bool) -> impl Iterator<Item = Grant<'a>> {
         let leased = self.leases.leased(slot, sealed);
         let mut revoked: Vec<(&LeaseCell, u64)> = leased.filter_map(|cell| Some((cell, cell.revoke(slot)?))).collect();

@@ -1,16 +1,18 @@
 //! Which buffer is current, and which thread makes the next one current.
 //!
-//! A sealer publishes the next generation's address and sets the *token*. The thread that takes the token, by a swap, is the one rotation owner:
-//! while it holds the token no other thread changes `current`, so that it can look whether the next slot can be opened, and open it. If
-//! it cannot be, the token goes back, and the thread that removes the obstacle takes it up: the flusher that frees the slot, the late
-//! arrival that undoes its addition, the last reader that leaves the latch.
+//! A sealer publishes the next generation's address and sets the *token*. The thread that takes the token, by a swap,
+//! is the one rotation owner: while it holds the token no other thread changes `current`, so that it can look whether
+//! the next slot can be opened, and open it. If it cannot be, the token goes back, and the thread that removes the
+//! obstacle takes it up: the flusher that frees the slot, the late arrival that undoes its addition, the last reader
+//! that leaves the latch.
 //!
-//! Nothing is lost between two such threads because both go through the token with a read-modify-write after what they did: either
-//! the swap that puts the token back comes first, and the other one finds the token; or it comes second, then it acquires what the
-//! other one did, and the look that follows sees it.
+//! Nothing is lost between two such threads because both go through the token with a read-modify-write after what they
+//! did: either the swap that puts the token back comes first, and the other one finds the token; or it comes second,
+//! then it acquires what the other one did, and the look that follows sees it.
 //!
-//! A thread with an old idea of `current` can reserve in a slot that was just opened, fill it, and seal it, all before its opener
-//! has published it as current. So a sealer first publishes *its own* generation, and the publication only ever moves forward.
+//! A thread with an old idea of `current` can reserve in a slot that was just opened, fill it, and seal it, all before
+//! its opener has published it as current. So a sealer first publishes *its own* generation, and the publication only
+//! ever moves forward.
 
 use crate::extent::ADDRESS_LIMIT;
 use crossbeam_utils::CachePadded;
@@ -21,7 +23,8 @@ use crate::sync::{AtomicBool, AtomicU64, Backoff, Ordering};
 
 const SLOT_BITS: u32 = 16;
 
-/// A generation and its slot, in one word: the generation above, the slot's index in the low bits. Later generations compare greater.
+/// A generation and its slot, in one word: the generation above, the slot's index in the low bits. Later generations
+/// compare greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct BufferId(u64);
 
@@ -66,7 +69,7 @@ pub(crate) enum Rotated {
 #[derive(Debug)]
 pub(crate) struct Rotation {
     current: CachePadded<AtomicU64>,
-    /// The token: there is a sealed current generation that needs a successor, and no thread is at it.
+    /// The token: the current buffer is sealed and needs a successor, which no thread is opening yet.
     pending: AtomicBool,
     /// File address of the next generation's first byte. Set by the sealer of the current generation.
     next_base: AtomicU64,
@@ -87,11 +90,12 @@ impl Rotation {
 
     #[inline]
     pub(crate) fn current(&self) -> BufferId {
+        // ordering: acquire half of R1.
         BufferId(self.current.load(Acquire))
     }
 
-    /// The same with an ordering of the caller's choice, but never weaker: a generation is of use only together with what its opener
-    /// prepared.
+    /// The same with an ordering of the caller's choice, but never weaker: a generation is of use only together with
+    /// what its opener prepared.
     pub(crate) fn current_with(&self, ordering: Ordering) -> BufferId {
         let ordering = if ordering == Ordering::SeqCst { ordering } else { Acquire };
         BufferId(self.current.load(ordering))
@@ -99,22 +103,24 @@ impl Rotation {
 
     /// Makes `generation` current, unless a later one is.
     pub(crate) fn publish(&self, id: BufferId) {
-        // ordering: release half of R1. A read-modify-write also when a later generation stays, so that it breaks no one else's edge.
+        // ordering: release half of R1. A read-modify-write also when a later generation stays, so that it breaks no
+        // one else's edge.
         self.current.fetch_max(id.0, Release);
     }
 
-    /// Where the next generation begins, if the current one is sealed and its sealer has come this far; else where the current one does.
+    /// Where the next generation begins, if the current one is sealed and its sealer has come this far; else where the
+    /// current one does.
     pub(crate) fn next_base(&self) -> u64 {
         // ordering: acquire half of R2, for `tail`: a thread that knows this address finds its sealer's generation
         // current, or a later one.
         self.next_base.load(Acquire)
     }
 
-    /// The next address to be given out. Waits for a thread that is between sealing and publishing where the next generation
-    /// begins.
+    /// The next address to be given out. Waits for a thread that is between sealing and publishing where the next
+    /// generation begins.
     ///
-    /// It never decreases from one look to a later one, in whichever thread: an answer from a generation says that the generation
-    /// is current, or comes with `next_base`, which says that its sealer's generation is.
+    /// It never decreases from one look to a later one, in whichever thread: an answer from a generation says that the
+    /// generation is current, or comes with `next_base`, which says that its sealer's generation is.
     pub(crate) fn tail(&self, slots: &[Slot]) -> u64 {
         let mut backoff = Backoff::new();
         loop {
@@ -135,7 +141,8 @@ impl Rotation {
             return None;
         }
         if !word.is_sealed() {
-            // A later generation than the current one: its opener has not published it yet. The next look must not miss it.
+            // A later generation than the current one: its opener has not published it yet. The next look must not miss
+            // it.
             if generation != seen.generation() {
                 self.publish(BufferId::new(generation, seen.slot()));
             }
@@ -162,7 +169,8 @@ impl Rotation {
         self.pending.swap(false, AcqRel)
     }
 
-    /// Makes known that no generation is opened any more. Only for the thread that has the token, or has taken the open generation out of use.
+    /// Makes known that no generation is opened any more. Only for the thread that has the token, or has taken the open
+    /// generation out of use.
     pub(crate) fn set_frozen(&self) {
         // ordering: release half of R17.
         self.frozen.store(true, Release);
@@ -178,11 +186,13 @@ impl Rotation {
     pub(crate) fn advance(&self, slots: &[Slot], target: Target) -> Rotated {
         // ordering: acquire half of R2, release half of R3.
         while self.pending.swap(false, AcqRel) {
-            // Look again, now that the token makes `current` stable: what looked free before may have belonged to an older one.
+            // Look again, now that the token makes `current` stable: what looked free before may have belonged to an
+            // older one.
             let current = self.current();
             let slot = &slots[Self::target(current, slots, target)];
             let base = self.next_base.load(Relaxed);
             if !Self::is_address(base, slot) {
+                // ordering: release half of R2: the token stays for a later look.
                 self.pending.swap(true, Release);
                 return Rotated::Exhausted;
             }

@@ -1,9 +1,9 @@
 //! One slot of the ring: a state word, the bytes that it governs, and what is known of the generation that is in it.
 //!
-//! All `unsafe` code of the crate is here, because only here do the word and the bytes meet. The word decides which thread may touch which
-//! bytes; the decision is handed out as a value, and only that value gives access: a [`Grant`] to its range, a [`Flush`] to
-//! everything, [`Slot::copy_stable`] to bytes that no thread writes any more. A [`Lease`] is a grant that its owner fills bit by bit, and that
-//! others may end.
+//! All `unsafe` code of the crate is here, because only here do the word and the bytes meet. The word decides which
+//! thread may touch which bytes; the decision is handed out as a value, and only that value gives access: a [`Grant`]
+//! to its range, a [`Flush`] to everything, [`Slot::copy_stable`] to bytes that no thread writes any more. A [`Lease`]
+//! is a grant that its owner fills bit by bit, and that others may end.
 
 use core::ops::Range;
 use std::sync::Arc;
@@ -19,11 +19,27 @@ use crate::sync::shadow::Shadow;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
 
 /// A place in the ring. Two cache lines: the first is all that an append touches.
+///
+/// | field | written by | read by | ordered by |
+/// |---|---|---|---|
+/// | `word` | each thread that reserves, pins, releases, seals, flushes | the same, and readers | E1 to E4 |
+/// | `base`, `generation` | the opener, before the word opens | holders of a grant or a pin; others twice | E3; R12 |
+/// | `region` | never | all | the ring's making |
+/// | `completed` | the thread that takes the completion | all | R9 |
+/// | `free` | the same; the opener | openers | R11; the token (R2) |
+/// | `sealed_len` | the sealer; the opener resets it | the flusher, the completion; readers (0: not known) | E1; R6 |
+/// | `sealed_at` | the sealer; the opener resets it | the statistics | nothing: a stale time is a wrong number |
+/// | `deferred` | the sealer, and the thread that requests the flush | the same; waiting appends, as a hint | R7 |
+/// | `latch` | readers and the opener | the same | R5, R6 |
+///
+/// The bytes: a range is its [`Grant`]'s alone until that is released; then they belong to the [`Flush`], until the
+/// device has read them; and meanwhile to readers below what [`copy_stable`](Slot::copy_stable) finds stable.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct Slot {
     word: StateWord,
-    /// File address of the first byte of this generation. Set before the word opens, so that the thread that is inside may read it.
+    /// File address of the first byte of this generation. Set before the word opens, so that the thread that is inside
+    /// may read it.
     base: AtomicU64,
     /// Which generation is in the slot; generations are counted through the whole ring, from 1. Set like `base`.
     generation: AtomicU64,
@@ -32,8 +48,8 @@ pub(crate) struct Slot {
     pub(super) shadow: Shadow,
     /// The last generation in this slot whose bytes have been written.
     completed: AtomicU64,
-    /// Whether the next generation may begin here. That must not be read off the word, where a late arrival's addition can make a free
-    /// slot look busy.
+    /// Whether the next generation may begin here. That must not be read off the word, where a late arrival's addition
+    /// can make a free slot look busy.
     free: AtomicBool,
     /// Bytes of the generation, once it is sealed; until then 0.
     sealed_len: AtomicU32,
@@ -128,7 +144,9 @@ impl Slot {
         self.shadow.read(0..bytes.len());
         drop(bytes);
         self.word.complete(self.sealed_len.load(Relaxed));
+        // ordering: release half of R9.
         self.completed.store(self.generation(), Release);
+        // ordering: release half of R11.
         self.free.store(true, Release);
     }
 
@@ -139,11 +157,13 @@ impl Slot {
 
     /// Whether the generation in the slot is over.
     pub(crate) fn is_free(&self) -> bool {
+        // ordering: acquire half of R11.
         self.free.load(Acquire)
     }
 
     /// Whether the bytes of generation `generation` have been written.
     pub(crate) fn has_completed(&self, generation: u64) -> bool {
+        // ordering: acquire half of R9.
         self.completed.load(Acquire) >= generation
     }
 
@@ -161,7 +181,8 @@ impl Slot {
         self.sealed_len.store(0, Relaxed);
         self.sealed_at.store(0, Relaxed);
         self.deferred.open(generation);
-        // A reader that comes in from here on finds the new generation, empty, and has no business with the bytes of the old one.
+        // A reader that comes in from here on finds the new generation, empty, and has no business with the bytes of
+        // the old one.
         self.latch.reopen();
         let opened = self.word.reopen();
         if !opened {
@@ -172,7 +193,8 @@ impl Slot {
         opened
     }
 
-    /// Takes the generation in the slot out of use if it is open, has no bytes, and no thread is inside: it takes none any more.
+    /// Takes the generation in the slot out of use if it is open, has no bytes, and no thread is inside: it takes none
+    /// any more.
     pub(crate) fn retire(&self) -> bool {
         self.word.retire()
     }
@@ -180,12 +202,14 @@ impl Slot {
     /// Which generation is in the slot. Lasting for the thread that is inside, else it may be out of date.
     #[inline]
     pub(crate) fn generation(&self) -> u64 {
+        // ordering: acquire half of R12.
         self.generation.load(Acquire)
     }
 
     /// File address of the first byte of the generation in the slot. As lasting as [`generation`](Self::generation).
     #[inline]
     pub(crate) fn base(&self) -> u64 {
+        // ordering: acquire half of R12.
         self.base.load(Acquire)
     }
 
@@ -204,7 +228,8 @@ impl Slot {
         self.sealed_at.load(Relaxed)
     }
 
-    /// How many bytes of the generation no thread writes any more, all of them from the first on; `None` if a thread may be writing.
+    /// How many bytes of the generation no thread writes any more, all of them from the first on; `None` if a thread
+    /// may be writing.
     ///
     /// Only for a reader inside the latch.
     fn stable_len(&self) -> Option<u32> {
@@ -221,8 +246,8 @@ impl Slot {
         (word.writers() == places).then(|| word.offset())
     }
 
-    /// Copies bytes of the generation from `start` on into `target`, as many as there are and fit; those behind the end, up to the next
-    /// block, are zeros. Only for a reader inside the latch.
+    /// Copies bytes of the generation from `start` on into `target`, as many as there are and fit; those behind the
+    /// end, up to the next block, are zeros. Only for a reader inside the latch.
     pub(crate) fn copy_stable(&self, start: u64, target: &mut [u8]) -> Copied {
         let Some(len) = self.stable_len() else {
             // Where a sealed generation ends is known before its last writers have left.
@@ -237,9 +262,9 @@ impl Slot {
         let copied = target.len().min(len.saturating_sub(start));
         let padding = (target.len() - copied).min(round_up(len as u64) as usize - (start + copied));
         self.shadow.read(start..start + copied);
-        // SAFETY: *unwritten*: `stable_len` saw, at one moment, all threads gone that had been granted a range below `len`, and acquired
-        // their release. In this generation no range below it is granted again; the next generation cannot begin while the caller is inside the
-        // latch; and a flush only writes behind it.
+        // SAFETY: *unwritten*: `stable_len` saw, at one moment, all threads gone that had been granted a range below
+        // `len`, and acquired their release. In this generation no range below it is granted again; the next generation
+        // cannot begin while the caller is inside the latch; and a flush only writes behind it.
         let bytes = unsafe { self.region.bytes(start..start + copied) };
         target[..copied].copy_from_slice(bytes);
         target[copied..copied + padding].fill(0);
@@ -258,7 +283,8 @@ pub(crate) enum Copied {
     Beyond,
 }
 
-/// A range of the buffer that is one thread's alone. Dropping it without [`leave`](Self::leave) leaks it: the buffer is never flushed.
+/// A range of the buffer that is one thread's alone. Dropping it without [`leave`](Self::leave) leaks it: the buffer is
+/// never flushed.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Grant<'a> {
@@ -294,8 +320,8 @@ impl<'a> Grant<'a> {
     #[inline]
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         self.slot.shadow.write(self.range());
-        // SAFETY: *exclusive*: the word granted this range to this value alone, and `self` is borrowed mutably. The flusher and
-        // the readers wait until this value has left.
+        // SAFETY: *exclusive*: the word granted this range to this value alone, and `self` is borrowed mutably. The
+        // flusher and the readers wait until this value has left.
         unsafe { self.slot.region.bytes_mut(self.range()) }
     }
 
@@ -361,11 +387,12 @@ impl<'a> Flush<'a> {
         let padded = round_up(len as u64) as usize;
         slot.shadow.write(len..padded);
         slot.shadow.read(0..len);
-        // SAFETY: *exclusive*: all writers have left, no range is granted in a sealed buffer, readers stay below `len`, and
-        // only one thread takes the flush.
+        // SAFETY: *exclusive*: all writers have left, no range is granted in a sealed buffer, readers stay below `len`,
+        // and only one thread takes the flush.
         let padding = unsafe { slot.region.bytes_mut(len..padded) };
         padding.fill(0);
-        // SAFETY: *quiet*: the next writer comes after `reopen`, which follows `complete`, which drops the answer first.
+        // SAFETY: *quiet*: the next writer comes after `reopen`, which follows `complete`, which drops the answer
+        // first.
         unsafe { slot.region.freeze(padded) }
     }
 }

@@ -147,7 +147,8 @@ impl Wake for Unpark {
     }
 }
 
-/// What the standard library's shows a thread that looks, and no more: that it is set is known by an acquire of what its setter released.
+/// What the standard library's shows a thread that looks, and no more: that it is set is known by an acquire of what
+/// its setter released.
 #[derive(Debug)]
 pub(crate) struct OnceLock<T> {
     value: std::sync::OnceLock<T>,
@@ -161,6 +162,7 @@ impl<T> OnceLock<T> {
     }
 
     pub(crate) fn get(&self) -> Option<&T> {
+        // ordering: acquire half of the edge of the standard library's `OnceLock`.
         if self.is_set.load(Ordering::Acquire) { self.value.get() } else { None }
     }
 
@@ -170,14 +172,16 @@ impl<T> OnceLock<T> {
         }
         let _setting = self.setting.lock();
         let value = self.value.get_or_init(init);
+        // ordering: release half of the edge of the standard library's `OnceLock`.
         self.is_set.store(true, Ordering::Release);
         value
     }
 }
 
-/// A checker's own orders each reader behind all before it, so that the thread that calls the device would be ordered behind the thread that called it
-/// before, and a missing ordering elsewhere would stay unseen. Here readers pass each other without a trace, and only a writer
-/// comes before or after each of them: the standard library's lock says whether it has to wait.
+/// A checker's own orders each reader behind all before it, so that the thread that calls the device would be ordered
+/// behind the thread that called it before, and a missing ordering elsewhere would stay unseen. Here readers pass each
+/// other without a trace, and only a writer comes before or after each of them: the standard library's lock says
+/// whether it has to wait.
 #[derive(Debug)]
 pub(crate) struct RwLock<T> {
     value: std::sync::RwLock<T>,
@@ -190,6 +194,7 @@ impl<T> RwLock<T> {
     }
 
     pub(crate) fn read_recursive(&self) -> std::sync::RwLockReadGuard<'_, T> {
+        // ordering: acquire half of the edge that a lock has.
         self.writes.load(Ordering::Acquire);
         // Not locked: a writer does nothing that a checker sees before it is done, so that no thread comes in between.
         self.value.try_read().expect("no writer is inside")
@@ -197,6 +202,7 @@ impl<T> RwLock<T> {
 
     pub(crate) fn write(&self) -> std::sync::RwLockWriteGuard<'_, T> {
         loop {
+            // ordering: both halves of the edge that a lock has.
             self.writes.fetch_add(1, Ordering::AcqRel);
             if let Ok(value) = self.value.try_write() {
                 return value;

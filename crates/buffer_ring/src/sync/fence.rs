@@ -1,8 +1,9 @@
 //! A full barrier between two threads of which one passes it at every record, and the other one hardly ever.
 //!
-//! Both set a mark, pass the barrier, and look at the other's mark: then at least one sees the other. A fence on each side does that,
-//! and costs the frequent side as much as the rest of a small record. Where the kernel offers `membarrier`, the frequent side needs
-//! none: the rare side has the kernel make every running thread of the process pass one, wherever it is.
+//! Both set a mark, pass the barrier, and look at the other's mark: then at least one sees the other. A fence on each
+//! side does that, and costs the frequent side as much as the rest of a small record. Where the kernel offers
+//! `membarrier`, the frequent side needs none: the rare side has the kernel make every running thread of the process
+//! pass one, wherever it is.
 
 use core::sync::atomic::AtomicU8;
 use core::sync::atomic::Ordering::Relaxed;
@@ -15,7 +16,8 @@ use crate::sync::fence;
 pub(crate) enum Barrier {
     /// Both pass a fence: some nanoseconds for each record.
     Fence,
-    /// The kernel makes the writer pass one when it is needed: some microseconds for each time that leases are taken back.
+    /// The kernel makes the writer pass one when it is needed: some microseconds for each time that leases are taken
+    /// back.
     Membarrier,
 }
 
@@ -25,7 +27,8 @@ impl Barrier {
         const UNKNOWN: u8 = 0;
         const FENCE: u8 = 1;
         const MEMBARRIER: u8 = 2;
-        // Not a `OnceLock`: a fork while another thread initialises it would leave it locked in the child. Several threads may ask.
+        // Not a `OnceLock`: a fork while another thread initialises it would leave it locked in the child. Several
+        // threads may ask.
         static FOUND: AtomicU8 = AtomicU8::new(UNKNOWN);
         let mut found = FOUND.load(Relaxed);
         if found == UNKNOWN {
@@ -38,16 +41,18 @@ impl Barrier {
     /// The frequent side.
     #[inline(always)]
     pub(crate) fn light(self) {
+        // ordering: the barrier, light side. The compiler keeps the order; the processor is made to by the heavy side.
         core::sync::atomic::compiler_fence(SeqCst);
         if self == Self::Fence {
             slow_fence();
         }
     }
 
-    /// The rare side. `false` if the kernel will not, though it did once: then this thread has passed a fence and the others none, and
-    /// it must rely on nothing that it sees of them.
+    /// The rare side. `false` if the kernel will not, though it did once: then this thread has passed a fence and the
+    /// others none, and it must rely on nothing that it sees of them.
     #[must_use]
     pub(crate) fn heavy(self) -> bool {
+        // ordering: the barrier, heavy side.
         fence(SeqCst);
         match self {
             Self::Fence => true,
@@ -59,6 +64,7 @@ impl Barrier {
 /// Out of the way of those that need none.
 #[cold]
 fn slow_fence() {
+    // ordering: the barrier, light side, where the kernel does not help.
     fence(SeqCst);
 }
 

@@ -1,4 +1,5 @@
-//! The one place of this crate that knows where atomics and locks come from: the hardware and `parking_lot`, or a checker.
+//! The one place of this crate that knows where atomics and locks come from: the hardware and `parking_lot`, or a
+//! checker.
 
 #[cfg(any(loom, shuttle))]
 mod checked;

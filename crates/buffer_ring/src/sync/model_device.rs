@@ -1,4 +1,5 @@
-//! The device that models run on: writes complete when the model says so, and the checker, loom or shuttle, sees every step.
+//! The device that models run on: writes complete when the model says so, and the checker, loom or shuttle, sees every
+//! step.
 
 use std::sync::Arc;
 
@@ -35,7 +36,8 @@ struct State {
     synced: usize,
     /// How many syncs were asked for.
     syncs: usize,
-    /// Whether a sync or a durable write was begun whose success the ring does not know. An error is notified once: there is one at a time.
+    /// Whether a sync or a durable write was begun whose success the ring does not know. An error is notified once:
+    /// there is one at a time.
     flushing: bool,
     broken: Option<DeviceError>,
     sync_broken: Option<DeviceError>,
@@ -73,7 +75,8 @@ impl ModelDevice {
         Self::new(true)
     }
 
-    /// A device whose writes and syncs complete by [`complete`](Self::complete), except for those that a thread makes itself.
+    /// A device whose writes and syncs complete by [`complete`](Self::complete), except for those that a thread makes
+    /// itself.
     #[must_use]
     pub fn held() -> Self {
         Self::new(false)
@@ -249,6 +252,7 @@ impl WriteQueue {
         }
         state.arrive(Job::Write(write));
         // Before any thread can reap it.
+        // ordering: as `WriteQueue::in_flight` of ring-io.
         self.0.0.in_flight.fetch_add(1, AcqRel);
     }
 
@@ -257,6 +261,7 @@ impl WriteQueue {
         let covered = state.begin_sync();
         state.arrive(Job::Sync(covered));
         // Before any thread can reap it.
+        // ordering: as `WriteQueue::in_flight` of ring-io.
         self.0.0.in_flight.fetch_add(1, AcqRel);
         Ok(())
     }
@@ -271,6 +276,7 @@ impl WriteQueue {
             device.changed.wait(&mut state);
         }
         let ended = state.ended.take();
+        // ordering: release half of `WriteQueue::in_flight`: what was done with the writes → a thread that sees none.
         device.in_flight.fetch_sub(state.ready.len() + usize::from(ended.is_some()), AcqRel);
         // One that failed is never over.
         state.flushing &= !state.ready.iter().any(|write| write.durable) && ended != Some(Ok(()));
@@ -284,6 +290,7 @@ impl WriteQueue {
     }
 
     pub(crate) fn in_flight(&self) -> usize {
+        // ordering: acquire half of `WriteQueue::in_flight`.
         self.0.0.in_flight.load(Acquire)
     }
 

@@ -1,5 +1,5 @@
-//! What a checker sees of a buffer's bytes. Loom: for each 512 of them a cell that notices when two threads get in each other's way.
-//! Shuttle: which threads are at which bytes at this moment. Nothing at all in a normal build.
+//! What a checker sees of a buffer's bytes. Loom: for each 512 of them a cell that notices when two threads get in each
+//! other's way. Shuttle: which threads are at which bytes at this moment. Nothing at all in a normal build.
 
 use core::ops::Range;
 
@@ -55,7 +55,7 @@ impl Shadow {
     }
 }
 
-/// Who is at which bytes at this moment, and whether to write.
+/// Which threads are at which bytes at this moment, and whether to write.
 #[cfg(shuttle)]
 #[derive(Debug)]
 pub(crate) struct Shadow {

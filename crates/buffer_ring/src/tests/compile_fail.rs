@@ -1,5 +1,5 @@
-//! What the types forbid. Each program that must not compile stands behind one that does, and differs from it only in the sin: so
-//! it fails for that, and for nothing else. `cargo test --doc` compiles them all.
+//! What the types forbid. Each program that must not compile stands behind one that does, and differs from it only in
+//! the sin: so it fails for that, and for nothing else. `cargo test --doc` compiles them all.
 //!
 //! # A reservation does not outlive its ring
 //!

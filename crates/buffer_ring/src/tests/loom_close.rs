@@ -6,7 +6,8 @@ use crate::ring::core::Core;
 use crate::sync::model_device::ModelDevice;
 use crate::{AppendError, CommitPolicy};
 
-/// One buffer that opens in place: the generation that is taken out of use may be another than the one that was found empty.
+/// One buffer that opens in place: the generation that is taken out of use may be another than the one that was found
+/// empty.
 #[test]
 fn a_thread_that_sees_the_rotation_frozen_knows_where_the_log_ends() {
     static APPENDED: Count = Count::new(0);

@@ -22,7 +22,7 @@ fn spawn<T: 'static>(ring: &BufferRing, body: impl FnOnce(&Core) -> T + 'static)
 /// Starts a group, and seals the first buffer for it, which no thread has pinned.
 fn sealed(core: &Core) -> (CommitGroup<'_>, Flush<'_>) {
     let group = core.waiting.groups().start(false, || 0).expect("none is under way");
-    let Sealing::Sealed(Some(flush)) = core.try_seal(BufferId::new(1, 0)) else { panic!("somebody is inside") };
+    let Sealing::Sealed(Some(flush)) = core.try_seal(BufferId::new(1, 0)) else { panic!("a writer holds the buffer") };
     (group, flush)
 }
 
@@ -54,7 +54,7 @@ fn one_group_starts_at_once_and_a_second_when_it_has_enough() {
         };
         let mine = fly(&groups);
         let theirs = other.join().unwrap();
-        assert!(mine.0 || theirs.0, "nobody flies");
+        assert!(mine.0 || theirs.0, "no group is under way");
         assert_eq!(groups.count(), 0);
         if mine.1 == 2 || theirs.1 == 2 {
             hit(&BOTH);
@@ -82,8 +82,8 @@ fn with_a_least_interval_there_is_one_group() {
     assert!(REFUSED.load(Relaxed) > 0);
 }
 
-/// A batch is on its way when another thread commits: both are notified, and of nothing that is not so. A batch that is written beside
-/// another one takes a sync, when that is over.
+/// A batch is on its way when another thread commits: both are notified, and of nothing that is not so. A batch that is
+/// written beside another one takes a sync, when that is over.
 #[test]
 fn two_commits_are_durable_when_they_return() {
     static APART: Count = Count::new(0);

@@ -1,5 +1,5 @@
-//! What the parts do for each other: tail, failure, and which thread wakes which. Mostly on a ring without a device, where a buffer is
-//! written as soon as its last writer has left.
+//! What the parts do for each other: tail, failure, and which thread wakes which. Mostly on a ring without a device,
+//! where a buffer is written as soon as its last writer has left.
 
 use super::*;
 use crate::ring::append::Patience;
@@ -21,7 +21,8 @@ fn spawn<T: 'static>(core: &Arc<Core>, body: impl FnOnce(&Core) -> T + 'static) 
     thread::spawn(move || body(&core))
 }
 
-/// The tail is put together from a word, a base and the next base: of one generation, whatever happens between the looks.
+/// The tail is put together from a word, a base and the next base: of one generation, whatever happens between the
+/// looks.
 #[test]
 fn a_tail_is_of_one_generation() {
     static SEEN: [Count; 3] = [const { Count::new(0) }; 3];
@@ -214,7 +215,8 @@ fn a_failure_fetches_the_driver_from_the_device() {
     assert!(IN_FLIGHT.load(Relaxed) > 0);
 }
 
-/// Without a device there is no thread to fail, but the rule is the same: what is full after the failure stays as it is, to be read.
+/// Without a device there is no thread to fail, but the rule is the same: what is full after the failure stays as it
+/// is, to be read.
 #[test]
 fn after_a_failure_no_buffer_is_used_again() {
     static BEFORE: Count = Count::new(0);
@@ -254,8 +256,8 @@ fn a_thread_that_sees_the_ring_poisoned_sees_by_what() {
     assert!(POISONED.load(Relaxed) > 0);
 }
 
-/// A visitor can be inside a free slot, because a late arrival makes it look like one that has bytes. The thread that of the two leaves last
-/// sees to the rotation.
+/// A visitor can be inside a free slot, because a late arrival makes it look like one that has bytes. The thread that
+/// of the two leaves last sees to the rotation.
 #[test]
 fn a_visitor_does_not_lose_the_rotation() {
     static IN_TIME: Count = Count::new(0);

@@ -37,7 +37,7 @@ fn of_two_requests_one_gets_the_pin() {
     });
 }
 
-/// Who picks the place up leaves with it, and with all that the sealer knows.
+/// The thread that takes the pin over knows all that the sealer knows.
 #[test]
 fn a_request_for_the_flush_knows_the_length() {
     static PICKED_UP: Count = Count::new(0);

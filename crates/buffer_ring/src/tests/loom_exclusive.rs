@@ -1,8 +1,8 @@
-//! An exclusive claim: one holder at a time, which sees what the one before did, and what was done before failed claims.
+//! An exclusive claim: one holder at a time, which sees what the one before did, and what was done before failed
+//! claims.
 
 use super::*;
-use crate::sync::AtomicUsize;
-use crate::sync::Ordering;
+use crate::sync::{AtomicUsize, Ordering};
 use crate::writeback::exclusive::Exclusive;
 
 #[test]
@@ -103,7 +103,7 @@ fn a_holder_that_gives_up_sees_what_was_done_before_failed_claims() {
         drop(claim);
         let seen = in_flight.load(Ordering::Relaxed) > 0;
         let got = submitter.join().unwrap();
-        assert!(got || seen, "a write that nobody would wait for");
+        assert!(got || seen, "a write that no thread would wait for");
         if !got {
             hit(&IN_VAIN);
         }

@@ -12,7 +12,8 @@ fn append(ring: &BufferRing, len: usize) -> u64 {
     ring.core.append(&vec![1; len], Patience::ForRoom).expect("there is room").end()
 }
 
-/// A thread that is parked because another one leads a batch, or is just about to park, comes back at once when it is cancelled.
+/// A thread that is parked because another one leads a batch, or is just about to park, comes back at once when it is
+/// cancelled.
 #[test]
 fn a_thread_that_is_cancelled_comes_back_from_where_it_parks() {
     static PARKED: Count = Count::new(0);
@@ -139,7 +140,7 @@ fn a_sync_fetches_the_driver_from_the_device() {
         append(&ring, 512);
         core.seal(BufferId::new(2, 1));
         assert_eq!((core.writeback.in_flight(), ring.written_watermark()), (1, address));
-        let syncer = core.writeback.claim_syncer().expect("nobody syncs");
+        let syncer = core.writeback.claim_syncer().expect("no thread syncs");
         let driver = {
             let core = Arc::clone(core);
             thread::spawn(move || core.wait_durable(address, None))

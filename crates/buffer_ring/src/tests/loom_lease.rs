@@ -9,7 +9,8 @@ const RECORD: usize = 512;
 /// What the records of the second generation are filled with.
 const MARK: u8 = 2;
 
-/// The second generation of a slot with one record, the cells of two writers, and the bytes once they are ready for the device.
+/// The second generation of a slot with one record, the cells of two writers, and the bytes once they are ready for the
+/// device.
 struct LeaseFixture {
     slot: Slot,
     registry: LeaseRegistry,
@@ -53,7 +54,7 @@ impl LeaseFixture {
 
     /// Seals the buffer as its sealer would.
     fn seal(&self) -> usize {
-        let pin = self.slot.pin().expect("nobody has flushed it");
+        let pin = self.slot.pin().expect("no thread has flushed it");
         assert!(matches!(pin.seal(), Seal::Sealed { .. }));
         let ended = self.revoke(true);
         self.flush_if_drained(pin.release());
@@ -96,7 +97,7 @@ impl LeaseFixture {
 
     /// The same for records that are there and some that are not.
     fn check_each(&self, records: &[bool]) {
-        assert_eq!(self.slot.snapshot().writers(), 0, "somebody is still inside");
+        assert_eq!(self.slot.snapshot().writers(), 0, "a writer still holds the buffer");
         let bytes = self.bytes.lock().unwrap().take().expect("the last writer has taken the flush");
         let there = |index: usize| index == 0 || records.get(index - 1).is_some_and(|there| *there);
         for (index, byte) in bytes.iter().enumerate() {
@@ -109,7 +110,8 @@ fn write(lease: &mut Lease<'_>) -> Option<bool> {
     lease.write(RECORD, |target| target.fill(MARK)).map(|written| written.revoked)
 }
 
-/// Either the record is there before the lease is taken back, or it is refused; one of the two ends it, and then no thread writes.
+/// Either the record is there before the lease is taken back, or it is refused; one of the two ends it, and then no
+/// thread writes.
 #[test]
 fn a_lease_is_ended_by_its_owner_or_by_a_revoker() {
     static REFUSED: Count = Count::new(0);
@@ -132,7 +134,7 @@ fn a_lease_is_ended_by_its_owner_or_by_a_revoker() {
             // There was nothing to take back yet, and the writer has gone idle.
             ended = fixture.revoke(false);
         }
-        assert_eq!(usize::from(by_owner) + ended, 1, "ended by both, or by nobody");
+        assert_eq!(usize::from(by_owner) + ended, 1, "ended by both, or by none");
         hit(&ENDED_BY[ended]);
         assert_eq!(fixture.seal(), 0);
         fixture.check(usize::from(written));
@@ -141,8 +143,8 @@ fn a_lease_is_ended_by_its_owner_or_by_a_revoker() {
     assert!(ENDED_BY.iter().all(|by| by.load(Relaxed) > 0));
 }
 
-/// A writer whose first lease begins beside the seal: the sealer finds it, or the writer finds the seal. No record is torn. Counts
-/// that came late and found the seal, or that was found.
+/// A writer whose first lease begins beside the seal: the sealer finds it, or the writer finds the seal. No record is
+/// torn. Counts that came late and found the seal, or that was found.
 fn begin_beside_the_seal(fixture: &Arc<LeaseFixture>, [late, sealed, taken_back]: [&'static Count; 3]) {
     let sealer = fixture.spawn(|fixture| fixture.seal());
     let mut records = 0;
@@ -193,7 +195,7 @@ fn two_revokers_of_the_same_lease_end_it_once() {
         let sealer = fixture.spawn(|fixture| fixture.seal());
         let by_reader = fixture.revoke(false);
         let by_sealer = sealer.join().unwrap();
-        assert_eq!(by_reader + by_sealer, 1, "ended by both, or by nobody");
+        assert_eq!(by_reader + by_sealer, 1, "ended by both, or by none");
         hit(&ENDED_BY[by_sealer]);
         assert!(!fixture.end(&mut lease));
         fixture.check(1);
@@ -211,7 +213,7 @@ fn a_writer_that_is_dropped_and_a_revoker_end_the_lease_once() {
         let sealer = fixture.spawn(|fixture| fixture.seal());
         let by_owner = fixture.end(&mut lease);
         let by_sealer = sealer.join().unwrap();
-        assert_eq!(usize::from(by_owner) + by_sealer, 1, "ended by both, or by nobody");
+        assert_eq!(usize::from(by_owner) + by_sealer, 1, "ended by both, or by none");
         hit(&ENDED_BY[by_sealer]);
         fixture.check(1);
     });
@@ -249,8 +251,8 @@ fn a_lease_is_taken_back_as_what_it_is() {
     assert!(REFUSED.load(Relaxed) > 0 && TAKEN_BACK.iter().all(|count| count.load(Relaxed) > 0));
 }
 
-/// A revoker that sleeps between its two steps: meanwhile the owner has ended the lease, and has the next one, which another thread
-/// takes back.
+/// A revoker that sleeps between its two steps: meanwhile the owner has ended the lease, and has the next one, which
+/// another thread takes back.
 #[test]
 fn a_revoker_that_is_late_leaves_the_next_lease_alone() {
     static TAKEN_BACK: [Count; 2] = [const { Count::new(0) }; 2];
@@ -283,9 +285,9 @@ fn a_revoker_that_is_late_leaves_the_next_lease_alone() {
     assert!(LATE.load(Relaxed) > 0 && TAKEN_BACK.iter().all(|count| count.load(Relaxed) > 0));
 }
 
-/// What a revoker reads of a lease, it reads before the next one begins. Loom runs reads in the order of the program, and would never
-/// show one that finds what comes later; so a cell stands for what is read. It is looked at before the claim, and counts only if that
-/// succeeds.
+/// What a revoker reads of a lease, it reads before the next one begins. Loom runs reads in the order of the program,
+/// and would never show one that finds what comes later; so a cell stands for what is read. It is looked at before the
+/// claim, and counts only if that succeeds.
 #[test]
 fn a_revoker_has_read_what_a_lease_is_before_the_next_one_begins() {
     static TAKEN_BACK: Count = Count::new(0);
@@ -312,7 +314,7 @@ fn a_revoker_has_read_what_a_lease_is_before_the_next_one_begins() {
             // As the next lease would be.
             read.lock().unwrap().take().expect("it has been claimed").write(0..512);
         }
-        assert_ne!(revoker.join().unwrap(), by_owner, "ended by both, or by nobody");
+        assert_ne!(revoker.join().unwrap(), by_owner, "ended by both, or by none");
     });
     assert!(TAKEN_BACK.load(Relaxed) > 0);
 }
@@ -340,8 +342,8 @@ fn a_lease_in_another_buffer_is_left_alone() {
     assert!(IN_THE_OTHER.load(Relaxed) > 0);
 }
 
-/// A cell that goes from one writer to the next goes on numbering its leases. No record is written: that would pass a fence, which
-/// writers have none of where the kernel has barriers.
+/// A cell that goes from one writer to the next goes on numbering its leases. No record is written: that would pass a
+/// fence, which writers have none of where the kernel has barriers.
 #[test]
 fn the_next_writer_in_a_cell_goes_on_where_the_one_before_ended() {
     static SAME: Count = Count::new(0);

@@ -28,7 +28,7 @@ fn readers_and_the_opener_never_meet() {
             latch.reopen();
         }
         let was_last = reader.join().unwrap();
-        assert!(closed || was_last, "nobody would open the slot");
+        assert!(closed || was_last, "no thread would open the slot");
         hit(if closed { &AFTER } else { &BEFORE });
     });
     assert!(READ.load(Relaxed) > 0 && BEFORE.load(Relaxed) > 0 && AFTER.load(Relaxed) > 0);

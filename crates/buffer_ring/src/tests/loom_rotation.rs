@@ -6,7 +6,8 @@ use loom::sync::atomic::AtomicU64;
 
 use super::*;
 
-/// R has the token and finds the slot not free; meanwhile it becomes free. Either R looks again, or the other one finds the token.
+/// R has the token and finds the slot not free; meanwhile it becomes free. Either R looks again, or the other one finds
+/// the token.
 #[test]
 fn a_slot_that_becomes_free_beside_the_token_is_opened() {
     static BY: [Count; 2] = [const { Count::new(0) }; 2];
@@ -50,7 +51,8 @@ fn the_last_reader_takes_up_the_rotation() {
     assert!(BY.iter().all(|by| by.load(Relaxed) > 0));
 }
 
-/// A rotator that sleeps before it takes the token: meanwhile the next generation is opened, and is over, and its slot is free again.
+/// A rotator that sleeps before it takes the token: meanwhile the next generation is opened, and is over, and its slot
+/// is free again.
 #[test]
 fn a_rotator_with_an_old_idea_opens_nothing_twice() {
     static BY: [Count; 2] = [const { Count::new(0) }; 2];
@@ -91,7 +93,8 @@ fn a_generation_that_is_over_before_it_is_published_is_not_opened_twice() {
             let fixture = Arc::clone(&fixture);
             thread::spawn(move || assert_eq!(fixture.advance(), Rotated::Opened(BufferId::new(2, 0))))
         };
-        // Two threads with an old idea of the current generation, one after the other: the first has bytes, the second does not fit.
+        // Two threads with an old idea of the current generation, one after the other: the first has bytes, the second
+        // does not fit.
         let slot = &fixture.slots[0];
         match slot.reserve(BUFFER as u32) {
             Seized::Granted(grant) => {
@@ -183,8 +186,8 @@ fn in_its_second_generation() -> Arc<RotationFixture> {
     fixture
 }
 
-/// Two threads have seen the first generation current. The third begins in its slot: one appends there, and the other one
-/// looks, perhaps before it is published. So a wait for the tail is never refused: that looks at the tail again.
+/// Two threads have seen the first generation current. The third begins in its slot: one appends there, and the other
+/// one looks, perhaps before it is published. So a wait for the tail is never refused: that looks at the tail again.
 #[test]
 fn the_tail_only_grows() {
     static SEEN: [Count; 2] = [const { Count::new(0) }; 2];
@@ -252,8 +255,8 @@ fn a_tail_that_was_handed_over_is_known_to_the_next_thread() {
     assert!(HANDED_OVER.iter().all(|seen| seen.load(Relaxed) > 0), "{HANDED_OVER:?}");
 }
 
-/// Three threads find room for one, so that an addition runs over the end, and another one comes too late. No next generation
-/// is opened.
+/// Three threads find room for one, so that an addition runs over the end, and another one comes too late. No next
+/// generation is opened.
 #[test]
 fn the_tail_of_a_buffer_that_runs_over_is_its_end() {
     static SEEN: [Count; 2] = [const { Count::new(0) }; 2];

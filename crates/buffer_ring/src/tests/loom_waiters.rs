@@ -58,7 +58,8 @@ fn each_batch_wakes_its_own() {
     assert!(PARKED.load(Relaxed) > 0);
 }
 
-/// A flag stands for something that any thread that waits may do. A thread that is called and leaves, having had its answer, passes the call on.
+/// A flag stands for something that any thread that waits may do. A thread that is called and leaves, having had its
+/// answer, passes the call on.
 #[test]
 fn an_election_is_answered_or_passed_on() {
     static CALLED: Count = Count::new(0);

@@ -1,5 +1,5 @@
-//! Sleeping, and driving the device on behalf of those that sleep: no wake-up is lost, and no thread sleeps at the device for an answer
-//! that is there.
+//! Sleeping, and driving the device on behalf of those that sleep: no wake-up is lost, and no thread sleeps at the
+//! device for an answer that is there.
 
 use super::*;
 use crate::commit::eventcount::EventCount;
@@ -154,7 +154,8 @@ fn a_driver_that_leaves_has_a_successor() {
     assert!(SLEPT.load(Relaxed) > 0);
 }
 
-/// A reader is in the way of the next generation; when it goes, one that waits for room sleeps at the device, for a write that takes long.
+/// A reader is in the way of the next generation; when it goes, one that waits for room sleeps at the device, for a
+/// write that takes long.
 #[test]
 fn an_opener_fetches_a_thread_that_waits_for_room_from_the_device() {
     static AT_THE_DEVICE: Count = Count::new(0);

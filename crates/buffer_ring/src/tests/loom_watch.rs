@@ -1,4 +1,5 @@
-//! Those that follow the durable watermark: a thread that waits, and an event. The end, a failure, and what a caller has given up reach them.
+//! Those that follow the durable watermark: a thread that waits, and an event. The end, a failure, and what a caller
+//! has given up reach them.
 
 use super::*;
 use crate::commit::eventfd::{EventFds, create};
@@ -198,7 +199,8 @@ fn an_event_comes_for_what_a_caller_gave_up() {
     assert!(BEFORE.load(Relaxed) > 0 && AFTER.load(Relaxed) > 0);
 }
 
-/// A follower at work uses the device, which goes when the ring's end is over: by then it has done what it began, or begins nothing.
+/// A follower at work uses the device, which goes when the ring's end is over: by then it has done what it began, or
+/// begins nothing.
 #[test]
 fn the_end_of_a_ring_comes_after_what_a_follower_has_begun() {
     static WORKED: Count = Count::new(0);

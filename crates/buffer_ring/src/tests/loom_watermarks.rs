@@ -4,8 +4,8 @@ use super::*;
 use crate::ring::append::Patience;
 use crate::sync::model_device::ModelDevice;
 
-/// The thread that takes the outcome from the device ends the sync, be it the one that needs it or another. Then the next can begin, for
-/// what was written meanwhile.
+/// The thread that takes the outcome from the device ends the sync, be it the one that needs it or another. Then the
+/// next can begin, for what was written meanwhile.
 #[test]
 fn a_sync_that_was_left_is_ended_by_another_thread() {
     static ENDED_BY_THE_WAITER: Count = Count::new(0);

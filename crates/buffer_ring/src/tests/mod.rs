@@ -1,5 +1,5 @@
-//! Every interleaving of the ring's parts: one or two of them alone, and two threads that stand one step before their race. Run with
-//! `cargo xtask loom`, like the models of the whole ring, which show that the parts fit together.
+//! Every interleaving of the ring's parts: one or two of them alone, and two threads that stand one step before their
+//! race. Run with `cargo xtask loom`, like the models of the whole ring, which show that the parts fit together.
 //!
 //! Each model counts, outside of itself, that the branches it is about were taken.
 

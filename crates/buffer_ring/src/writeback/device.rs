@@ -57,7 +57,8 @@ impl Device {
         self.queue.read_recursive().as_ref().map(f)
     }
 
-    /// Puts what has been written on stable storage. `None`: there is no device, or none any more, and nothing was synced.
+    /// Puts what has been written on stable storage. `None`: there is no device, or none any more, and nothing was
+    /// synced.
     pub(crate) fn sync(&self) -> Option<Result<(), DeviceError>> {
         self.with(|queue| queue.io().sync())
     }

@@ -5,7 +5,8 @@ use core::mem;
 use crate::sync::AtomicBool;
 use crate::sync::Ordering::{AcqRel, Acquire};
 
-/// The task. Claiming it never waits: a thread that does not get it sleeps until it is given up, or its effect is there.
+/// The task. Claiming it never waits: a thread that does not get it sleeps until it is given up, or its effect is
+/// there.
 #[derive(Debug)]
 pub(crate) struct Exclusive {
     claimed: AtomicBool,
@@ -22,6 +23,7 @@ impl Exclusive {
 
     pub(crate) fn try_claim(&self) -> Option<Claim<'_>> {
         // Not `then_some`: a holder that is made only to be dropped would give up what another thread has.
+        // ordering: acquire half of R8, release half of R8 even in vain, and acquire half of R15.
         (!self.claimed.swap(true, AcqRel)).then(|| Claim(self))
     }
 
@@ -30,20 +32,24 @@ impl Exclusive {
         Claim(self)
     }
 
-    /// Whether a thread has it, which may not have seen what the caller did before. A thread that takes it later will have.
+    /// Whether a thread has it, which may not have seen what the caller did before. A thread that takes it later will
+    /// have.
     pub(crate) fn is_claimed_now(&self) -> bool {
         // A read-modify-write that changes nothing, so that all takings come before or after it.
+        // ordering: release half of R15.
         self.claimed.fetch_or(false, AcqRel)
     }
 
     /// Whether a thread has it. May be out of date.
     pub(crate) fn is_claimed(&self) -> bool {
+        // ordering: acquire half of R8.
         self.claimed.load(Acquire)
     }
 }
 
 impl Claim<'_> {
-    /// Leaves the task claimed, with something that goes on without this thread: the thread that sees the end of it [reattaches](Exclusive::reattach) it.
+    /// Leaves the task claimed, with something that goes on without this thread: the thread that sees the end of it
+    /// [reattaches](Exclusive::reattach) it.
     pub(crate) fn detach(self) {
         mem::forget(self);
     }
@@ -52,6 +58,7 @@ impl Claim<'_> {
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         // A swap like the taking, so that all changes have one order that loom can follow.
+        // ordering: release half of R8, and acquire half for what was done before failed claims.
         self.0.claimed.swap(false, AcqRel);
     }
 }

@@ -1,8 +1,8 @@
 //! Which generations are written, and which of them are durable: pure book-keeping, in which no thread waits.
 //!
-//! A generation is durable if its own write was, or if a sync that began after that write had completed has succeeded. Writes complete in
-//! any order; both answers stop before the first generation that is missing. What is remembered does not grow with the log: two addresses,
-//! and the generations beyond a gap, at most as many as there are buffers.
+//! A generation is durable if its own write was, or if a sync that began after that write had completed has succeeded.
+//! Writes complete in any order; both answers stop before the first generation that is missing. What is remembered does
+//! not grow with the log: two addresses, and the generations beyond a gap, at most as many as there are buffers.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +54,8 @@ impl Ledger {
         }
     }
 
-    /// A sync is about to begin: it is for the generations that are written now. `false` if all of them are durable. One at a time.
+    /// A sync is about to begin: it is for the generations that are written now. `false` if all of them are durable.
+    /// One at a time.
     #[must_use]
     pub(crate) fn begin_sync(&mut self) -> bool {
         debug_assert!(self.syncing.is_none(), "two syncs at once");
@@ -121,8 +122,8 @@ mod tests {
         assert_eq!(marks(&ledger), (4, 4));
     }
 
-    /// All orders of completion of four generations, each plain or durable, with a sync that begins and ends at any moment: compared with
-    /// a list of what is durable.
+    /// All orders of completion of four generations, each plain or durable, with a sync that begins and ends at any
+    /// moment: compared with a list of what is durable.
     #[test]
     fn it_never_says_more_than_a_list_of_what_happened() {
         for order in orders(&[1, 2, 3, 4]) {

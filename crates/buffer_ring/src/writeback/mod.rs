@@ -1,8 +1,8 @@
 //! Writeback: sealed buffers on their way to the device, and how far the log has come there. It knows neither the
 //! threads that wait for it nor how bytes get into a buffer.
 //!
-//! Whatever comes back from the device is returned: what it means for a buffer's slot, and for the threads that wait, is
-//! decided by the [core](crate::ring::core).
+//! Whatever comes back from the device is returned: what it means for a buffer's slot, and for the threads that wait,
+//! is decided by the [core](crate::ring::core).
 
 pub(crate) mod device;
 pub(crate) mod exclusive;
@@ -186,7 +186,8 @@ impl Writeback {
         self.watermarks.is_closed()
     }
 
-    /// Reads the file at `at`, and answers where it ends if that is within `target`. `None`: there is no device any more.
+    /// Reads the file at `at`, and answers where it ends if that is within `target`. `None`: there is no device any
+    /// more.
     pub(crate) fn read_at(&self, at: u64, target: &mut [u8]) -> Option<Result<Option<u64>, DeviceError>> {
         let read = match self.device.with(|queue| queue.io().read_at(at, target))? {
             Ok(read) => read,

@@ -1,12 +1,13 @@
 //! How much a writer takes at once.
 //!
-//! A writer that commits every record, or hardly ever appends, gains nothing by a lease, and what is taken back unused is lost to the
-//! log. So a writer begins with plain appends. A run of them makes it take a lease, and each lease that it fills a larger one. A
-//! lease that comes back with more than a quarter unused makes the next one smaller, and the next run longer; and leases grow again when
-//! several times what was lost has been filled. So in the long run a writer loses a small part of what it appends, whatever it does.
+//! A writer that commits every record, or hardly ever appends, gains nothing by a lease, and what is taken back unused
+//! is lost to the log. So a writer begins with plain appends. A run of them makes it take a lease, and each lease that
+//! it fills a larger one. A lease that comes back with more than a quarter unused makes the next one smaller, and the
+//! next run longer; and leases grow again when several times what was lost has been filled. So in the long run a writer
+//! loses a small part of what it appends, whatever it does.
 //!
-//! Towards the end of a buffer leases become smaller, too: those that others have there when it is sealed are lost as far as
-//! they are not filled.
+//! Towards the end of a buffer leases become smaller, too: those that others have there when it is sealed are lost as
+//! far as they are not filled.
 
 /// Sizes of leases, in bytes.
 const SIZES: &[usize] = if cfg!(any(loom, shuttle)) { &[1024] } else { &[1 << 10, 4 << 10, 16 << 10, 64 << 10] };
@@ -50,7 +51,8 @@ impl LeaseSizer {
         Self { level: usize::from(RUN == 0), run: 0, needed: RUN, waste_debt: 0 }
     }
 
-    /// Bytes of a lease for records of `len` bytes, in a buffer that has `room` bytes left; `None`: an append of its own is better.
+    /// Bytes of a lease for records of `len` bytes, in a buffer that has `room` bytes left; `None`: an append of its
+    /// own is better.
     pub(crate) fn lease(&self, len: usize, room: usize) -> Option<usize> {
         let size = (*SIZES[..self.level].last()?).min(room / SHARE).min(len * MANY_RECORDS);
         (size >= LEAST && size / RECORDS >= len).then_some(size)

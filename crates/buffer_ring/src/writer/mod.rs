@@ -1,10 +1,10 @@
 //! A writer: one thread's way to append without an instruction on memory that others write.
 //!
-//! A plain append seizes its range by an addition to the buffer's word, and under contention that instruction, not the copy, is the
-//! price of a small record. A writer seizes a larger range through the same word, its *lease*, and places its own records inside.
-//! To the buffer a lease is a writer like others. So that a flush does not have to wait for a writer that went idle, the thread that needs
-//! the buffer takes back what the writers have not filled: see [`lease`](crate::staging::lease). Where records go that do not fit, and
-//! how large a lease is, see [`lease_sizer`].
+//! A plain append seizes its range by an addition to the buffer's word, and under contention that instruction, not the
+//! copy, is the price of a small record. A writer seizes a larger range through the same word, its *lease*, and places
+//! its own records inside. To the buffer a lease is a writer like others. So that a flush does not have to wait for a
+//! writer that went idle, the thread that needs the buffer takes back what the writers have not filled: see
+//! [`lease`](crate::staging::lease). Where records go that do not fit, and how large a lease is, see [`lease_sizer`].
 
 mod lease_sizer;
 mod owned;
@@ -34,16 +34,18 @@ pub use owned::OwnedWriter;
 
 /// One thread's writer with a ring: small appends at the speed of memory.
 ///
-/// It keeps the promises of the ring's own appends: the address is known at once, extents do not overlap, and those of one writer
-/// ascend. It mixes freely with them, and with other writers.
+/// It keeps the promises of the ring's own appends: the address is known at once, extents do not overlap, and those of
+/// one writer ascend. It mixes freely with them, and with other writers.
 ///
-/// After some appends in a row the writer takes a *lease*, 256 bytes to 64 KiB of the current buffer and at most a quarter of what that has left, and the appends that follow only copy into
-/// it. What a lease has left when it ends stays in the log as zeros. It ends when the next record does not fit, when the writer is
-/// dropped, and when a thread needs the buffer: it is full, or is flushed, synced or read. So an idle writer holds up
-/// no thread. A writer whose records are waited for one by one takes no leases.
+/// After some appends in a row the writer takes a *lease*, 256 bytes to 64 KiB of the current buffer and at most a
+/// quarter of what that has left, and the appends that follow only copy into it. What a lease has left when it ends
+/// stays in the log as zeros. It ends when the next record does not fit, when the writer is dropped, and when a thread
+/// needs the buffer: it is full, or is flushed, synced or read. So an idle writer holds up no thread. A writer whose
+/// records are waited for one by one takes no leases.
 ///
-/// A writer may be sent to another thread, but not used by two. It costs a ring 128 bytes, which the next writer gets when
-/// it is dropped. One that is leaked (by `mem::forget`) costs them for good; its lease is taken back like an idle one's.
+/// A writer may be sent to another thread, but not used by two. It costs a ring 128 bytes, which the next writer gets
+/// when it is dropped. One that is leaked (by `mem::forget`) costs them for good; its lease is taken back like an idle
+/// one's.
 ///
 /// ```
 /// # use buffer_ring::{BufferRing, BufferRingOptions};
@@ -131,8 +133,8 @@ impl<'a> Writer<'a> {
         self.append_durable_bytes(payload.len(), move |target| target.copy_from_slice(payload))
     }
 
-    /// Copies several parts into the log as one contiguous extent, and returns when it is on stable storage, with all that was appended
-    /// before.
+    /// Copies several parts into the log as one contiguous extent, and returns when it is on stable storage, with all
+    /// that was appended before.
     ///
     /// # Errors
     ///
@@ -157,11 +159,12 @@ impl<'a> Writer<'a> {
         outcome.map(|()| extent).map_err(|error| AppendError::after(extent, error))
     }
 
-    /// Has `fill` encode a record of `len` bytes in place, at the extent that it is given: within the lease, where there is one. Waits
-    /// while the ring is full.
+    /// Has `fill` encode a record of `len` bytes in place, at the extent that it is given: within the lease, where
+    /// there is one. Waits while the ring is full.
     ///
-    /// The bytes are zeros at first. If `fill` panics the range stays in the log as zeros, the writer and the ring go on, and the panic
-    /// goes to the caller. Until `fill` returns, it holds the buffer back like a [`Reservation`]: it must not wait for the ring.
+    /// The bytes are zeros at first. If `fill` panics the range stays in the log as zeros, the writer and the ring go
+    /// on, and the panic goes to the caller. Until `fill` returns, it holds the buffer back like a [`Reservation`]: it
+    /// must not wait for the ring.
     ///
     /// # Errors
     ///
@@ -189,7 +192,8 @@ impl<'a> Writer<'a> {
         Ok(extent)
     }
 
-    /// Has `fill` encode a record in the lease. `None` if there is no room, or it has been taken back: then it has to be ended.
+    /// Has `fill` encode a record in the lease. `None` if there is no room, or it has been taken back: then it has to
+    /// be ended.
     fn encode(&mut self, len: usize, fill: &mut Option<impl FnOnce(Extent, &mut [u8])>) -> Option<Extent> {
         let extent = self.lease.next(len);
         let guard = EndsLease(self);
@@ -250,8 +254,8 @@ impl<'a> Writer<'a> {
         self.append_bytes_with(payload.len(), patience, move |target| target.copy_from_slice(payload))
     }
 
-    /// Into the lease, if it fits and no thread has taken it back: a few stores to the writer's own cell, and no shared memory. A copy of
-    /// `fill` is used for that, so that what it has captured need not be in memory.
+    /// Into the lease, if it fits and no thread has taken it back: a few stores to the writer's own cell, and no shared
+    /// memory. A copy of `fill` is used for that, so that what it has captured need not be in memory.
     #[inline(always)]
     fn append_bytes_with(
         &mut self,

@@ -6,8 +6,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::{Why, Writer};
-use crate::error::AppendError;
-use crate::error::RingError;
+use crate::error::{AppendError, RingError};
 use crate::extent::Extent;
 use crate::reservation::Reservation;
 use crate::ring::BufferRing;
@@ -22,7 +21,8 @@ self_cell::self_cell! {
     }
 }
 
-/// A [`Writer`] that owns its share of the ring: it has no lifetime, and may live in a struct beside the ring, or in a task.
+/// A [`Writer`] that owns its share of the ring: it has no lifetime, and may live in a struct beside the ring, or in a
+/// task.
 ///
 /// The ring ends with the last that has a share of it. Made by [`BufferRing::writer_owned`].
 ///

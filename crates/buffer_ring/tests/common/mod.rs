@@ -23,7 +23,8 @@ pub(crate) const EAGAIN: i32 = 11;
 /// More than anything here takes, on the slowest machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// Long enough to be noticed as a wait, short enough to be waited for. No test depends on it being longer than something else.
+/// Long enough to be noticed as a wait, short enough to be waited for. No test depends on it being longer than
+/// something else.
 pub(crate) const MOMENT: Duration = Duration::from_millis(30);
 
 /// Runs `body` in a thread of its own, and fails if it has not ended after `limit`: that is how a hang shows.
@@ -37,7 +38,7 @@ pub(crate) fn within<R: Send + 'static>(limit: Duration, body: impl FnOnce() -> 
         Err(mpsc::RecvTimeoutError::Disconnected) => {
             panic::resume_unwind(worker.join().expect_err("a thread that ends without an outcome panicked"))
         }
-        Err(mpsc::RecvTimeoutError::Timeout) => panic!("not done after {limit:?}: somebody waits for ever"),
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("not done after {limit:?}: a thread waits for ever"),
     }
 }
 
@@ -90,7 +91,8 @@ pub(crate) fn stored(device: &MemoryDevice, extent: Extent) -> Vec<u8> {
     device.contents()[extent.start() as usize..extent.end() as usize].to_vec()
 }
 
-/// The device keeps its writes in flight as long as this lives. Make it after the ring: a ring that is dropped waits for them.
+/// The device keeps its writes in flight as long as this lives. Make it after the ring: a ring that is dropped waits
+/// for them.
 pub(crate) struct Holding(pub(crate) MemoryDevice);
 
 impl Holding {
@@ -160,7 +162,8 @@ pub(crate) fn pattern(id: u64, len: usize) -> Vec<u8> {
     words.flatten().map(|byte| byte | 1).take(len).collect()
 }
 
-/// Says why a test cannot be done here, which is a failure where the variable `required` says that it must. Always `false`.
+/// Says why a test cannot be done here, which is a failure where the variable `required` says that it must. Always
+/// `false`.
 pub(crate) fn skipped(required: &str, why: &str) -> bool {
     assert!(env::var_os(required).is_none(), "not to be skipped, says {required}: {why}");
     eprintln!("SKIPPED: {why}");

@@ -1,8 +1,10 @@
-//! Running a program in many schedules, each of which one number repeats: it decides who runs next, and what the program does.
+//! Running a program in many schedules, each of which one number repeats: it decides who runs next, and what the
+//! program does.
 //!
-//! Half of the schedules are uniformly random. The other half follow PCT (Burckhardt and others, ASPLOS 2010): each thread has a
-//! priority, the highest one runs, and at a few random moments it falls below all others. That finds what needs one thread to sleep
-//! for very long. Shuttle's own PCT learns from the schedules before, so that no number could repeat one schedule alone.
+//! Half of the schedules are uniformly random. The other half follow PCT (Burckhardt and others, ASPLOS 2010): each
+//! thread has a priority, the highest one runs, and at a few random moments it falls below all others. That finds what
+//! needs one thread to sleep for very long. Shuttle's own PCT learns from the schedules before, so that no number could
+//! repeat one schedule alone.
 
 use core::any::Any;
 use core::panic::AssertUnwindSafe;
@@ -111,7 +113,7 @@ impl Pct {
         is_yielding: bool,
         random: &mut Random,
     ) -> TaskId {
-        let last = runnable.iter().map(|task| usize::from(task.id())).max().expect("somebody can run");
+        let last = runnable.iter().map(|task| usize::from(task.id())).max().expect("a task can run");
         while self.priorities.len() <= last {
             self.priorities.push(random.next() | 1 << 63);
         }
@@ -125,7 +127,7 @@ impl Pct {
             self.decisions += 1;
         }
         let highest = runnable.iter().max_by_key(|task| self.priorities[usize::from(task.id())]);
-        highest.expect("somebody can run").id()
+        highest.expect("a task can run").id()
     }
 }
 

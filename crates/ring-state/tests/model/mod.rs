@@ -22,7 +22,8 @@ const DEEP: usize = 4;
 
 /// Explores `program`, and prints how many executions that took. `LOOM_MAX_PREEMPTIONS` overrides `bound`.
 ///
-/// With `LOOM_DEEP`, a number of seconds, it is explored to `bound` first, all of it, and then deeper, until that many seconds are over.
+/// With `LOOM_DEEP`, a number of seconds, it is explored to `bound` first, all of it, and then deeper, until that many
+/// seconds are over.
 pub(crate) fn model(name: &str, bound: Bound, program: impl Fn() + Send + Sync + 'static) {
     let program = Arc::new(program);
     let mut builder = loom::model::Builder::new();
