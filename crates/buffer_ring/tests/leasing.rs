@@ -2,8 +2,8 @@
 
 mod common;
 
-use buffer_ring::{BufferRing, ONE_MEGABYTE_BLOCK, Writer, WriterStats};
-use common::{in_memory, options, pattern, read};
+use buffer_ring::{BufferRing, Extent, ONE_MEGABYTE_BLOCK, Writer, WriterStats};
+use common::{current, fixed, held, in_memory, options, pattern, read};
 
 fn stats(ring: &BufferRing) -> WriterStats {
     ring.stats().writers
@@ -33,6 +33,21 @@ fn a_durable_append_goes_into_the_lease_that_has_room_and_ends_it() {
     // Now it has none, and takes none for this.
     writer.append_durable(&pattern(2, 64)).expect("a working device");
     assert_eq!(stats(&ring), after);
+}
+
+/// It waits for no writer that has nothing to write, whichever way it has to get along with the buffer.
+#[test]
+fn a_reader_takes_the_lease_of_an_idle_writer_back() {
+    let size = ONE_MEGABYTE_BLOCK;
+    for options in [options(2, size), fixed(2, size), held(2, size)] {
+        let (ring, _device) = in_memory(options);
+        let writer = leasing(&ring, 64);
+        let before = stats(&ring).leases_ended;
+        assert!(read(&ring, Extent::new(64 * 100, 64)) == pattern(100, 64));
+        assert_eq!(stats(&ring).leases_ended, before + 1);
+        assert!(!current(&ring).is_sealed(), "and needs nothing else");
+        drop(writer);
+    }
 }
 
 #[test]

@@ -132,6 +132,7 @@ mod tests {
         assert_eq!(looks, [true, true, true, false, false]);
         let hour = Duration::from_secs(3600);
         assert!(SpinLimit { policy: &policy, time: hour, end: None, spins: 0 }.lasts());
+        assert!(!SpinLimit { policy: &policy, time: hour, end: Some(start), spins: 0 }.lasts());
     }
 
     #[test]

@@ -200,19 +200,24 @@ mod tests {
 
     #[test]
     fn threads_that_live_at_once_have_shards_of_their_own_and_leave_them_to_others() {
+        let mine = shard();
         // More than there are, one after the other.
         for _ in 0..2 * SHARDS {
             let barrier = Barrier::new(2);
             let shards = thread::scope(|scope| {
                 let take = || {
-                    let shard = shard();
+                    let counters = Counters::new();
+                    (0..2).for_each(|_| counters.appended(8));
+                    let number = MINE.get();
+                    assert_eq!((counters.totals(), shard()), ((2, 16), number));
+                    assert_eq!(counters.shards[number].records.load(Relaxed), 2);
                     barrier.wait();
-                    assert_eq!(MINE.get(), shard);
-                    shard
+                    number
                 };
                 [scope.spawn(take), scope.spawn(take)].map(|thread| thread.join().expect("no panic"))
             });
-            assert!(shards[0] != shards[1] && shards.iter().all(|&shard| shard < SHARDS), "{shards:?}");
+            assert!(shards[0] != shards[1] && !shards.contains(&mine), "{mine} {shards:?}");
+            assert!(shards.iter().all(|&shard| shard < SHARDS), "{shards:?}");
         }
         // More than there are, all at once: some share the last one.
         let (counters, barrier) = (Counters::new(), Barrier::new(SHARDS + 8));

@@ -362,3 +362,93 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests {
+    use core::time::Duration;
+    use std::sync::Arc;
+
+    use ring_alloc::{Arena, BLOCK};
+    use ring_io::{MemoryDevice, QuikIO};
+
+    use super::*;
+    use crate::commit::groups::CommitPolicy;
+    use crate::writeback::device;
+
+    /// Two buffers, a device that holds its writes, and a policy that lets a batch start beside a sync but not beside another.
+    fn core() -> (Core, MemoryDevice) {
+        let (io, device) = QuikIO::in_memory();
+        let arena = Arc::new(Arena::new(2, BLOCK).expect("a valid arena"));
+        let queue = device::attach(&Arc::new(io), &arena).expect("the only queue");
+        device.hold();
+        (Core::new(&arena, true, true, CommitPolicy::MinInterval(Duration::from_nanos(1)), 0, Some(queue)), device)
+    }
+
+    /// What a thread that waits for `address` looks at: whether there is news, and of that, whether a batch may start, a sync is under way,
+    /// one is wanted, and a driver is.
+    fn look(core: &Core, address: u64) -> [bool; 5] {
+        [
+            core.has_news(address),
+            core.may_start_batch(),
+            core.is_syncing(),
+            core.wants_syncer(address),
+            core.writeback.wants_driver(),
+        ]
+    }
+
+    #[test]
+    fn a_thread_that_waits_sleeps_only_when_all_there_is_to_do_is_done_by_others() {
+        const YES: bool = true;
+        const NO: bool = false;
+        let (core, device) = core();
+        let end = core.append(b"record", Patience::Never).expect("there is room").end();
+
+        // Its bytes are in the open buffer: it can lead a batch, unless another thread does.
+        assert_eq!((look(&core, end), core.open_bytes()), ([YES, YES, NO, NO, NO], 6));
+        let group = core.waiting.groups().start(NO, || 6).expect("none is under way");
+        assert_eq!(look(&core, end), [NO, NO, NO, NO, NO]);
+
+        // The batch is at the device, for which a thread has to wait.
+        assert!(core.seal(core.staging.current()));
+        assert_eq!((look(&core, end), core.open_bytes()), ([YES, NO, NO, NO, YES], 0));
+        let driver = core.writeback.claim_driver().expect("there is something in flight");
+        assert_eq!(look(&core, end), [NO, NO, NO, NO, NO]);
+        drop(group);
+        assert_eq!(look(&core, end), [NO, YES, NO, NO, NO], "what could be in the next one is not waited for");
+
+        // It has been written: what is missing is a sync.
+        device.release_all();
+        assert_eq!(core.drive(driver, Wait::No), 1);
+        assert_eq!(look(&core, end), [YES, YES, NO, YES, NO]);
+        assert_eq!(look(&core, BLOCK as u64), [YES, YES, NO, YES, NO]);
+        assert_eq!(look(&core, BLOCK as u64 + 1), [YES, YES, NO, NO, NO], "it is not written");
+        let syncer = core.writeback.claim_syncer().expect("no thread has it");
+        assert_eq!(look(&core, end), [NO, YES, YES, NO, NO]);
+        assert!(core.sync_device(syncer, YES));
+        assert_eq!(look(&core, end), [YES, YES, NO, YES, NO], "it is durable");
+    }
+
+    #[test]
+    fn what_is_still_to_do_for_a_wait_is_done_step_by_step_and_nothing_twice() {
+        let (core, device) = core();
+        let upto = core.append(b"record", Patience::Never).expect("there is room").end();
+        let wait = DurabilityWait { upto, deadline: None, cancelled: None };
+        let mut backoff = Backoff::new();
+        assert!(core.seal(core.staging.current()));
+        let driver = core.writeback.claim_driver().expect("there is something in flight");
+        assert_eq!(core.do_pending_work(wait, &mut backoff), Ok(false), "another thread drives");
+        drop(driver);
+        device.release_all();
+        assert_eq!(core.do_pending_work(wait, &mut backoff), Ok(true));
+        assert_eq!((core.writeback.written(), core.writeback.durable()), (BLOCK as u64, 0));
+        let syncer = core.writeback.claim_syncer().expect("no thread has it");
+        assert_eq!(core.do_pending_work(wait, &mut backoff), Ok(false), "another thread syncs");
+        drop(syncer);
+        assert_eq!(core.do_pending_work(wait, &mut backoff), Ok(true));
+        assert_eq!((core.writeback.durable(), device.syncs()), (BLOCK as u64, 1));
+        let beyond = DurabilityWait { upto: BLOCK as u64 + 1, ..wait };
+        let tail = BLOCK as u64;
+        assert_eq!(core.do_pending_work(beyond, &mut backoff), Err(RingError::NotAppended { address: tail + 1, tail }));
+    }
+}
