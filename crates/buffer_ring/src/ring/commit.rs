@@ -376,7 +376,8 @@ mod tests {
     use crate::commit::groups::CommitPolicy;
     use crate::writeback::device;
 
-    /// Two buffers, a device that holds its writes, and a policy that lets a batch start beside a sync but not beside another.
+    /// Two buffers, a device that holds its writes, and a policy that lets a batch start beside a sync but not beside
+    /// another.
     fn core() -> (Core, MemoryDevice) {
         let (io, device) = QuikIO::in_memory();
         let arena = Arc::new(Arena::new(2, BLOCK).expect("a valid arena"));
@@ -385,8 +386,8 @@ mod tests {
         (Core::new(&arena, true, true, CommitPolicy::MinInterval(Duration::from_nanos(1)), 0, Some(queue)), device)
     }
 
-    /// What a thread that waits for `address` looks at: whether there is news, and of that, whether a batch may start, a sync is under way,
-    /// one is wanted, and a driver is.
+    /// What a thread that waits for `address` looks at: whether there is news, and of that, whether a batch may start,
+    /// a sync is under way, one is wanted, and a driver is.
     fn look(core: &Core, address: u64) -> [bool; 5] {
         [
             core.has_news(address),
