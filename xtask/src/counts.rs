@@ -15,8 +15,8 @@ const BUDGETS: &[(&str, RangeInclusive<f64>)] = &[
     ("instructions per append", 20.0..=136.0),
     ("atomic read-modify-writes per append", 2.0..=2.0),
     // Two for a lease of up to 16 KiB, and what ending it takes.
-    ("instructions per append, session", 20.0..=90.0),
-    ("atomics per append, session", 0.0..=0.05),
+    ("instructions per append, writer", 20.0..=90.0),
+    ("atomics per append, writer", 0.0..=0.05),
     ("allocations per append", 0.0..=0.0),
     ("system calls per append", 0.0..=0.0),
     ("flushes per buffer", 1.0..=1.0),
@@ -123,7 +123,7 @@ fn instructions(counts: &str, folder: &str) -> Result<HashMap<&'static str, f64>
     };
     for (how, all, atomic) in [
         ("append", "instructions per append", "atomic read-modify-writes per append"),
-        ("session", "instructions per append, session", "atomics per append, session"),
+        ("writer", "instructions per append, writer", "atomics per append, writer"),
     ] {
         let (few, many) = (profile(how, FEW)?, profile(how, MANY)?);
         let more = |of: &dyn Fn(u64) -> bool| {

@@ -1,5 +1,5 @@
 //! Kills the example `commit_log` at random moments, then at each of its first system calls, and has it prove each time
-//! that what was acknowledged is in the log. Some of its threads, all, or none append through a session, and wait for
+//! that what was acknowledged is in the log. Some of its threads, all, or none append through a writer, and wait for
 //! several records at once.
 //!
 //! A log is killed several times: what the next life makes of the end that it finds is tried too. Everything but the

@@ -36,29 +36,29 @@ enum Bound {
 }
 
 const APPEND: &str = "buffer_ring append";
-const SESSION: &str = "buffer_ring session";
+const WRITER: &str = "buffer_ring writer";
 const GROWING: &str = "buffer_ring, growing file";
 const DURABLE: &str = "buffer_ring append_durable";
 const OVERWRITING: &str = "append_durable, zero-filled";
 
 const A2: Target = Target {
     number: "A2",
-    what: "staging by a writer session, 16–256 B, 4 threads: time of a private copy",
+    what: "staging by a writer, 16–256 B, 4 threads: time of a private copy",
     workload: "staging",
     sizes: &[16, 64, 256],
     threads: &[4],
     bound: Bound::AtMost(1.5),
-    value: |round| nanos(round, SESSION, "private copy"),
+    value: |round| nanos(round, WRITER, "private copy"),
 };
 
 const A3: Target = Target {
     number: "A3",
-    what: "staging by a writer session, 4 KiB, 2–8 threads: time of a private copy",
+    what: "staging by a writer, 4 KiB, 2–8 threads: time of a private copy",
     workload: "staging",
     sizes: &[4096],
     threads: &[2, 4, 8],
     bound: Bound::AtMost(1.6),
-    value: |round| nanos(round, SESSION, "private copy"),
+    value: |round| nanos(round, WRITER, "private copy"),
 };
 
 const B1: Target = Target {
@@ -93,29 +93,29 @@ const TARGETS: &[Target] = &[
     A2,
     Target {
         what: "the same, while the processors had a cache in common",
-        value: |round| session_at(Placement::Near, round),
+        value: |round| writer_at(Placement::Near, round),
         ..A2
     },
     Target {
         what: "the same, while the processors did not have a cache in common",
-        value: |round| session_at(Placement::Far, round),
+        value: |round| writer_at(Placement::Far, round),
         ..A2
     },
     Target {
-        what: "a session: speed of Aeron's many-to-one ring",
+        what: "a writer: speed of Aeron's many-to-one ring",
         bound: Bound::AtLeast(4.0),
-        value: |round| nanos(round, "Aeron many-to-one", SESSION),
+        value: |round| nanos(round, "Aeron many-to-one", WRITER),
         ..A2
     },
     A3,
     Target {
         what: "the same, while the processors had a cache in common",
-        value: |round| session_at(Placement::Near, round),
+        value: |round| writer_at(Placement::Near, round),
         ..A3
     },
     Target {
         what: "the same, while the processors did not have a cache in common",
-        value: |round| session_at(Placement::Far, round),
+        value: |round| writer_at(Placement::Far, round),
         ..A3
     },
     Target {
@@ -124,7 +124,7 @@ const TARGETS: &[Target] = &[
         ..A3
     },
     B1,
-    Target { what: "a session: the same", value: |round| megabytes(round, SESSION, "bare io_uring loop"), ..B1 },
+    Target { what: "a writer: the same", value: |round| megabytes(round, WRITER, "bare io_uring loop"), ..B1 },
     Target {
         what: "`append`: speed of glommio's stream writer",
         bound: Bound::AtLeast(1.6),
@@ -132,19 +132,19 @@ const TARGETS: &[Target] = &[
         ..B1
     },
     Target {
-        what: "a session: the same",
+        what: "a writer: the same",
         bound: Bound::AtLeast(1.6),
-        value: |round| megabytes(round, SESSION, "glommio stream writer"),
+        value: |round| megabytes(round, WRITER, "glommio stream writer"),
         ..B1
     },
     B2,
-    Target { what: "a session: the same", value: |round| cpu(round, SESSION), ..B2 },
+    Target { what: "a writer: the same", value: |round| cpu(round, WRITER), ..B2 },
     Target { what: "streaming by `append`, 4 threads: CPU s/GB", threads: &[4], bound: Bound::AtMost(0.30), ..B2 },
     Target {
-        what: "a session: the same",
+        what: "a writer: the same",
         threads: &[4],
         bound: Bound::AtMost(0.30),
-        value: |round| cpu(round, SESSION),
+        value: |round| cpu(round, WRITER),
         ..B2
     },
     Target {
@@ -219,8 +219,8 @@ fn beside_best_rival(round: &RoundResult) -> Option<Spread> {
     ratio(round, DURABLE, &rival.name, metric)
 }
 
-fn session_at(placement: Placement, round: &RoundResult) -> Option<Spread> {
-    round.entry(SESSION)?.ratio_at(placement, round.entry("private copy")?, Metric::NanosPerRecord)
+fn writer_at(placement: Placement, round: &RoundResult) -> Option<Spread> {
+    round.entry(WRITER)?.ratio_at(placement, round.entry("private copy")?, Metric::NanosPerRecord)
 }
 
 fn nanos(round: &RoundResult, one: &str, other: &str) -> Option<Spread> {

@@ -43,9 +43,9 @@ fn main() {
     let count = |index: usize| arguments.get(index).and_then(|count| count.parse().ok()).expect("a number of records");
     match arguments.first().map(String::as_str) {
         Some("append") => appends(count(1)),
-        Some("session") => session(count(1)),
+        Some("writer") => writer(count(1)),
         Some("stream") => stream(count(1)),
-        _ => eprintln!("counts append <records> | session <records> | stream <records>"),
+        _ => eprintln!("counts append <records> | writer <records> | stream <records>"),
     }
 }
 
@@ -55,11 +55,11 @@ fn appends(count: usize) {
     between_marks(count, |record| ring.append(record).expect("there is room"));
 }
 
-/// The same through a session.
-fn session(count: usize) {
+/// The same through a writer.
+fn writer(count: usize) {
     let ring = ring(2, 4 * ONE_MEGABYTE_BLOCK, None);
-    let mut session = ring.writer();
-    between_marks(count, |record| session.append(record).expect("there is room"));
+    let mut writer = ring.writer();
+    between_marks(count, |record| writer.append(record).expect("there is room"));
 }
 
 #[inline(always)]

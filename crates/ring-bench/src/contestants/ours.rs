@@ -11,15 +11,15 @@ use crate::log::{Contestant, Family, Log, Outcome, Place, Writer};
 use crate::stamp::Tally;
 
 pub const STAGING: [Contestant; 2] =
-    [ours::<Staging>("buffer_ring append"), ours::<Session<Staging>>("buffer_ring session")];
+    [ours::<Staging>("buffer_ring append"), ours::<ByWriters<Staging>>("buffer_ring writer")];
 pub const STREAMING: [Contestant; 3] = [
     ours::<Streaming<true>>("buffer_ring append"),
-    ours::<Session<Streaming<true>>>("buffer_ring session"),
+    ours::<ByWriters<Streaming<true>>>("buffer_ring writer"),
     ours::<Streaming<false>>("buffer_ring, growing file"),
 ];
 pub const DURABLE: [Contestant; 4] = [
     ours::<Durable<false>>("buffer_ring append_durable"),
-    ours::<DurableSession>("buffer_ring session, durable"),
+    ours::<DurableByWriters>("buffer_ring writer, durable"),
     super::tasks::FUTURES,
     ours::<Durable<true>>("append_durable, zero-filled"),
 ];
@@ -96,12 +96,12 @@ impl<const PREPARED: bool> OnRing for Streaming<PREPARED> {
     }
 }
 
-/// The same ring, through a session for each thread.
-pub struct Session<L>(L);
+/// The same ring, through a writer for each thread.
+pub struct ByWriters<L>(L);
 
-impl<L: OnRing> Log for Session<L> {
+impl<L: OnRing> Log for ByWriters<L> {
     type Writer<'a>
-        = SessionWriter<'a>
+        = Leasing<'a>
     where
         L: 'a;
 
@@ -109,8 +109,8 @@ impl<L: OnRing> Log for Session<L> {
         L::open(place).map(Self)
     }
 
-    fn writer(&self, _: usize) -> SessionWriter<'_> {
-        SessionWriter(self.0.ring().get().writer())
+    fn writer(&self, _: usize) -> Leasing<'_> {
+        Leasing(self.0.ring().get().writer())
     }
 
     fn finish(&mut self) -> Outcome<()> {
@@ -122,27 +122,27 @@ impl<L: OnRing> Log for Session<L> {
     }
 }
 
-pub struct SessionWriter<'a>(buffer_ring::Writer<'a>);
+pub struct Leasing<'a>(buffer_ring::Writer<'a>);
 
-impl Writer for SessionWriter<'_> {
+impl Writer for Leasing<'_> {
     #[inline]
     fn append(&mut self, record: &[u8]) {
         self.0.append(record).expect("the ring takes it");
     }
 }
 
-/// Durable appends through a session for each thread.
-pub struct DurableSession(Durable<false>);
+/// Durable appends through a writer for each thread.
+pub struct DurableByWriters(Durable<false>);
 
-impl Log for DurableSession {
-    type Writer<'a> = DurableSessionWriter<'a>;
+impl Log for DurableByWriters {
+    type Writer<'a> = DurableLeasing<'a>;
 
     fn open(place: &Place) -> Outcome<Self> {
         Durable::open(place).map(Self)
     }
 
-    fn writer(&self, _: usize) -> DurableSessionWriter<'_> {
-        DurableSessionWriter(self.0.0.get().writer())
+    fn writer(&self, _: usize) -> DurableLeasing<'_> {
+        DurableLeasing(self.0.0.get().writer())
     }
 
     fn read_back(self, tally: &mut Tally) -> Outcome<bool> {
@@ -150,9 +150,9 @@ impl Log for DurableSession {
     }
 }
 
-pub struct DurableSessionWriter<'a>(buffer_ring::Writer<'a>);
+pub struct DurableLeasing<'a>(buffer_ring::Writer<'a>);
 
-impl Writer for DurableSessionWriter<'_> {
+impl Writer for DurableLeasing<'_> {
     #[inline]
     fn append(&mut self, record: &[u8]) {
         self.0.append_durable(record).expect("the ring takes it");

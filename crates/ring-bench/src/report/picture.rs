@@ -48,7 +48,7 @@ fn color(name: &str, family: Family) -> RGBColor {
     };
     match family {
         Family::Limit => pick(&[], 0x868e96),
-        Family::Ours => pick(&[("session", 0xf08c00), ("writer", 0xf08c00), ("growing", 0xe64980)], 0xd9480f),
+        Family::Ours => pick(&[("writer", 0xf08c00), ("growing", 0xe64980)], 0xd9480f),
         Family::Baseline => pick(&[("mutex", 0x1971c2)], 0x1098ad),
         Family::Rival => {
             pick(&[("raft", 0x7048e8), ("okaywal", 0xae3ec9), ("Rocks", 0x2f9e44), ("glommio", 0x5c7a29)], 0xa0522d)
