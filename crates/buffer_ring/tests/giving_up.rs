@@ -88,6 +88,14 @@ mod futures {
         future.poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
+    /// When the thread that waits for room sleeps. Not by a scoped thread, whose end would wake the future's.
+    fn release_later(holding: Holding) -> thread::JoinHandle<()> {
+        thread::spawn(move || {
+            thread::sleep(MOMENT);
+            drop(holding);
+        })
+    }
+
     #[test]
     fn a_future_that_waits_for_room_ends_with_the_failure() {
         within(LIMIT, || {
@@ -99,13 +107,9 @@ mod futures {
             let payload = pattern(2, 4096);
             let mut append = pin!(ring.append_async(&payload));
             assert!(is_pending(append.as_mut()));
-            thread::scope(|scope| {
-                scope.spawn(|| {
-                    thread::sleep(MOMENT);
-                    drop(holding);
-                });
-                assert!(matches!(finish(append), Err(AppendError::Poisoned(RingError::Device(_)))));
-            });
+            let released = release_later(holding);
+            assert!(matches!(finish(append), Err(AppendError::Poisoned(RingError::Device(_)))));
+            released.join().expect("no panic");
         });
     }
 
@@ -122,8 +126,9 @@ mod futures {
             let payload = pattern(3, 4096);
             let mut append = pin!(ring.append_async(&payload));
             assert!(is_pending(append.as_mut()));
-            drop(holding);
+            let released = release_later(holding);
             assert_eq!(finish(append).map(|extent| extent.start()), Ok(8192));
+            released.join().expect("no panic");
         });
     }
 

@@ -444,8 +444,8 @@ mod tests {
                 let pin = slot.pin().expect("it is open");
                 assert_eq!(pin.seal(), Seal::Sealed { len: 8 });
                 if deferred {
+                    // The pin stays there.
                     assert!(slot.deferred.defer(1));
-                    core::mem::forget(pin);
                 } else {
                     assert_eq!(pin.release(), Released::Pending);
                 }
