@@ -18,7 +18,7 @@
 //! | no | any | <= capacity | no | *open* | each writer its own range |
 //! | no | >= 1 | > capacity | no | *overflowed*: one thread is about to seal | each writer its own range |
 //! | yes | >= 1 | any | no | *sealed*: the last writers are copying | each writer its own range |
-//! | yes | 0 | >= 1 | no | *quiet*: a thread that sees it tries to take the flush | none |
+//! | yes | 0 | >= 1 | no | *drained*: a thread that sees it tries to take the flush | none |
 //! | yes | any (late arrivals) | >= 1 | yes | *flushing* | the one that took the flush; the device reads |
 //! | yes | any (late arrivals) | any | no | *vacant* | none, until it is reopened |
 //!
@@ -26,7 +26,7 @@
 //! buffer is free must therefore not be read off the word; a ring keeps a mark of its own for that. Only the exact word
 //! "sealed, and all else zero" can be [reopened](StateWord::reopen).
 //!
-//! # The generation of one write
+//! # One write, step by step
 //!
 //! 1. [`reserve`](StateWord::reserve) adds the length and one writer in one instruction. What was there before decides:
 //!    the range is [granted](Reserve::Granted); or it ran over the end, so that this thread, and no other,
@@ -37,8 +37,8 @@
 //! 4. When the bytes are written, the winner [completes](StateWord::complete); some time later the buffer is
 //!    [reopened](StateWord::reopen) for its next generation.
 //!
-//! A thread that has to look at a generation without writing [enters](StateWord::enter) it like a writer of no bytes:
-//! as long as it is inside, this generation cannot end. Sealing on request is done from inside, too.
+//! A thread that has to look at a generation without writing [pins](StateWord::pin) it, like a writer of no bytes: as
+//! long as it holds the pin, this generation cannot end. Sealing on request takes a pin, too.
 //!
 //! # Orderings
 //!

@@ -11,7 +11,7 @@
 //! The owner writes behind its mark without any instruction on shared memory but its cell. Before each record it says
 //! that it is busy, and looks whether the lease has been revoked; after it, it moves the mark, and looks once more. A
 //! revoker revokes, and looks whether the owner is busy. Between its own mark and the look at the other's each has a
-//! full [barrier](crate::sync::fence), so that at least one of the two sees the other:
+//! full [barrier](mod@crate::sync::fence), so that at least one of the two sees the other:
 //!
 //! - the owner is not seen busy: it will see the lease revoked before it writes again, and the revoker may end the
 //!   lease;

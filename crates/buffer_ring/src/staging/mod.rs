@@ -1,6 +1,6 @@
 //! Staging: the log in memory. Nothing here waits, and nothing here does I/O.
 //!
-//! What a thread does to a buffer is answered by a value that says what has to happen next: a [`Grant`](slot::Grant) is
+//! What a thread does to a buffer is answered by a value that says what has to happen next: a [`Grant`] is
 //! filled and released, a [`PinGuard`](slot::PinGuard) is handed over and released, a [`Flush`](slot::Flush) goes to
 //! the device, and a buffer that was [opened](rotation::Rotated::Opened) lets those go on that wait for room.
 

@@ -2,8 +2,8 @@
 //!
 //! All `unsafe` code of the crate is here, because only here do the word and the bytes meet. The word decides which
 //! thread may touch which bytes; the decision is handed out as a value, and only that value gives access: a [`Grant`]
-//! to its range, a [`Flush`] to everything, [`Slot::copy_stable`] to bytes that no thread writes any more. A [`Lease`]
-//! is a grant that its owner fills bit by bit, and that others may end.
+//! to its range, a [`Flush`] to everything, [`Slot::copy_stable`] to bytes that no thread writes any more. A
+//! [`Lease`](crate::staging::lease::Lease) is a grant that its owner fills bit by bit, and that others may end.
 
 use core::ops::Range;
 use std::sync::Arc;
@@ -283,8 +283,8 @@ pub(crate) enum Copied {
     Beyond,
 }
 
-/// A range of the buffer that is one thread's alone. Dropping it without [`leave`](Self::leave) leaks it: the buffer is
-/// never flushed.
+/// A range of the buffer that is one thread's alone. Dropping it without [`release`](Self::release) leaks it: the
+/// buffer is never flushed.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Grant<'a> {
