@@ -88,24 +88,29 @@ mod futures {
         future.poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
+    /// When the thread that waits for room sleeps. Not by a scoped thread, whose end would wake the future's.
+    fn release_later(holding: Holding) -> thread::JoinHandle<()> {
+        thread::spawn(move || {
+            thread::sleep(MOMENT);
+            drop(holding);
+        })
+    }
+
     #[test]
     fn a_future_that_waits_for_room_ends_with_the_failure() {
         within(LIMIT, || {
             let (ring, device) = in_memory(options(2, 4096));
             // Neither buffer becomes free, which would be news, too.
-            [0, 1].map(|nth| device.fail_write(nth, EIO));
+            device.fail_write(0, EIO);
+            device.fail_write(1, EIO);
             let holding = Holding::new(&device);
             while ring.try_append(&pattern(1, 4096)).is_ok() {}
             let payload = pattern(2, 4096);
             let mut append = pin!(ring.append_async(&payload));
             assert!(is_pending(append.as_mut()));
-            thread::scope(|scope| {
-                scope.spawn(|| {
-                    thread::sleep(MOMENT);
-                    drop(holding);
-                });
-                assert!(matches!(finish(append), Err(AppendError::Poisoned(RingError::Device(_)))));
-            });
+            let released = release_later(holding);
+            assert!(matches!(finish(append), Err(AppendError::Poisoned(RingError::Device(_)))));
+            released.join().expect("no panic");
         });
     }
 
@@ -122,8 +127,9 @@ mod futures {
             let payload = pattern(3, 4096);
             let mut append = pin!(ring.append_async(&payload));
             assert!(is_pending(append.as_mut()));
-            drop(holding);
+            let released = release_later(holding);
             assert_eq!(finish(append).map(|extent| extent.start()), Ok(8192));
+            released.join().expect("no panic");
         });
     }
 

@@ -26,6 +26,7 @@ fn handles_tickets_watches_and_reservations_print_where_they_are() {
         (format!("{handle:?}"), format!("{ticket:?}")),
         (shown(true, true), "FlushTicket { done: true }".into())
     );
+    assert!(ring.stats().engine.is_some() && BufferRing::with_options(options(2, 4096)).stats().engine.is_none());
     let watch = ring.durable_watch();
     assert_eq!(format!("{watch:?}"), "DurableWatch { durable: 0 }");
     ring.sync().expect("a working device");

@@ -377,6 +377,16 @@ mod tests {
     }
 
     #[test]
+    fn tasks_that_wait_for_the_same_address_are_all_woken() {
+        let helpers = Helpers::new();
+        let tickets = [500, 500, 400].map(|address| helpers.add_task(address, Waker::noop().clone()).0);
+        assert!(tickets[0] != tickets[1] && tickets[0] != tickets[2], "{tickets:?}");
+        helpers.forget_commit(tickets[0], false);
+        assert_eq!(helpers.next_commit(), Some(400));
+        assert_eq!(helpers.commit.with(|commits| commits.take_up_to(500)).len(), 2);
+    }
+
+    #[test]
     fn a_thread_is_started_once_and_not_at_the_end() {
         let started = Arc::new(AtomicUsize::new(0));
         let work = || {

@@ -445,6 +445,7 @@ mod tests {
                 assert_eq!(pin.seal(), Seal::Sealed { len: 8 });
                 // A pin that is left with the deferred flush is not released.
                 if deferred {
+                    // The pin stays there.
                     assert!(slot.deferred.defer(1));
                 } else {
                     assert_eq!(pin.release(), Released::Pending);
