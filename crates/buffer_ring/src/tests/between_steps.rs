@@ -11,8 +11,9 @@ use crate::ring::append::Patience;
 use crate::ring::core::Core;
 use crate::ring::drive::deadline;
 use crate::staging::rotation::BufferId;
+use crate::sync::fence::Barrier;
 use crate::writeback::device;
-use crate::{AppendError, CommitPolicy, QuikIO, WriteMode};
+use crate::{AppendError, CommitPolicy, QuikIO, RingError, WriteMode};
 
 /// A hang, and nothing else, takes longer.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -132,4 +133,23 @@ fn the_end_waits_for_followers_that_are_at_work_and_calls_them_back() {
     core.end_helpers();
     assert_eq!(ended.try_recv(), Ok(()), "the ring goes only after it");
     assert_eq!(follower.join().expect("no panic"), Some(()));
+}
+
+#[test]
+fn a_core_says_that_it_is_driven_and_that_it_is_failing_and_what_its_writers_pass() {
+    let (core, device) = on_a_device(WriteMode::default());
+    device.hold();
+    core.append(b"record", Patience::Never).expect("there is room");
+    assert!(core.seal(core.staging.current()));
+    assert!(!core.writeback.is_driven() && !core.writeback.is_driven_now());
+    let driver = core.writeback.claim_driver().expect("there is something in flight");
+    assert!(core.writeback.is_driven() && core.writeback.is_driven_now());
+    core.release_driver(driver);
+    assert!(!core.writeback.is_driven() && !core.writeback.is_driven_now());
+    assert_eq!(core.stats().writers.membarrier, Barrier::probe() == Barrier::Membarrier);
+    device.release_all();
+    core.wait_durable(6, None).expect("a working device");
+    assert!(!core.is_failing());
+    core.poison(RingError::Closed);
+    assert!(core.is_failing() && core.poisoned() == Some(RingError::Closed));
 }
