@@ -405,6 +405,9 @@ mod tests {
         helper.take_thread().expect("the first one").join().expect("no panic");
         assert!(helper.take_thread().is_none());
         assert_eq!(started.load(Relaxed), 1);
+        let helpers = Helpers::new();
+        helpers.room.start("room", || false, work()).expect("a thread");
+        assert_eq!(helpers.take_threads().into_iter().map(|thread| thread.join().is_ok()).collect::<Vec<_>>(), [true]);
         let refused = helper.start("none", || false, || Err::<fn(), _>(io::Error::other("no thread left")));
         assert!(refused.is_err() && helper.take_thread().is_none());
     }
@@ -418,6 +421,7 @@ mod tests {
         assert!(helpers.is_without_followers() && !helpers.is_ending());
         assert_eq!(helpers.end(), None, "the thread is nowhere");
         assert!(helpers.is_ending() && helpers.cancelled().load(Relaxed));
+        assert!(helpers.take_threads().is_empty());
         assert_eq!(helpers.work_as_follower(|_| ()), None);
         assert!(helpers.is_without_followers());
     }

@@ -11,8 +11,9 @@ use crate::ring::append::Patience;
 use crate::ring::core::Core;
 use crate::ring::drive::deadline;
 use crate::staging::rotation::BufferId;
+use crate::sync::fence::Barrier;
 use crate::writeback::device;
-use crate::{AppendError, CommitPolicy, QuikIO, WriteMode};
+use crate::{AppendError, CommitPolicy, QuikIO, RingError, WriteMode};
 
 /// A hang, and nothing else, takes longer.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -132,4 +133,26 @@ fn the_end_waits_for_followers_that_are_at_work_and_calls_them_back() {
     core.end_helpers();
     assert_eq!(ended.try_recv(), Ok(()), "the ring goes only after it");
     assert_eq!(follower.join().expect("no panic"), Some(()));
+}
+
+#[test]
+fn a_core_says_that_it_is_driven_and_that_it_is_failing_and_what_its_writers_pass() {
+    let (core, device) = on_a_device(WriteMode::default());
+    device.hold();
+    core.append(b"record", Patience::Never).expect("there is room");
+    assert!(core.seal(core.staging.current()));
+    let look = || [core.writeback.is_driven(), core.writeback.is_driven_now()];
+    let before = look();
+    let driver = core.writeback.claim_driver().expect("there is something in flight");
+    let meanwhile = look();
+    core.release_driver(driver);
+    let after = look();
+    // A held write would keep a failure of this test from ending.
+    device.release_all();
+    assert_eq!([before, meanwhile, after], [[false; 2], [true; 2], [false; 2]]);
+    assert_eq!(core.stats().writers.membarrier, Barrier::probe() == Barrier::Membarrier);
+    core.wait_durable(6, None).expect("a working device");
+    assert!(!core.is_failing());
+    core.poison(RingError::Closed);
+    assert!(core.is_failing() && core.poisoned() == Some(RingError::Closed));
 }
