@@ -102,6 +102,7 @@ const PLANS: &[Plan] = &[
             "acknowledged",
             "events",
             "reading",
+            "registered",
             "reports",
             "stress",
             "space",
