@@ -13,14 +13,14 @@ const SCHEDULES: u64 = 20_000;
 const USAGE: &str = "cargo xtask shuttle [--schedules n] [--seed s] [filter]";
 
 #[derive(Debug, PartialEq)]
-struct Wish<'a> {
+struct Args<'a> {
     schedules: u64,
     seed: Option<u64>,
     filters: Vec<&'a str>,
 }
 
 pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
-    let Wish { schedules, seed, filters } = wish(arguments)?;
+    let Args { schedules, seed, filters } = args(arguments)?;
     let (flags, target) = (rustflags("--cfg shuttle"), target("shuttle"));
     let (schedules, seed) = (schedules.to_string(), seed.unwrap_or_else(some_seed).to_string());
     let variables = [
@@ -39,8 +39,8 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-fn wish(arguments: &[String]) -> Result<Wish<'_>, String> {
-    let mut wish = Wish { schedules: SCHEDULES, seed: None, filters: Vec::new() };
+fn args(arguments: &[String]) -> Result<Args<'_>, String> {
+    let mut args = Args { schedules: SCHEDULES, seed: None, filters: Vec::new() };
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         let mut number = || {
@@ -48,13 +48,13 @@ fn wish(arguments: &[String]) -> Result<Wish<'_>, String> {
             value.ok_or(format!("a number has to follow {argument}: {USAGE}"))
         };
         match argument.as_str() {
-            "--schedules" => wish.schedules = number()?,
-            "--seed" => wish.seed = Some(number()?),
+            "--schedules" => args.schedules = number()?,
+            "--seed" => args.seed = Some(number()?),
             flag if flag.starts_with('-') => return Err(format!("shuttle does not know `{flag}`: {USAGE}")),
-            filter => wish.filters.push(filter),
+            filter => args.filters.push(filter),
         }
     }
-    Ok(wish)
+    Ok(args)
 }
 
 /// Another one each second, and far from those of the runs before. Short, because people type it.
@@ -72,17 +72,17 @@ fn schedules_in(line: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn wished(line: &str) -> Result<(u64, Option<u64>, String), String> {
+    fn parsed(line: &str) -> Result<(u64, Option<u64>, String), String> {
         let arguments: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
-        wish(&arguments).map(|wish| (wish.schedules, wish.seed, wish.filters.join(" ")))
+        args(&arguments).map(|args| (args.schedules, args.seed, args.filters.join(" ")))
     }
 
     #[test]
     fn numbers_follow_their_flags_and_the_rest_are_filters() {
-        assert_eq!(wished(""), Ok((SCHEDULES, None, String::new())));
-        assert_eq!(wished("held --seed 7 --schedules 1 manual"), Ok((1, Some(7), "held manual".into())));
+        assert_eq!(parsed(""), Ok((SCHEDULES, None, String::new())));
+        assert_eq!(parsed("held --seed 7 --schedules 1 manual"), Ok((1, Some(7), "held manual".into())));
         for wrong in ["--seed", "--seed x", "--schedules -1", "--deep"] {
-            assert!(wished(wrong).is_err(), "{wrong}");
+            assert!(parsed(wrong).is_err(), "{wrong}");
         }
     }
 
