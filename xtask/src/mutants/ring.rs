@@ -83,12 +83,6 @@ pub(super) const GROUPS: &[Group] = &[
                 "false",
                 "a_deferred_flush_wakes_a_thread_that_waits_for_room",
             ],
-            [
-                "who reserves in a generation that is not published does not publish it",
-                "if grant.slot().generation() != seen.generation() {",
-                "if false {",
-                "an_append_is_covered_by_its_own_sync",
-            ],
         ],
     ),
     (
