@@ -164,22 +164,25 @@ fn a_completion_wakes_a_thread_that_waits_for_it() {
     assert!(WAITED.load(Relaxed) > 0);
 }
 
+/// Waits for what never comes, until the ring is closed. A hit if the thread had to wait for that.
+fn wait_in_vain(core: &Core, waited: &Count) {
+    let mut looks = 0;
+    let never = || {
+        looks += 1;
+        core.outcome(|| false)
+    };
+    assert_eq!(core.wait_until(None, never), Ok(Err(RingError::Closed)));
+    if looks > 2 {
+        hit(waited);
+    }
+}
+
 #[test]
 fn a_failure_wakes_a_thread_that_waits() {
     static WAITED: Count = Count::new(0);
     model("a_failure_wakes_a_thread_that_waits", Bound::None, || {
         let core = recycling(1, false);
-        let waiter = spawn(&core, |core| {
-            let mut looks = 0;
-            let never = || {
-                looks += 1;
-                core.outcome(|| false)
-            };
-            assert_eq!(core.wait_until(None, never), Ok(Err(RingError::Closed)));
-            if looks > 2 {
-                hit(&WAITED);
-            }
-        });
+        let waiter = spawn(&core, |core| wait_in_vain(core, &WAITED));
         core.poison(RingError::Closed);
         waiter.join().unwrap();
     });
@@ -197,17 +200,7 @@ fn a_failure_fetches_the_driver_from_the_device() {
         append(&core, BUFFER);
         core.seal(BufferId::new(1, 0));
         assert_eq!(core.writeback.in_flight(), 1);
-        let waiter = spawn(&core, |core| {
-            let mut looks = 0;
-            let never = || {
-                looks += 1;
-                core.outcome(|| false)
-            };
-            assert_eq!(core.wait_until(None, never), Ok(Err(RingError::Closed)));
-            if looks > 2 {
-                hit(&IN_FLIGHT);
-            }
-        });
+        let waiter = spawn(&core, |core| wait_in_vain(core, &IN_FLIGHT));
         core.poison(RingError::Closed);
         waiter.join().unwrap();
         device.complete_from_now_on();
