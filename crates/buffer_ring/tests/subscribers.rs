@@ -30,7 +30,7 @@ thread_local! {
 /// themselves.
 fn during(message: &'static str, action: impl Fn() + 'static, body: impl FnOnce()) -> usize {
     static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| tracing::subscriber::set_global_default(OnEvent(react)).expect("the only one"));
+    INSTALLED.call_once(|| tracing::subscriber::set_global_default(OnEvent::new(react)).expect("the only one"));
     ACTION.set(Some((message, Rc::new(action))));
     CALLS.set(0);
     body();

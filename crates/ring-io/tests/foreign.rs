@@ -64,7 +64,7 @@ fn react(_: &str) {
 #[test]
 fn a_subscriber_may_submit_reap_and_panic_at_every_event_of_a_queue() {
     static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| tracing::subscriber::set_global_default(OnEvent(react)).expect("the only one"));
+    INSTALLED.call_once(|| tracing::subscriber::set_global_default(OnEvent::new(react)).expect("the only one"));
     let actions: [fn(&WriteQueue, &Cell<u64>); 4] = [
         |queue, next| {
             // A write for each event would never come to an end.

@@ -4,11 +4,27 @@ use core::fmt;
 use std::sync::{Arc, Mutex};
 
 use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 /// A subscriber of `tracing` that calls a function with each event, as `LEVEL message field=value …`.
-pub struct OnEvent<F>(pub F);
+pub struct OnEvent<F> {
+    call: F,
+    level: LevelFilter,
+}
+
+impl<F> OnEvent<F> {
+    /// Returns a subscriber that wants all events.
+    pub const fn new(call: F) -> Self {
+        Self::up_to(LevelFilter::TRACE, call)
+    }
+
+    /// Returns a subscriber that wants the events up to `level`.
+    pub const fn up_to(level: LevelFilter, call: F) -> Self {
+        Self { call, level }
+    }
+}
 
 impl<F> fmt::Debug for OnEvent<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -17,8 +33,12 @@ impl<F> fmt::Debug for OnEvent<F> {
 }
 
 impl<F: Fn(&str) + 'static> Subscriber for OnEvent<F> {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.level)
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= self.level
     }
 
     fn event(&self, event: &Event<'_>) {
@@ -34,7 +54,7 @@ impl<F: Fn(&str) + 'static> Subscriber for OnEvent<F> {
         }
         let mut line = Line(format!("{:5}", event.metadata().level().as_str()));
         event.record(&mut line);
-        (self.0)(&line.0);
+        (self.call)(&line.0);
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -59,7 +79,7 @@ pub fn during(body: impl FnOnce()) -> Vec<String> {
     let log = Arc::new(Mutex::new(Vec::new()));
     let of_subscriber = Arc::clone(&log);
     let keep = move |line: &str| of_subscriber.lock().expect("no panic").push(line.to_owned());
-    tracing::subscriber::with_default(OnEvent(keep), body);
+    tracing::subscriber::with_default(OnEvent::new(keep), body);
     log.lock().expect("no panic").clone()
 }
 
