@@ -8,9 +8,8 @@
 
 use core::fmt::Display;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-#[cfg(test)]
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::{env, fs, thread};
 
 use rustix::thread::{MembarrierCommand, membarrier_query};
@@ -118,41 +117,51 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
 fn tests_of_engines() -> Result<String, String> {
     let packages: String = WRITERS.iter().map(|package| format!(" -p {package}")).collect();
     let programs = programs()?;
-    let programs = programs.iter().filter(|program| !program.needs_a_feature && !IN_MEMORY.contains(&&*program.name));
-    let programs: BTreeSet<_> = programs.map(|program| format!(" --test {}", program.name)).collect();
+    let programs = programs.iter().filter(|program| !program.needs_a_feature && !IN_MEMORY.contains(&program.name()));
+    let programs: BTreeSet<_> = programs.map(|program| format!(" --test {}", program.name())).collect();
     let programs: String = programs.into_iter().collect();
     Ok(format!("cargo test{packages} --lib --bins{programs} -- --skip {LEAK}"))
 }
 
 struct Program {
-    name: String,
-    #[cfg(test)]
     path: PathBuf,
     /// Of which `--workspace` knows nothing either: the gate runs it by itself.
     needs_a_feature: bool,
+}
+
+impl Program {
+    fn name(&self) -> &str {
+        name_of(&self.path)
+    }
 }
 
 /// The test programs of [`WRITERS`].
 fn programs() -> Result<Vec<Program>, String> {
     let mut programs = Vec::new();
     for package in WRITERS {
-        let folder = root().join("crates").join(package);
-        let manifest = fs::read_to_string(folder.join("Cargo.toml")).map_err(|error| format!("{package}: {error}"))?;
-        let paths = fs::read_dir(folder.join("tests"))
-            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>());
-        let paths = paths.map_err(|error| format!("{package}/tests: {error}"))?;
-        programs.extend(paths.into_iter().filter(|path| path.is_file()).map(|path| {
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let needs_a_feature = manifest.contains(&format!("name = \"{name}\"\nrequired-features"));
-            Program {
-                name,
-                #[cfg(test)]
-                path,
-                needs_a_feature,
-            }
+        let manifest = root().join("crates").join(package).join("Cargo.toml");
+        let manifest = fs::read_to_string(manifest).map_err(|error| format!("{package}: {error}"))?;
+        programs.extend(test_programs(package)?.into_iter().map(|path| {
+            let needs_a_feature = manifest.contains(&format!("name = \"{}\"\nrequired-features", name_of(&path)));
+            Program { path, needs_a_feature }
         }));
     }
     Ok(programs)
+}
+
+/// The sources of the test programs of `package`.
+pub(crate) fn test_programs(package: &str) -> Result<Vec<PathBuf>, String> {
+    let folder = root().join("crates").join(package).join("tests");
+    let paths =
+        fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>());
+    let mut paths = paths.map_err(|error| format!("{package}/tests: {error}"))?;
+    paths.retain(|path| path.is_file());
+    Ok(paths)
+}
+
+/// What cargo calls the program of the source at `path`.
+pub(crate) fn name_of(path: &Path) -> &str {
+    path.file_stem().and_then(OsStr::to_str).unwrap_or_default()
 }
 
 /// System calls, each with the conditions under which it is denied; none: always.
@@ -256,7 +265,7 @@ mod tests {
     fn what_only_the_first_pass_runs_knows_no_file() {
         let programs = programs().expect("programs");
         for name in IN_MEMORY {
-            let mut found = programs.iter().filter(|program| program.name == *name).peekable();
+            let mut found = programs.iter().filter(|program| program.name() == *name).peekable();
             assert!(found.peek().is_some(), "there is no program {name}");
             for program in found {
                 let source = fs::read_to_string(&program.path).expect("a source");
