@@ -1,4 +1,5 @@
-//! Commit: threads and tasks that wait, for room or for durability. Nothing here does I/O.
+//! Commit: threads and tasks that wait, for room or for durability. Nothing here does I/O but to notify an event
+//! file descriptor.
 //!
 //! Three kinds of waiting, with one way each to lose no wake-up: threads that sleep until anything changes (the
 //! [event count](eventcount)), threads that wait for an address ([commit waiters](waiters)), and event loops (the

@@ -1,5 +1,6 @@
 //! The core of a ring: it joins [staging](crate::staging), [writeback](crate::writeback) and
-//! [those that wait](crate::commit), none of which knows another. Sequences whose order matters are here.
+//! [those that wait](crate::commit), none of which calls another. Sealing, completion and
+//! poisoning are here, whose steps have an order.
 
 use std::sync::{Arc, Weak};
 
@@ -141,7 +142,7 @@ impl Core {
                 true
             }
             Rotated::Exhausted => {
-                // Who waits for room waits in vain.
+                // A thread that waits for room waits in vain.
                 self.waiting.changes().notify();
                 false
             }
@@ -162,7 +163,7 @@ impl Core {
         self.advance();
         self.revoke_after_seal(slot);
         if !self.staging.auto_flush() && slot.deferred.defer(generation) {
-            // Who waits for room may have to give up now.
+            // A thread that waits for room may have to give up now.
             self.waiting.changes().notify();
             None
         } else {

@@ -151,7 +151,7 @@ impl Core {
         drop(group);
         self.finish(finished.expect("a write after the ring was closed"));
         if self.writeback.is_driven_now() {
-            // Who drives waits at the device, and perhaps for this.
+            // The driver waits at the device, and perhaps for this.
             self.writeback.interrupt();
         }
     }

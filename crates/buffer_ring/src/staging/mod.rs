@@ -1,4 +1,5 @@
-//! Staging: the log in memory. Nothing here waits, and nothing here does I/O.
+//! Staging: the log in memory. Nothing here does I/O, and nothing waits, but `tail` for a few
+//! instructions of another thread.
 //!
 //! What a thread does to a buffer is answered by a value that says what has to happen next: a [`Grant`] is
 //! filled and released, a [`PinGuard`](slot::PinGuard) is handed over and released, a [`Flush`](slot::Flush) goes to

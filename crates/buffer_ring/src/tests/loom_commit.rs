@@ -209,7 +209,7 @@ fn a_waiter_for_durability_flushes_what_it_needs() {
     assert!(SLEPT.load(Relaxed) > 0 && ALREADY.load(Relaxed) > 0);
 }
 
-/// Who comes while a leader waits for a thread inside its buffer is called when that is over.
+/// A thread that comes while a leader waits for a thread inside its buffer is called when that is over.
 #[test]
 fn a_commit_that_comes_while_a_leader_waits_is_elected() {
     static LAST_OUT: Count = Count::new(0);
