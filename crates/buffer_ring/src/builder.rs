@@ -8,10 +8,12 @@ use ring_io::AttachError;
 use crate::commit::groups::CommitPolicy;
 use crate::error::OptionsError;
 use crate::extent::ADDRESS_LIMIT;
+use crate::framing::Framing;
 use crate::metrics::latency::Recorder;
 use crate::options::BufferRingOptions;
 use crate::ring::BufferRing;
 use crate::ring::core::Core;
+use crate::staging::layout::Layout;
 use crate::writeback::device;
 
 /// Made by [`BufferRing::builder`].
@@ -35,11 +37,12 @@ pub struct BufferRingBuilder {
     policy: CommitPolicy,
     measure_latency: bool,
     prefault: bool,
+    framing: Option<Arc<dyn Framing>>,
 }
 
 impl BufferRingBuilder {
     pub(crate) fn new(options: BufferRingOptions) -> Self {
-        Self { options, policy: CommitPolicy::default(), measure_latency: false, prefault: false }
+        Self { options, policy: CommitPolicy::default(), measure_latency: false, prefault: false, framing: None }
     }
 
     /// When durable appends go to the device. Whatever the policy, no thread waits for another thread to come.
@@ -65,16 +68,31 @@ impl BufferRingBuilder {
         self
     }
 
+    /// Puts a frame around the bytes of each buffer. Then the longest payload is shorter than a buffer, by the
+    /// [margins](crate::Margins); the first append of a batch lies behind its header; and what is read between the appends of
+    /// two batches is zeros or a frame. Needs `auto_flush` and `auto_rotate`.
+    pub fn framing(mut self, framing: Arc<dyn Framing>) -> Self {
+        self.framing = Some(framing);
+        self
+    }
+
     /// The ring.
     ///
     /// # Errors
     ///
     /// Those of [`BufferRing::try_with_options`].
     pub fn build(self) -> Result<BufferRing, OptionsError> {
-        let Self { options, policy, measure_latency, prefault } = self;
+        let Self { options, policy, measure_latency, prefault, framing } = self;
         options.check()?;
+        if framing.is_some() && !(options.auto_flush && options.auto_rotate) {
+            return Err(OptionsError::FramingByHand);
+        }
         let BufferRingOptions { capacity, buffer_size, io_instance, auto_flush, auto_rotate } = options;
         let arena = Arc::new(Arena::new(capacity, buffer_size).map_err(OptionsError::Memory)?);
+        let layout = match framing {
+            Some(framing) => Layout::framed(&arena, framing, None)?,
+            None => Layout::plain(&arena),
+        };
         if prefault {
             arena.populate();
         }
@@ -94,7 +112,7 @@ impl BufferRingBuilder {
             }
         };
         debug_assert!(is_aligned(start));
-        let mut core = Core::new(&arena, auto_flush, auto_rotate, policy, start, queue);
+        let mut core = Core::with_layout(&arena, layout, auto_flush, auto_rotate, policy, start, queue);
         core.latency = Recorder::new(measure_latency);
         core.writeback.set_content_end(content);
         Ok(BufferRing::new(core))

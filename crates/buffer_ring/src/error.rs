@@ -35,6 +35,25 @@ pub enum OptionsError {
         /// Where it would begin: [`start_at`](ring_io::QuikIOBuilder::start_at) of the device.
         start: u64,
     },
+    /// The frames leave no room for appends in a buffer, or their header is not a multiple of 8.
+    #[error("a buffer of {buffer_size} has no room beside {margins:?}, or the header is not a multiple of 8")]
+    Margins {
+        /// What [`Framing::margins`](crate::Framing::margins) answered.
+        margins: crate::Margins,
+        /// Bytes of a buffer.
+        buffer_size: usize,
+    },
+    /// [`framing`](crate::BufferRingBuilder::framing) needs `auto_flush` and `auto_rotate`.
+    #[error("a framing needs auto_flush and auto_rotate")]
+    FramingByHand,
+    /// The segments of the device are shorter than a buffer, or no multiple of 4096.
+    #[error("segments of {segment_size} bytes cannot hold buffers of {buffer_size}")]
+    SegmentSize {
+        /// Bytes of a segment.
+        segment_size: u64,
+        /// Bytes of a buffer.
+        buffer_size: usize,
+    },
     /// The memory for the buffers cannot be had.
     #[error("no memory for the buffers")]
     Memory(#[source] ArenaError),
@@ -55,6 +74,9 @@ impl OptionsError {
             | Self::Start { .. }
             | Self::TooManyBuffers(_)
             | Self::BufferSize(_)
+            | Self::Margins { .. }
+            | Self::FramingByHand
+            | Self::SegmentSize { .. }
             | Self::BufferTooLarge(_) => ErrorKind::InvalidInput,
             Self::Memory(error) => error.kind(),
             Self::Device(error) => error.kind(),
@@ -166,6 +188,10 @@ pub enum RingError {
     /// The ring has no device, so that nothing can become durable: `io_instance` was left out.
     #[error("the ring has no device: set io_instance, in tests to QuikIO::in_memory()")]
     NoDevice,
+    /// The [`Framing`](crate::Framing) of the ring panicked, and the batch at this address was not written. The ring is
+    /// poisoned.
+    #[error("the framing panicked, so that the batch at {0} was not written")]
+    Framing(u64),
     /// The ring was closed first, or is gone.
     #[error("the ring was closed first")]
     Closed,
@@ -185,7 +211,7 @@ impl RingError {
             Self::ReservationLeaked(_) => ErrorKind::ResourceBusy,
             Self::NoDevice => ErrorKind::Unsupported,
             Self::Closed => ErrorKind::BrokenPipe,
-            Self::Forked => ErrorKind::Other,
+            Self::Framing(_) | Self::Forked => ErrorKind::Other,
         }
     }
 }

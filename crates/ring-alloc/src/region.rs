@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use crate::{Arena, Frozen};
 
-/// The memory of one buffer of an arena, which it keeps alive. Many values may stand for the same memory: which thread
-/// may touch which bytes is for their users to decide.
+/// The memory of one buffer of an arena, or a [part](Self::part) of it. It keeps the arena alive. Many values may stand
+/// for the same memory: which thread may touch which bytes is for their users to decide.
 ///
 /// It keeps the buffer's address, so that a hot path need not compute it from the arena each time.
 #[derive(Clone, Debug)]
@@ -38,12 +38,37 @@ impl Region {
         self.index
     }
 
-    /// Returns the size of the buffer in bytes.
+    /// Returns the size of the region in bytes.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "no buffer is empty")]
     #[inline]
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Returns the bytes `range` as a region of their own, in which they count from 0.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// let buffer = Arc::new(ring_alloc::Arena::new(1, 4096)?).region(0);
+    /// let part = buffer.part(72..4000);
+    /// assert_eq!((part.len(), part.whole().len()), (3928, 4096));
+    /// # Ok::<(), ring_alloc::ArenaError>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If `range` is not inside the region.
+    #[must_use]
+    pub fn part(&self, range: Range<usize>) -> Self {
+        let (start, len) = self.locate(range);
+        Self { start, len, index: self.index, arena: Arc::clone(&self.arena) }
+    }
+
+    /// Returns the whole buffer that the region is a part of.
+    #[must_use]
+    pub fn whole(&self) -> Self {
+        Self::new(&self.arena, self.index)
     }
 
     /// Returns the arena that the buffer lies in.
@@ -52,15 +77,15 @@ impl Region {
         &self.arena
     }
 
-    /// The bytes `range` of the buffer, to read.
+    /// The bytes `range` of the region, to read.
     ///
     /// # Safety
     ///
-    /// - *Unwritten*: while the slice lives, `range` of this buffer stays unwritten.
+    /// - *Unwritten*: while the slice lives, these bytes of the buffer stay unwritten.
     ///
     /// # Panics
     ///
-    /// If `range` is not inside the buffer.
+    /// If `range` is not inside the region.
     #[must_use]
     #[inline]
     pub unsafe fn bytes(&self, range: Range<usize>) -> &[u8] {
@@ -72,15 +97,15 @@ impl Region {
         unsafe { slice::from_raw_parts(start, len) }
     }
 
-    /// The bytes `range` of the buffer, to write.
+    /// The bytes `range` of the region, to write.
     ///
     /// # Safety
     ///
-    /// - *Exclusive*: while the slice lives, it alone reads and writes `range` of this buffer.
+    /// - *Exclusive*: while the slice lives, it alone reads and writes these bytes of the buffer.
     ///
     /// # Panics
     ///
-    /// If `range` is not inside the buffer.
+    /// If `range` is not inside the region.
     #[must_use]
     #[allow(
         clippy::mut_from_ref,
@@ -104,10 +129,11 @@ impl Region {
     ///
     /// # Panics
     ///
-    /// If the buffer is shorter than `len`.
+    /// If the region is shorter than `len`, or does not begin where its buffer does.
     #[must_use]
-    pub unsafe fn freeze(&self, len: usize) -> Frozen {
-        Frozen::shared(self.clone(), len)
+    pub unsafe fn freeze(self, len: usize) -> Frozen {
+        assert!(self.start == self.arena.address(self.index), "a part of a buffer is not aligned");
+        Frozen::shared(self, len)
     }
 
     /// Where `range` lies in memory; the one bounds check of the crate.

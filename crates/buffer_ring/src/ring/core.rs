@@ -15,6 +15,7 @@ use crate::error::{AppendError, RingError};
 use crate::metrics::counters::Counters;
 use crate::metrics::latency::Recorder;
 use crate::staging::Staging;
+use crate::staging::layout::Layout;
 use crate::staging::rotation::{BufferId, Rotated, Target};
 use crate::staging::slot::{Flush, Grant, PinGuard, Slot};
 use crate::sync::Ordering::Relaxed;
@@ -58,7 +59,8 @@ impl Inherited for Core {
 }
 
 impl Core {
-    /// Joins the parts of a ring whose log begins at `start`, and opens its first buffer.
+    /// A ring without frames.
+    #[cfg(any(test, loom, shuttle))]
     pub(crate) fn new(
         arena: &Arc<Arena>,
         auto_flush: bool,
@@ -67,9 +69,24 @@ impl Core {
         start: u64,
         queue: Option<WriteQueue>,
     ) -> Self {
+        Self::with_layout(arena, Layout::plain(arena), auto_flush, auto_rotate, policy, start, queue)
+    }
+
+    /// Joins the parts of a ring whose first batch is at `start`, and opens its first buffer.
+    pub(crate) fn with_layout(
+        arena: &Arc<Arena>,
+        layout: Layout,
+        auto_flush: bool,
+        auto_rotate: bool,
+        policy: CommitPolicy,
+        start: u64,
+        queue: Option<WriteQueue>,
+    ) -> Self {
+        // All is counted in addresses of what is appended.
+        let start = start + layout.header_len() as u64;
         let core = Self {
             this: Weak::new(),
-            staging: Staging::new(arena, auto_flush, auto_rotate, start),
+            staging: Staging::new(arena, layout, auto_flush, auto_rotate, start),
             writeback: Writeback::new(queue, start),
             waiting: Waiting::new(policy, start),
             counters: Counters::new(),
@@ -158,7 +175,7 @@ impl Core {
         let (generation, base, len) = (slot.generation(), slot.base(), slot.sealed_len());
         pin.note_time(self.counters.now());
         event!(TRACE, generation, base, len, "sealed");
-        let next_base = base + ring_alloc::round_up(u64::from(len));
+        let next_base = slot.end_generation();
         self.staging.hand_over(BufferId::new(generation, slot.index()), next_base);
         self.advance();
         self.revoke_after_seal(slot);
@@ -209,7 +226,7 @@ impl Core {
     /// The buffer has been written: its slot is free.
     pub(crate) fn complete(&self, bytes: Frozen, durable: bool) {
         let slot = &self.staging.slots()[bytes.index()];
-        let (generation, end) = (slot.generation(), slot.base() + bytes.len() as u64);
+        let (generation, end) = (slot.generation(), slot.next_base());
         // First the watermarks, then the slot: the thread that sees the buffer written sees them.
         self.record(generation, end, durable);
         self.counters.flushed();

@@ -6,6 +6,7 @@ use ring_io::{event, events};
 use ring_state::Seal;
 
 use crate::commit::groups::CommitGroup;
+use crate::error::RingError;
 use crate::metrics::latency::Measure;
 use crate::ring::core::Core;
 use crate::staging::rotation::BufferId;
@@ -165,7 +166,11 @@ impl Core {
         }
         let slot = flush.slot();
         let (generation, base, len) = (slot.generation(), slot.base(), flush.len());
-        let bytes = flush.freeze();
+        let offset = base - self.staging.layout().header_len() as u64;
+        let Some(bytes) = flush.freeze(self.writeback.durable()) else {
+            self.poison(RingError::Framing(offset));
+            return None;
+        };
         self.counters.dispatched(bytes.len() as u64 - u64::from(len));
         event!(TRACE, generation, base, len, "flushing");
         if !self.writeback.exists() {
@@ -173,6 +178,6 @@ impl Core {
             self.complete(bytes, false);
             return None;
         }
-        Some(Batch { token: slot.index() as u64, bytes, base })
+        Some(Batch { token: slot.index() as u64, bytes, base, offset })
     }
 }

@@ -472,7 +472,7 @@ impl fmt::Debug for BufferRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BufferRing")
             .field("capacity", &self.core.staging.slots().len())
-            .field("buffer_size", &self.core.staging.buffer_size())
+            .field("buffer_size", &self.core.staging.layout().buffer_size())
             .field("written", &self.core.writeback.written())
             .field("durable", &self.core.writeback.durable())
             .finish_non_exhaustive()

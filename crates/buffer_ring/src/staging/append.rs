@@ -43,8 +43,8 @@ impl Staging {
         if len == 0 {
             return Err(AppendError::Empty);
         }
-        if len > self.buffer_size {
-            return Err(AppendError::TooLarge { len, max: self.buffer_size });
+        if len > self.capacity {
+            return Err(AppendError::TooLarge { len, max: self.capacity });
         }
         Ok(())
     }
@@ -58,11 +58,13 @@ mod tests {
     use ring_alloc::{Arena, BLOCK};
 
     use super::*;
+    use crate::staging::layout::Layout;
     use crate::staging::rotation::{Rotated, Target};
 
     #[test]
     fn the_first_try_is_an_append_only_in_a_generation_that_is_published() {
-        let staging = Staging::new(&Arc::new(Arena::new(1, BLOCK).expect("a valid arena")), true, true, 0);
+        let arena = Arc::new(Arena::new(1, BLOCK).expect("a valid arena"));
+        let staging = Staging::new(&arena, Layout::plain(&arena), true, true, 0);
         let first = BufferId::new(1, 0);
         assert_eq!(staging.advance(Target::Next), Rotated::Opened(first));
         let grant = staging.try_seize(8).expect("there is room");
@@ -70,7 +72,7 @@ mod tests {
         let slot = staging.slot(first);
         let pin = slot.pin().expect("it is open");
         let _ = (pin.seal(), grant.release());
-        slot.complete(slot.try_take_flush(pin.release()).expect("no thread is inside").freeze());
+        slot.complete(slot.try_take_flush(pin.release()).expect("no thread is inside").freeze(0).expect("no framing"));
         assert!(slot.open(2, BLOCK as u64));
         let Err(Missed::Seized(Seized::Granted(grant), seen)) = staging.try_seize(8) else { panic!("not published") };
         assert_eq!((seen, grant.extent().start()), (first, BLOCK as u64));

@@ -291,9 +291,9 @@ mod tests {
 
     #[test]
     fn a_lease_ends_once_by_its_owner_or_by_a_revoker_and_never_has_the_number_of_an_earlier_one() {
-        let slot = Slot::new(&Arc::new(Arena::new(1, BLOCK).expect("a valid arena")), 0);
+        let slot = Slot::plain(&Arc::new(Arena::new(1, BLOCK).expect("a valid arena")), 0);
         assert!(slot.open(1, 0));
-        let other = Slot::new(&Arc::new(Arena::new(2, BLOCK).expect("a valid arena")), 1);
+        let other = Slot::plain(&Arc::new(Arena::new(2, BLOCK).expect("a valid arena")), 1);
         let cell = LeaseCell::new();
         let mut lease = Lease::new(&cell, Barrier::Fence);
         for number in 1..=8 {
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_lease_is_not_taken_from_an_owner_that_is_busy() {
-        let slot = Slot::new(&Arc::new(Arena::new(1, BLOCK).expect("a valid arena")), 0);
+        let slot = Slot::plain(&Arc::new(Arena::new(1, BLOCK).expect("a valid arena")), 0);
         assert!(slot.open(1, 0));
         let cell = LeaseCell::new();
         let mut lease = Lease::new(&cell, Barrier::Fence);

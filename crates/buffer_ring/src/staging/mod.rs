@@ -7,6 +7,7 @@
 
 pub(crate) mod append;
 pub(crate) mod deferred_flush;
+pub(crate) mod layout;
 pub(crate) mod lease;
 pub(crate) mod lease_registry;
 pub(crate) mod reader_latch;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use ring_alloc::Arena;
 
+use crate::staging::layout::Layout;
 use crate::staging::lease::LeaseCell;
 use crate::staging::lease_registry::LeaseRegistry;
 use crate::staging::rotation::{BufferId, Rotated, Rotation, Target};
@@ -30,7 +32,8 @@ use crate::sync::fence::Barrier;
 pub(crate) struct Staging {
     slots: Box<[Slot]>,
     rotation: Rotation,
-    buffer_size: usize,
+    layout: Arc<Layout>,
+    capacity: usize,
     auto_flush: bool,
     auto_rotate: bool,
     /// Bytes of the longest payload that is taken. 0: the ring takes no more, because it is poisoned or is being
@@ -41,14 +44,16 @@ pub(crate) struct Staging {
 
 impl Staging {
     /// The buffers of `arena`, for a log that begins at `start`. None is open yet.
-    pub(crate) fn new(arena: &Arc<Arena>, auto_flush: bool, auto_rotate: bool, start: u64) -> Self {
+    pub(crate) fn new(arena: &Arc<Arena>, layout: Layout, auto_flush: bool, auto_rotate: bool, start: u64) -> Self {
+        let (capacity, layout) = (layout.capacity(), Arc::new(layout));
         Self {
-            slots: (0..arena.count()).map(|index| Slot::new(arena, index)).collect(),
+            slots: (0..arena.count()).map(|index| Slot::new(arena, index, &layout)).collect(),
             rotation: Rotation::new(start),
-            buffer_size: arena.buffer_size(),
+            layout,
+            capacity,
             auto_flush,
             auto_rotate,
-            longest: AtomicUsize::new(arena.buffer_size()),
+            longest: AtomicUsize::new(capacity),
             leases: LeaseRegistry::new(arena.count()),
         }
     }
@@ -63,8 +68,8 @@ impl Staging {
         &self.slots[id.slot()]
     }
 
-    pub(crate) fn buffer_size(&self) -> usize {
-        self.buffer_size
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     pub(crate) fn auto_flush(&self) -> bool {
@@ -183,6 +188,6 @@ impl Staging {
     /// Bytes that the current buffer has left. May be out of date.
     pub(crate) fn room(&self) -> usize {
         let word = self.slot(self.current()).snapshot();
-        if word.is_sealed() { self.buffer_size } else { self.buffer_size.saturating_sub(word.offset() as usize) }
+        if word.is_sealed() { self.capacity } else { self.capacity.saturating_sub(word.offset() as usize) }
     }
 }

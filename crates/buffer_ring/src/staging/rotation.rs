@@ -14,7 +14,6 @@
 //! its opener has published it as current. So a sealer first publishes *its own* generation, and the publication only
 //! ever moves forward.
 
-use crate::extent::ADDRESS_LIMIT;
 use crossbeam_utils::CachePadded;
 
 use crate::staging::slot::Slot;
@@ -142,12 +141,16 @@ impl Rotation {
             return None;
         }
         if !word.is_sealed() {
+            if u64::from(word.offset()) > slot.capacity_bytes() && !slot.layout().is_plain() {
+                // An overflowing writer's, which is about to seal: where the frame ends is not known yet.
+                return None;
+            }
             // A later generation than the current one: its opener has not published it yet. The next look must not miss
             // it.
             if generation != seen.generation() {
                 self.publish(BufferId::new(generation, seen.slot()));
             }
-            // An offset beyond the end is an overflowing writer's, whose buffer is full up to its last block.
+            // The same without a frame: the buffer is full up to its last block.
             return Some(base + u64::from(word.offset()).min(slot.capacity_bytes()));
         }
         let next_base = self.next_base();
@@ -198,7 +201,8 @@ impl Rotation {
                 return Rotated::Exhausted;
             }
             let next = BufferId::new(current.generation() + 1, slot.index());
-            if slot.open(next.generation(), base) {
+            let before = (current.generation() > 0).then(|| &slots[current.slot()]);
+            if slot.follow(before) && slot.open(next.generation(), base) {
                 self.publish(next);
                 return Rotated::Opened(next);
             }
@@ -217,7 +221,7 @@ impl Rotation {
     }
 
     fn is_address(base: u64, slot: &Slot) -> bool {
-        base <= ADDRESS_LIMIT - slot.capacity_bytes()
+        base <= slot.layout().last_base()
     }
 
     /// Whether `target` could be opened now. May be out of date.
@@ -243,12 +247,15 @@ mod tests {
     use ring_alloc::{Arena, BLOCK};
 
     use super::*;
+    use crate::extent::ADDRESS_LIMIT;
+    use crate::staging::layout::Layout;
 
     const LAST: u64 = (1 << (64 - SLOT_BITS)) - 1;
 
     fn slots() -> Box<[Slot]> {
         let arena = Arc::new(Arena::new(2, BLOCK).expect("a valid arena"));
-        (0..2).map(|index| Slot::new(&arena, index)).collect()
+        let layout = Arc::new(Layout::plain(&arena));
+        (0..2).map(|index| Slot::new(&arena, index, &layout)).collect()
     }
 
     #[test]

@@ -8,15 +8,21 @@
 use core::ops::Range;
 use std::sync::Arc;
 
-use ring_alloc::{Arena, Frozen, Region, round_up};
+use ring_alloc::{Arena, Frozen, Region};
+use ring_io::events;
 use ring_state::{Released, Reserve, Seal, Snapshot, StateWord};
 
 use crate::extent::Extent;
+use crate::framing::BatchInfo;
 use crate::staging::deferred_flush::DeferredFlush;
+use crate::staging::layout::Layout;
 use crate::staging::reader_latch::ReaderLatch;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::shadow::Shadow;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
+
+/// No address.
+const NONE: u64 = u64::MAX;
 
 /// A place in the ring. Two cache lines: the first is all that an append touches.
 ///
@@ -27,7 +33,8 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
 /// | `region` | never | all | the ring's making |
 /// | `completed` | the thread that takes the completion | all | R9 |
 /// | `free` | the same; the opener | openers | R11; the token (R2) |
-/// | `sealed_len` | the sealer; the opener resets it | the flusher, the completion; readers (0: not known) | E1; R6 |
+/// | `sealed_len`, `next_base` | the sealer; the opener resets them | the flusher, the completion; readers (0: not known) | E1; R6 |
+/// | `previous` | the opener | the flusher | E3, E1 |
 /// | `sealed_at` | the sealer; the opener resets it | the statistics | nothing: a stale time is a wrong number |
 /// | `deferred` | the sealer, and the thread that requests the flush | the same; waiting appends, as a hint | R7 |
 /// | `latch` | readers and the opener | the same | R5, R6 |
@@ -43,7 +50,7 @@ pub(crate) struct Slot {
     base: AtomicU64,
     /// Which generation is in the slot; generations are counted through the whole ring, from 1. Set like `base`.
     generation: AtomicU64,
-    /// Here and not behind the arena, so that an append finds it beside the word.
+    /// What is appended. Here and not behind the arena, so that an append finds it beside the word.
     region: Region,
     pub(super) shadow: Shadow,
     /// The last generation in this slot whose bytes have been written.
@@ -53,8 +60,13 @@ pub(crate) struct Slot {
     free: AtomicBool,
     /// Bytes of the generation, once it is sealed; until then 0.
     sealed_len: AtomicU32,
+    /// Where the next generation begins, once this one is sealed; until then 0. Not used without frames.
+    next_base: AtomicU64,
+    /// Where the generation before began; [`NONE`] if there was none. Not used without frames.
+    previous: AtomicU64,
     /// When it was sealed, in nanoseconds of the ring's clock; until then 0.
     sealed_at: AtomicU64,
+    layout: Arc<Layout>,
     pub(crate) deferred: DeferredFlush,
     pub(crate) latch: ReaderLatch,
 }
@@ -75,20 +87,30 @@ pub(crate) enum Seized<'a> {
 }
 
 impl Slot {
-    pub(crate) fn new(arena: &Arc<Arena>, index: usize) -> Self {
+    pub(crate) fn new(arena: &Arc<Arena>, index: usize, layout: &Arc<Layout>) -> Self {
+        let start = layout.header_len();
         Self {
             word: StateWord::vacant(),
             base: AtomicU64::new(0),
             generation: AtomicU64::new(0),
-            region: arena.region(index),
+            region: arena.region(index).part(start..start + layout.capacity()),
             shadow: Shadow::new(arena.buffer_size()),
             completed: AtomicU64::new(0),
             free: AtomicBool::new(true),
             sealed_len: AtomicU32::new(0),
+            next_base: AtomicU64::new(0),
+            previous: AtomicU64::new(NONE),
             sealed_at: AtomicU64::new(0),
+            layout: Arc::clone(layout),
             deferred: DeferredFlush::new(),
             latch: ReaderLatch::new(),
         }
+    }
+
+    /// One without frames.
+    #[cfg(test)]
+    pub(crate) fn plain(arena: &Arc<Arena>, index: usize) -> Self {
+        Self::new(arena, index, &Arc::new(Layout::plain(arena)))
     }
 
     pub(crate) fn index(&self) -> usize {
@@ -141,7 +163,7 @@ impl Slot {
     /// The device has read the bytes: this generation is over, and the slot free.
     pub(crate) fn complete(&self, bytes: Frozen) {
         debug_assert_eq!(bytes.index(), self.index());
-        self.shadow.read(0..bytes.len());
+        self.shadow.read(0..bytes.len() - self.layout.header_len());
         drop(bytes);
         self.word.complete(self.sealed_len.load(Relaxed));
         // ordering: release half of R9.
@@ -179,6 +201,9 @@ impl Slot {
         self.generation.store(generation, Release);
         self.base.store(base, Release);
         self.sealed_len.store(0, Relaxed);
+        if !self.layout.is_plain() {
+            self.next_base.store(0, Relaxed);
+        }
         self.sealed_at.store(0, Relaxed);
         self.deferred.open(generation);
         // A reader that comes in from here on finds the new generation, empty, and has no business with the bytes of
@@ -223,6 +248,48 @@ impl Slot {
         self.sealed_len.load(Relaxed)
     }
 
+    /// Settles where the next generation begins. For the sealer, which is inside, and calls it once.
+    pub(crate) fn end_generation(&self) -> u64 {
+        let next_base = self.layout.next_base(self.base(), self.sealed_len());
+        if !self.layout.is_plain() {
+            self.next_base.store(next_base, Relaxed);
+        }
+        next_base
+    }
+
+    /// Where the next generation begins, for a thread that is ordered behind the sealer.
+    pub(crate) fn next_base(&self) -> u64 {
+        if self.layout.is_plain() { self.base() + self.span(self.sealed_len()) } else { self.next_base.load(Relaxed) }
+    }
+
+    /// Bytes from `base` on that belong to the generation if it has `len` bytes: up to the next one if it is sealed.
+    fn span(&self, len: u32) -> u64 {
+        if self.layout.is_plain() {
+            self.layout.batch_len(len)
+        } else {
+            self.next_base.load(Relaxed).saturating_sub(self.base()).max(u64::from(len))
+        }
+    }
+
+    /// With frames: notes that the generation to be opened here comes after the one in `before`. `false` if the slot is
+    /// not free: its flusher may still have to find what the generation here came after.
+    ///
+    /// Only for the holder of the rotation token.
+    pub(crate) fn follow(&self, before: Option<&Self>) -> bool {
+        if self.layout.is_plain() {
+            return true;
+        }
+        let is_free = self.is_free();
+        if is_free {
+            self.previous.store(before.map_or(NONE, Self::base), Relaxed);
+        }
+        is_free
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// When the generation was sealed, in nanoseconds of the ring's clock.
     pub(crate) fn sealed_at(&self) -> u64 {
         self.sealed_at.load(Relaxed)
@@ -251,16 +318,17 @@ impl Slot {
     pub(crate) fn copy_stable(&self, start: u64, target: &mut [u8]) -> Copied {
         let Some(len) = self.stable_len() else {
             // Where a sealed generation ends is known before its last writers have left.
-            let sealed_len = u64::from(self.sealed_len());
-            let end = if sealed_len > 0 { round_up(sealed_len) } else { self.capacity_bytes() };
+            let sealed_len = self.sealed_len();
+            let end = if sealed_len > 0 { self.span(sealed_len) } else { self.capacity_bytes() };
             return if start < end { Copied::Writing } else { Copied::Beyond };
         };
-        if start >= round_up(u64::from(len)) {
+        let span = self.span(len);
+        if start >= span {
             return Copied::Beyond;
         }
         let (start, len) = (start as usize, len as usize);
         let copied = target.len().min(len.saturating_sub(start));
-        let padding = (target.len() - copied).min(round_up(len as u64) as usize - (start + copied));
+        let padding = (target.len() - copied).min(span as usize - (start + copied));
         self.shadow.read(start..start + copied);
         // SAFETY: *unwritten*: `stable_len` saw, at one moment, all threads gone that had been granted a range below
         // `len`, and acquired their release. In this generation no range below it is granted again; the next generation
@@ -381,19 +449,45 @@ impl<'a> Flush<'a> {
         self.len
     }
 
-    /// Fills the last block with zeros, and makes the bytes ready for the device.
-    pub(crate) fn freeze(self) -> Frozen {
-        let (slot, len) = (self.slot, self.len as usize);
-        let padded = round_up(len as u64) as usize;
-        slot.shadow.write(len..padded);
+    /// Fills what is behind the bytes with zeros, and the frame if there is one, and makes all of it ready for the
+    /// device; `None` if the framing has panicked. Everything below `durable`, the base of a generation, is on stable
+    /// storage.
+    pub(crate) fn freeze(self, durable: u64) -> Option<Frozen> {
+        let (slot, len, batch) = (self.slot, self.len as usize, self.slot.region.whole());
+        let header_len = slot.layout.header_len();
+        let (start, end) = (header_len, slot.layout.batch_len(self.len) as usize);
+        slot.shadow.write(len..end - start);
         slot.shadow.read(0..len);
-        // SAFETY: *exclusive*: all writers have left, no range is granted in a sealed buffer, readers stay below `len`,
-        // and only one thread takes the flush.
-        let padding = unsafe { slot.region.bytes_mut(len..padded) };
-        padding.fill(0);
+        // SAFETY: *exclusive*: all writers have left, no range is granted in a sealed buffer, or in its frame; readers
+        // stay below `len`, and only one thread takes the flush.
+        let trailer = unsafe { batch.bytes_mut(start + len..end) };
+        trailer.fill(0);
+        if let Some(framing) = slot.layout.framing() {
+            // SAFETY: *exclusive*: as above; the trailer begins behind it.
+            let header = unsafe { batch.bytes_mut(0..start) };
+            // SAFETY: *unwritten*: as above, and between the two.
+            let payload = unsafe { batch.bytes(start..start + len) };
+            let info = self.info(durable);
+            if events::shield(|| framing.seal(&info, header, payload, trailer)) {
+                return None;
+            }
+        }
         // SAFETY: *quiet*: the next writer comes after `reopen`, which follows `complete`, which drops the answer
         // first.
-        unsafe { slot.region.freeze(padded) }
+        Some(unsafe { batch.freeze(end) })
+    }
+
+    fn info(&self, durable: u64) -> BatchInfo {
+        let (slot, header_len) = (self.slot, self.slot.layout.header_len() as u64);
+        let (previous, next_base) = (slot.previous.load(Relaxed), slot.next_base());
+        BatchInfo {
+            base: slot.base() - header_len,
+            generation: slot.generation(),
+            previous: (previous != NONE).then(|| previous - header_len),
+            next: next_base - header_len,
+            last: slot.layout.opens_segment(next_base),
+            durable: durable - header_len,
+        }
     }
 }
 
@@ -406,7 +500,7 @@ mod tests {
 
     /// The first generation of a buffer of one block, at address 0.
     fn open() -> Slot {
-        let slot = Slot::new(&Arc::new(Arena::new(1, BLOCK).expect("a valid arena")), 0);
+        let slot = Slot::plain(&Arc::new(Arena::new(1, BLOCK).expect("a valid arena")), 0);
         assert!(slot.open(1, 0));
         slot
     }
@@ -419,7 +513,7 @@ mod tests {
 
     #[test]
     fn a_slot_can_be_opened_when_its_generation_is_over_and_no_reader_is_inside() {
-        let slot = Slot::new(&Arc::new(Arena::new(1, BLOCK).expect("a valid arena")), 0);
+        let slot = Slot::plain(&Arc::new(Arena::new(1, BLOCK).expect("a valid arena")), 0);
         assert!(slot.is_openable());
         assert!(slot.latch.try_acquire() && !slot.is_openable());
         assert!(slot.latch.release() && slot.is_openable());
@@ -428,7 +522,7 @@ mod tests {
         let pin = slot.pin().expect("it is open");
         assert_eq!(granted(&slot, 8).release(), Released::Pending);
         assert_eq!(pin.seal(), Seal::Sealed { len: 8 });
-        let bytes = slot.try_take_flush(pin.release()).expect("no thread is inside").freeze();
+        let bytes = slot.try_take_flush(pin.release()).expect("no thread is inside").freeze(0).expect("no framing");
         assert!(!slot.is_openable() && !slot.has_completed(1));
         slot.complete(bytes);
         assert!(slot.is_openable() && slot.has_completed(1) && !slot.has_completed(2));

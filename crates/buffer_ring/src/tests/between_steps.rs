@@ -40,7 +40,7 @@ fn unpublished() -> (Core, BufferId) {
     let slot = core.staging.slot(first);
     let pin = slot.pin().expect("it is open");
     let _ = pin.seal();
-    slot.complete(slot.try_take_flush(pin.release()).expect("no thread is inside").freeze());
+    slot.complete(slot.try_take_flush(pin.release()).expect("no thread is inside").freeze(0).expect("no framing"));
     assert!(slot.open(2, BLOCK as u64));
     assert_eq!(core.staging.current(), first);
     (core, BufferId::new(2, 0))

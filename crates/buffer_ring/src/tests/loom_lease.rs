@@ -27,7 +27,7 @@ impl LeaseFixture {
 
     fn without_cells() -> Arc<Self> {
         let arena = Arc::new(Arena::new(1, BUFFER).expect("a valid arena"));
-        let slot = Slot::new(&arena, 0);
+        let slot = Slot::plain(&arena, 0);
         // What is not written must not show what was there before.
         assert!(slot.open(1, 0));
         assert_eq!(granted(&slot, BUFFER).release(), Released::Pending);
@@ -68,7 +68,7 @@ impl LeaseFixture {
 
     fn flush_if_drained(&self, released: Released) {
         if let Some(flush) = self.slot.try_take_flush(released) {
-            *self.bytes.lock().unwrap() = Some(flush.freeze());
+            *self.bytes.lock().unwrap() = Some(flush.freeze(0).expect("no framing"));
         }
     }
 
@@ -325,7 +325,7 @@ fn a_lease_in_another_buffer_is_left_alone() {
     static IN_THE_OTHER: Count = Count::new(0);
     model("a_lease_in_another_buffer_is_left_alone", Bound::None, || {
         let fixture = LeaseFixture::new();
-        let other = Slot::new(&Arc::new(Arena::new(2, BUFFER).expect("a valid arena")), 1);
+        let other = Slot::plain(&Arc::new(Arena::new(2, BUFFER).expect("a valid arena")), 1);
         assert!(other.open(3, 2 * BUFFER as u64));
         let mut lease = fixture.lease().expect("the buffer is open");
         assert!(fixture.end(&mut lease));

@@ -52,7 +52,7 @@ impl RotationFixture {
     /// With the first generation open.
     fn new(capacity: usize, target: Target) -> Arc<Self> {
         let arena = Arc::new(Arena::new(capacity, BUFFER).expect("a valid arena"));
-        let slots = (0..capacity).map(|index| Slot::new(&arena, index)).collect();
+        let slots = (0..capacity).map(|index| Slot::plain(&arena, index)).collect();
         let fixture = Self { rotation: Rotation::new(0), slots, target };
         assert_eq!(fixture.advance(), Rotated::Opened(BufferId::new(1, 0)));
         Arc::new(fixture)
@@ -79,7 +79,7 @@ impl RotationFixture {
     /// Does what a thread owes after it has left the slot, and whatever was released, looks whether it was in the way.
     fn flush_if_drained(&self, slot: &Slot, released: Released) {
         if let Some(flush) = slot.try_take_flush(released) {
-            slot.complete(flush.freeze());
+            slot.complete(flush.freeze(0).expect("no framing"));
         }
         self.advance();
     }
@@ -130,5 +130,8 @@ fn granted(slot: &Slot, len: usize) -> Grant<'_> {
 
 /// Takes the flush, which is due.
 fn flush(slot: &Slot, released: Released) -> Frozen {
-    slot.try_take_flush(released).expect("no writer is inside, and no other thread takes it").freeze()
+    slot.try_take_flush(released)
+        .expect("no writer is inside, and no other thread takes it")
+        .freeze(0)
+        .expect("no framing")
 }

@@ -23,7 +23,10 @@ use crate::writeback::watermarks::Watermarks;
 pub(crate) struct Batch {
     pub(crate) token: u64,
     pub(crate) bytes: Frozen,
+    /// The log below has been given to the device before.
     pub(crate) base: u64,
+    /// Where the bytes go: at `base`, or before it by the header of a frame.
+    pub(crate) offset: u64,
 }
 
 /// What one look at the device brought back.
@@ -88,16 +91,16 @@ impl Writeback {
     }
 
     /// Submits a batch. `None`: there is no device any more.
-    pub(crate) fn submit(&self, Batch { token, bytes, base }: Batch, durable: bool) -> Option<()> {
+    pub(crate) fn submit(&self, Batch { token, bytes, offset, .. }: Batch, durable: bool) -> Option<()> {
         self.device.with(|queue| {
-            if durable { queue.submit_durable(token, bytes, base) } else { queue.submit(token, bytes, base) }
+            if durable { queue.submit_durable(token, bytes, offset) } else { queue.submit(token, bytes, offset) }
         })
     }
 
     /// Writes a batch in this thread. `None`: there is no device any more.
-    pub(crate) fn write_now(&self, Batch { token, bytes, base }: Batch, durable: bool) -> Option<Finished> {
+    pub(crate) fn write_now(&self, Batch { token, bytes, offset, .. }: Batch, durable: bool) -> Option<Finished> {
         self.device.with(|queue| {
-            if durable { queue.write_durable_now(token, bytes, base) } else { queue.write_now(token, bytes, base) }
+            if durable { queue.write_durable_now(token, bytes, offset) } else { queue.write_now(token, bytes, offset) }
         })
     }
 
