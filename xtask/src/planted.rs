@@ -84,10 +84,10 @@ const BUGS: &[Bug] = &[
         gate: false,
         changes: &[(
             SLOT,
-            "        unsafe { slot.region.freeze(padded) }\n",
-            "        let (bytes, twin) = unsafe { (slot.region.freeze(padded), slot.region.freeze(padded)) };
+            "        Some(unsafe { batch.freeze(end) })\n",
+            "        let (bytes, twin) = unsafe { (batch.clone().freeze(end), batch.freeze(end)) };
         slot.complete(twin);
-        bytes\n",
+        Some(bytes)\n",
         )],
     },
     Bug {
@@ -356,7 +356,7 @@ const BUGS: &[Bug] = &[
         what: "pad with what was in the buffer before",
         level: Level::Memory,
         gate: false,
-        changes: &[(SLOT, "        padding.fill(0);\n", "        let _ = padding;\n")],
+        changes: &[(SLOT, "        trailer.fill(0);\n", "        let _ = padding;\n")],
     },
     Bug {
         what: "leave the bytes of an aborted reservation",

@@ -68,6 +68,7 @@ const PLANS: &[Plan] = &[
             "closing",
             "commits",
             "encoding",
+            "framing",
             "deferred",
             "errors",
             "failures",

@@ -33,7 +33,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 use std::{env, thread};
 
-use buffer_ring::{BufferRing, Extent, QuikIO, Writer};
+use buffer_ring::{BufferRing, Placement, QuikIO, Writer};
 use clap::Parser;
 use hdrhistogram::Histogram;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
@@ -210,9 +210,9 @@ fn commit_together(
     Ok(nanos)
 }
 
-/// Encodes the record of a payload at the extent that it gets.
-fn framed(payload: &[u8]) -> impl FnOnce(Extent, &mut [u8]) {
-    move |extent, bytes| framing::encode(extent, payload, bytes)
+/// Encodes the record of a payload where it is placed.
+fn framed(payload: &[u8]) -> impl FnOnce(Placement, &mut [u8]) {
+    move |placement, bytes| framing::encode(*placement, payload, bytes)
 }
 
 fn acknowledge(name: Name, mut acks: &File) -> Result<(), String> {

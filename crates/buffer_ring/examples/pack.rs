@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::{env, thread};
 
-use buffer_ring::{AppendError, BufferRing, BufferRingOptions, Extent, QuikIO};
+use buffer_ring::{AppendError, BufferRing, BufferRingOptions, Extent, Placement, QuikIO};
 use clap::Parser;
 use framing::HEADER;
 use indicatif::{DecimalBytes, HumanCount, ProgressBar, ProgressStyle};
@@ -165,7 +165,7 @@ fn pack_file(ring: &BufferRing, file: &Found, chunk: u64, bar: &ProgressBar) -> 
     let mut bytes = Vec::with_capacity(chunk.min(*len) as usize);
     let mut chunks = Vec::new();
     while rest.by_ref().take(chunk).read_to_end(&mut bytes).map_err(PackError::File)? > 0 {
-        let encode = |extent: Extent, record: &mut [u8]| framing::encode(extent, &bytes, record);
+        let encode = |placement: Placement, record: &mut [u8]| framing::encode(*placement, &bytes, record);
         chunks.push(ring.append_with(HEADER + bytes.len(), encode).map_err(PackError::Ring)?);
         bar.inc(bytes.len() as u64);
         bytes.clear();

@@ -1,7 +1,7 @@
 //! Where bytes lie in the log.
 
 use core::fmt;
-use core::ops::Range;
+use core::ops::{Deref, Range};
 
 use ring_alloc::BLOCK;
 
@@ -70,6 +70,31 @@ impl Extent {
     #[inline]
     pub const fn range(&self) -> Range<u64> {
         self.start..self.end()
+    }
+}
+
+/// Where a record lies, for the code that encodes it in place. Dereferences to its [`Extent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    pub(crate) extent: Extent,
+    pub(crate) batch_base: u64,
+}
+
+impl Placement {
+    /// File address of the first byte of the batch that the record is flushed with, a multiple of 4096.
+    #[must_use]
+    #[inline]
+    pub const fn batch_base(&self) -> u64 {
+        self.batch_base
+    }
+}
+
+impl Deref for Placement {
+    type Target = Extent;
+
+    #[inline]
+    fn deref(&self) -> &Extent {
+        &self.extent
     }
 }
 

@@ -63,7 +63,8 @@ pub struct BatchInfo {
 /// }
 ///
 /// let (io, device) = QuikIO::in_memory();
-/// let options = BufferRingOptions { capacity: 2, buffer_size: 8192, io_instance: Some(io.into()), ..Default::default() };
+/// # let io_instance = Some(io.into());
+/// let options = BufferRingOptions { capacity: 2, buffer_size: 8192, io_instance, ..Default::default() };
 /// let ring = BufferRing::builder(options).framing(Arc::new(Numbered)).build()?;
 /// assert_eq!(ring.append_durable(b"record")?.start(), 8);
 /// assert_eq!(ring.append_durable(b"another")?.start(), 4096 + 8);

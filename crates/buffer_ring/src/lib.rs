@@ -63,7 +63,7 @@ mod tests;
 pub use builder::BufferRingBuilder;
 pub use commit::groups::CommitPolicy;
 pub use error::{AppendError, OptionsError, ReadError, RingError, RotateError};
-pub use extent::Extent;
+pub use extent::{Extent, Placement};
 pub use framing::{BatchInfo, Framing, Margins};
 pub use hdrhistogram;
 pub use metrics::latency::Latencies;

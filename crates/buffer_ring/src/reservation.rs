@@ -3,7 +3,7 @@
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
-use crate::extent::Extent;
+use crate::extent::{Extent, Placement};
 use crate::ring::core::Core;
 use crate::staging::slot::Grant;
 
@@ -32,19 +32,34 @@ pub struct Reservation<'a> {
 }
 
 impl<'a> Reservation<'a> {
-    pub(crate) fn new(core: &'a Core, mut grant: Grant<'a>) -> Self {
-        // Whatever an earlier generation left there must not come into the log.
-        grant.bytes_mut().fill(0);
+    pub(crate) fn new(core: &'a Core, grant: Grant<'a>) -> Self {
+        let mut reservation = Self::unzeroed(core, grant);
+        reservation.fill(0);
+        reservation
+    }
+
+    /// With the bytes of an earlier generation, which must not come into the log: each has to be overwritten.
+    #[inline]
+    pub(crate) fn unzeroed(core: &'a Core, grant: Grant<'a>) -> Self {
         Self { core, grant: Some(grant) }
     }
 
     /// Where the bytes lie in the log.
     #[must_use]
+    #[inline]
     pub fn extent(&self) -> Extent {
         self.grant().extent()
     }
 
+    /// The same, with where its batch begins.
+    #[must_use]
+    #[inline]
+    pub fn placement(&self) -> Placement {
+        self.grant().placement()
+    }
+
     /// Makes the bytes part of the log as they are now.
+    #[inline]
     pub fn commit(mut self) -> Extent {
         let extent = self.extent();
         if let Some(grant) = self.grant.take() {
@@ -54,6 +69,7 @@ impl<'a> Reservation<'a> {
         extent
     }
 
+    #[inline]
     fn grant(&self) -> &Grant<'a> {
         self.grant.as_ref().expect("taken only when the reservation ends")
     }
@@ -68,6 +84,7 @@ impl Deref for Reservation<'_> {
 }
 
 impl DerefMut for Reservation<'_> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         self.grant.as_mut().expect("taken only when the reservation ends").bytes_mut()
     }

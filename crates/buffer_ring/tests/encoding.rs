@@ -11,7 +11,7 @@ use std::thread;
 
 #[cfg(feature = "async")]
 use buffer_ring::RingError;
-use buffer_ring::{AppendError, BufferRing, Extent, OwnedWriter};
+use buffer_ring::{AppendError, BufferRing, Extent, OwnedWriter, Placement};
 use common::{EIO, LIMIT, current, in_memory, options, pattern, within};
 #[cfg(feature = "async")]
 use common::{Holding, eventually};
@@ -30,7 +30,7 @@ impl<'a> AppendPath<'a> {
         [Self::Ring(ring), Self::Writer(ring.writer()), Self::Owned(ring.writer_owned())]
     }
 
-    fn append_with(&mut self, len: usize, fill: impl FnOnce(Extent, &mut [u8])) -> Result<Extent, AppendError> {
+    fn append_with(&mut self, len: usize, fill: impl FnOnce(Placement, &mut [u8])) -> Result<Extent, AppendError> {
         match self {
             Self::Ring(ring) => ring.append_with(len, fill),
             Self::Writer(writer) => writer.append_with(len, fill),
@@ -78,11 +78,11 @@ fn a_record_is_encoded_at_its_own_address_in_fresh_zeros() {
             for id in 0..3000_u64 {
                 let len = 16 + (id as usize * 31) % 200;
                 let mut given = None;
-                let extent = appender.append_with(len, |extent, bytes| {
+                let extent = appender.append_with(len, |placement, bytes| {
                     assert!(bytes.len() == len && bytes.iter().all(|&byte| byte == 0), "old bytes are seen");
-                    bytes[..8].copy_from_slice(&extent.start().to_le_bytes());
+                    bytes[..8].copy_from_slice(&placement.start().to_le_bytes());
                     bytes[len - 1] = 0xFF;
-                    given = Some(extent);
+                    given = Some(*placement);
                 });
                 let extent = extent.expect("room");
                 assert_eq!(given, Some(extent));
@@ -115,9 +115,9 @@ fn a_panic_in_an_encoder_leaves_zeros_and_everything_goes_on() {
             let mut log = Vec::new();
             for id in 0..500_u64 {
                 if id % 50 == 20 {
-                    let panics = |extent: Extent, bytes: &mut [u8]| {
+                    let panics = |placement: Placement, bytes: &mut [u8]| {
                         bytes[..10].fill(0xEE);
-                        panic!("at {}", extent.start());
+                        panic!("at {}", placement.start());
                     };
                     let payload =
                         catch_unwind(AssertUnwindSafe(|| appender.append_with(100, panics))).expect_err("a panic");
@@ -172,7 +172,7 @@ fn what_cannot_be_appended_is_refused_before_the_encoder_is_called() {
         let (ring, device) = in_memory(options(2, 4096));
         let ring = Arc::new(ring);
         for mut appender in AppendPath::all(&ring) {
-            let never = |_: Extent, _: &mut [u8]| panic!("called");
+            let never = |_: Placement, _: &mut [u8]| panic!("called");
             assert_eq!(appender.append_with(0, never), Err(AppendError::Empty));
             assert_eq!(appender.append_with(4097, never), Err(AppendError::TooLarge { len: 4097, max: 4096 }));
         }

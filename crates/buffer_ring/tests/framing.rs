@@ -2,13 +2,12 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
-use std::panic;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use buffer_ring::{
-    AppendError, BLOCK, BatchInfo, BufferRing, BufferRingOptions, Framing, Margins, MemoryDevice, OptionsError, QuikIO,
-    RingError,
+    AppendError, BLOCK, BatchInfo, BufferRing, BufferRingOptions, Framing, Margins, MemoryDevice, OptionsError,
+    Placement, QuikIO, RingError,
 };
 
 const HEADER: usize = 72;
@@ -93,12 +92,15 @@ fn a_payload_is_as_long_as_a_buffer_without_its_frame() {
 fn batches_follow_one_another_and_say_so() {
     let framing = Recording::new(CHECKED, 0);
     let (ring, device) = ring(2, 4 * BLOCK, &framing);
-    let mut extents = Vec::new();
+    let (mut extents, mut bases) = (Vec::new(), Vec::new());
     for n in 0..400_u32 {
         let payload = vec![n as u8 | 1; 8 * (1 + n as usize * 37 % 400)];
         let extent = match n % 4 {
             0 => ring.append_durable(&payload),
-            1 => ring.append_with(payload.len(), |_, bytes| bytes.copy_from_slice(&payload)),
+            1 => ring.append_filled(payload.len(), |placement, bytes| {
+                bases.push((placement.start(), placement.batch_base()));
+                bytes.copy_from_slice(&payload);
+            }),
             _ => ring.append(&payload),
         };
         extents.push((extent.expect("room"), payload));
@@ -126,6 +128,9 @@ fn batches_follow_one_another_and_say_so() {
         assert_eq!((&bytes[..8], bytes[8], bytes[HEADER - 1]), (&base.to_le_bytes()[..], 0xAA, 0xAA));
         assert_eq!(bytes[table], 0xBB);
         (base, previous) = (info.next, Some(info.base));
+    }
+    for (start, base) in bases {
+        assert!(batches.iter().any(|(info, _)| info.base == base && (base..info.next).contains(&start)));
     }
     // The watermark stands where the next append would be.
     assert_eq!((end, file.len() as u64), (base + HEADER as u64, base));
@@ -169,8 +174,18 @@ fn writers_that_race_never_reach_into_a_frame() {
                     let payload = vec![(1 + (n + seed) % 255) as u8; len];
                     let before = tail.fetch_max(ring.tail(), Ordering::Relaxed);
                     assert!(before <= ring.tail(), "the tail never decreases");
-                    let extent = if seed % 2 == 0 { writer.append(&payload) } else { ring.append(&payload) };
-                    extents.push((extent.expect("room"), payload[0]));
+                    let mut base = 0;
+                    let fill = |placement: Placement, bytes: &mut [u8]| {
+                        base = placement.batch_base();
+                        bytes.copy_from_slice(&payload);
+                    };
+                    let extent = match seed {
+                        0 => writer.append(&payload),
+                        1 => ring.append(&payload),
+                        2 => writer.append_filled(len, fill),
+                        _ => ring.append_with(len, fill),
+                    };
+                    extents.push((extent.expect("room"), base, payload[0]));
                     if n % 500 == 0 {
                         ring.wait_durable(extents[n / 2].0.end()).expect("no failure");
                     }
@@ -185,7 +200,9 @@ fn writers_that_race_never_reach_into_a_frame() {
     let (file, batches) = (device.contents(), framing.batches());
     assert!(batches.windows(2).all(|pair| pair[0].0.next == pair[1].0.base));
     assert!(batches.windows(2).all(|pair| pair[1].0.previous == Some(pair[0].0.base)));
-    for (extent, byte) in extents {
+    for (extent, base, byte) in extents {
+        let batch = batches.iter().find(|(info, _)| (info.base..info.next).contains(&extent.start())).expect("a batch");
+        assert!(base == 0 || base == batch.0.base, "{extent:?} at {base}");
         let bytes = &file[extent.start() as usize..extent.end() as usize];
         assert!(bytes.iter().all(|&read| read == byte), "{extent:?}");
     }
@@ -211,7 +228,6 @@ fn a_log_goes_on_behind_its_last_batch() {
 
 #[test]
 fn a_framing_that_panics_poisons_the_ring_and_no_caller_unwinds() {
-    panic::set_hook(Box::new(|_| ()));
     let framing = Recording::new(CHECKED, 2);
     let (ring, device) = ring(2, BLOCK, &framing);
     let kept = ring.append_durable(&[1; 100]).expect("the first batch");
@@ -223,7 +239,6 @@ fn a_framing_that_panics_poisons_the_ring_and_no_caller_unwinds() {
     ring.read(kept, &mut bytes).expect("it is there");
     drop(ring);
     assert_eq!((bytes, device.contents().len()), ([1; 100], BLOCK));
-    _ = panic::take_hook();
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use buffer_ring::{BLOCK, BufferRing, BufferRingOptions, Extent, QuikIO};
+use buffer_ring::{BLOCK, BufferRing, BufferRingOptions, Extent, Placement, QuikIO};
 use common::{LIMIT, Random, current, disk, ring_on, within};
 use framing::{HEADER, encode, reopen, scan};
 
@@ -25,7 +25,7 @@ fn payload(life: u8, number: u32) -> Vec<u8> {
 }
 
 fn append(ring: &BufferRing, payload: &[u8]) -> Extent {
-    let fill = |extent: Extent, bytes: &mut [u8]| encode(extent, payload, bytes);
+    let fill = |placement: Placement, bytes: &mut [u8]| encode(*placement, payload, bytes);
     ring.append_with(HEADER + payload.len(), fill).expect("room")
 }
 
@@ -36,7 +36,7 @@ fn live(ring: BufferRing, life: u8, path: &Path, random: &mut Random) -> Vec<Vec
     let mut writer = ring.writer();
     let mut end = 0;
     for (number, payload) in acknowledged.iter().enumerate() {
-        let fill = |extent: Extent, bytes: &mut [u8]| encode(extent, payload, bytes);
+        let fill = |placement: Placement, bytes: &mut [u8]| encode(*placement, payload, bytes);
         end = match number % 4 {
             0 => append(&ring, payload).end(),
             _ => writer.append_with(HEADER + payload.len(), fill).expect("room").end(),

@@ -51,7 +51,7 @@ fn an_arena_its_regions_and_its_buffers_know_how_many_there_are_and_which_is_whi
     for index in 0..3 {
         let region = arena.region(index);
         // SAFETY: *quiet*: nothing writes in this test.
-        let frozen = unsafe { region.freeze(BLOCK) };
+        let frozen = unsafe { region.clone().freeze(BLOCK) };
         assert_eq!((region.index(), frozen.index(), frozen.len()), (index, index, BLOCK));
         assert_eq!(frozen.as_ptr(), arena.address(index).cast_const());
     }
@@ -66,6 +66,31 @@ fn a_range_of_a_buffer_gives_exactly_its_bytes() {
         let bytes = unsafe { region.bytes(start..end) };
         assert_eq!((bytes.as_ptr().addr(), bytes.len()), (arena.address(1).addr() + start, end - start));
     }
+}
+
+#[test]
+fn a_part_of_a_buffer_counts_from_its_own_start_and_knows_its_buffer() {
+    let arena = Arc::new(Arena::new(2, BLOCK).expect("a valid arena"));
+    let part = arena.region(1).part(72..4000);
+    assert_eq!((part.len(), part.index(), part.whole().len()), (4000 - 72, 1, BLOCK));
+    let inner = part.part(8..16);
+    // SAFETY: *unwritten*: nothing writes in this test.
+    let bytes = unsafe { inner.bytes(0..8) };
+    assert_eq!((bytes.as_ptr().addr(), bytes.len()), (arena.address(1).addr() + 80, 8));
+}
+
+#[test]
+#[should_panic(expected = "bytes 0..3929 of a buffer of 3928")]
+fn a_part_has_no_bytes_of_the_rest() {
+    let _ = Arc::new(Arena::new(1, BLOCK).expect("a valid arena")).region(0).part(72..4000).part(0..3929);
+}
+
+#[test]
+#[should_panic(expected = "a part of a buffer is not aligned")]
+fn a_part_of_a_buffer_cannot_be_lent_to_a_device() {
+    let part = Arc::new(Arena::new(1, BLOCK).expect("a valid arena")).region(0).part(8..BLOCK);
+    // SAFETY: *quiet*: nothing writes in this test.
+    let _ = unsafe { part.freeze(8) };
 }
 
 #[test]

@@ -280,6 +280,24 @@ pub(super) const GROUPS: &[Group] = &[
                 "a_reader_meets_one_generation_and_no_writer",
             ],
             [
+                "a sealer does not settle where the next frame begins",
+                "self.next_base.store(next_base, Relaxed);",
+                "",
+                "the_flusher_of_a_batch_knows_the_next_one",
+            ],
+            [
+                "an opener does not note which frame comes before",
+                "self.previous.store(before.map_or(NONE, Self::base), Relaxed);",
+                "let _ = before;",
+                "a_batch_knows_the_one_before_it_although_the_next_in_its_place_is_tried",
+            ],
+            [
+                "which frame comes before is noted in a slot that is not free",
+                "let is_free = self.is_free();",
+                "let is_free = true;",
+                "a_batch_knows_the_one_before_it_although_the_next_in_its_place_is_tried",
+            ],
+            [
                 "who opens does not look at the free mark",
                 "if !self.is_free() || !self.latch.try_close() {",
                 "if !self.latch.try_close() {",

@@ -1,7 +1,7 @@
 use std::io::Write as _;
 
 fn append(ring: &BufferRing, payload: &[u8]) -> Result<()> {
-    let extent = ring.append_with(HEADER + payload.len(), |extent, bytes| encode(extent, payload, bytes))?;
+    let extent = ring.append_with(HEADER + payload.len(), |placement, bytes| encode(*placement, payload, bytes))?;
     Ok(ring.wait_durable(extent.end())?)
 }
 

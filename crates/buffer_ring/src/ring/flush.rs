@@ -166,7 +166,7 @@ impl Core {
         }
         let slot = flush.slot();
         let (generation, base, len) = (slot.generation(), slot.base(), flush.len());
-        let offset = base - self.staging.layout().header_len() as u64;
+        let offset = slot.batch_base();
         let Some(bytes) = flush.freeze(self.writeback.durable()) else {
             self.poison(RingError::Framing(offset));
             return None;

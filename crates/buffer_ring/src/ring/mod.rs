@@ -28,7 +28,7 @@ use ring_io::fork::{self, Adopted};
 
 use crate::builder::BufferRingBuilder;
 use crate::error::{AppendError, OptionsError, ReadError, RingError, RotateError};
-use crate::extent::Extent;
+use crate::extent::{Extent, Placement};
 use crate::options::BufferRingOptions;
 use crate::reservation::Reservation;
 use crate::ring::append::{Patience, gather, total_len};
@@ -202,8 +202,8 @@ impl BufferRing {
     /// # let options = BufferRingOptions { capacity: 2, buffer_size: 4096, ..Default::default() };
     /// # let ring = BufferRing::with_options(options);
     /// // A record that carries its own address.
-    /// let extent = ring.append_with(14, |extent, bytes| {
-    ///     bytes[..8].copy_from_slice(&extent.start().to_le_bytes());
+    /// let extent = ring.append_with(14, |placement, bytes| {
+    ///     bytes[..8].copy_from_slice(&placement.start().to_le_bytes());
     ///     bytes[8..].copy_from_slice(b"record");
     /// })?;
     /// # assert_eq!(extent.len(), 14);
@@ -213,9 +213,23 @@ impl BufferRing {
     /// # Errors
     ///
     /// Those of [`append`](Self::append); `fill` was not called then.
-    pub fn append_with(&self, len: usize, fill: impl FnOnce(Extent, &mut [u8])) -> Result<Extent, AppendError> {
-        let mut reservation = self.reserve(len)?;
-        fill(reservation.extent(), &mut reservation);
+    pub fn append_with(&self, len: usize, fill: impl FnOnce(Placement, &mut [u8])) -> Result<Extent, AppendError> {
+        self.append_filled(len, |placement, bytes| {
+            bytes.fill(0);
+            fill(placement, bytes);
+        })
+    }
+
+    /// Like [`append_with`](Self::append_with), but the bytes are not zeroed first, which a short record would feel:
+    /// `fill` has to write each of them. Those that it leaves as they are hold what was appended there before.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`append`](Self::append); `fill` was not called then.
+    #[inline]
+    pub fn append_filled(&self, len: usize, fill: impl FnOnce(Placement, &mut [u8])) -> Result<Extent, AppendError> {
+        let mut reservation = Reservation::unzeroed(&self.core, self.core.seize(len, Patience::ForRoom)?);
+        fill(reservation.placement(), &mut reservation);
         Ok(reservation.commit())
     }
 

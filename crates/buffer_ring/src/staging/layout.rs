@@ -2,11 +2,17 @@
 //!
 //! The ring counts in addresses of bytes that are appended: a generation reaches from the first of its own to the first
 //! of the next, frames included. So offsets in a buffer, the state word and the watermarks know nothing of frames.
+//!
+//! A buffer that overflows has at most [`MAX_OPTIMISTIC_LEN`] bytes free, and its batch is not shorter than what can be
+//! appended to a buffer: so the next generation begins beyond every address of this one.
 
 use core::num::NonZeroU64;
 use std::sync::Arc;
 
 use ring_alloc::{Arena, BLOCK, round_up};
+
+#[cfg(doc)]
+use ring_state::MAX_OPTIMISTIC_LEN;
 
 use crate::error::OptionsError;
 use crate::extent::ADDRESS_LIMIT;
@@ -117,5 +123,78 @@ impl Layout {
     /// The highest base of a generation: a whole buffer there has addresses.
     pub(crate) fn last_base(&self) -> u64 {
         ADDRESS_LIMIT - self.buffer_size as u64 + self.margins.header as u64
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests {
+    use ring_state::MAX_OPTIMISTIC_LEN;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Empty(Margins);
+
+    impl Framing for Empty {
+        fn margins(&self) -> Margins {
+            self.0
+        }
+
+        fn seal(&self, _: &crate::BatchInfo, _: &mut [u8], _: &[u8], _: &mut [u8]) {}
+    }
+
+    fn layout(blocks: usize, margins: Margins, segment_size: u64) -> Result<Layout, OptionsError> {
+        let arena = Arena::new(1, blocks * BLOCK).expect("a valid arena");
+        Layout::framed(&arena, Arc::new(Empty(margins)), NonZeroU64::new(segment_size))
+    }
+
+    /// A checksum for each block.
+    const CHECKED: Margins = Margins { header: 72, trailer: 8, trailer_per_block: 8 };
+
+    #[test]
+    fn what_can_be_appended_fits_a_buffer_with_its_frame_and_no_address_is_given_twice() {
+        let sizes = [0, 1, 8, 72, 256, 504, 511, 512, 1024, 2048, 3583, 3584, 3585, 4000];
+        let mut valid = 0;
+        for blocks in [1, 2, 3, 7, 8, 9, 64, 600] {
+            for header in [0, 8, 72, 504, 512, 4096] {
+                for (trailer, trailer_per_block) in sizes.into_iter().flat_map(|a| sizes.map(|b| (a, b))) {
+                    let margins = Margins { header, trailer, trailer_per_block };
+                    let Ok(layout) = layout(blocks, margins, 0) else { continue };
+                    valid += 1;
+                    let capacity = layout.capacity();
+                    assert!(layout.batch_len(capacity as u32) <= layout.buffer_size as u64, "{blocks} {margins:?}");
+                    for len in capacity.saturating_sub(MAX_OPTIMISTIC_LEN as usize - 1).max(1)..=capacity {
+                        assert!(layout.batch_len(len as u32) >= capacity as u64, "{len} {blocks} {margins:?}");
+                    }
+                }
+            }
+        }
+        assert!(valid > 3000, "{valid}");
+    }
+
+    #[test]
+    fn no_batch_crosses_a_segment_and_one_sealer_rolls() {
+        let segment = 10 * BLOCK as u64;
+        let layout = layout(4, CHECKED, segment).expect("valid");
+        let base = |block: u64| block * BLOCK as u64 + 72;
+        // In blocks: where a batch of so many begins, and the one behind it.
+        for (at, len, next) in [(0, 1, 1), (0, 4, 4), (4, 2, 6), (5, 2, 10), (6, 4, 10), (6, 1, 10), (10, 1, 11)] {
+            assert_eq!(layout.next_base(base(at), len * BLOCK as u32 - 200), base(next), "{at} {len}");
+            assert_eq!(layout.opens_segment(base(next)), next == 10);
+        }
+        layout.roll.store(true, Relaxed);
+        assert_eq!([layout.next_base(base(0), 8), layout.next_base(base(0), 8)], [base(10), base(1)]);
+        // Where the segment ends anyway, the request is met.
+        layout.roll.store(true, Relaxed);
+        assert_eq!([layout.next_base(base(9), 8), layout.next_base(base(10), 8)], [base(10), base(11)]);
+    }
+
+    #[test]
+    fn segments_that_hold_no_buffer_are_refused() {
+        for (segment_size, valid) in [(4096, false), (8192, true), (8193, false), (12288, true)] {
+            let expected = OptionsError::SegmentSize { segment_size, buffer_size: 8192 };
+            assert_eq!(layout(2, CHECKED, segment_size).err(), (!valid).then_some(expected));
+        }
     }
 }

@@ -23,7 +23,7 @@
 
 use core::slice;
 
-use crate::extent::Extent;
+use crate::extent::{Extent, Placement};
 use crate::staging::slot::{Grant, Slot};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::fence::Barrier;
@@ -131,6 +131,8 @@ pub(crate) struct Lease<'a> {
     bytes: Origin,
     /// Where in the log position 0 would be.
     address: u64,
+    /// Kept here, since the slot is shared memory.
+    batch_base: u64,
     /// Bytes of the lease, and the offset in the buffer at which it ends.
     len: u32,
     end_offset: u32,
@@ -163,7 +165,18 @@ impl<'a> Lease<'a> {
         let (_, position) = cell.appended();
         let state = cell.state.load(Relaxed) & !PHASE;
         let bytes = Origin(core::ptr::null_mut());
-        Self { cell, barrier, state, end: position, bytes, address: 0, len: 0, end_offset: 0, slot: None }
+        Self {
+            cell,
+            barrier,
+            state,
+            end: position,
+            bytes,
+            address: 0,
+            batch_base: 0,
+            len: 0,
+            end_offset: 0,
+            slot: None,
+        }
     }
 
     /// Bytes that are left.
@@ -178,6 +191,7 @@ impl<'a> Lease<'a> {
         let slot = grant.slot;
         self.bytes = Origin(grant.bytes_mut().as_mut_ptr().wrapping_sub(position as usize));
         self.address = grant.extent().start().wrapping_sub(position);
+        self.batch_base = slot.batch_base();
         self.end = position + u64::from(grant.len);
         self.len = grant.len;
         self.end_offset = grant.start + grant.len;
@@ -193,8 +207,10 @@ impl<'a> Lease<'a> {
     }
 
     /// Where a record of `len` bytes would lie, if there is room for it.
-    pub(crate) fn next(&self, len: usize) -> Extent {
-        Extent::within(self.address.wrapping_add(self.position()), len)
+    #[inline]
+    pub(crate) fn next(&self, len: usize) -> Placement {
+        let extent = Extent::within(self.address.wrapping_add(self.position()), len);
+        Placement { extent, batch_base: self.batch_base }
     }
 
     /// Has `fill` write a record of `len` bytes. `None` if there is no room for it, or no lease any more: then the

@@ -141,16 +141,13 @@ impl Rotation {
             return None;
         }
         if !word.is_sealed() {
-            if u64::from(word.offset()) > slot.capacity_bytes() && !slot.layout().is_plain() {
-                // An overflowing writer's, which is about to seal: where the frame ends is not known yet.
-                return None;
-            }
             // A later generation than the current one: its opener has not published it yet. The next look must not miss
             // it.
             if generation != seen.generation() {
                 self.publish(BufferId::new(generation, seen.slot()));
             }
-            // The same without a frame: the buffer is full up to its last block.
+            // An offset beyond the end is an overflowing writer's, whose batch will be as long as the buffer, or at
+            // least as what can be appended to it: see `Layout`.
             return Some(base + u64::from(word.offset()).min(slot.capacity_bytes()));
         }
         let next_base = self.next_base();

@@ -12,7 +12,7 @@ use ring_alloc::{Arena, Frozen, Region};
 use ring_io::events;
 use ring_state::{Released, Reserve, Seal, Snapshot, StateWord};
 
-use crate::extent::Extent;
+use crate::extent::{Extent, Placement};
 use crate::framing::BatchInfo;
 use crate::staging::deferred_flush::DeferredFlush;
 use crate::staging::layout::Layout;
@@ -238,6 +238,12 @@ impl Slot {
         self.base.load(Acquire)
     }
 
+    /// File address of the first byte of the batch, for a thread that is inside.
+    #[inline]
+    pub(crate) fn batch_base(&self) -> u64 {
+        self.base() - self.layout.header_len() as u64
+    }
+
     /// The word as it is now.
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.word.snapshot()
@@ -373,6 +379,12 @@ impl<'a> Grant<'a> {
         Extent::within(self.slot.base() + u64::from(self.start), self.len as usize)
     }
 
+    /// The same, with where its batch begins.
+    #[inline]
+    pub(crate) fn placement(&self) -> Placement {
+        Placement { extent: self.extent(), batch_base: self.slot.batch_base() }
+    }
+
     #[inline]
     fn range(&self) -> Range<usize> {
         self.start as usize..self.start as usize + self.len as usize
@@ -481,7 +493,7 @@ impl<'a> Flush<'a> {
         let (slot, header_len) = (self.slot, self.slot.layout.header_len() as u64);
         let (previous, next_base) = (slot.previous.load(Relaxed), slot.next_base());
         BatchInfo {
-            base: slot.base() - header_len,
+            base: slot.batch_base(),
             generation: slot.generation(),
             previous: (previous != NONE).then(|| previous - header_len),
             next: next_base - header_len,

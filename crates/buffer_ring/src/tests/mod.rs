@@ -11,6 +11,7 @@ mod loom_commit;
 mod loom_core;
 mod loom_deferred_flush;
 mod loom_exclusive;
+mod loom_framing;
 mod loom_helpers;
 mod loom_lease;
 mod loom_reader_latch;

@@ -19,7 +19,7 @@ use std::io::IoSlice;
 use ring_io::events;
 
 use crate::error::AppendError;
-use crate::extent::Extent;
+use crate::extent::{Extent, Placement};
 use crate::reservation::Reservation;
 use crate::ring::BufferRing;
 use crate::ring::append::{Patience, gather, total_len};
@@ -169,38 +169,66 @@ impl<'a> Writer<'a> {
     /// # Errors
     ///
     /// Those of [`BufferRing::append_with`]; `fill` was not called then.
-    pub fn append_with(&mut self, len: usize, fill: impl FnOnce(Extent, &mut [u8])) -> Result<Extent, AppendError> {
-        self.core().staging.check_len(len)?;
+    pub fn append_with(&mut self, len: usize, fill: impl FnOnce(Placement, &mut [u8])) -> Result<Extent, AppendError> {
+        self.append_filled(len, |placement, bytes| {
+            bytes.fill(0);
+            fill(placement, bytes);
+        })
+    }
+
+    /// Like [`append_with`](Self::append_with), but the bytes are not zeroed first: `fill` has to write each of them.
+    /// Those that it leaves as they are hold what was appended there before.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BufferRing::append_with`]; `fill` was not called then.
+    #[inline]
+    pub fn append_filled(
+        &mut self,
+        len: usize,
+        fill: impl FnOnce(Placement, &mut [u8]),
+    ) -> Result<Extent, AppendError> {
         let mut fill = Some(fill);
-        loop {
-            if let Some(extent) = self.encode(len, &mut fill) {
-                return Ok(extent);
-            }
-            self.end_lease(Why::NoRoom);
-            let Some(size) = self.sizer.lease(len, self.core().staging.room()) else { break };
-            if !self.begin_lease(size, Patience::ForRoom)? {
-                let encoded = self.encode(len, &mut fill);
+        match self.encode(len, &mut fill) {
+            Some(extent) => Ok(extent),
+            None => self.encode_otherwise(len, &mut fill),
+        }
+    }
+
+    /// Into a new lease, or without one.
+    #[cold]
+    fn encode_otherwise(
+        &mut self,
+        len: usize,
+        fill: &mut Option<impl FnOnce(Placement, &mut [u8])>,
+    ) -> Result<Extent, AppendError> {
+        self.core().staging.check_len(len)?;
+        self.end_lease(Why::NoRoom);
+        while let Some(size) = self.sizer.lease(len, self.core().staging.room()) {
+            let lasts = self.begin_lease(size, Patience::ForRoom)?;
+            let encoded = self.encode(len, fill);
+            if !lasts || encoded.is_none() {
                 self.end_lease(Why::NoRoom);
-                if let Some(extent) = encoded {
-                    return Ok(extent);
-                }
+            }
+            if let Some(extent) = encoded {
+                return Ok(extent);
             }
         }
         let fill = fill.take().expect("not called yet");
-        let extent = self.ring.append_with(len, fill)?;
+        let extent = self.ring.append_filled(len, fill)?;
         self.sizer.record_append();
         Ok(extent)
     }
 
     /// Has `fill` encode a record in the lease. `None` if there is no room, or it has been taken back: then it has to
     /// be ended.
-    fn encode(&mut self, len: usize, fill: &mut Option<impl FnOnce(Extent, &mut [u8])>) -> Option<Extent> {
-        let extent = self.lease.next(len);
+    #[inline]
+    fn encode(&mut self, len: usize, fill: &mut Option<impl FnOnce(Placement, &mut [u8])>) -> Option<Extent> {
+        let placement = self.lease.next(len);
         let guard = EndsLease(self);
         let written = guard.0.lease.write(len, |bytes| {
-            bytes.fill(0);
             let fill = fill.take().expect("called once");
-            fill(extent, bytes);
+            fill(placement, bytes);
         });
         mem::forget(guard);
         let written = written?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Why, Writer};
 use crate::error::{AppendError, RingError};
-use crate::extent::Extent;
+use crate::extent::{Extent, Placement};
 use crate::reservation::Reservation;
 use crate::ring::BufferRing;
 use crate::ring::append::Patience;
@@ -81,7 +81,8 @@ impl OwnedWriter {
         try_append(payload: &[u8]);
         append_timeout(payload: &[u8], timeout: Duration);
         append_vectored(parts: &[IoSlice<'_>]);
-        append_with(len: usize, fill: impl FnOnce(Extent, &mut [u8]));
+        append_with(len: usize, fill: impl FnOnce(Placement, &mut [u8]));
+        append_filled(len: usize, fill: impl FnOnce(Placement, &mut [u8]));
         append_durable(payload: &[u8]);
         append_durable_vectored(parts: &[IoSlice<'_>]);
     }
