@@ -54,7 +54,8 @@ impl LeaseSizer {
     /// Bytes of a lease for records of `len` bytes, in a buffer that has `room` bytes left; `None`: an append of its
     /// own is better.
     pub(crate) fn lease(&self, len: usize, room: usize) -> Option<usize> {
-        let size = (*SIZES[..self.level].last()?).min(room / SHARE).min(len * MANY_RECORDS);
+        // What is aligned to 8 bytes before a lease is so behind it.
+        let size = (*SIZES[..self.level].last()?).min(room / SHARE).min(len * MANY_RECORDS) & !7;
         (size >= LEAST && size / RECORDS >= len).then_some(size)
     }
 
