@@ -88,6 +88,7 @@ mod error;
 #[doc(hidden)]
 pub mod events;
 mod file;
+mod files;
 pub mod fork;
 mod lock;
 mod open;
@@ -95,6 +96,7 @@ mod prealloc;
 mod queue;
 mod quik_io;
 mod retry;
+mod segments;
 mod sequencer;
 mod sticky_error;
 mod thread;
@@ -103,8 +105,9 @@ mod watch;
 pub use builder::{QuikIOBuilder, QuikIOOptions};
 pub use engine::memory::MemoryDevice;
 pub use engine::{Engine, EngineKind};
-pub use error::{AttachError, DeviceError, FileError, OpenError, Operation};
-pub use queue::{Finished, Registered, Wait, WriteQueue};
+pub use error::{AttachError, DeviceError, FileError, OpenError, Operation, SegmentFault};
+pub use files::{SEGMENT_HEADER, SegmentFile};
+pub use queue::{Finished, LogWrite, Registered, Wait, WriteQueue};
 pub use quik_io::QuikIO;
 pub use sequencer::WriteMode;
 #[doc(hidden)]

@@ -1,16 +1,16 @@
 //! What only this engine does. Without io_uring these print why they are skipped.
 
-use std::env;
-use std::thread;
+use std::sync::LazyLock;
+use std::{env, thread};
 
 use ring_alloc::{BLOCK, Buffer};
 
 use super::*;
 use crate::backend::Flush;
+use crate::file::LogFile;
 
 fn engine() -> Option<Uring> {
-    let file = tempfile::tempfile().expect("a file");
-    Uring::new(Arc::new(LogFile::new(Arc::new(file))), Submitter::Caller)
+    Uring::new(Submitter::Caller)
         .inspect_err(|reason| {
             assert!(env::var_os("BUFFER_RING_REQUIRE_URING").is_none(), "io_uring is required: {reason}");
             eprintln!("SKIPPED: {reason}");
@@ -18,9 +18,19 @@ fn engine() -> Option<Uring> {
         .ok()
 }
 
+/// All of a log, in one file for all tests.
+fn file() -> Arc<Segment> {
+    static FILE: LazyLock<Arc<Segment>> = LazyLock::new(another_file);
+    Arc::clone(&FILE)
+}
+
+fn another_file() -> Arc<Segment> {
+    Segment::whole(Arc::new(LogFile::new(Arc::new(tempfile::tempfile().expect("a file")))))
+}
+
 fn write(token: u64) -> Job {
     let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
-    Job::Write(Request::new(token, bytes, token * BLOCK as u64, false))
+    Job::Write(Request::new(token, bytes, token * BLOCK as u64, false).to(&file()))
 }
 
 fn tokens(completed: &[Completion]) -> Vec<u64> {
@@ -131,11 +141,11 @@ fn a_ring_that_cannot_be_entered_answers_for_everything() {
     for token in 0..many {
         engine.submit(write(token));
     }
-    engine.submit(Job::Sync(Flush::new(Scope::Data)));
+    engine.submit(Job::Sync(Flush::of(&file(), Scope::Data)));
     let mut completed = Vec::new();
     engine.give_up(Errno::BADF, &mut completed);
     engine.submit(write(many));
-    engine.submit(Job::Sync(Flush::new(Scope::Data)));
+    engine.submit(Job::Sync(Flush::of(&file(), Scope::Data)));
     engine.reap(Wait::Until(None), &mut completed);
     assert_eq!((tokens(&completed), completed.len() as u64), ((0..=many).collect(), many + 3));
     assert!(completed.iter().all(|(_, result)| *result == Err(Errno::BADF)));
@@ -195,9 +205,8 @@ fn a_write_is_as_durable_as_it_was_asked_to_be() {
 /// not begun, and on any other.
 #[test]
 fn what_was_never_begun_is_done_here_unless_it_may_have_been_begun_or_is_not_worth_it() {
-    let Some(mut engine) = engine() else { return };
     let write = |durable, preparing| Job::Write(request(durable, Scope::Data, preparing));
-    let sync = || Job::Sync(Flush::new(Scope::Data));
+    let sync = || Job::Sync(Flush::of(&file(), Scope::Data));
     for (job, errno, known, unknown) in [
         (write(false, false), Errno::CANCELED, true, true),
         (write(false, false), Errno::AGAIN, true, true),
@@ -212,8 +221,11 @@ fn what_was_never_begun_is_done_here_unless_it_may_have_been_begun_or_is_not_wor
         (sync(), Errno::IO, false, false),
     ] {
         for (cancels_only_unbegun, expected) in [(true, known), (false, unknown)] {
-            engine.cancels_only_unbegun = cancels_only_unbegun;
-            assert_eq!(engine.is_ours(&job, errno), expected, "{errno} of {job:?}, {cancels_only_unbegun}");
+            assert_eq!(
+                is_ours(&job, errno, || cancels_only_unbegun),
+                expected,
+                "{errno} of {job:?}, {cancels_only_unbegun}"
+            );
         }
     }
 }
@@ -238,13 +250,13 @@ fn what_is_registered_is_used_and_nothing_else() {
     let other = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
     let mut buffers = Arena::new(2, BLOCK).expect("an arena").into_buffers();
     let bytes = [0, 1].map(|_| buffers.remove(0).freeze(BLOCK));
-    let registered = engine.attach(bytes[0].arena());
+    let registered = engine.attach(bytes[0].arena(), &[file()], false);
     if !(registered.buffers() && registered.file()) {
         eprintln!("SKIPPED: {:?}", registered.reason());
         return;
     }
     for (token, bytes) in (0..).zip(bytes.into_iter().chain([other])) {
-        engine.submit(Job::Write(Request::new(token, bytes, token * BLOCK as u64, false)));
+        engine.submit(Job::Write(Request::new(token, bytes, token * BLOCK as u64, false).to(&file())));
     }
     let mut completed = Vec::new();
     while completed.len() < 3 {
@@ -257,14 +269,14 @@ fn what_is_registered_is_used_and_nothing_else() {
         let Job::Write(request) = &job else { panic!("there is no sync") };
         let buffer = (request.token < 2).then_some(request.token as u16);
         assert_eq!(registration.buffer(&request.bytes), buffer);
-        for (file, flags) in [(true, squeue::Flags::FIXED_FILE), (false, squeue::Flags::empty())] {
-            registration.file = file;
+        for (is_known, flags) in [(true, squeue::Flags::FIXED_FILE), (false, squeue::Flags::empty())] {
+            let known = if is_known { None } else { registration.reclaim_place(&file()) };
             let code = if buffer.is_some() { opcode::WriteFixed::CODE } else { opcode::Write::CODE };
-            let entry = format!("{:?}", engine.entry(&job, Some(registration)));
+            let entry = format!("{:?}", entry(&job, Some(registration)));
             let (code, flags) = (format!("op_code: {code},"), format!("flags: {},", flags.bits()));
             assert!(entry.contains(&code) && entry.contains(&flags), "{code} {flags} {entry}");
+            known.into_iter().for_each(|place| registration.note_file(place, Some(&file()), &Ok(1)));
         }
-        registration.file = true;
     }
 }
 
@@ -280,8 +292,8 @@ fn after_writes_were_given_up_the_engine_says_so_and_writes_nothing() {
 }
 
 #[test]
-fn an_engine_prints_its_queues_and_its_file() {
+fn an_engine_prints_its_queues() {
     let Some(engine) = engine() else { return };
     let printed = format!("{engine:?}");
-    assert!(printed.starts_with("Uring { queues: Mutex {") && printed.contains("file: LogFile"), "{printed}");
+    assert!(printed.starts_with("Uring { queues: Mutex {"), "{printed}");
 }
