@@ -347,9 +347,9 @@ pub enum SegmentFault {
     /// Segments were removed up to a later one.
     #[error("was removed, and the log does not go back")]
     Removed,
-    /// A write to it, or to a missing segment below the one that was named, has not come back.
-    #[error("has writes in flight: reap them first")]
-    InFlight,
+    /// A write to it has not come back, or waits until it is added; or a sync or a read of it is under way.
+    #[error("is in use by a write, a sync or a read: wait for its end first")]
+    InUse,
     /// It has bytes that no successful sync covers.
     #[error("has bytes that are not on stable storage: sync first")]
     Unsynced,
@@ -384,7 +384,7 @@ impl SegmentFault {
         match self {
             Self::Missing => io::ErrorKind::NotFound,
             Self::There => io::ErrorKind::AlreadyExists,
-            Self::InFlight | Self::Unsynced | Self::Last => io::ErrorKind::ResourceBusy,
+            Self::InUse | Self::Unsynced | Self::Last => io::ErrorKind::ResourceBusy,
             Self::Device | Self::Synced | Self::Elsewhere => io::ErrorKind::Unsupported,
             Self::Removed | Self::Short { .. } | Self::Beyond => io::ErrorKind::InvalidInput,
         }

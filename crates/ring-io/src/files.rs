@@ -455,7 +455,7 @@ impl Segments {
         }
         if backend.has_given_up() {
             // The kernel may still carry out what has come back.
-            return Err(refused(number.saturating_sub(1), SegmentFault::InFlight));
+            return Err(refused(number.saturating_sub(1), SegmentFault::InUse));
         }
         let held = state.held.iter().map(|request| request.offset / self.size).find(|&held| held < number);
         // A sync, a read or a list may have it, too.
@@ -463,7 +463,7 @@ impl Segments {
         let mut files = state.files.range_mut(..number);
         let busy = files.find_map(|(&number, entry)| is_busy(entry).then_some(number));
         if let Some(busy) = held.or(busy) {
-            return Err(refused(busy, SegmentFault::InFlight));
+            return Err(refused(busy, SegmentFault::InUse));
         }
         if let Some((&number, _)) = state.files.range(..number).find(|(_, entry)| entry.ended > entry.synced) {
             return Err(refused(number, SegmentFault::Unsynced));

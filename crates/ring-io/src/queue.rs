@@ -197,8 +197,10 @@ impl WriteQueue {
     /// It comes back untried if another write or a sync fails meanwhile. A write from one segment into the next, or
     /// into one that was removed, comes back with an error.
     ///
-    /// A durable write makes its own bytes durable, in its own file. A ring lets a batch be durable only if all of the
-    /// log before it is: then so is every earlier segment, and the watermark may move past it.
+    /// A durable write makes its own bytes durable, and no others: neither those of its own file, nor an earlier
+    /// segment. A ring has a batch durable only where its durable watermark equals the batch's address. Then every byte
+    /// before it is on stable storage, in whichever file, so that success moves the watermark to `next`; and no earlier
+    /// segment has bytes to sync, so that it is the only flush in flight.
     ///
     /// # Panics
     ///

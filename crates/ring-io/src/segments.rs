@@ -35,14 +35,14 @@ impl QuikIO {
     /// Removes the segments with smaller numbers from the log, unlocks their files, and returns them, by number: all
     /// or, with an error, none.
     ///
-    /// No number below this one can be added again. Of bytes that are read meanwhile the reader may still get the old
-    /// ones, or whatever a recycled file holds: recycle one only when nothing reads it.
+    /// No number below this one can be added again. What was removed may be deleted, or renamed and added as a later
+    /// segment.
     ///
     /// # Errors
     ///
-    /// [`FileError::Segment`]: one has [writes in flight](SegmentFault::InFlight), or bytes that are [not on stable
-    /// storage](SegmentFault::Unsynced), or `number` is behind the [last](SegmentFault::Last); or
-    /// [`FileError::NotSegmented`], or [`FileError::Forked`].
+    /// [`FileError::Segment`]: one is [in use](SegmentFault::InUse), or has bytes that are [not on stable
+    /// storage](SegmentFault::Unsynced), or `number` is behind the [last](SegmentFault::Last);
+    /// [`FileError::NotSegmented`]; or [`FileError::Forked`].
     pub fn remove_segments_before(&self, number: u64) -> Result<Vec<(u64, SegmentFile)>, FileError> {
         let _held = events::hold();
         self.check_process()?;

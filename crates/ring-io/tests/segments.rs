@@ -73,7 +73,7 @@ fn content(file: &SegmentFile, place: &Place, number: u64) -> Vec<u8> {
 
 /// On each engine: a log that has these segments.
 fn on_every_engine(numbers: &[u64], options: &QuikIOOptions, test: impl Fn(&Arc<QuikIO>, &Place)) {
-    let (_, device) = QuikIO::in_memory();
+    let device = MemoryDevice::new();
     let places = [
         (EngineKind::IoUring, Place::Disk(disk())),
         (EngineKind::Positioned, Place::Disk(disk())),
@@ -96,7 +96,7 @@ fn on_every_engine(numbers: &[u64], options: &QuikIOOptions, test: impl Fn(&Arc<
 
 /// A log in memory, and the handles of its segments.
 fn in_memory(numbers: &[u64], options: QuikIOOptions) -> (Arc<QuikIO>, MemoryDevice, Vec<MemoryDevice>) {
-    let (_, device) = QuikIO::in_memory();
+    let device = MemoryDevice::new();
     let files: Vec<_> = numbers.iter().map(|_| device.another_file(LEN)).collect();
     let io = options.segments(SIZE, numbers.iter().copied().zip(files.clone())).expect("segments in memory");
     (Arc::new(io), device, files)
@@ -290,7 +290,7 @@ fn what_a_serialized_log_skips_counts_as_written() {
 
 #[test]
 fn a_plain_file_may_skip_as_well() {
-    let (_, device) = QuikIO::in_memory();
+    let device = MemoryDevice::new();
     let io = Arc::new(device.builder().write_mode(WriteMode::Serialized).build().expect("no obstacle"));
     let queue = attach(&io);
     queue.submit_write(write(1, 4 * STEP, 5 * STEP));
@@ -605,24 +605,31 @@ fn a_segment_is_kept_as_long_as_a_write_or_a_sync_needs_it() {
     let queue = attach(&io);
     let holding = Holding::new(&device);
     submit(&queue, 1);
-    assert_eq!(removed(&io, 1), Err(fault(0, SegmentFault::InFlight)));
+    assert_eq!(removed(&io, 1), Err(fault(0, SegmentFault::InUse)));
     device.release(0);
-    assert_eq!(removed(&io, 1), Err(fault(0, SegmentFault::InFlight)), "it has not been reaped");
+    assert_eq!(removed(&io, 1), Err(fault(0, SegmentFault::InUse)), "it has not been reaped");
     assert!(all_ok(&drain(&queue)));
     assert_eq!(removed(&io, 1), Err(fault(0, SegmentFault::Unsynced)));
     queue.submit_sync().expect("no failure so far");
-    assert_eq!(removed(&io, 1), Err(fault(0, SegmentFault::InFlight)));
+    assert_eq!(removed(&io, 1), Err(fault(0, SegmentFault::InUse)));
     drop(holding);
     assert_eq!(queue.reap(Wait::Until(None), &mut Vec::new()), Some(Ok(())));
-    assert_eq!(removed(&io, 2), Err(fault(1, SegmentFault::Last)));
-    assert_eq!((removed(&io, 0), removed(&io, 1), removed(&io, 1)), (Ok(vec![]), Ok(vec![0]), Ok(vec![])));
+    // One with nothing to cover takes the last of them.
+    let holding = Holding::new(&device);
+    queue.submit_sync().expect("no failure so far");
+    io.add_segment(2, device.another_file(LEN)).expect("the next one");
+    assert_eq!((removed(&io, 1), removed(&io, 2)), (Ok(vec![0]), Err(fault(1, SegmentFault::InUse))));
+    drop(holding);
+    assert_eq!(queue.reap(Wait::Until(None), &mut Vec::new()), Some(Ok(())));
+    assert_eq!(removed(&io, 3), Err(fault(2, SegmentFault::Last)));
+    assert_eq!((removed(&io, 0), removed(&io, 2), removed(&io, 2)), (Ok(vec![]), Ok(vec![1]), Ok(vec![])));
 
     // A write that waits for its own segment, below the one to keep.
-    io.add_segment(3, device.another_file(LEN)).expect("a later one");
-    submit(&queue, 9);
-    assert_eq!(removed(&io, 3), Err(fault(2, SegmentFault::InFlight)));
-    assert_eq!(removed(&io, 2), Ok(vec![1]));
-    io.add_segment(2, device.another_file(LEN)).expect("the one between");
+    io.add_segment(4, device.another_file(LEN)).expect("a later one");
+    submit(&queue, 13);
+    assert_eq!(removed(&io, 4), Err(fault(3, SegmentFault::InUse)));
+    assert_eq!(removed(&io, 3), Ok(vec![2]));
+    io.add_segment(3, device.another_file(LEN)).expect("the one between");
     assert!(all_ok(&drain(&queue)));
 }
 
@@ -759,10 +766,10 @@ fn what_cannot_be_a_segment_is_refused_before_it_is_written() {
     assert_eq!(QuikIO::options().segments(SIZE, twice).unwrap_err(), fault(0, SegmentFault::There));
     let same = [(0, place.segment(0)), (1, open(&place.path(0), OFlags::empty()).into())];
     assert_eq!(QuikIO::options().segments(SIZE, same).unwrap_err(), FileError::Locked);
-    let (_, device) = QuikIO::in_memory();
+    let device = MemoryDevice::new();
     let mixed = [(0, place.segment(0)), (1, device.another_file(LEN).into())];
     assert_eq!(QuikIO::options().segments(SIZE, mixed).unwrap_err(), fault(1, SegmentFault::Elsewhere));
-    let (_, other) = QuikIO::in_memory();
+    let other = MemoryDevice::new();
     let apart = [(0, device.another_file(LEN)), (1, other.another_file(LEN))];
     assert_eq!(QuikIO::options().segments(SIZE, apart).unwrap_err(), fault(1, SegmentFault::Elsewhere));
     let io = QuikIO::options().segments(SIZE, place.segments([0])).expect("all locks are free again");
@@ -789,7 +796,7 @@ fn a_segment_that_cannot_be_added_changes_nothing() {
         (1, place.segment(2), SegmentFault::There),
         (0, place.segment(0), SegmentFault::Removed),
         (u64::MAX, place.segment(2), SegmentFault::Beyond),
-        (2, QuikIO::in_memory().1.another_file(LEN).into(), SegmentFault::Elsewhere),
+        (2, MemoryDevice::new().another_file(LEN).into(), SegmentFault::Elsewhere),
         (2, short.into(), SegmentFault::Short { len: 0, needed: LEN as u64 }),
     ];
     for (number, file, why) in refused {

@@ -105,16 +105,32 @@ enum WriteFault {
 }
 
 impl MemoryDevice {
-    pub(crate) fn new() -> Self {
+    /// Makes a device with one empty file. [`QuikIO::in_memory`](crate::QuikIO::in_memory) makes one in use.
+    #[must_use]
+    pub fn new() -> Self {
         Self { shared: Arc::default(), file: 0 }
     }
 
-    /// Makes one more file on the device, of `len` zeros that are on stable storage, and returns its handle: for
+    /// Makes one more file on the device, of `len` zeros that are on stable storage, and returns its handle, for
     /// [`QuikIOOptions::segments`](crate::QuikIOOptions::segments) and
     /// [`QuikIO::add_segment`](crate::QuikIO::add_segment).
     ///
     /// [`contents`](Self::contents), [`synced`](Self::synced) and [`write_through`](Self::write_through) of the handle
-    /// are those of the new file. All else is the device's: the `offset` of a write, for example, is its address.
+    /// are those of the new file. All else is the device's.
+    ///
+    /// ```
+    /// use ring_io::{MemoryDevice, QuikIO, SEGMENT_HEADER};
+    ///
+    /// const SIZE: u64 = 1 << 20;
+    /// let device = MemoryDevice::new();
+    /// let first = device.another_file((SEGMENT_HEADER + SIZE) as usize);
+    /// first.write_through(0, b"a header");
+    ///
+    /// let io = QuikIO::options().segments(SIZE, [(0, first.clone())])?;
+    /// assert_eq!(io.start()?, 0);
+    /// assert!(first.synced().starts_with(b"a header"));
+    /// # Ok::<(), ring_io::FileError>(())
+    /// ```
     #[must_use]
     pub fn another_file(&self, len: usize) -> Self {
         let file = self.control(|state| {
@@ -274,7 +290,8 @@ impl MemoryDevice {
         self.control(|state| state.sync_fault = Some(Errno::from_raw_os_error(errno)));
     }
 
-    /// Returns all writes so far, in order of arrival: offset in the file and length, in bytes.
+    /// Returns all writes so far, in order of arrival: where they begin, and length, in bytes. A write begins at an
+    /// offset in the file, or at an address of a log in segments.
     #[must_use]
     pub fn writes(&self) -> Vec<(u64, usize)> {
         self.control(|state| state.writes.clone())
@@ -352,6 +369,12 @@ impl MemoryDevice {
         };
         watcher.notify(DeviceEvent::SyncBegan { sync });
         (sync, key)
+    }
+}
+
+impl Default for MemoryDevice {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

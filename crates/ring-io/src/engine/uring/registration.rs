@@ -22,7 +22,7 @@ use crate::retry::patiently;
 use crate::{Registered, event};
 
 /// Places for files of a log in segments. Few of them are written at once.
-const PLACES: usize = 16;
+pub(super) const PLACES: usize = 16;
 
 /// What the kernel takes for a place without a file.
 const NO_FILE: RawFd = -1;

@@ -1,11 +1,14 @@
 //! What only this engine does. Without io_uring these print why they are skipped.
 
+use std::fs::File;
 use std::sync::LazyLock;
 use std::{env, thread};
 
 use ring_alloc::{BLOCK, Buffer};
+use rustix::fs::FlockOperation;
 
 use super::*;
+use crate::SegmentFile;
 use crate::backend::Flush;
 use crate::file::LogFile;
 
@@ -296,4 +299,97 @@ fn an_engine_prints_its_queues() {
     let Some(engine) = engine() else { return };
     let printed = format!("{engine:?}");
     assert!(printed.starts_with("Uring { queues: Mutex {"), "{printed}");
+}
+
+/// Segment `number` of a log, in a file of its own.
+fn segment(number: u64) -> Arc<Segment> {
+    let file = tempfile::tempfile().expect("a file");
+    file.set_len(2 * BLOCK as u64).expect("a file");
+    Segment::open(BLOCK as u64, number, file.into()).expect("a segment").0
+}
+
+fn write_to(segment: &Arc<Segment>) -> Job {
+    let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
+    Job::Write(Request::new(segment.number, bytes, segment.number * BLOCK as u64, false).to(segment))
+}
+
+/// Under which number the kernel knows the file.
+fn place(engine: &Uring, segment: &Arc<Segment>) -> Option<i32> {
+    engine.queues.lock().registration.as_ref().and_then(|registration| registration.file(segment))
+}
+
+/// An engine that has registered the first two of as many segments as the kernel has places, and one more.
+fn engine_with_places() -> Option<(Uring, Vec<Arc<Segment>>)> {
+    let engine = engine()?;
+    let segments: Vec<_> = (0..=registration::PLACES as u64).map(segment).collect();
+    let arena = Arc::new(Arena::new(1, BLOCK).expect("an arena"));
+    let registered = engine.attach(&arena, &segments[..2], true);
+    if !registered.file() {
+        eprintln!("SKIPPED: {:?}", registered.reason());
+        return None;
+    }
+    Some((engine, segments))
+}
+
+#[test]
+fn each_new_segment_has_a_place_and_with_none_free_that_of_the_oldest() {
+    let Some((engine, segments)) = engine_with_places() else { return };
+    let (last, others) = segments.split_last().expect("segments");
+    others[2..].iter().for_each(|segment| engine.add(segment));
+    let places: Vec<_> = others.iter().map(|segment| place(&engine, segment).expect("a place")).collect();
+    assert_eq!(places, (0..registration::PLACES as i32).collect::<Vec<_>>());
+    engine.add(&others[3]);
+    assert_eq!((place(&engine, &others[0]), place(&engine, &others[3])), (Some(0), Some(3)), "it has one");
+    engine.add(last);
+    assert_eq!((place(&engine, &others[0]), place(&engine, last)), (None, Some(0)));
+    // With and without a place, each write is in its own file.
+    for segment in &segments {
+        engine.submit(write_to(segment));
+    }
+    let mut completed = Vec::new();
+    while completed.len() < segments.len() {
+        engine.reap(Wait::Until(None), &mut completed);
+    }
+    assert!(completed.iter().all(|(_, result)| *result == Ok(BLOCK)));
+}
+
+/// An entry that the kernel has not fetched yet names the place, and not the file.
+#[test]
+fn the_place_of_a_file_that_a_job_is_for_is_not_given_to_another() {
+    let Some((engine, segments)) = engine_with_places() else { return };
+    let (last, others) = segments.split_last().expect("segments");
+    others[2..].iter().for_each(|segment| engine.add(segment));
+    {
+        let queues = &mut *engine.queues.lock();
+        queues.backlog.push_back(write_to(&others[0]));
+        assert!(engine.push(queues), "the kernel has not been notified");
+    }
+    engine.add(last);
+    assert_eq!((place(&engine, &others[0]), place(&engine, &others[1])), (Some(0), None));
+    assert_eq!(place(&engine, last), Some(1));
+    let mut completed = Vec::new();
+    engine.reap(Wait::Until(None), &mut completed);
+    assert_eq!((tokens(&completed), &completed[0].1), (vec![0], &Ok(BLOCK)));
+}
+
+#[test]
+fn the_kernel_lets_go_of_a_segment_that_is_removed_and_its_place_is_free() {
+    let Some((engine, segments)) = engine_with_places() else { return };
+    let (arena, file) = (Arc::new(Arena::new(1, BLOCK).expect("an arena")), segments[0].handed_back());
+    let SegmentFile::File(file) = file else { panic!("a file") };
+    let other = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).expect("the same file");
+    rustix::fs::flock(&file, FlockOperation::LockExclusive).expect("a lock");
+    engine.remove(&segments[0]);
+    assert_eq!(place(&engine, &segments[0]), None);
+    drop(file);
+    drop(segments.into_iter().next());
+    // Its lock goes with the last that has it open. The kernel does that behind the call.
+    let mut looks = (0..60_000).map(|_| thread::sleep(Duration::from_millis(1)));
+    let is_free = || rustix::fs::flock(&other, FlockOperation::NonBlockingLockExclusive).is_ok();
+    assert!(is_free() || looks.any(|()| is_free()), "the kernel has the file open");
+    let next = segment(99);
+    engine.add(&next);
+    assert_eq!(place(&engine, &next), Some(0));
+    engine.detach();
+    assert!(engine.attach(&arena, &[next], true).file(), "the table can be made anew");
 }
