@@ -10,13 +10,13 @@
 //! of its writes, since each sync covers all of it.
 
 use core::mem;
+use core::ops::Range;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use ring_alloc::{BLOCK, is_aligned};
-use rustix::io::Errno;
 
 use crate::backend::{Backend, Flush, Job, Request, Storage, Unsynced};
 use crate::file::LogFile;
@@ -246,6 +246,18 @@ impl Files {
         }
     }
 
+    /// Fills `buf`, which is as long as `range`. It answers fewer bytes only where the next segment is missing, or a
+    /// file ends.
+    pub(crate) fn read_at(&self, range: Range<u64>, buf: &mut [u8]) -> Result<usize, DeviceError> {
+        match self {
+            Self::One(file) => {
+                let read = file.storage().read_at(range.start, buf);
+                read.map_err(|errno| DeviceError::new(Operation::Read, errno, range))
+            }
+            Self::Segments(segments) => segments.read_at(range, buf),
+        }
+    }
+
     /// What came back untried since the last call, each with the address of the write after it.
     pub(crate) fn take_untried(&self) -> Vec<(u64, Finished)> {
         match self {
@@ -392,27 +404,23 @@ impl Segments {
         self.state.lock().files.get(&number).map(|entry| Arc::clone(&entry.segment)).ok_or(number)
     }
 
-    /// Fills `buf` from this address. Fewer bytes end where the next segment is missing, or the file of one. `Err`: the
-    /// number of the first segment, if that is missing.
-    pub(crate) fn read_at(&self, address: u64, buf: &mut [u8]) -> Result<Result<usize, Errno>, u64> {
+    fn read_at(&self, range: Range<u64>, buf: &mut [u8]) -> Result<usize, DeviceError> {
         let mut done = 0;
-        while done < buf.len() || buf.is_empty() {
-            let at = address + done as u64;
+        loop {
+            let at = range.start + done as u64;
             let segment = match self.at(at) {
                 Ok(segment) => segment,
-                Err(number) if done == 0 => return Err(number),
-                Err(_) => break,
+                Err(number) if done == 0 => return Err(DeviceError::no_segment(Operation::Read, range, number)),
+                Err(_) => return Ok(done),
             };
-            let left = (segment.start + self.size - at).min((buf.len() - done) as u64) as usize;
-            match segment.storage().read_at(segment.offset(at), &mut buf[done..done + left]) {
-                Ok(read) => done += read,
-                Err(errno) => return Ok(Err(errno)),
-            }
-            if done == 0 || done as u64 + address < at + left as u64 {
-                break;
+            let len = (segment.start + self.size - at).min((buf.len() - done) as u64) as usize;
+            let read = segment.storage().read_at(segment.offset(at), &mut buf[done..done + len]);
+            let read = read.map_err(|errno| DeviceError::new(Operation::Read, errno, range.clone()))?;
+            done += read;
+            if read < len || done == buf.len() {
+                return Ok(done);
             }
         }
-        Ok(Ok(done))
     }
 
     /// One more is there. Sends the writes that have waited for it.

@@ -9,9 +9,9 @@
 //!                                                                           └───────────────────┘
 //! ```
 //!
-//! A [`QuikIO`] is one file with one engine. [`QuikIO::attach`] gives the exclusive right to write to it, a
-//! [`WriteQueue`]; [`QuikIO::read_at`] and [`QuikIO::sync`] may be called by any thread. All engines behave alike, and
-//! one test suite holds them to it.
+//! A [`QuikIO`] is one file with one engine, or the files of one log. [`QuikIO::attach`] gives the exclusive right to
+//! write to it, a [`WriteQueue`]; [`QuikIO::read_at`] and [`QuikIO::sync`] may be called by any thread. All engines
+//! behave alike, and one test suite holds them to it.
 //!
 //! # The owner of the bytes at each moment
 //!
@@ -51,6 +51,12 @@
 //!
 //! While small durable writes come, the queue also writes behind the log: space [prepared](QuikIOBuilder::prepare) for
 //! them, which [`QuikIO::log_end`] excludes, and which is cut off when the queue is dropped.
+//!
+//! # Segments
+//!
+//! A log of which the beginning is to be removed lies in several files: [`QuikIOOptions::segments`]. All that is said
+//! here of a file is then said of the log, and an offset is an address in it. A write that needs a segment which is not
+//! there yet waits for it in the queue, a sync covers all files, and a read goes through them.
 //!
 //! This crate knows nothing about reservations, records or rotation: that is the business of the ring on top.
 //!

@@ -27,7 +27,7 @@ use crate::{
     SegmentFault, WriteMode, WriteQueue, engine, event, events,
 };
 
-/// A file for a log, with the engine that writes to it.
+/// A file for a log, or [several](QuikIOOptions::segments), with the engine that writes to it.
 ///
 /// Any thread may read and sync; only the one [`WriteQueue`] that is attached may write. Other writers are kept away by
 /// an advisory lock on the file (`flock`), which lasts as long as the queue, or as long as a `QuikIO` that was made by
@@ -256,18 +256,13 @@ impl QuikIO {
         if self.is_inherited() {
             return Err(DeviceError::forked(Operation::Read, range));
         }
-        let failed = |errno| {
-            let error = DeviceError::new(Operation::Read, errno, range.clone());
+        let read = self.files.read_at(range, buf);
+        if let Err(error) = &read
+            && error.errno().is_some()
+        {
             event!(ERROR, clone(error), %error, "read failed");
-            error
-        };
-        match &self.files {
-            Files::One(file) => file.storage().read_at(offset, buf).map_err(failed),
-            Files::Segments(segments) => match segments.read_at(offset, buf) {
-                Ok(read) => read.map_err(failed),
-                Err(number) => Err(DeviceError::no_segment(Operation::Read, range, number)),
-            },
         }
+        read
     }
 
     /// Puts every write on stable storage that was reaped before this call. It promises nothing about later ones.
