@@ -2,6 +2,8 @@
 
 mod common;
 
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -693,6 +695,61 @@ fn a_log_of_many_segments_is_written_while_they_come_and_go() {
             }
         });
     }
+}
+
+/// Writers in any order, while one thread brings segments, syncs, and takes away what is written.
+#[test]
+fn threads_write_what_comes_and_goes_meanwhile() {
+    const SEGMENTS: u64 = 24;
+    const THREADS: u64 = 4;
+    const EACH: u64 = SIZE / STEP;
+    on_every_engine(&[0], &QuikIO::options(), |io, place| {
+        let queue = attach(io);
+        let written: [AtomicU64; SEGMENTS as usize] = [const { AtomicU64::new(0) }; SEGMENTS as usize];
+        let reap = |wait| {
+            let mut finished = Vec::new();
+            queue.reap(wait, &mut finished);
+            for write in finished {
+                assert_eq!(write.result, Ok(()));
+                assert!(write.bytes[..] == pattern(write.token, BLOCK));
+                written[(write.token / EACH) as usize].fetch_add(1, Relaxed);
+            }
+        };
+        let is_complete = |number: u64| written[number as usize].load(Relaxed) == EACH;
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let reap = &reap;
+                let queue = &queue;
+                scope.spawn(move || {
+                    for token in (0..SEGMENTS * EACH).filter(|token| token % THREADS == thread) {
+                        submit(queue, token);
+                        reap(Wait::No);
+                    }
+                    while queue.in_flight() > 0 {
+                        reap(Wait::Until(Some(Instant::now() + Duration::from_millis(1))));
+                    }
+                });
+            }
+            let (mut kept, mut added) = (0, 0);
+            while kept < SEGMENTS {
+                if added < SEGMENTS {
+                    added += 1;
+                    io.add_segment(added, place.segment(added)).expect("the next one");
+                }
+                reap(Wait::No);
+                assert_eq!(io.sync(), Ok(()));
+                let complete = (kept..added).take_while(|&number| is_complete(number)).count() as u64;
+                // What came back since the sync is kept for the next one.
+                for (number, file) in io.remove_segments_before(kept + complete).unwrap_or_default() {
+                    let tokens = number * EACH..(number + 1) * EACH;
+                    let log: Vec<_> = tokens.flat_map(|token| pattern(token, BLOCK)).collect();
+                    assert!(content(&file, place, number) == [&HEADER[..], &log].concat(), "segment {number}");
+                    kept = number + 1;
+                }
+            }
+        });
+        assert_eq!(queue.in_flight(), 0);
+    });
 }
 
 #[test]
