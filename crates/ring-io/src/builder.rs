@@ -120,9 +120,9 @@ impl QuikIOOptions {
     }
 
     /// Makes a `QuikIO` for a log in segments of `segment_size` bytes, which is fixed for the life of the log: segment
-    /// `k` holds the addresses from `k * segment_size` on, in a file of its own, behind [`SEGMENT_HEADER`] bytes that
-    /// are its maker's. At least one segment has to be there from the beginning; more come with
-    /// [`QuikIO::add_segment`].
+    /// `k` holds the addresses from `k * segment_size` on, in a file of its own, behind
+    /// [`SEGMENT_HEADER`](crate::SEGMENT_HEADER) bytes that are its maker's. At least one segment has to be there from
+    /// the beginning; more come with [`QuikIO::add_segment`].
     ///
     /// Each file is regular, as long as the header and `segment_size` bytes (filled with zeros beforehand), and on
     /// stable storage, with its header and its name in its directory. It is locked against other writers until it is

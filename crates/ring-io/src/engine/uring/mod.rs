@@ -364,8 +364,9 @@ impl Uring {
 /// as no `ECANCELED` comes from the file system. For a plain write it would not matter, nor does `EAGAIN`, which
 /// older kernels let through from the try. But `EAGAIN` of a sync is the file system's.
 ///
-/// A preallocating write is not worth a thread's time. `cancels_only_unbegun`: [`LogFile::cancels_only_unbegun`] of the
-/// job's file.
+/// A preallocating write is not worth a thread's time.
+///
+/// `cancels_only_unbegun` is [that of the job's file](crate::file::LogFile::cancels_only_unbegun).
 fn is_ours(job: &Job, errno: Errno, cancels_only_unbegun: impl FnOnce() -> bool) -> bool {
     match (job, errno) {
         (Job::Write(request), _) if request.preparing => false,

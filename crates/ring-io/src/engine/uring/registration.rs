@@ -87,8 +87,8 @@ impl Registration {
         i32::try_from(place).ok()
     }
 
-    /// A place for one more file: a free one, or that of the oldest file that no job in `slots` is for. By the caller,
-    /// who [notes](Self::note_file) the outcome.
+    /// A place for one more file, which the caller fills and [notes](Self::note_file): a free one, or that of the
+    /// oldest file that no job in `slots` is for.
     pub(super) fn claim_place(&mut self, segment: &Segment, slots: &Slots) -> Option<usize> {
         if self.file(segment).is_some() {
             return None;
