@@ -66,7 +66,7 @@ const BUGS: &[Bug] = &[
         what: "acknowledge without sync",
         level: Level::Memory,
         gate: true,
-        changes: &[(QUIK_IO, "let outcome = self.storage.sync(flush.scope);", "let outcome = Ok::<(), Errno>(());")],
+        changes: &[(QUIK_IO, "let outcome = storage.sync(flush.scope);", "let outcome = Ok::<(), Errno>(());")],
     },
     Bug {
         what: "retry a failed sync",
@@ -74,8 +74,8 @@ const BUGS: &[Bug] = &[
         gate: true,
         changes: &[(
             QUIK_IO,
-            "let outcome = self.storage.sync(flush.scope);",
-            "let outcome = self.storage.sync(flush.scope).or_else(|_| self.storage.sync(flush.scope));",
+            "let outcome = storage.sync(flush.scope);",
+            "let outcome = storage.sync(flush.scope).or_else(|_| storage.sync(flush.scope));",
         )],
     },
     Bug {
@@ -255,13 +255,19 @@ const BUGS: &[Bug] = &[
             ),
             (
                 QUEUE,
+                "        self.make_way(&request);\n",
+                "        let start = request.offset;\n        self.make_way(&request);\n",
+            ),
+            (
+                QUEUE,
                 "        let finished = self.apply_sticky_error(durable, scope, finished);",
-                "        let finished = self.apply_sticky_error(range.start, durable, scope, finished);",
+                "        let finished = self.apply_sticky_error(start, durable, scope, finished);",
             ),
             (
                 QUEUE,
                 "                    let write = self.apply_sticky_error(durable, scope, write);",
-                "                    let write = self.apply_sticky_error(range.start, durable, scope, write);",
+                "                    let start = next - write.bytes.len() as u64;
+                    let write = self.apply_sticky_error(start, durable, scope, write);",
             ),
         ],
     },
@@ -324,10 +330,10 @@ const BUGS: &[Bug] = &[
         gate: false,
         changes: &[(
             QUIK_IO,
-            "let outcome = self.storage.sync(flush.scope);",
+            "let outcome = storage.sync(flush.scope);",
             "let outcome = match self.engine.kind() {
             EngineKind::Positioned => Ok(()),
-            _ => self.storage.sync(flush.scope),
+            _ => storage.sync(flush.scope),
         };",
         )],
     },
@@ -414,8 +420,8 @@ const BUGS: &[Bug] = &[
         gate: true,
         changes: &[(
             SEQUENCER,
-            "        self.next = self.next.max(range.end);\n        self.next_turn()",
-            "        self.next = self.next.max(range.end);\n        self.waiting.pop_first().map(|(_, request)| request)",
+            "        self.next = self.next.max(next);\n        self.next_turn()",
+            "        self.next = self.next.max(next);\n        self.waiting.pop_first().map(|(_, request)| request)",
         )],
     },
     Bug {

@@ -57,6 +57,7 @@ const PLANS: &[Plan] = &[
             "lock",
             "options",
             "prepare",
+            "segments",
             "wanted",
         ],
     },

@@ -2,24 +2,30 @@
 
 use core::fmt::Debug;
 use core::ops::Range;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ring_alloc::{Arena, Frozen};
 use rustix::io::Errno;
 
+use crate::files::Segment;
 use crate::lock::WriterLock;
 use crate::prealloc::marker::Key;
 use crate::prealloc::settle::Scope;
-use crate::{FileError, Registered, Wait};
+use crate::{DeviceError, FileError, Finished, Registered, Wait, event};
 
 /// One write in flight. It owns the bytes: they stay in place as long as the request lives.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) token: u64,
     pub(crate) bytes: Frozen,
-    /// Where in the file `bytes` begin.
+    /// The address of the first of `bytes`: in a log of one file, where they are in the file.
     pub(crate) offset: u64,
+    /// The address of the write after it.
+    pub(crate) next: u64,
+    /// The file that they go to, from the moment when it is known to be there.
+    pub(crate) segment: Option<Arc<Segment>>,
     /// Whether what is written is to be on stable storage when the request comes back; each attempt by itself, the last
     /// as the first.
     pub(crate) durable: bool,
@@ -41,8 +47,10 @@ impl Request {
     pub(crate) fn new(token: u64, bytes: Frozen, offset: u64, durable: bool) -> Self {
         Self {
             token,
+            next: offset + bytes.len() as u64,
             bytes,
             offset,
+            segment: None,
             durable,
             scope: Scope::Data,
             preparing: false,
@@ -57,7 +65,33 @@ impl Request {
         Self { preparing: true, ..Self::new(0, bytes, offset, false) }
     }
 
-    /// Where in the file all of `bytes` go.
+    /// The same for this file.
+    pub(crate) fn to(self, segment: &Arc<Segment>) -> Self {
+        Self { segment: Some(Arc::clone(segment)), ..self }
+    }
+
+    /// The file that it goes to.
+    ///
+    /// # Panics
+    ///
+    /// If that is not known yet.
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        self.segment.as_ref().expect("a file that is there")
+    }
+
+    /// Gives it back without having tried it, because of the failure of another.
+    pub(crate) fn untried(self, failure: &DeviceError) -> Finished {
+        let (token, error) = (self.token, DeviceError::untried(self.range(), failure));
+        event!(DEBUG, clone(error), token, %error, "write given back");
+        self.refused(error)
+    }
+
+    /// Gives it back without having tried it.
+    pub(crate) fn refused(self, error: DeviceError) -> Finished {
+        Finished { token: self.token, bytes: self.bytes, durable: false, result: Err(error) }
+    }
+
+    /// The addresses of all of `bytes`.
     pub(crate) fn range(&self) -> Range<u64> {
         self.offset..self.offset + self.bytes.len() as u64
     }
@@ -68,9 +102,14 @@ impl Request {
         &rest[..rest.len().min(Self::MAX_WRITE)]
     }
 
-    /// Where in the file [`remaining`](Self::remaining) begins.
+    /// The address at which [`remaining`](Self::remaining) begins.
     pub(crate) fn position(&self) -> u64 {
         self.offset + self.done as u64
+    }
+
+    /// Where that is in its file.
+    pub(crate) fn file_offset(&self) -> u64 {
+        self.segment().offset(self.position())
     }
 }
 
@@ -85,16 +124,56 @@ pub(crate) enum Job {
     Sync(Flush),
 }
 
-/// A sync that begins.
-#[derive(Clone, Copy, Debug)]
+impl Job {
+    /// Does all of it on its file, in this thread.
+    pub(crate) fn carry_out(&self) -> Result<usize, Errno> {
+        match self {
+            Self::Write(request) => request.segment().file().write(request),
+            Self::Sync(flush) => flush.file.segment.file().sync(flush.scope).map(|()| 0),
+        }
+    }
+
+    /// The file that it is for.
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        match self {
+            Self::Write(request) => request.segment(),
+            Self::Sync(flush) => &flush.file.segment,
+        }
+    }
+}
+
+/// A sync that begins: of one file after the other, in the order of their addresses.
+#[derive(Debug)]
 pub(crate) struct Flush {
+    /// The file that is synced now.
+    pub(crate) file: Unsynced,
+    pub(crate) rest: VecDeque<Unsynced>,
     pub(crate) scope: Scope,
     pub(crate) submitted: Instant,
 }
 
+/// A file, and what of it a sync covers that begins now.
+#[derive(Debug)]
+pub(crate) struct Unsynced {
+    pub(crate) segment: Arc<Segment>,
+    /// How many writes to it had ended; not counted for a log in one file.
+    pub(crate) ended: u64,
+}
+
 impl Flush {
-    pub(crate) fn new(scope: Scope) -> Self {
-        Self { scope, submitted: Instant::now() }
+    pub(crate) fn new(file: Unsynced, rest: VecDeque<Unsynced>, scope: Scope) -> Self {
+        Self { file, rest, scope, submitted: Instant::now() }
+    }
+
+    /// Of a log in one file.
+    pub(crate) fn of(segment: &Arc<Segment>, scope: Scope) -> Self {
+        Self::new(Unsynced { segment: Arc::clone(segment), ended: 0 }, VecDeque::new(), scope)
+    }
+
+    /// That of the next file, once this one is synced.
+    pub(crate) fn next(mut self) -> Option<Self> {
+        let file = self.rest.pop_front()?;
+        Some(Self::new(file, self.rest, self.scope))
     }
 }
 
@@ -103,8 +182,9 @@ pub(crate) type Completion = (Job, Result<usize, Errno>);
 
 /// How jobs reach the device. Every job that goes into `submit` comes out of `reap` exactly once.
 pub(crate) trait Backend: Debug + Send + Sync {
-    /// Called before the first submit of a queue: here memory and file are registered.
-    fn attach(&self, arena: &Arc<Arena>) -> Registered;
+    /// Called before the first submit of a queue: here memory and `files` are registered. A log in `segments` may get
+    /// more of them.
+    fn attach(&self, arena: &Arc<Arena>, files: &[Arc<Segment>], segments: bool) -> Registered;
 
     /// Called after the last reap of a queue: undoes `attach`.
     fn detach(&self) {}
@@ -123,6 +203,18 @@ pub(crate) trait Backend: Debug + Send + Sync {
     fn has_given_up(&self) -> bool {
         false
     }
+
+    /// A job will be submitted later, for which a `reap` waits as for one that was.
+    fn announce(&self);
+
+    /// An announced job was submitted, or will not be; then a `reap` that waits has to be interrupted.
+    fn retract(&self);
+
+    /// One more file of the log is there.
+    fn add(&self, _segment: &Arc<Segment>) {}
+
+    /// A file of the log is no longer used: the engine lets go of it.
+    fn remove(&self, _segment: &Arc<Segment>) {}
 
     /// Makes the `reap` that waits now, or else the next one that would, return without a completion. Any thread.
     fn interrupt(&self);

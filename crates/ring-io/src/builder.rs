@@ -9,8 +9,11 @@ use ring_alloc::is_aligned;
 use crate::backend::Storage;
 use crate::engine::uring::Submitter;
 use crate::file::LogFile;
+use crate::files::{Files, Segment, Segments};
 use crate::open::Opened;
-use crate::{Engine, EngineKind, FileError, MemoryDevice, OpenError, QuikIO, WriteMode, engine, event, open};
+use crate::{
+    Engine, EngineKind, FileError, MemoryDevice, OpenError, QuikIO, SegmentFile, WriteMode, engine, event, open,
+};
 
 /// Options for a [`QuikIO`]: its engine, its write mode, the start of its log, its preallocation. See
 /// [`QuikIO::options`].
@@ -94,7 +97,7 @@ impl QuikIOOptions {
         // Before a missing file is created.
         let kind = self.engine_kind().map_err(refused)?;
         let Opened { file, lock, cached, created } = open::open(path)?;
-        let io = self.assemble(kind, file).inspect_err(|_| {
+        let io = self.assemble(kind, &file, Files::One(Segment::whole(Arc::clone(&file)))).inspect_err(|_| {
             // Still locked: no other writer has it.
             if created {
                 _ = fs::remove_file(path);
@@ -116,22 +119,100 @@ impl QuikIOOptions {
         self.on_file(file.into())
     }
 
+    /// Makes a `QuikIO` for a log in segments of `segment_size` bytes, which is fixed for the life of the log: segment
+    /// `k` holds the addresses from `k * segment_size` on, in a file of its own, behind
+    /// [`SEGMENT_HEADER`](crate::SEGMENT_HEADER) bytes that are its maker's. At least one segment has to be there from
+    /// the beginning; more come with [`QuikIO::add_segment`].
+    ///
+    /// Each file is regular, as long as the header and `segment_size` bytes (filled with zeros beforehand), and on
+    /// stable storage, with its header and its name in its directory. It is locked against other writers until it is
+    /// removed, or the `QuikIO` is gone.
+    ///
+    /// Such a log begins at [`start_at`](Self::start_at), and has no end of its own: nothing is preallocated, found or
+    /// cut there.
+    ///
+    /// ```
+    /// use std::fs::File;
+    /// use std::sync::Arc;
+    /// use ring_alloc::{BLOCK, Buffer};
+    /// use ring_io::{LogWrite, QuikIO, SEGMENT_HEADER, Wait};
+    ///
+    /// const SIZE: u64 = 16 * 4096;
+    /// let folder = tempfile::tempdir()?;
+    /// let segment = |number: u64| -> std::io::Result<File> {
+    ///     let path = folder.path().join(format!("{number}.seg"));
+    ///     std::fs::write(&path, vec![0; (SEGMENT_HEADER + SIZE) as usize])?;
+    ///     let file = File::options().read(true).write(true).open(path)?;
+    ///     file.sync_all()?;
+    ///     File::open(folder.path())?.sync_all()?;
+    ///     Ok(file)
+    /// };
+    ///
+    /// let io = Arc::new(QuikIO::options().segments(SIZE, [(0, segment(0)?)])?);
+    /// let bytes = Buffer::zeroed(BLOCK)?.freeze(BLOCK);
+    /// let queue = io.attach(bytes.arena())?;
+    ///
+    /// // The log skips the rest of segment 0, so the write waits for segment 1.
+    /// queue.submit_write(LogWrite { token: 7, bytes, address: 0, next: SIZE, durable: true });
+    /// let mut finished = Vec::new();
+    /// queue.reap(Wait::No, &mut finished);
+    /// assert!(finished.is_empty());
+    ///
+    /// io.add_segment(1, segment(1)?)?;
+    /// queue.reap(Wait::Until(None), &mut finished);
+    /// assert!(finished[0].durable);
+    ///
+    /// let removed = io.remove_segments_before(1)?;
+    /// assert_eq!(removed.len(), 1);
+    /// let error = io.read_at(0, &mut [0; 5]).unwrap_err();
+    /// assert_eq!(error.missing_segment(), Some(0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`]: that of [`file`](Self::file) for one of the files, [`FileError::Segment`] if one cannot be a
+    /// segment or there is none, [`FileError::SegmentSize`], or [`FileError::Locked`] if another writer has one of
+    /// them.
+    pub fn segments<F: Into<SegmentFile>>(
+        self,
+        segment_size: u64,
+        files: impl IntoIterator<Item = (u64, F)>,
+    ) -> Result<QuikIO, FileError> {
+        self.check()?;
+        let files = files.into_iter().map(|(number, file)| (number, file.into()));
+        let segments = Segments::new(segment_size, files)?;
+        let first = segments.first();
+        match first.device() {
+            Some(device) => self.in_memory(device.clone(), Files::Segments(segments)),
+            None => {
+                let kind = self.engine_kind()?;
+                self.assemble(kind, first.file(), Files::Segments(segments))
+            }
+        }
+    }
+
     fn on_file(self, file: Arc<File>) -> Result<QuikIO, FileError> {
         self.check()?;
         let kind = self.engine_kind()?;
         let file = Arc::new(LogFile::new(file));
         file.check()?;
-        self.assemble(kind, file)
+        self.assemble(kind, &file, Files::One(Segment::whole(Arc::clone(&file))))
     }
 
     fn on_memory(self, device: MemoryDevice) -> Result<QuikIO, FileError> {
         self.check()?;
+        let file = Segment::whole_in_memory(device.clone());
+        self.in_memory(device, Files::One(file))
+    }
+
+    fn in_memory(self, device: MemoryDevice, files: Files) -> Result<QuikIO, FileError> {
         if let Some(kind) = self.engine.filter(|&kind| kind != EngineKind::Memory) {
             let reason = "there is no file, only memory".to_owned();
             return Err(FileError::EngineUnavailable { kind, reason });
         }
         let engine = Engine::new(EngineKind::Memory, None);
-        Ok(self.apply(QuikIO::assemble(Box::new(device.clone()), Arc::new(device), engine)))
+        Ok(self.apply(QuikIO::assemble(Box::new(device), files, engine)))
     }
 
     fn check(&self) -> Result<(), FileError> {
@@ -151,12 +232,13 @@ impl QuikIOOptions {
         Ok(self.engine)
     }
 
-    fn assemble(self, kind: Option<EngineKind>, file: Arc<LogFile>) -> Result<QuikIO, FileError> {
+    /// `file`: the only one, or the first.
+    fn assemble(self, kind: Option<EngineKind>, file: &LogFile, files: Files) -> Result<QuikIO, FileError> {
         let (backend, engine) = match kind {
-            Some(kind) => engine::exactly(kind, &file, self.submitter)?,
-            None => engine::best(&file, self.submitter),
+            Some(kind) => engine::exactly(kind, self.submitter)?,
+            None => engine::best(file, self.submitter),
         };
-        Ok(self.apply(QuikIO::assemble(backend, file, engine)))
+        Ok(self.apply(QuikIO::assemble(backend, files, engine)))
     }
 
     fn apply(self, mut io: QuikIO) -> QuikIO {

@@ -27,6 +27,11 @@ impl CompletionQueue {
         self.state.lock().in_flight += 1;
     }
 
+    /// One that was expected will not come; a thread that waits for it has to be interrupted.
+    pub(crate) fn expect_one_less(&self) {
+        self.state.lock().in_flight -= 1;
+    }
+
     /// Here it is.
     pub(crate) fn push(&self, completion: Completion) {
         self.state.lock().completed.push(completion);
@@ -66,7 +71,9 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::MemoryDevice;
     use crate::backend::{Flush, Job};
+    use crate::files::Segment;
     use crate::prealloc::settle::Scope;
 
     #[test]
@@ -77,7 +84,8 @@ mod tests {
             queue.reap(Wait::Until(None), &mut completed);
             assert!(completed.is_empty(), "nothing was ever expected");
             queue.expect_one_more();
-            queue.push((Job::Sync(Flush::new(Scope::Data)), Ok(0)));
+            let file = Segment::whole_in_memory(MemoryDevice::new());
+            queue.push((Job::Sync(Flush::of(&file, Scope::Data)), Ok(0)));
             queue.reap(Wait::Until(None), &mut completed);
             assert_eq!(completed.len(), 1);
             // What was reaped is no longer in flight.

@@ -39,6 +39,10 @@ enum Fault {
     NoProgress,
     /// It was not asked, because it is the parent's.
     Forked,
+    /// The segment with this number is not there.
+    NoSegment(u64),
+    /// The bytes lie on both sides of this address, where one segment ends and the next begins.
+    Crosses(u64),
 }
 
 /// A failure of the device that a retry does not cure.
@@ -69,7 +73,18 @@ impl DeviceError {
 
     /// A write of `range` that was not tried, because of `failure`.
     pub(crate) fn untried(range: Range<u64>, failure: &Self) -> Self {
-        Self { range, behind: Some(failure.range()), ..failure.clone() }
+        let operation = Operation::Write;
+        Self { operation, range, behind: Some(failure.range()), ..failure.clone() }
+    }
+
+    /// What was asked for in a segment that is not there.
+    pub(crate) fn no_segment(operation: Operation, range: Range<u64>, number: u64) -> Self {
+        Self { operation, fault: Fault::NoSegment(number), range, behind: None }
+    }
+
+    /// A write over a boundary between segments.
+    pub(crate) fn crosses(range: Range<u64>, boundary: u64) -> Self {
+        Self { operation: Operation::Write, fault: Fault::Crosses(boundary), range, behind: None }
     }
 
     /// Returns the operation that failed.
@@ -78,13 +93,24 @@ impl DeviceError {
         self.operation
     }
 
-    /// Returns the errno; `None` if the device reported success over and over without taking a block, or was not asked
-    /// because [the process was forked](Self::is_forked).
+    /// Returns the errno; `None` if the device reported success over and over without taking a block, or was not asked:
+    /// because [the process was forked](Self::is_forked), [a segment is missing](Self::missing_segment), or the write
+    /// would cross the boundary between two.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match &self.fault {
             Fault::Os(os) => os.0.raw_os_error(),
-            Fault::NoProgress | Fault::Forked => None,
+            _ => None,
+        }
+    }
+
+    /// Returns the number of the segment that is not there, which is why nothing was read or written: it was removed,
+    /// or not added.
+    #[must_use]
+    pub fn missing_segment(&self) -> Option<u64> {
+        match self.fault {
+            Fault::NoSegment(number) => Some(number),
+            _ => None,
         }
     }
 
@@ -103,21 +129,25 @@ impl DeviceError {
         self.range.clone()
     }
 
-    /// Returns the write before this one in the file whose failure, with this [`errno`](Self::errno), kept this one
-    /// from being tried; only with [`WriteMode::Serialized`](crate::WriteMode::Serialized).
+    /// Returns the write before this one in the log whose failure, with this [`errno`](Self::errno), kept this one
+    /// from being tried: with [`WriteMode::Serialized`](crate::WriteMode::Serialized), or of a write that waited for a
+    /// [segment](crate::QuikIO::add_segment). If it was a sync that failed: `0..u64::MAX`.
     #[must_use]
     pub fn behind(&self) -> Option<Range<u64>> {
         self.behind.clone()
     }
 
     /// Returns the error kind by which the standard library knows this failure: [`io::ErrorKind::WriteZero`] where the
-    /// device makes no progress, and [`io::ErrorKind::Other`] in a forked child.
+    /// device makes no progress, [`io::ErrorKind::Other`] in a forked child, [`io::ErrorKind::NotFound`] where a
+    /// segment is missing, and [`io::ErrorKind::InvalidInput`] for a write from one segment into the next.
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
         match &self.fault {
             Fault::Os(os) => os.0.kind(),
             Fault::NoProgress => io::ErrorKind::WriteZero,
             Fault::Forked => io::ErrorKind::Other,
+            Fault::NoSegment(_) => io::ErrorKind::NotFound,
+            Fault::Crosses(_) => io::ErrorKind::InvalidInput,
         }
     }
 }
@@ -146,13 +176,21 @@ impl fmt::Display for DeviceError {
         if self.operation != Operation::Sync {
             write!(f, " of bytes {}..{}", self.range.start, self.range.end)?;
         }
-        if let Some(failed) = &self.behind {
-            write!(f, " was not tried: that of bytes {}..{} before it", failed.start, failed.end)?;
+        match &self.behind {
+            Some(failed) if failed.end == u64::MAX => f.write_str(" was not tried: a sync before it")?,
+            Some(failed) => write!(f, " was not tried: that of bytes {}..{} before it", failed.start, failed.end)?,
+            None => {}
         }
         match &self.fault {
             Fault::Os(os) => write!(f, " failed (errno {})", os.0.raw_os_error().unwrap_or_default()),
             Fault::NoProgress => f.write_str(" failed: the device makes no progress"),
             Fault::Forked => write!(f, " was not tried: {FORKED}"),
+            Fault::NoSegment(number) => {
+                write!(f, " was not tried: segment {number} was removed, or not added yet")
+            }
+            Fault::Crosses(boundary) => {
+                write!(f, " was not tried: a segment ends at {boundary}, and each write goes to one")
+            }
         }
     }
 }
@@ -161,7 +199,7 @@ impl core::error::Error for DeviceError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match &self.fault {
             Fault::Os(os) => Some(&os.0),
-            Fault::NoProgress | Fault::Forked => None,
+            _ => None,
         }
     }
 }
@@ -236,6 +274,23 @@ pub enum FileError {
         /// Why it cannot run.
         reason: String,
     },
+    /// The size of [segments](crate::QuikIOOptions::segments) that was asked for.
+    #[error("segment size {0} is not a multiple of 4096 from 4096 on")]
+    SegmentSize(u64),
+    /// This file cannot be a segment of the log, or cannot be removed from it.
+    #[error("segment {number} {fault}")]
+    Segment {
+        /// The segment.
+        number: u64,
+        /// Why.
+        fault: SegmentFault,
+    },
+    /// The log is in [segments](crate::QuikIOOptions::segments), and what was asked for is for one file.
+    #[error("the log is in segments, which have neither an end of their own nor preallocated space, and are not cut")]
+    Segmented,
+    /// The log is in one file, and what was asked for is for [segments](crate::QuikIOOptions::segments).
+    #[error("the log is in one file: make the QuikIO with QuikIOOptions::segments to have several")]
+    NotSegmented,
     /// The environment variable `BUFFER_RING_ENGINE` names no engine.
     #[error("there is no engine `{0}`: set BUFFER_RING_ENGINE to uring, io_uring or positioned, or unset it")]
     UnknownEngine(String),
@@ -254,6 +309,9 @@ impl FileError {
             Self::Directory => IsADirectory,
             Self::Locked | Self::InUse | Self::Attached => ResourceBusy,
             Self::NotRegular(_) | Self::Alignment { .. } | Self::EngineUnavailable { .. } => Unsupported,
+            Self::Segmented | Self::NotSegmented => Unsupported,
+            Self::SegmentSize(_) => InvalidInput,
+            Self::Segment { fault, .. } => fault.kind(),
             Self::NoEnd | Self::Append | Self::UnalignedStart(_) | Self::UnknownEngine(_) => InvalidInput,
             Self::CutBeyondEnd { .. } => InvalidInput,
             // 0: the device gave no reason.
@@ -273,6 +331,63 @@ impl From<FileError> for io::Error {
 impl From<Errno> for FileError {
     fn from(errno: Errno) -> Self {
         Self::Stat(errno.raw_os_error())
+    }
+}
+
+/// What is wrong with a [segment](crate::QuikIOOptions::segments).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SegmentFault {
+    /// The log needs it to begin, or has no segment at all.
+    #[error("is missing: add it first")]
+    Missing,
+    /// It was added before.
+    #[error("is there already")]
+    There,
+    /// Segments were removed up to a later one.
+    #[error("was removed, and the log does not go back")]
+    Removed,
+    /// A write to it has not come back, or waits until it is added; or a sync or a read of it is under way.
+    #[error("is in use by a write, a sync or a read: wait for its end first")]
+    InUse,
+    /// It has bytes that no successful sync covers.
+    #[error("has bytes that are not on stable storage: sync first")]
+    Unsynced,
+    /// It is the last one, in which the log goes on.
+    #[error("is the last one, in which the log goes on: keep it")]
+    Last,
+    /// Its file is too short.
+    #[error("has {len} bytes instead of {needed}: fill it with zeros first")]
+    Short {
+        /// Bytes of the file.
+        len: u64,
+        /// Bytes that it must have.
+        needed: u64,
+    },
+    /// It is a block device.
+    #[error("is a block device, and has to be a regular file")]
+    Device,
+    /// Every write to it is synced, which a log has to know from its beginning: files opened with `O_DSYNC` or
+    /// `O_SYNC`, with the attribute `S`, or on a file system that is mounted with `sync`.
+    #[error("has every write synced, unlike the segments before it: open them all alike")]
+    Synced,
+    /// It is in memory and the others are files, or the reverse, or in the memory of another device.
+    #[error("is on another device than the segments before it")]
+    Elsewhere,
+    /// Its addresses are beyond the last one.
+    #[error("lies beyond the last address")]
+    Beyond,
+}
+
+impl SegmentFault {
+    fn kind(self) -> io::ErrorKind {
+        match self {
+            Self::Missing => io::ErrorKind::NotFound,
+            Self::There => io::ErrorKind::AlreadyExists,
+            Self::InUse | Self::Unsynced | Self::Last => io::ErrorKind::ResourceBusy,
+            Self::Device | Self::Synced | Self::Elsewhere => io::ErrorKind::Unsupported,
+            Self::Removed | Self::Short { .. } | Self::Beyond => io::ErrorKind::InvalidInput,
+        }
     }
 }
 

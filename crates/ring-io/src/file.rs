@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FileType, IFlags, OFlags, Stat, StatVfsMountFlags, Sta
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use crate::FileError;
-use crate::backend::{Job, Request, Storage};
+use crate::backend::{Request, Storage};
 use crate::fork::Process;
 use crate::lock::WriterLock;
 use crate::prealloc::marker::Key;
@@ -70,7 +70,7 @@ impl LogFile {
     /// One attempt at what remains of `request`, in this thread.
     pub(crate) fn write(&self, request: &Request) -> Result<usize, Errno> {
         self.check_process()?;
-        let (bytes, offset) = (request.remaining(), request.position());
+        let (bytes, offset) = (request.remaining(), request.file_offset());
         if !request.durable {
             return rustix::io::pwrite(&self.file, bytes, offset);
         }
@@ -84,12 +84,9 @@ impl LogFile {
         }
     }
 
-    /// All of a job, in this thread.
-    pub(crate) fn carry_out(&self, job: &Job) -> Result<usize, Errno> {
-        match job {
-            Job::Write(request) => self.write(request),
-            Job::Sync(flush) => self.sync(flush.scope).map(|()| 0),
-        }
+    /// What it was made of.
+    pub(crate) fn handed_back(&self) -> Arc<File> {
+        Arc::clone(&self.file)
     }
 
     /// Whether io_uring answers `ECANCELED` only for what it has never begun. No file system named in [`LOCAL`] has
@@ -300,6 +297,7 @@ fn logical_block_size(alignment: Option<u32>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::Segment;
 
     fn temporary() -> LogFile {
         LogFile::new(Arc::new(tempfile::tempfile().expect("a file")))
@@ -316,9 +314,9 @@ mod tests {
 
     #[test]
     fn the_file_of_another_process_is_not_touched() {
-        let file = LogFile { process: Process::elsewhere(), ..temporary() };
+        let file = Arc::new(LogFile { process: Process::elsewhere(), ..temporary() });
         let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
-        let request = Request::new(7, bytes, 0, true);
+        let request = Request::new(7, bytes, 0, true).to(&Segment::whole(Arc::clone(&file)));
         let key = Key::from([7; Key::LEN]);
         let refused = [
             file.write(&request).map(drop),

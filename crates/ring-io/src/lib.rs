@@ -9,9 +9,9 @@
 //!                                                                           └───────────────────┘
 //! ```
 //!
-//! A [`QuikIO`] is one file with one engine. [`QuikIO::attach`] gives the exclusive right to write to it, a
-//! [`WriteQueue`]; [`QuikIO::read_at`] and [`QuikIO::sync`] may be called by any thread. All engines behave alike, and
-//! one test suite holds them to it.
+//! A [`QuikIO`] is one file with one engine, or the files of one log. [`QuikIO::attach`] gives the exclusive right to
+//! write to it, a [`WriteQueue`]; [`QuikIO::read_at`] and [`QuikIO::sync`] may be called by any thread. All engines
+//! behave alike, and one test suite holds them to it.
 //!
 //! # The owner of the bytes at each moment
 //!
@@ -52,6 +52,12 @@
 //! While small durable writes come, the queue also writes behind the log: space [prepared](QuikIOBuilder::prepare) for
 //! them, which [`QuikIO::log_end`] excludes, and which is cut off when the queue is dropped.
 //!
+//! # Segments
+//!
+//! A log of which the beginning is to be removed lies in several files: [`QuikIOOptions::segments`]. All that is said
+//! here of a file is then said of the log, and an offset is an address in it. A write that needs a segment which is not
+//! there yet waits for it in the queue, a sync covers all files, and a read goes through them.
+//!
 //! This crate knows nothing about reservations, records or rotation: that is the business of the ring on top.
 //!
 //! ```
@@ -88,6 +94,7 @@ mod error;
 #[doc(hidden)]
 pub mod events;
 mod file;
+mod files;
 pub mod fork;
 mod lock;
 mod open;
@@ -95,6 +102,7 @@ mod prealloc;
 mod queue;
 mod quik_io;
 mod retry;
+mod segments;
 mod sequencer;
 mod sticky_error;
 mod thread;
@@ -103,8 +111,9 @@ mod watch;
 pub use builder::{QuikIOBuilder, QuikIOOptions};
 pub use engine::memory::MemoryDevice;
 pub use engine::{Engine, EngineKind};
-pub use error::{AttachError, DeviceError, FileError, OpenError, Operation};
-pub use queue::{Finished, Registered, Wait, WriteQueue};
+pub use error::{AttachError, DeviceError, FileError, OpenError, Operation, SegmentFault};
+pub use files::{SEGMENT_HEADER, SegmentFile};
+pub use queue::{Finished, LogWrite, Registered, Wait, WriteQueue};
 pub use quik_io::QuikIO;
 pub use sequencer::WriteMode;
 #[doc(hidden)]

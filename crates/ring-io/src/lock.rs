@@ -35,8 +35,8 @@ pub(crate) enum Identity {
     File(u64, u64),
     /// The number of the device, whatever its nodes are.
     BlockDevice(u64),
-    /// The address of a device in memory.
-    Memory(usize),
+    /// The address of a device in memory, and one of its files.
+    Memory(usize, usize),
 }
 
 /// What this process writes; and, in a forked child, what the process that it was forked from wrote then.

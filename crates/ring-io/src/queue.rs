@@ -2,7 +2,6 @@
 
 use core::fmt;
 use core::mem;
-use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +10,8 @@ use parking_lot::{Mutex, MutexGuard};
 use ring_alloc::{Arena, Frozen, is_aligned};
 use rustix::io::Errno;
 
-use crate::backend::{Completion, Flush, Job, Request};
+use crate::backend::{Completion, Job, Request};
+use crate::files::Begun;
 use crate::lock::WriterLock;
 use crate::prealloc::marker::imitates;
 use crate::prealloc::settle::Scope;
@@ -27,6 +27,22 @@ pub enum Wait {
     No,
     /// Until something has finished, or this moment (`None`: for ever).
     Until(Option<Instant>),
+}
+
+/// A write, and where the log goes on behind it.
+#[derive(Debug)]
+pub struct LogWrite {
+    /// The caller's name for it.
+    pub token: u64,
+    /// The bytes, lent to the device: a multiple of 4096 of them.
+    pub bytes: Frozen,
+    /// The address of the first of them, a multiple of 4096.
+    pub address: u64,
+    /// The address of the write after it: where this one ends, or a later multiple of 4096, if the log skips what lies
+    /// between, such as the rest of a segment.
+    pub next: u64,
+    /// Whether the bytes are to be on stable storage when it comes back, as with [`WriteQueue::submit_durable`].
+    pub durable: bool,
 }
 
 /// A write that has come back, with the bytes that were lent for it.
@@ -100,8 +116,6 @@ pub struct WriteQueue {
     sequencer: Option<Mutex<WriteSequencer>>,
     /// `None`: the file has no end.
     prealloc: Option<Mutex<Preallocation>>,
-    /// [`Storage::logical_block_size`](crate::backend::Storage::logical_block_size) of the file.
-    logical_block_size: usize,
     /// In a forked child: writes that are to come back untried. Never locked in the parent, so that no thread of it can
     /// have it locked.
     untried: Mutex<Vec<Finished>>,
@@ -118,6 +132,14 @@ struct Reaper {
     synced: Option<Result<(), DeviceError>>,
 }
 
+impl LogWrite {
+    /// A write that is not durable by itself, with the next one at its end.
+    fn plain(token: u64, bytes: Frozen, address: u64) -> Self {
+        let next = address.saturating_add(bytes.len() as u64);
+        Self { token, bytes, address, next, durable: false }
+    }
+}
+
 impl WriteQueue {
     pub(crate) fn new(
         io: Arc<QuikIO>,
@@ -126,13 +148,12 @@ impl WriteQueue {
         prealloc: Option<Preallocation>,
         lock: Option<WriterLock>,
     ) -> Self {
-        let registered = io.backend().attach(arena);
-        let (in_flight, syncing) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let (reaper, logical_block_size) = (Mutex::default(), io.storage().logical_block_size());
+        let registered = io.backend().attach(arena, &io.files().all(), io.files().segments().is_ok());
+        let (in_flight, syncing, reaper) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::default());
         let (sequencer, prealloc) = (sequencer.map(Mutex::new), prealloc.map(Mutex::new));
         let (engine, mode, untried) = (io.engine(), io.write_mode(), Mutex::default());
         event!(DEBUG, clone(engine, registered), %engine, ?mode, ?registered, "attached");
-        Self { io, registered, in_flight, syncing, reaper, sequencer, prealloc, logical_block_size, untried, lock }
+        Self { io, registered, in_flight, syncing, reaper, sequencer, prealloc, untried, lock }
     }
 
     /// Lends `bytes` to the device, which writes them at byte `offset` of the file. Returns without waiting for the
@@ -150,8 +171,7 @@ impl WriteQueue {
     ///
     /// If length or offset is not a multiple of 4096.
     pub fn submit(&self, token: u64, bytes: Frozen, offset: u64) {
-        let _held = events::hold();
-        self.arrive(self.request(token, bytes, offset, false));
+        self.submit_write(LogWrite::plain(token, bytes, offset));
     }
 
     /// Submits a durable write: the bytes are on stable storage when it comes back without an error, and no sync has to
@@ -164,8 +184,30 @@ impl WriteQueue {
     ///
     /// As [`submit`](Self::submit).
     pub fn submit_durable(&self, token: u64, bytes: Frozen, offset: u64) {
+        self.submit_write(LogWrite { durable: true, ..LogWrite::plain(token, bytes, offset) });
+    }
+
+    /// Submits a write with the address of the one after it, which may lie behind its end: [`submit`](Self::submit), or
+    /// [`submit_durable`](Self::submit_durable), for a log that skips.
+    ///
+    /// In [`Serialized`](crate::WriteMode::Serialized) what is skipped counts as written.
+    ///
+    /// In a log in [segments](crate::QuikIOOptions::segments) the write goes to the device when its own segment and
+    /// that of `next` are there. Until then it is kept here, in flight, and it goes out with [`QuikIO::add_segment`].
+    /// It comes back untried if another write or a sync fails meanwhile. A write from one segment into the next, or
+    /// into one that was removed, comes back with an error.
+    ///
+    /// A durable write makes its own bytes durable, and no others: neither those of its own file, nor an earlier
+    /// segment. A ring has a batch durable only where its durable watermark equals the batch's address. Then every byte
+    /// before it is on stable storage, in whichever file, so that success moves the watermark to `next`; and no earlier
+    /// segment has bytes to sync, so that it is the only flush in flight.
+    ///
+    /// # Panics
+    ///
+    /// As [`submit`](Self::submit); or if `next` is no multiple of 4096, or below the end of the write.
+    pub fn submit_write(&self, write: LogWrite) {
         let _held = events::hold();
-        self.arrive(self.request(token, bytes, offset, true));
+        self.arrive(self.request(write));
     }
 
     /// Submits a sync of every write that was reaped before this call, as [`QuikIO::sync`] does. Returns without
@@ -184,18 +226,20 @@ impl WriteQueue {
         let others = self.syncing.swap(true, Ordering::Relaxed);
         assert!(!others, "a submitted sync is under way");
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.io.backend().submit(Job::Sync(Flush::new(self.io.scope())));
+        self.io.backend().submit(Job::Sync(self.io.files().flush(self.io.scope())));
         Ok(())
     }
 
-    fn request(&self, token: u64, bytes: Frozen, offset: u64, durable: bool) -> Request {
-        assert!(is_aligned(offset) && is_aligned(bytes.len() as u64), "{} bytes at {offset}", bytes.len());
-        let durable = durable || self.io.synced;
+    fn request(&self, LogWrite { token, bytes, address: offset, next, durable }: LogWrite) -> Request {
         let len = bytes.len();
+        assert!(is_aligned(offset) && is_aligned(len as u64), "{len} bytes at {offset}");
+        let is_behind = next.checked_sub(offset).is_some_and(|room| room >= len as u64);
+        assert!(is_aligned(next) && is_behind, "{len} bytes at {offset}, and then {next}");
+        let durable = durable || self.io.synced;
         event!(TRACE, token, offset, len, durable, "write begins");
         let request = Request::new(token, bytes, offset, durable);
-        self.io.note_write_up_to(request.range().end);
-        request
+        self.io.note_write_up_to(next);
+        Request { next, ..request }
     }
 
     fn arrive(&self, request: Request) {
@@ -215,8 +259,10 @@ impl WriteQueue {
         }
     }
 
-    fn start(&self, mut request: Request) {
+    fn start(&self, request: Request) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let backend = self.io.backend();
+        let Some(mut request) = self.io.files().begin_or_keep(request, backend) else { return };
         if let Some(prealloc) = &self.prealloc {
             self.look_at(&request, prealloc);
             let mut prealloc = prealloc.lock();
@@ -227,7 +273,7 @@ impl WriteQueue {
                 return prealloc.keep(request);
             }
         }
-        self.io.backend().submit(Job::Write(request));
+        backend.submit(Job::Write(request));
         self.prepare();
     }
 
@@ -254,7 +300,11 @@ impl WriteQueue {
     /// Has space prepared ahead, if it is time.
     fn prepare(&self) {
         let next = self.prealloc.as_ref().and_then(|prealloc| prealloc.lock().next(&self.io));
-        next.into_iter().for_each(|request| self.io.backend().submit(Job::Write(request)));
+        if let Some(request) = next
+            && let Begun::Now(request) = self.io.files().begin(request)
+        {
+            self.io.backend().submit(Job::Write(request));
+        }
     }
 
     /// Writes in this thread, and returns when the bytes are in the file, or with the error.
@@ -269,8 +319,7 @@ impl WriteQueue {
     /// turn: every byte of the file from [`QuikIO::start`] up to `offset` must have come back written.
     #[must_use]
     pub fn write_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
-        let _held = events::hold();
-        self.write_here(self.request(token, bytes, offset, false))
+        self.write_or_refuse(LogWrite::plain(token, bytes, offset))
     }
 
     /// Writes in this thread, and returns when the bytes are on stable storage, or with the error: the outcome of
@@ -281,35 +330,74 @@ impl WriteQueue {
     /// As [`write_now`](Self::write_now).
     #[must_use]
     pub fn write_durable_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
-        let _held = events::hold();
-        self.write_here(self.request(token, bytes, offset, true))
+        self.write_or_refuse(LogWrite { durable: true, ..LogWrite::plain(token, bytes, offset) })
     }
 
-    fn write_here(&self, mut request: Request) -> Finished {
+    /// Writes in this thread, like [`write_now`](Self::write_now) or [`write_durable_now`](Self::write_durable_now);
+    /// or, if the write has to wait for a segment, submits it, as [`submit_write`](Self::submit_write) does, and
+    /// returns `None`: then its outcome arrives by [`reap`](Self::reap).
+    ///
+    /// # Panics
+    ///
+    /// As [`write_now`](Self::write_now) and [`submit_write`](Self::submit_write).
+    #[must_use]
+    pub fn write_or_submit(&self, write: LogWrite) -> Option<Finished> {
+        let _held = events::hold();
+        // It has its turn already.
+        self.write_here(self.request(write)).map_err(|not_yet| self.start(not_yet.0)).ok()
+    }
+
+    /// The same, for a write that must not wait: it comes back untried if a segment is missing.
+    fn write_or_refuse(&self, write: LogWrite) -> Finished {
+        let _held = events::hold();
+        self.write_here(self.request(write)).unwrap_or_else(|not_yet| {
+            let (request, missing) = *not_yet;
+            let error = DeviceError::no_segment(Operation::Write, request.range(), missing);
+            request.refused(error)
+        })
+    }
+
+    /// Gives it back if it has to wait for a segment, with the number of that.
+    fn write_here(&self, mut request: Request) -> Result<Finished, Box<(Request, u64)>> {
         if self.io.is_inherited() {
-            return forked(request);
+            return Ok(forked(request));
         }
         if let Some(sequencer) = &self.sequencer {
             match sequencer.lock().claim(request) {
                 Ok(its_turn) => request = its_turn,
-                Err(untried) => return *untried,
+                Err(untried) => return Ok(*untried),
             }
         }
+        let next = request.next;
+        let finished = match self.io.files().begin(request) {
+            Begun::Now(request) => self.carry_out(request),
+            Begun::NotYet(request, missing) => return Err(Box::new((request, missing))),
+            Begun::Never(request, error) => {
+                self.failed(&error);
+                request.refused(error)
+            }
+        };
+        if let Some(sequencer) = &self.sequencer {
+            self.pass_on(sequencer, next, &finished.result);
+        }
+        self.tidy_up();
+        Ok(finished)
+    }
+
+    fn carry_out(&self, mut request: Request) -> Finished {
         self.make_way(&request);
         request.scope = self.io.scope();
-        let (durable, scope, range) = (request.durable, request.scope, request.range());
+        let (durable, scope) = (request.durable, request.scope);
+        let (file, logical_block_size) = (request.segment().number, request.segment().logical_block_size);
         let finished = loop {
-            match retry::decide(self.io.backend().write_now(request), self.logical_block_size) {
+            match retry::decide(self.io.backend().write_now(request), logical_block_size) {
                 Decision::Finished(write) => break write,
                 Decision::Again(rest) => request = rest,
             }
             retry::pause(request.stalls);
         };
         let finished = self.apply_sticky_error(durable, scope, finished);
-        if let Some(sequencer) = &self.sequencer {
-            self.pass_on(sequencer, &range, &finished.result);
-        }
-        self.tidy_up();
+        self.io.files().ended(file, finished.durable);
         finished
     }
 
@@ -355,21 +443,27 @@ impl WriteQueue {
             self.io.flushed(scope);
         }
         if let Err(error) = &write.result {
-            sticky.note_failed_write();
             if durable {
                 sticky.set(error.clone());
             }
+            self.failed(error);
         }
         write
     }
 
-    /// In [`Serialized`](crate::WriteMode::Serialized): lets go what waited for the write of `range`, or nothing any
-    /// more.
-    fn pass_on(&self, sequencer: &Mutex<WriteSequencer>, range: &Range<u64>, result: &Result<(), DeviceError>) {
+    /// A write of the log has failed.
+    fn failed(&self, error: &DeviceError) {
+        self.io.sticky_error().note_failed_write();
+        self.io.files().fail(error, self.io.backend());
+    }
+
+    /// In [`Serialized`](crate::WriteMode::Serialized): lets go what waited for the write before the one at `next`, or
+    /// nothing any more.
+    fn pass_on(&self, sequencer: &Mutex<WriteSequencer>, next: u64, result: &Result<(), DeviceError>) {
         let mut sequencer = sequencer.lock();
         match result {
             Ok(()) => {
-                let next = sequencer.succeeded(range);
+                let next = sequencer.succeeded(next);
                 drop(sequencer);
                 next.into_iter().for_each(|request| self.start(request));
             }
@@ -413,6 +507,14 @@ impl WriteQueue {
                 return true;
             }
         }
+        let untried = self.io.files().take_untried();
+        if !untried.is_empty() {
+            for (next, write) in untried {
+                write.result.as_ref().err().into_iter().for_each(|error| self.failed(error));
+                self.hand_out(next, write, finished);
+            }
+            return true;
+        }
         self.io.backend().reap(wait, completions);
         let any = !completions.is_empty();
         let mut again = Vec::new();
@@ -420,20 +522,22 @@ impl WriteQueue {
             let request = match job {
                 Job::Write(request) => request,
                 Job::Sync(flush) => {
-                    *synced = Some(self.io.synced(result.map(|_| ()), flush));
+                    match (self.io.synced(result.map(|_| ()), &flush), flush.next()) {
+                        (Ok(()), Some(next)) => self.io.backend().submit(Job::Sync(next)),
+                        (outcome, _) => *synced = Some(outcome),
+                    }
                     continue;
                 }
             };
-            let (preparing, range) = (request.preparing, request.range());
+            let (preparing, next) = (request.preparing, request.next);
             let (durable, scope) = (request.durable, request.scope);
-            match retry::decide((request, result), self.logical_block_size) {
+            let (file, logical_block_size) = (request.segment().number, request.segment().logical_block_size);
+            match retry::decide((request, result), logical_block_size) {
                 Decision::Finished(write) if preparing => self.prepared(write),
                 Decision::Finished(write) => {
                     let write = self.apply_sticky_error(durable, scope, write);
-                    if let Some(sequencer) = &self.sequencer {
-                        self.pass_on(sequencer, &range, &write.result);
-                    }
-                    finished.push(write);
+                    self.io.files().ended(file, write.durable);
+                    self.hand_out(next, write, finished);
                 }
                 Decision::Again(request) => again.push(request),
             }
@@ -442,6 +546,14 @@ impl WriteQueue {
         retry::pause(again.iter().map(|request| request.stalls).max().unwrap_or(0));
         again.into_iter().for_each(|request| self.io.backend().submit(Job::Write(request)));
         any
+    }
+
+    /// A write has come back that was submitted, and the next one begins at `next`.
+    fn hand_out(&self, next: u64, write: Finished, finished: &mut Vec<Finished>) {
+        if let Some(sequencer) = &self.sequencer {
+            self.pass_on(sequencer, next, &write.result);
+        }
+        finished.push(write);
     }
 
     /// A preallocating write has ended.
@@ -464,7 +576,7 @@ impl WriteQueue {
     /// flight.
     fn trim(&self) {
         let Some(prealloc) = &self.prealloc else { return };
-        let (storage, sticky) = (self.io.storage(), self.io.sticky_error());
+        let (Ok(storage), sticky) = (self.io.files().one(), self.io.sticky_error()) else { return };
         if sticky.has_failed_writes() {
             return;
         }
@@ -550,7 +662,7 @@ impl fmt::Debug for WriteQueue {
 /// A write that comes back untried, in a forked child.
 fn forked(request: Request) -> Finished {
     let error = DeviceError::forked(Operation::Write, request.range());
-    Finished { token: request.token, bytes: request.bytes, durable: false, result: Err(error) }
+    request.refused(error)
 }
 
 impl Drop for WriteQueue {
@@ -561,6 +673,8 @@ impl Drop for WriteQueue {
             return;
         }
         let _held = events::hold();
+        // What waits for a segment waits no longer.
+        self.io.files().fail(&DeviceError::no_progress(Operation::Write, 0..u64::MAX), self.io.backend());
         let mut finished = Vec::new();
         while self.in_flight() > 0 {
             self.reap(Wait::Until(None), &mut finished);

@@ -1,4 +1,4 @@
-//! `QuikIO`: one file (or memory that plays one) and the engine that writes to it.
+//! `QuikIO`: the file of a log, or its segments (or memory that plays them), and the engine that writes to it.
 
 use core::fmt;
 use core::mem;
@@ -14,6 +14,7 @@ use crate::backend::{Backend, Flush, Storage};
 use crate::engine::memory::MemoryDevice;
 use crate::engine::uring::Submitter;
 use crate::file::LogFile;
+use crate::files::{Files, Segment};
 use crate::fork::Process;
 use crate::lock::WriterLock;
 use crate::prealloc::marker::{Ending, Key};
@@ -23,10 +24,10 @@ use crate::sequencer::WriteSequencer;
 use crate::sticky_error::StickyError;
 use crate::{
     AttachError, DeviceError, Engine, EngineKind, FileError, OpenError, Operation, QuikIOBuilder, QuikIOOptions,
-    WriteMode, WriteQueue, engine, event, events,
+    SegmentFault, WriteMode, WriteQueue, engine, event, events,
 };
 
-/// A file for a log, with the engine that writes to it.
+/// A file for a log, or [several](QuikIOOptions::segments), with the engine that writes to it.
 ///
 /// Any thread may read and sync; only the one [`WriteQueue`] that is attached may write. Other writers are kept away by
 /// an advisory lock on the file (`flock`), which lasts as long as the queue, or as long as a `QuikIO` that was made by
@@ -38,7 +39,7 @@ use crate::{
 /// nothing; see [`fork`](crate::fork).
 pub struct QuikIO {
     backend: Arc<dyn Backend>,
-    storage: Arc<dyn Storage>,
+    files: Files,
     engine: Engine,
     pub(crate) start_at: Option<u64>,
     pub(crate) write_mode: WriteMode,
@@ -70,7 +71,7 @@ impl QuikIO {
     pub fn new(file: impl Into<Arc<File>>) -> Self {
         let file = Arc::new(LogFile::new(file.into()));
         let (backend, engine) = engine::best(&file, Submitter::Caller);
-        Self::assemble(backend, file, engine)
+        Self::assemble(backend, Files::One(Segment::whole(file)), engine)
     }
 
     /// Opens the file at `path` to read and write, past the kernel's cache (`O_DIRECT`) where the file system allows
@@ -107,7 +108,8 @@ impl QuikIO {
     pub fn in_memory() -> (Self, MemoryDevice) {
         let device = MemoryDevice::new();
         let engine = Engine::new(EngineKind::Memory, None);
-        let io = Self::assemble(Box::new(device.clone()), Arc::new(device.clone()), engine);
+        let file = Segment::whole_in_memory(device.clone());
+        let io = Self::assemble(Box::new(device.clone()), Files::One(file), engine);
         (io, device)
     }
 
@@ -117,12 +119,12 @@ impl QuikIO {
         self
     }
 
-    pub(crate) fn assemble(backend: Box<dyn Backend>, storage: Arc<dyn Storage>, engine: Engine) -> Self {
+    pub(crate) fn assemble(backend: Box<dyn Backend>, files: Files, engine: Engine) -> Self {
         let prepare = if engine.kind() == EngineKind::Memory { 0 } else { DEFAULT_LIMIT };
-        let synced = storage.is_synced();
+        let synced = files.all().iter().any(|file| file.storage().is_synced());
         Self {
             backend: Arc::from(backend),
-            storage,
+            files,
             engine,
             start_at: None,
             write_mode: WriteMode::default(),
@@ -154,10 +156,13 @@ impl QuikIO {
         if self.synced { WriteMode::Serialized } else { self.write_mode }
     }
 
-    /// Returns whether the file was open with `O_DIRECT` when it was handed over.
+    /// Returns whether the file was open with `O_DIRECT` when it was handed over; of segments, whether all were that
+    /// are there.
     #[must_use]
     pub fn is_direct(&self) -> bool {
-        self.storage.is_direct()
+        // In a forked child the list of segments must not be touched.
+        let is_listed = self.files.one().is_ok() || !self.is_inherited();
+        is_listed && self.files.all().iter().all(|file| file.storage().is_direct())
     }
 
     /// Returns why writes go through the kernel's cache, if [`open`](Self::open) could not open the file for direct
@@ -170,14 +175,26 @@ impl QuikIO {
     /// Returns the byte of the file where a new log begins: the start that the builder was given, or behind everything
     /// that was written through this `QuikIO` since; without such a start, [`log_end`](Self::log_end).
     ///
+    /// Of a log in segments: its address. Without a start, that of the first segment.
+    ///
     /// # Errors
     ///
-    /// [`FileError`], if the file cannot hold a log, or is a block device and the builder was given no start.
+    /// [`FileError`], if the file cannot hold a log, is a block device and the builder was given no start, or is a
+    /// segment that is missing.
     pub fn start(&self) -> Result<u64, FileError> {
         self.check_process()?;
-        self.storage.check()?;
+        let written_end = self.written_end.load(Ordering::Relaxed);
+        let file = match &self.files {
+            Files::One(file) => file,
+            Files::Segments(segments) => {
+                let start = self.start_at.unwrap_or_else(|| segments.start()).max(written_end);
+                let missing = |number| FileError::Segment { number, fault: SegmentFault::Missing };
+                return segments.at(start).map(|_| start).map_err(missing);
+            }
+        };
+        file.storage().check()?;
         match self.start_at {
-            Some(start) => Ok(start.max(self.written_end.load(Ordering::Relaxed))),
+            Some(start) => Ok(start.max(written_end)),
             None => self.log_end(),
         }
     }
@@ -199,19 +216,19 @@ impl QuikIO {
     ///
     /// # Errors
     ///
-    /// [`FileError`], if it does not have a length: a block device.
+    /// [`FileError`], if it does not have a length: a block device. [`FileError::Segmented`] for a log in segments.
     pub fn log_end(&self) -> Result<u64, FileError> {
         self.check_process()?;
-        Ok(Ending::of(&*self.storage)?.log)
+        Ok(Ending::of(self.files.one()?)?.log)
     }
 
     /// Returns the length of the file in bytes, with what is preallocated behind the log.
     ///
     /// # Errors
     ///
-    /// [`FileError`], if it does not have a length: a block device.
+    /// [`FileError`], if it does not have a length: a block device. [`FileError::Segmented`] for a log in segments.
     pub fn file_len(&self) -> Result<u64, FileError> {
-        self.storage.len()
+        self.files.one()?.len()
     }
 
     /// Returns why no more space is preallocated: the disk is full, or a limit is reached. Durable writes go on
@@ -227,6 +244,10 @@ impl QuikIO {
     /// A write in flight may be seen in part. Where the file ends before the log starts, the gap between them becomes
     /// readable, as zeros, with the first write behind it; a ring's `read` answers zeros for it from the beginning.
     ///
+    /// Of a log in segments `offset` is an address, and a read goes on from one file to the next. It ends early only
+    /// where the next segment is missing (or another program has cut a file); a read that *begins* in a missing segment
+    /// is an error that [names it](DeviceError::missing_segment).
+    ///
     /// # Errors
     ///
     /// [`DeviceError`]; `buf` may then have been filled in part.
@@ -235,14 +256,19 @@ impl QuikIO {
         if self.is_inherited() {
             return Err(DeviceError::forked(Operation::Read, range));
         }
-        self.storage.read_at(offset, buf).map_err(|errno| {
-            let error = DeviceError::new(Operation::Read, errno, range);
+        let read = self.files.read_at(range, buf);
+        if let Err(error) = &read
+            && error.errno().is_some()
+        {
             event!(ERROR, clone(error), %error, "read failed");
-            error
-        })
+        }
+        read
     }
 
     /// Puts every write on stable storage that was reaped before this call. It promises nothing about later ones.
+    ///
+    /// In a log in segments, it syncs the files that have writes which no sync covers, one after the other, in the
+    /// order of their addresses. The first that fails ends it.
     ///
     /// # Errors
     ///
@@ -258,9 +284,14 @@ impl QuikIO {
     pub fn sync(&self) -> Result<(), DeviceError> {
         let _held = events::hold();
         self.check_sync()?;
-        let flush = Flush::new(self.scope());
-        let outcome = self.storage.sync(flush.scope);
-        self.synced(outcome, flush)
+        let mut flush = self.files.flush(self.scope());
+        loop {
+            let storage = flush.file.segment.storage();
+            let outcome = storage.sync(flush.scope);
+            self.synced(outcome, &flush)?;
+            let Some(next) = flush.next() else { return Ok(()) };
+            flush = next;
+        }
     }
 
     /// Whether a sync may be asked for. A child's would take its parent's errors away: an open file has each of them
@@ -272,9 +303,9 @@ impl QuikIO {
         self.sticky_error.check()
     }
 
-    /// What the outcome of a sync means. No errno says "not now": the kernel reports each error once. What io_uring has
-    /// never begun does not get here: the engine has carried it out.
-    pub(crate) fn synced(&self, outcome: Result<(), Errno>, flush: Flush) -> Result<(), DeviceError> {
+    /// What the outcome of the sync of a file means. No errno says "not now": the kernel reports each error once. What
+    /// io_uring has never begun does not get here: the engine has carried it out.
+    pub(crate) fn synced(&self, outcome: Result<(), Errno>, flush: &Flush) -> Result<(), DeviceError> {
         let elapsed = flush.submitted.elapsed();
         match outcome {
             Ok(()) => {
@@ -282,12 +313,14 @@ impl QuikIO {
                 // Another call may have got the error that concerns this one.
                 self.sticky_error.check()?;
                 self.flushed(flush.scope);
+                self.files.synced(&flush.file);
                 Ok(())
             }
             Err(errno) => {
                 let error = DeviceError::new(Operation::Sync, errno, 0..u64::MAX);
                 event!(ERROR, clone(error), %error, errno = error.errno(), ?elapsed, "sync failed");
                 self.sticky_error.set(error.clone());
+                self.files.fail(&error, &*self.backend);
                 Err(error)
             }
         }
@@ -322,36 +355,38 @@ impl QuikIO {
     /// - [`FileError::Attached`] while a queue is attached: drop the ring first;
     /// - [`FileError::CutBeyondEnd`] if `at` is beyond [`log_end`](Self::log_end);
     /// - [`FileError::NoEnd`] for a block device, which has no length;
+    /// - [`FileError::Segmented`] for a log in segments;
     /// - [`FileError::Locked`] if another `QuikIO` or process writes to the file;
     /// - [`FileError::Cut`] if the file system refuses, or the cut cannot be put on stable storage. Then a later sync
     ///   cannot succeed either, and a new `QuikIO` has to find out what the file holds.
     pub fn cut(&self, at: u64) -> Result<(), FileError> {
         self.check_process()?;
-        self.storage.check()?;
+        let storage = self.files.one()?;
+        storage.check()?;
         // ordering: acquire half of D2.
         if self.attached.swap(true, Ordering::Acquire) {
             return Err(FileError::Attached);
         }
-        let outcome = self.cut_unattached(at);
+        let outcome = self.cut_unattached(storage, at);
         self.release();
         outcome
     }
 
     /// Only for the thread that has set `attached`.
-    fn cut_unattached(&self, at: u64) -> Result<(), FileError> {
-        let _lock = if self.lock.is_none() { Some(self.storage.lock()?) } else { None };
-        let Ending { log: end, key, .. } = Ending::of(&*self.storage)?;
+    fn cut_unattached(&self, storage: &dyn Storage, at: u64) -> Result<(), FileError> {
+        let _lock = if self.lock.is_none() { Some(storage.lock()?) } else { None };
+        let Ending { log: end, key, .. } = Ending::of(storage)?;
         if at > end {
             return Err(FileError::CutBeyondEnd { at, end });
         }
         let refused = |errno: Errno| FileError::Cut(errno.raw_os_error());
         // Without a key all that is left is log, whatever it looks like.
-        let unkeyed = if key == Ok(None) { Ok(()) } else { self.storage.set_key(None) };
+        let unkeyed = if key == Ok(None) { Ok(()) } else { storage.set_key(None) };
         self.settling.changed();
-        unkeyed.and_then(|()| self.storage.cut(at)).map_err(refused)?;
+        unkeyed.and_then(|()| storage.cut(at)).map_err(refused)?;
         if !is_aligned(at) {
             // Up again to the block: what a file gains in length is zeros.
-            self.storage.cut(round_up(at)).map_err(refused)?;
+            storage.cut(round_up(at)).map_err(refused)?;
         }
         let failed = |error: DeviceError| FileError::Cut(error.errno().unwrap_or_default());
         self.sync().map_err(failed)?;
@@ -365,11 +400,12 @@ impl QuikIO {
     /// # Errors
     ///
     /// [`AttachError::Busy`] while another queue lives; [`AttachError::File`] if the file cannot hold a log, or another
-    /// writer has it already (what another process has locked is tried for about a second).
+    /// writer has it already (what another process has locked is tried for about a second), or the segment is missing
+    /// in which the log [begins](Self::start).
     pub fn attach(self: &Arc<Self>, arena: &Arc<Arena>) -> Result<WriteQueue, AttachError> {
         let _held = events::hold();
         self.check_process()?;
-        self.storage.check()?;
+        self.files.one().map_or(Ok(()), Storage::check)?;
         // ordering: acquire half of D2.
         if self.attached.swap(true, Ordering::Acquire) {
             return Err(AttachError::Busy);
@@ -379,27 +415,33 @@ impl QuikIO {
 
     /// Only for the thread that has set `attached`.
     fn writer(self: &Arc<Self>, arena: &Arc<Arena>) -> Result<WriteQueue, FileError> {
-        let lock = if self.lock.is_none() { Some(self.storage.lock()?) } else { None };
+        // Segments were locked when they came.
+        let storage = self.files.one().ok();
+        let lock = storage.filter(|_| self.lock.is_none()).map(Storage::lock).transpose()?;
         let sequencer = match self.write_mode() {
             WriteMode::TailLocalized => None,
             WriteMode::Serialized => Some(WriteSequencer::new(self.start()?)),
         };
-        let prealloc = match Ending::of(&*self.storage) {
-            Ok(ending) => {
-                let limit = if self.storage.is_worth_preparing() { self.prepare } else { 0 };
+        let prealloc = match storage.map(Ending::of) {
+            Some(Ok(ending)) => {
+                let limit = if storage.is_some_and(Storage::is_worth_preparing) { self.prepare } else { 0 };
                 Some(Preallocation::new(limit, ending))
             }
-            Err(FileError::NoEnd) => None,
-            Err(error) => return Err(error),
+            None | Some(Err(FileError::NoEnd)) => None,
+            Some(Err(error)) => return Err(error),
         };
         // Another writer may have been there meanwhile, and been killed.
         self.settling.changed();
+        if let Ok(segments) = self.files.segments() {
+            self.start()?;
+            segments.begin_queue(self.sticky_error.check().err());
+        }
         Ok(WriteQueue::new(Arc::clone(self), arena, sequencer, prealloc, lock))
     }
 
     /// Gives the file this key, or none: on stable storage with the next flush that succeeds.
     pub(crate) fn set_key(&self, key: Option<Key>) -> Result<(), Errno> {
-        let outcome = self.storage.set_key(key);
+        let outcome = self.files.one().map_or(Err(Errno::OPNOTSUPP), |storage| storage.set_key(key));
         self.settling.changed();
         outcome
     }
@@ -408,9 +450,9 @@ impl QuikIO {
         self.settling.is_settled()
     }
 
-    /// Of a flush that begins now.
+    /// Of a flush that begins now. Segments have no key.
     pub(crate) fn scope(&self) -> Scope {
-        self.settling.scope()
+        if self.files.segments().is_ok() { Scope::Data } else { self.settling.scope() }
     }
 
     /// A flush of that scope has succeeded, and nothing is known that would make that doubtful.
@@ -430,7 +472,7 @@ impl QuikIO {
         !self.process.is_here()
     }
 
-    fn check_process(&self) -> Result<(), FileError> {
+    pub(crate) fn check_process(&self) -> Result<(), FileError> {
         if self.is_inherited() { Err(FileError::Forked) } else { Ok(()) }
     }
 
@@ -444,8 +486,8 @@ impl QuikIO {
         &*self.backend
     }
 
-    pub(crate) fn storage(&self) -> &dyn Storage {
-        &*self.storage
+    pub(crate) fn files(&self) -> &Files {
+        &self.files
     }
 
     pub(crate) fn sticky_error(&self) -> &StickyError {
@@ -459,10 +501,12 @@ impl Drop for QuikIO {
             // A forked child has neither the engine's threads nor its ring, and what they were at is half done for
             // ever.
             mem::forget(Arc::clone(&self.backend));
+            self.files.forget();
         } else if self.backend.has_given_up() {
             // A write that was given up may still land: no next writer may be there yet. The kernel ends the lock
             // with the process, or with the write if that is later.
             mem::forget(self.lock.take());
+            self.files.forget();
         }
     }
 }
@@ -471,7 +515,7 @@ impl fmt::Debug for QuikIO {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QuikIO")
             .field("engine", &format_args!("{}", self.engine))
-            .field("storage", &self.storage)
+            .field("files", &self.files)
             .field("start_at", &self.start_at)
             .field("write_mode", &self.write_mode())
             .field("attached", &self.attached)

@@ -1,10 +1,9 @@
 //! Write modes, and the sequencer in front of the device that the serialized one needs.
 
-use core::ops::Range;
 use std::collections::BTreeMap;
 
 use crate::backend::Request;
-use crate::{DeviceError, Finished, event};
+use crate::{DeviceError, Finished};
 
 /// The order in which the parts of a log reach the file.
 ///
@@ -29,7 +28,8 @@ pub enum WriteMode {
 /// Writes in the order of their offsets, one at a time.
 #[derive(Debug)]
 pub(crate) struct WriteSequencer {
-    /// Everything below is in the file. The engine has at most the write that begins here, so that all others wait.
+    /// Everything below is in the file, or holds nothing. The engine has at most the write that begins here, so that
+    /// all others wait.
     next: u64,
     /// By offset, and by order of arrival where that is the same.
     waiting: BTreeMap<(u64, u64), Request>,
@@ -59,7 +59,7 @@ impl WriteSequencer {
     #[must_use]
     pub(crate) fn enqueue(&mut self, request: Request) -> Turn {
         if let Some(failure) = &self.failure {
-            self.untried.push(untried(request, failure));
+            self.untried.push(request.untried(failure));
             return Turn::Never;
         }
         self.arrivals += 1;
@@ -74,17 +74,17 @@ impl WriteSequencer {
     /// If it is not its turn.
     pub(crate) fn claim(&mut self, request: Request) -> Result<Request, Box<Finished>> {
         if let Some(failure) = &self.failure {
-            return Err(Box::new(untried(request, failure)));
+            return Err(Box::new(request.untried(failure)));
         }
         let its_turn = request.offset <= self.next;
         assert!(its_turn, "a serialized write of bytes {:?} with {} missing", request.range(), self.next);
         Ok(request)
     }
 
-    /// The write of `range` has succeeded. Returns the next.
+    /// The write before the one at `next` has succeeded. Returns the next.
     #[must_use]
-    pub(crate) fn succeeded(&mut self, range: &Range<u64>) -> Option<Request> {
-        self.next = self.next.max(range.end);
+    pub(crate) fn succeeded(&mut self, next: u64) -> Option<Request> {
+        self.next = self.next.max(next);
         self.next_turn()
     }
 
@@ -94,7 +94,7 @@ impl WriteSequencer {
         self.failure = Some(error.clone());
         let waiting = core::mem::take(&mut self.waiting);
         let count = waiting.len();
-        self.untried.extend(waiting.into_values().map(|request| untried(request, error)));
+        self.untried.extend(waiting.into_values().map(|request| request.untried(error)));
         count
     }
 
@@ -111,11 +111,4 @@ impl WriteSequencer {
         let first = self.waiting.first_entry().filter(|first| first.key().0 <= self.next)?;
         Some(first.remove())
     }
-}
-
-fn untried(request: Request, failure: &DeviceError) -> Finished {
-    let error = DeviceError::untried(request.range(), failure);
-    let token = request.token;
-    event!(DEBUG, clone(error), token, %error, "write given back");
-    Finished { token: request.token, bytes: request.bytes, durable: false, result: Err(error) }
 }

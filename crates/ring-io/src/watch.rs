@@ -17,7 +17,7 @@ pub enum DeviceEvent<'a> {
     WriteArrived {
         /// Its number.
         write: usize,
-        /// Where in the file, in bytes.
+        /// Where in the file, in bytes; or at which address of a log in segments.
         offset: u64,
         /// What is to be written.
         bytes: &'a [u8],
@@ -52,7 +52,7 @@ pub enum DeviceEvent<'a> {
         /// What it was then.
         key: Option<[u8; 16]>,
     },
-    /// A sync begins, which puts on stable storage what has completed by now.
+    /// A sync of a file begins, which puts on stable storage what has completed there by now.
     SyncBegan {
         /// Its number.
         sync: usize,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use common::{buffers, bytes, disk, open};
 use ring_alloc::{ArenaError, BLOCK};
-use ring_io::{AttachError, DeviceError, EngineKind, FileError, OpenError, QuikIO, Wait, WriteMode};
+use ring_io::{AttachError, DeviceError, EngineKind, FileError, OpenError, QuikIO, SegmentFault, Wait, WriteMode};
 use ring_testing::{assert_no_repetition, chain};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -119,11 +119,30 @@ fn every_error_is_an_io_error_of_its_kind() {
         (FileError::Alignment { needed: 65536 }, Unsupported),
         (unavailable, Unsupported),
         (FileError::UnknownEngine("abacus".to_owned()), InvalidInput),
+        (FileError::Segmented, Unsupported),
+        (FileError::NotSegmented, Unsupported),
+        (FileError::SegmentSize(1), InvalidInput),
         (FileError::Stat(Errno::NOMEM.raw_os_error()), OutOfMemory),
     ];
     for (error, kind) in files {
         check(AttachError::File(error.clone()), kind);
         check(error, kind);
+    }
+    let faults = [
+        (SegmentFault::Missing, NotFound),
+        (SegmentFault::There, io::ErrorKind::AlreadyExists),
+        (SegmentFault::Removed, InvalidInput),
+        (SegmentFault::InUse, ResourceBusy),
+        (SegmentFault::Unsynced, ResourceBusy),
+        (SegmentFault::Last, ResourceBusy),
+        (SegmentFault::Short { len: 1, needed: 8192 }, InvalidInput),
+        (SegmentFault::Device, Unsupported),
+        (SegmentFault::Synced, Unsupported),
+        (SegmentFault::Elsewhere, Unsupported),
+        (SegmentFault::Beyond, InvalidInput),
+    ];
+    for (fault, kind) in faults {
+        check(FileError::Segment { number: 7, fault }, kind);
     }
     check(AttachError::Busy, ResourceBusy);
     let open = |path: &str| -> OpenError { QuikIO::open(path).expect_err("it cannot hold a log") };

@@ -15,7 +15,7 @@ fn a_quik_io_and_its_queue_print_what_they_are_and_do() {
     let device = QuikIO::in_memory().1;
     let io = Arc::new(device.builder().start_at(BLOCK as u64).build().expect("no obstacle"));
     let printed = format!("{io:?}");
-    assert!(printed.starts_with("QuikIO { engine: memory, storage: MemoryDevice {"), "{printed}");
+    assert!(printed.starts_with("QuikIO { engine: memory, files: One(Segment {"), "{printed}");
     assert!(printed.ends_with("start_at: Some(4096), write_mode: TailLocalized, attached: false, .. }"), "{printed}");
     let queue = attach(&io);
     let printed = format!("{queue:?}");

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use crate::backend::{Attempt, Backend, Completion, Job, Request, Storage};
 use crate::completion_queue::CompletionQueue;
+use crate::files::Segment;
 use crate::lock::{Identity, WriterLock};
 use crate::prealloc::marker::Key;
 use crate::prealloc::settle::Scope;
@@ -29,9 +30,13 @@ const SECTOR: usize = 512;
 ///
 /// By default, the device completes each write at once, in order of arrival, and each sync. A write that goes out
 /// again, because it came back short or was put off, arrives again.
+///
+/// It has one file, and [more](Self::another_file) for a log in [segments](crate::QuikIOOptions::segments): a handle is
+/// of one of them, and the device's controls are those of all.
 #[derive(Clone, Debug)]
 pub struct MemoryDevice {
     shared: Arc<Shared>,
+    file: usize,
 }
 
 #[derive(Debug, Default)]
@@ -42,10 +47,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    contents: Vec<u8>,
-    synced: Vec<u8>,
-    /// Below this byte `contents` and `synced` are the same.
-    clean: usize,
+    /// Those that are not there are empty.
+    files: BTreeMap<usize, Content>,
     holding: bool,
     held: Vec<Held>,
     writes: Vec<(u64, usize)>,
@@ -63,6 +66,15 @@ struct State {
     /// Whether a thread waits in `reap`; other threads may rely on it to hand completions on.
     reaping: bool,
     watcher: Watcher,
+}
+
+/// What a file holds.
+#[derive(Debug, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    synced: Vec<u8>,
+    /// Below this byte the two are the same.
+    clean: usize,
 }
 
 /// A key, and how many there had been before.
@@ -93,8 +105,55 @@ enum WriteFault {
 }
 
 impl MemoryDevice {
-    pub(crate) fn new() -> Self {
-        Self { shared: Arc::default() }
+    /// Makes a device with one empty file. [`QuikIO::in_memory`](crate::QuikIO::in_memory) makes one in use.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { shared: Arc::default(), file: 0 }
+    }
+
+    /// Makes one more file on the device, of `len` zeros that are on stable storage, and returns its handle, for
+    /// [`QuikIOOptions::segments`](crate::QuikIOOptions::segments) and
+    /// [`QuikIO::add_segment`](crate::QuikIO::add_segment).
+    ///
+    /// [`contents`](Self::contents), [`synced`](Self::synced) and [`write_through`](Self::write_through) of the handle
+    /// are those of the new file. All else is the device's.
+    ///
+    /// ```
+    /// use ring_io::{MemoryDevice, QuikIO, SEGMENT_HEADER};
+    ///
+    /// const SIZE: u64 = 1 << 20;
+    /// let device = MemoryDevice::new();
+    /// let first = device.another_file((SEGMENT_HEADER + SIZE) as usize);
+    /// first.write_through(0, b"a header");
+    ///
+    /// let io = QuikIO::options().segments(SIZE, [(0, first.clone())])?;
+    /// assert_eq!(io.start()?, 0);
+    /// assert!(first.synced().starts_with(b"a header"));
+    /// # Ok::<(), ring_io::FileError>(())
+    /// ```
+    #[must_use]
+    pub fn another_file(&self, len: usize) -> Self {
+        let file = self.control(|state| {
+            let last = state.files.last_key_value().map_or(0, |(&file, _)| file);
+            state.files.insert(last + 1, Content { bytes: vec![0; len], synced: vec![0; len], clean: len });
+            last + 1
+        });
+        Self { shared: Arc::clone(&self.shared), file }
+    }
+
+    /// Puts `bytes` into the file at `offset`, at once on stable storage: as another program would that writes and
+    /// syncs the file, such as the maker of a segment.
+    pub fn write_through(&self, offset: usize, bytes: &[u8]) {
+        self.control(|state| {
+            let file = state.file(self.file);
+            put(&mut file.bytes, offset, bytes);
+            put(&mut file.synced, offset, bytes);
+        });
+    }
+
+    /// Whether both are files of one device.
+    pub(crate) fn is_on(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     /// Builds another [`QuikIO`](crate::QuikIO) on this device: after a first one is gone, as when a file is opened
@@ -106,14 +165,14 @@ impl MemoryDevice {
     /// Returns what the file holds: the bytes of completed writes, with zeros between them.
     #[must_use]
     pub fn contents(&self) -> Vec<u8> {
-        self.control(|state| state.contents.clone())
+        self.control(|state| state.file(self.file).bytes.clone())
     }
 
     /// Returns what is on stable storage: [`contents`](Self::contents) as of the last successful sync, and the bytes of
     /// completed durable writes since.
     #[must_use]
     pub fn synced(&self) -> Vec<u8> {
-        self.control(|state| state.synced.clone())
+        self.control(|state| state.file(self.file).synced.clone())
     }
 
     /// Returns the key of the markers in [preallocated space](QuikIOBuilder::prepare), which a file has in an
@@ -231,7 +290,8 @@ impl MemoryDevice {
         self.control(|state| state.sync_fault = Some(Errno::from_raw_os_error(errno)));
     }
 
-    /// Returns all writes so far, in order of arrival: offset in the file and length, in bytes.
+    /// Returns all writes so far, in order of arrival: where they begin, and length, in bytes. A write begins at an
+    /// offset in the file, or at an address of a log in segments.
     #[must_use]
     pub fn writes(&self) -> Vec<(u64, usize)> {
         self.control(|state| state.writes.clone())
@@ -312,12 +372,22 @@ impl MemoryDevice {
     }
 }
 
+impl Default for MemoryDevice {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl State {
+    fn file(&mut self, file: usize) -> &mut Content {
+        self.files.entry(file).or_default()
+    }
+
     /// With the state still locked, so that completions are delivered in the order in which they change the contents.
     fn complete(&mut self, Held { number, job, fault, completions, key }: Held) {
         let result = match &job {
             Job::Write(request) => self.complete_write(number, request, fault).inspect(|_| self.harden_key(key)),
-            Job::Sync(_) => self.end_sync(number, key).map(|()| 0),
+            Job::Sync(flush) => self.end_sync(number, flush.file.segment.memory().file, key).map(|()| 0),
         };
         completions.push((job, result));
     }
@@ -325,8 +395,8 @@ impl State {
     fn complete_write(&mut self, write: usize, request: &Request, fault: WriteFault) -> Result<usize, Errno> {
         let bytes = request.remaining();
         let result = match fault {
-            WriteFault::None => self.write(request.position(), bytes, request.durable),
-            WriteFault::Shorten(len) => self.write(request.position(), &bytes[..bytes.len().min(len)], request.durable),
+            WriteFault::None => self.write(request, bytes),
+            WriteFault::Shorten(len) => self.write(request, &bytes[..bytes.len().min(len)]),
             WriteFault::Fail(errno) => Err(errno),
         };
         self.watcher.notify(match result {
@@ -353,12 +423,13 @@ impl State {
         }
     }
 
-    fn end_sync(&mut self, sync: usize, key: Option<Keyed>) -> Result<(), Errno> {
+    fn end_sync(&mut self, sync: usize, file: usize, key: Option<Keyed>) -> Result<(), Errno> {
         let result = self.sync_fault.take().map_or(Ok(()), Err);
         if result.is_ok() {
-            self.synced.truncate(self.clean);
-            self.synced.extend_from_slice(&self.contents[self.clean..]);
-            self.clean = self.contents.len();
+            let Content { bytes, synced, clean } = self.file(file);
+            synced.truncate(*clean);
+            synced.extend_from_slice(&bytes[*clean..]);
+            *clean = bytes.len();
             self.harden_key(key);
         }
         self.watcher.notify(DeviceEvent::SyncEnded { sync, succeeded: result.is_ok() });
@@ -381,13 +452,15 @@ impl State {
         }
     }
 
-    fn write(&mut self, offset: u64, bytes: &[u8], durable: bool) -> Result<usize, Errno> {
+    fn write(&mut self, request: &Request, bytes: &[u8]) -> Result<usize, Errno> {
+        let offset = request.file_offset();
         offset.checked_add(bytes.len() as u64).filter(|&end| end <= MAX_LEN).ok_or(Errno::FBIG)?;
         let start = offset as usize;
-        put(&mut self.contents, start, bytes);
-        self.clean = self.clean.min(start);
-        if durable {
-            put(&mut self.synced, start, bytes);
+        let file = self.file(request.segment().memory().file);
+        put(&mut file.bytes, start, bytes);
+        file.clean = file.clean.min(start);
+        if request.durable {
+            put(&mut file.synced, start, bytes);
         }
         Ok(bytes.len())
     }
@@ -404,7 +477,7 @@ fn put(contents: &mut Vec<u8>, start: usize, bytes: &[u8]) {
 }
 
 impl Backend for MemoryDevice {
-    fn attach(&self, _: &Arc<Arena>) -> Registered {
+    fn attach(&self, _: &Arc<Arena>, _: &[Arc<Segment>], _: bool) -> Registered {
         Registered::nothing("a device in memory has nothing to register with")
     }
 
@@ -412,7 +485,7 @@ impl Backend for MemoryDevice {
         let completions = &self.shared.completions;
         match job {
             Job::Write(request) => self.arrive(request, completions),
-            Job::Sync(flush) => {
+            Job::Sync(ref flush) => {
                 completions.expect_one_more();
                 let (number, key) = self.begin_sync(flush.scope);
                 let held = Held { number, job, fault: WriteFault::None, completions: Arc::clone(completions), key };
@@ -442,6 +515,14 @@ impl Backend for MemoryDevice {
         self.shared.state.lock().reaping = false;
     }
 
+    fn announce(&self) {
+        self.shared.completions.expect_one_more();
+    }
+
+    fn retract(&self) {
+        self.shared.completions.expect_one_less();
+    }
+
     fn interrupt(&self) {
         self.shared.completions.interrupt();
     }
@@ -453,11 +534,11 @@ impl Storage for MemoryDevice {
     }
 
     fn len(&self) -> Result<u64, FileError> {
-        Ok(self.shared.state.lock().contents.len() as u64)
+        Ok(self.shared.state.lock().file(self.file).bytes.len() as u64)
     }
 
     fn lock(&self) -> Result<WriterLock, FileError> {
-        WriterLock::in_process(Identity::Memory(Arc::as_ptr(&self.shared).addr()))
+        WriterLock::in_process(Identity::Memory(Arc::as_ptr(&self.shared).addr(), self.file))
     }
 
     fn logical_block_size(&self) -> usize {
@@ -473,9 +554,9 @@ impl Storage for MemoryDevice {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
-        let state = self.shared.state.lock();
-        let start = offset.min(state.contents.len() as u64) as usize;
-        let rest = &state.contents[start..];
+        let state = &mut *self.shared.state.lock();
+        let bytes = &state.file(self.file).bytes;
+        let rest = &bytes[offset.min(bytes.len() as u64) as usize..];
         let len = rest.len().min(buf.len());
         buf[..len].copy_from_slice(&rest[..len]);
         Ok(len)
@@ -483,14 +564,15 @@ impl Storage for MemoryDevice {
 
     fn sync(&self, scope: Scope) -> Result<(), Errno> {
         let (sync, key) = self.begin_sync(scope);
-        self.shared.state.lock().end_sync(sync, key)
+        self.shared.state.lock().end_sync(sync, self.file, key)
     }
 
     fn cut(&self, len: u64) -> Result<(), Errno> {
         let state = &mut *self.shared.state.lock();
-        // Like a file, whose new bytes are zeros.
-        state.contents.resize(len as usize, 0);
-        state.clean = state.clean.min(state.contents.len());
+        let file = state.file(self.file);
+        // Its new bytes are zeros.
+        file.bytes.resize(len as usize, 0);
+        file.clean = file.clean.min(file.bytes.len());
         state.watcher.notify(DeviceEvent::Cut { len });
         Ok(())
     }
@@ -536,7 +618,9 @@ mod tests {
     use super::*;
 
     fn request(token: u64) -> Request {
-        Request::new(token, Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK), token * BLOCK as u64, false)
+        let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
+        let file = Segment::whole_in_memory(MemoryDevice::new());
+        Request::new(token, bytes, token * BLOCK as u64, false).to(&file)
     }
 
     fn token((job, _): &Completion) -> u64 {

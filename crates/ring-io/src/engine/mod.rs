@@ -7,7 +7,6 @@ pub(crate) mod uring;
 use core::fmt;
 use std::env;
 use std::ffi::OsStr;
-use std::sync::Arc;
 
 use self::positioned::Positioned;
 use self::uring::{Submitter, Uring};
@@ -79,7 +78,7 @@ impl fmt::Display for Engine {
 
 /// The best engine there is: what the environment asks for, else io_uring, else positioned writes. If the environment
 /// asks for what does not exist, the engine says so.
-pub(crate) fn best(file: &Arc<LogFile>, submitter: Submitter) -> (Box<dyn Backend>, Engine) {
+pub(crate) fn best(file: &LogFile, submitter: Submitter) -> (Box<dyn Backend>, Engine) {
     let (preferred, unknown) = match preferred() {
         Ok(preferred) => (preferred, None),
         Err(error) => {
@@ -92,7 +91,7 @@ pub(crate) fn best(file: &Arc<LogFile>, submitter: Submitter) -> (Box<dyn Backen
     } else if preferred != Some(EngineKind::IoUring) && file.blocks_submit() {
         "through io_uring, FUSE would have a submit wait for the server".to_owned()
     } else {
-        match Uring::new(Arc::clone(file), submitter) {
+        match Uring::new(submitter) {
             Ok(uring) => return (Box::new(uring), Engine::new(EngineKind::IoUring, unknown)),
             Err(reason) => {
                 event!(WARN, clone(reason), %reason, "no io_uring: falling back to positioned writes");
@@ -100,19 +99,15 @@ pub(crate) fn best(file: &Arc<LogFile>, submitter: Submitter) -> (Box<dyn Backen
             }
         }
     };
-    (Box::new(Positioned::new(Arc::clone(file))), Engine::new(EngineKind::Positioned, Some(reason)))
+    (Box::new(Positioned::new()), Engine::new(EngineKind::Positioned, Some(reason)))
 }
 
 /// The engine of that kind or none.
-pub(crate) fn exactly(
-    kind: EngineKind,
-    file: &Arc<LogFile>,
-    submitter: Submitter,
-) -> Result<(Box<dyn Backend>, Engine), FileError> {
+pub(crate) fn exactly(kind: EngineKind, submitter: Submitter) -> Result<(Box<dyn Backend>, Engine), FileError> {
     let unavailable = |reason| FileError::EngineUnavailable { kind, reason };
     let backend: Box<dyn Backend> = match kind {
-        EngineKind::IoUring => Box::new(Uring::new(Arc::clone(file), submitter).map_err(unavailable)?),
-        EngineKind::Positioned => Box::new(Positioned::new(Arc::clone(file))),
+        EngineKind::IoUring => Box::new(Uring::new(submitter).map_err(unavailable)?),
+        EngineKind::Positioned => Box::new(Positioned::new()),
         EngineKind::Memory => return Err(memory_has_no_file()),
     };
     Ok((backend, Engine::new(kind, Some("asked for by the builder".to_owned()))))

@@ -9,7 +9,7 @@ use ring_alloc::Arena;
 
 use crate::backend::{Attempt, Backend, Completion, Job, Request};
 use crate::completion_queue::CompletionQueue;
-use crate::file::LogFile;
+use crate::files::Segment;
 use crate::thread;
 use crate::{Registered, Wait, event};
 
@@ -24,7 +24,6 @@ pub(crate) struct Positioned {
 
 #[derive(Debug)]
 struct Pool {
-    file: Arc<LogFile>,
     work: Mutex<Work>,
     arrived: Condvar,
     completions: CompletionQueue,
@@ -39,9 +38,8 @@ struct Work {
 }
 
 impl Positioned {
-    pub(crate) fn new(file: Arc<LogFile>) -> Self {
-        let pool =
-            Pool { file, work: Mutex::default(), arrived: Condvar::new(), completions: CompletionQueue::default() };
+    pub(crate) fn new() -> Self {
+        let pool = Pool { work: Mutex::default(), arrived: Condvar::new(), completions: CompletionQueue::default() };
         Self { pool: Arc::new(pool), threads: Mutex::default() }
     }
 
@@ -63,7 +61,7 @@ impl Positioned {
 }
 
 impl Backend for Positioned {
-    fn attach(&self, _: &Arc<Arena>) -> Registered {
+    fn attach(&self, _: &Arc<Arena>, _: &[Arc<Segment>], _: bool) -> Registered {
         Registered::nothing("positioned writes have nothing to register with")
     }
 
@@ -83,12 +81,20 @@ impl Backend for Positioned {
     }
 
     fn write_now(&self, request: Request) -> Attempt {
-        let result = self.pool.file.write(&request);
+        let result = request.segment().file().write(&request);
         (request, result)
     }
 
     fn reap(&self, wait: Wait, completed: &mut Vec<Completion>) {
         self.pool.completions.reap(wait, completed);
+    }
+
+    fn announce(&self) {
+        self.pool.completions.expect_one_more();
+    }
+
+    fn retract(&self) {
+        self.pool.completions.expect_one_less();
     }
 
     fn interrupt(&self) {
@@ -132,7 +138,7 @@ impl Pool {
     }
 
     fn carry_out(&self, job: Job) {
-        let result = self.file.carry_out(&job);
+        let result = job.carry_out();
         self.completions.push((job, result));
     }
 }
@@ -146,14 +152,18 @@ mod tests {
     use ring_alloc::{BLOCK, Buffer};
 
     use super::*;
+    use crate::file::LogFile;
+
+    fn file() -> Arc<Segment> {
+        Segment::whole(Arc::new(LogFile::new(Arc::new(tempfile::tempfile().expect("a file")))))
+    }
 
     #[test]
     fn its_threads_leave_signals_to_the_process() {
         const SIGTERM: u64 = 1 << (libc::SIGTERM - 1);
-        let file = tempfile::tempfile().expect("a file");
-        let engine = Positioned::new(Arc::new(LogFile::new(Arc::new(file))));
+        let engine = Positioned::new();
         let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
-        engine.submit(Job::Write(Request::new(1, bytes, 0, false)));
+        engine.submit(Job::Write(Request::new(1, bytes, 0, false).to(&file())));
         engine.reap(Wait::Until(None), &mut Vec::new());
         let tasks = std::fs::read_dir("/proc/self/task").expect("the tasks of this process");
         let statuses = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok());
@@ -167,8 +177,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_was_started_makes_it_unnecessary_to_write_in_the_callers() {
-        let file = tempfile::tempfile().expect("a file");
-        let engine = Positioned::new(Arc::new(LogFile::new(Arc::new(file))));
+        let engine = Positioned::new();
         for threads in 1..=MAX_THREADS + 1 {
             assert!(engine.start_thread(), "a thread can be had");
             assert_eq!(engine.threads.lock().len(), threads.min(MAX_THREADS));
@@ -177,11 +186,11 @@ mod tests {
 
     #[test]
     fn one_write_after_the_other_needs_one_thread_which_is_idle_in_between() {
-        let file = tempfile::tempfile().expect("a file");
-        let engine = Positioned::new(Arc::new(LogFile::new(Arc::new(file))));
+        let engine = Positioned::new();
+        let file = file();
         for token in 0..5 {
             let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
-            engine.submit(Job::Write(Request::new(token, bytes, token * BLOCK as u64, false)));
+            engine.submit(Job::Write(Request::new(token, bytes, token * BLOCK as u64, false).to(&file)));
             let mut completed = Vec::new();
             engine.reap(Wait::Until(None), &mut completed);
             assert_eq!((completed.len(), engine.threads.lock().len()), (1, 1));
@@ -194,11 +203,11 @@ mod tests {
     #[test]
     fn however_many_writes_there_are_a_few_threads_write_them() {
         const MANY: u64 = 500;
-        let file = tempfile::tempfile().expect("a file");
-        let engine = Positioned::new(Arc::new(LogFile::new(Arc::new(file))));
+        let engine = Positioned::new();
+        let file = file();
         for token in 0..MANY {
             let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
-            engine.submit(Job::Write(Request::new(token, bytes, token * BLOCK as u64, false)));
+            engine.submit(Job::Write(Request::new(token, bytes, token * BLOCK as u64, false).to(&file)));
             assert!((1..=MAX_THREADS).contains(&engine.threads.lock().len()));
         }
         let mut completed = Vec::new();
@@ -210,8 +219,7 @@ mod tests {
 
     #[test]
     fn an_interrupt_ends_a_wait_for_what_does_not_come() {
-        let file = tempfile::tempfile().expect("a file");
-        let engine = Positioned::new(Arc::new(LogFile::new(Arc::new(file))));
+        let engine = Positioned::new();
         engine.pool.completions.expect_one_more();
         engine.interrupt();
         let (ended, outcome) = mpsc::channel();
@@ -225,10 +233,10 @@ mod tests {
 
     #[test]
     fn when_the_engine_is_gone_its_threads_are_too() {
-        let file = Arc::new(LogFile::new(Arc::new(tempfile::tempfile().expect("a file"))));
-        let engine = Positioned::new(Arc::clone(&file));
-        assert!(engine.start_thread() && Arc::strong_count(&engine.pool) > 1);
+        let engine = Positioned::new();
+        let pool = Arc::clone(&engine.pool);
+        assert!(engine.start_thread() && Arc::strong_count(&pool) > 2);
         drop(engine);
-        assert_eq!(Arc::strong_count(&file), 1);
+        assert_eq!(Arc::strong_count(&pool), 1);
     }
 }

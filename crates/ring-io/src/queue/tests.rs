@@ -4,6 +4,7 @@ use ring_alloc::{BLOCK, Buffer};
 
 use super::*;
 use crate::backend::{Attempt, Backend};
+use crate::files::{Files, Segment};
 use crate::{Engine, EngineKind, MemoryDevice};
 
 /// Ends this many waits with nothing, as an interrupt does; only then do preallocating writes complete.
@@ -17,8 +18,8 @@ struct Interrupted {
 }
 
 impl Backend for Arc<Interrupted> {
-    fn attach(&self, arena: &Arc<Arena>) -> Registered {
-        self.device.attach(arena)
+    fn attach(&self, arena: &Arc<Arena>, files: &[Arc<Segment>], segments: bool) -> Registered {
+        self.device.attach(arena, files, segments)
     }
 
     fn submit(&self, job: Job) {
@@ -43,6 +44,14 @@ impl Backend for Arc<Interrupted> {
         self.device.reap(Wait::No, completed);
     }
 
+    fn announce(&self) {
+        self.device.announce();
+    }
+
+    fn retract(&self) {
+        self.device.retract();
+    }
+
     fn interrupt(&self) {
         self.interrupts.fetch_add(1, Ordering::Relaxed);
     }
@@ -59,7 +68,8 @@ fn a_thread_that_waits_for_prepared_space_passes_an_interrupt_on_and_makes_none_
             interrupts: AtomicUsize::new(0),
         });
         let kind = Engine::new(EngineKind::Memory, None);
-        let mut io = QuikIO::assemble(Box::new(Arc::clone(&engine)), Arc::new(device), kind);
+        let mut io =
+            QuikIO::assemble(Box::new(Arc::clone(&engine)), Files::One(Segment::whole_in_memory(device)), kind);
         io.prepare = 1 << 20;
         let arena = Arc::new(Arena::new(1, BLOCK).expect("an arena"));
         let queue = Arc::new(io).attach(&arena).expect("the only queue");

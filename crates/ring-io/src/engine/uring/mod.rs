@@ -40,7 +40,7 @@ use self::registration::Registration;
 pub(crate) use self::setup::Submitter;
 use self::slots::Slots;
 use crate::backend::{Attempt, Backend, Completion, Job, Request};
-use crate::file::LogFile;
+use crate::files::Segment;
 use crate::fork::Process;
 use crate::prealloc::settle::Scope;
 use crate::retry::{MAX_STALLS, pause};
@@ -50,14 +50,11 @@ use crate::{Registered, Wait, event};
 const INTERRUPT: u64 = u64::MAX;
 
 pub(crate) struct Uring {
-    /// Declared first and so closed before the file and the registered memory, which its requests point to.
+    /// Declared first and so closed before the files and the registered memory, which its requests point to.
     ring: IoUring,
     queues: Mutex<Queues>,
     /// Whether a write was given up, which the kernel may still carry out.
     given_up: AtomicBool,
-    file: Arc<LogFile>,
-    /// [`LogFile::cancels_only_unbegun`].
-    cancels_only_unbegun: bool,
     process: Process,
 }
 
@@ -68,6 +65,8 @@ struct Queues {
     backlog: VecDeque<Job>,
     /// Pushed, and their completions not yet seen.
     slots: Slots,
+    /// Jobs that are waited for, and were not submitted yet.
+    announced: usize,
     registration: Option<Registration>,
     interrupt: Interrupt,
     /// Set once the kernel cannot be entered any more: nothing is pushed from then on.
@@ -76,15 +75,14 @@ struct Queues {
 
 impl Uring {
     /// The engine, or in words why there is none.
-    pub(crate) fn new(file: Arc<LogFile>, submitter: Submitter) -> Result<Self, String> {
+    pub(crate) fn new(submitter: Submitter) -> Result<Self, String> {
         let ring = setup::ring(submitter)?;
         // One entry stays free for an interrupt.
         let slots = Slots::new(ring.params().sq_entries() as usize - 1);
-        let interrupt = Interrupt::No;
-        let queues = Queues { backlog: VecDeque::new(), slots, registration: None, interrupt, broken: None };
-        let (cancels_only_unbegun, given_up) = (file.cancels_only_unbegun(), AtomicBool::new(false));
+        let (backlog, interrupt) = (VecDeque::new(), Interrupt::No);
+        let queues = Queues { backlog, slots, announced: 0, registration: None, interrupt, broken: None };
         let (queues, process) = (Mutex::new(queues), Process::here());
-        Ok(Self { ring, queues, given_up, file, cancels_only_unbegun, process })
+        Ok(Self { ring, queues, given_up: AtomicBool::new(false), process })
     }
 
     /// Whether this is a forked child, which does not have the ring's memory. The callers have compared the process;
@@ -110,10 +108,10 @@ impl Uring {
             && let Some(job) = backlog.pop_front()
         {
             let (slot, job) = slots.put(job);
-            let entry = self.entry(job, registration.as_ref()).user_data(slot as u64);
+            let entry = entry(job, registration.as_ref()).user_data(slot as u64);
             // SAFETY: *valid until completed*: the entry of a write points into its request's bytes, which stay mapped
             // and unwritten while the request lives; it lives in its slot until the completion is taken from the queue,
-            // or is leaked. The descriptor belongs to `self.file`, which outlives the ring.
+            // or is leaked. The descriptor belongs to the job's file, which the job keeps open as long.
             let pushed = unsafe { submission.push(&entry) };
             pushed.expect("as many entries as slots");
         }
@@ -149,35 +147,6 @@ impl Uring {
         }
     }
 
-    fn entry(&self, job: &Job, registration: Option<&Registration>) -> squeue::Entry {
-        let (fd, flags) = match registration {
-            Some(registration) if registration.file => (Fd(0), squeue::Flags::FIXED_FILE),
-            _ => (Fd(self.file.as_fd().as_raw_fd()), squeue::Flags::empty()),
-        };
-        let entry = match job {
-            Job::Write(request) => {
-                let (bytes, position) = (request.remaining(), request.position());
-                // `remaining` is at most 1 GiB.
-                let (start, len) = (bytes.as_ptr(), bytes.len() as u32);
-                let sync = sync_flags(request);
-                match registration.and_then(|registration| registration.buffer(&request.bytes)) {
-                    Some(buffer) => {
-                        opcode::WriteFixed::new(fd, start, len, buffer).offset(position).rw_flags(sync).build()
-                    }
-                    None => opcode::Write::new(fd, start, len).offset(position).rw_flags(sync).build(),
-                }
-            }
-            Job::Sync(flush) => {
-                let flags = match flush.scope {
-                    Scope::Data => FsyncFlags::DATASYNC,
-                    Scope::Whole(_) => FsyncFlags::empty(),
-                };
-                opcode::Fsync::new(fd).flags(flags).build()
-            }
-        };
-        entry.flags(flags)
-    }
-
     /// Moves completions from their queue to `completed`, and refills the submission queue. An interrupt is for a
     /// thread that waits and has nothing else to return with; until there is one, it stays.
     fn collect(&self, waits: bool, completed: &mut Vec<Completion>) -> Progress {
@@ -199,7 +168,7 @@ impl Uring {
             queues.interrupt = Interrupt::No;
         }
         let to_submit = self.push(queues);
-        Progress { to_submit, in_flight: queues.slots.used() > 0, interrupted }
+        Progress { to_submit, in_flight: queues.slots.used() + queues.announced > 0, interrupted }
     }
 
     /// Offers the submission queue to the kernel and waits there, without the lock, for a completion.
@@ -213,7 +182,7 @@ impl Uring {
         }
     }
 
-    /// Does here what was never begun; see [`is_ours`](Self::is_ours).
+    /// Does here what was never begun; see [`is_ours`].
     fn carry_out_unbegun(&self, completed: &mut [Completion]) {
         // The kernel may still do what was given up: its errno, which may be `EAGAIN` too, says nothing else.
         if self.has_given_up() {
@@ -221,30 +190,11 @@ impl Uring {
         }
         for (job, result) in completed {
             if let Err(errno) = *result
-                && self.is_ours(job, errno)
+                && is_ours(job, errno, || job.segment().file().cancels_only_unbegun())
             {
                 event!(DEBUG, %errno, "no kernel worker is available: done in this thread");
-                *result = self.file.carry_out(job);
+                *result = job.carry_out();
             }
-        }
-    }
-
-    /// Whether this thread may and should do what io_uring came back from with `errno`.
-    ///
-    /// The kernel completes a request with `ECANCELED` by itself only where it takes it out of a worker's queue, or
-    /// refuses to put it there (`io_wq_enqueue`, `io_wq_submit_work`, `io_queue_iowq`). A sync gets there without
-    /// having been tried. A write was tried so far as that was possible without blocking: some of its bytes may be in
-    /// the file, but had its own sync failed, that errno would be here. So both may be done from the beginning, as long
-    /// as no `ECANCELED` comes from the file system. For a plain write it would not matter, nor does `EAGAIN`, which
-    /// older kernels let through from the try. But `EAGAIN` of a sync is the file system's.
-    ///
-    /// A preallocating write is not worth a thread's time.
-    fn is_ours(&self, job: &Job, errno: Errno) -> bool {
-        match (job, errno) {
-            (Job::Write(request), _) if request.preparing => false,
-            (Job::Write(request), Errno::CANCELED | Errno::AGAIN) => self.cancels_only_unbegun || !request.durable,
-            (Job::Sync(_), Errno::CANCELED) => self.cancels_only_unbegun,
-            _ => false,
         }
     }
 
@@ -283,8 +233,8 @@ enum Interrupt {
 }
 
 impl Backend for Uring {
-    fn attach(&self, arena: &Arc<Arena>) -> Registered {
-        let (registration, registered) = Registration::new(&self.ring.submitter(), arena, self.file.as_fd());
+    fn attach(&self, arena: &Arc<Arena>, files: &[Arc<Segment>], segments: bool) -> Registered {
+        let (registration, registered) = Registration::new(&self.ring.submitter(), arena, files, segments);
         self.queues.lock().registration = Some(registration);
         registered
     }
@@ -307,13 +257,57 @@ impl Backend for Uring {
     fn write_now(&self, request: Request) -> Attempt {
         // What was given up could land on it.
         let broken = if self.has_given_up() { self.queues.lock().broken } else { None };
-        let result = broken.map_or_else(|| self.file.write(&request), Err);
+        let result = broken.map_or_else(|| request.segment().file().write(&request), Err);
         (request, result)
     }
 
     fn has_given_up(&self) -> bool {
         // ordering: only set before `reap` returns, which the dropping thread is ordered behind.
         self.given_up.load(Ordering::Relaxed)
+    }
+
+    fn announce(&self) {
+        if !self.is_inherited() {
+            self.queues.lock().announced += 1;
+        }
+    }
+
+    fn retract(&self) {
+        if !self.is_inherited() {
+            self.queues.lock().announced -= 1;
+        }
+    }
+
+    fn add(&self, segment: &Arc<Segment>) {
+        if self.is_inherited() {
+            return;
+        }
+        let place = {
+            let Queues { registration, slots, .. } = &mut *self.queues.lock();
+            registration.as_mut().and_then(|registration| registration.claim_place(segment, slots))
+        };
+        if let Some(place) = place {
+            let outcome = registration::replace_file(&self.ring.submitter(), place, Some(segment));
+            if let Some(registration) = &mut self.queues.lock().registration {
+                registration.note_file(place, Some(segment), &outcome);
+            }
+        }
+    }
+
+    fn remove(&self, segment: &Arc<Segment>) {
+        if self.is_inherited() {
+            return;
+        }
+        let place = {
+            let registration = &mut self.queues.lock().registration;
+            registration.as_mut().and_then(|registration| registration.reclaim_place(segment))
+        };
+        if let Some(place) = place {
+            let outcome = registration::replace_file(&self.ring.submitter(), place, None);
+            if let Some(registration) = &mut self.queues.lock().registration {
+                registration.note_file(place, None, &outcome);
+            }
+        }
     }
 
     fn interrupt(&self) {
@@ -361,6 +355,27 @@ impl Uring {
     }
 }
 
+/// Whether this thread may and should do what io_uring came back from with `errno`.
+///
+/// The kernel completes a request with `ECANCELED` by itself only where it takes it out of a worker's queue, or
+/// refuses to put it there (`io_wq_enqueue`, `io_wq_submit_work`, `io_queue_iowq`). A sync gets there without
+/// having been tried. A write was tried so far as that was possible without blocking: some of its bytes may be in
+/// the file, but had its own sync failed, that errno would be here. So both may be done from the beginning, as long
+/// as no `ECANCELED` comes from the file system. For a plain write it would not matter, nor does `EAGAIN`, which
+/// older kernels let through from the try. But `EAGAIN` of a sync is the file system's.
+///
+/// A preallocating write is not worth a thread's time.
+///
+/// `cancels_only_unbegun` is [that of the job's file](crate::file::LogFile::cancels_only_unbegun).
+fn is_ours(job: &Job, errno: Errno, cancels_only_unbegun: impl FnOnce() -> bool) -> bool {
+    match (job, errno) {
+        (Job::Write(request), _) if request.preparing => false,
+        (Job::Write(request), Errno::CANCELED | Errno::AGAIN) => !request.durable || cancels_only_unbegun(),
+        (Job::Sync(_), Errno::CANCELED) => cancels_only_unbegun(),
+        _ => false,
+    }
+}
+
 /// `None`: the deadline has passed. `Some(None)`: there is none.
 fn time_left(deadline: Option<Instant>) -> Option<Option<Duration>> {
     match deadline {
@@ -370,6 +385,35 @@ fn time_left(deadline: Option<Instant>) -> Option<Option<Duration>> {
             (!left.is_zero()).then_some(Some(left))
         }
     }
+}
+
+/// What the kernel is asked to do.
+fn entry(job: &Job, registration: Option<&Registration>) -> squeue::Entry {
+    let segment = job.segment();
+    let (fd, flags) = match registration.and_then(|registration| registration.file(segment)) {
+        Some(index) => (Fd(index), squeue::Flags::FIXED_FILE),
+        None => (Fd(segment.file().as_fd().as_raw_fd()), squeue::Flags::empty()),
+    };
+    let entry = match job {
+        Job::Write(request) => {
+            let (bytes, position) = (request.remaining(), request.file_offset());
+            // `remaining` is at most 1 GiB.
+            let (start, len) = (bytes.as_ptr(), bytes.len() as u32);
+            let sync = sync_flags(request);
+            match registration.and_then(|registration| registration.buffer(&request.bytes)) {
+                Some(buffer) => opcode::WriteFixed::new(fd, start, len, buffer).offset(position).rw_flags(sync).build(),
+                None => opcode::Write::new(fd, start, len).offset(position).rw_flags(sync).build(),
+            }
+        }
+        Job::Sync(flush) => {
+            let flags = match flush.scope {
+                Scope::Data => FsyncFlags::DATASYNC,
+                Scope::Whole(_) => FsyncFlags::empty(),
+            };
+            opcode::Fsync::new(fd).flags(flags).build()
+        }
+    };
+    entry.flags(flags)
 }
 
 /// What a write puts on stable storage by itself, in flags of `pwritev2`.
@@ -387,6 +431,6 @@ fn outcome(result: i32) -> Result<usize, Errno> {
 
 impl fmt::Debug for Uring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Uring").field("queues", &self.queues).field("file", &self.file).finish_non_exhaustive()
+        f.debug_struct("Uring").field("queues", &self.queues).finish_non_exhaustive()
     }
 }

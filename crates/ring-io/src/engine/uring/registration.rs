@@ -1,19 +1,31 @@
-//! Memory and file that the kernel knows beforehand.
+//! Memory and files that the kernel knows beforehand.
 //!
 //! Registering a buffer pins it, and so has the kernel back all of it with memory: half a second to some seconds for a
 //! gigabyte. So each is registered when it goes to the device for the first time. By then its user has filled it, and
 //! pinning is all that is left to do.
+//!
+//! Of a log in segments the newest are registered, which are those that are written. An entry in the submission queue
+//! names a place in the kernel's table, not a file: so a place is given to another segment only when no job in a slot
+//! is for the one that had it.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 
 use io_uring::Submitter;
 use ring_alloc::{Arena, Frozen};
 use rustix::io::Errno;
 
+use super::slots::Slots;
+use crate::files::Segment;
 use crate::retry::patiently;
 use crate::{Registered, event};
+
+/// Places for files of a log in segments. Few of them are written at once.
+pub(super) const PLACES: usize = 16;
+
+/// What the kernel takes for a place without a file.
+const NO_FILE: RawFd = -1;
 
 /// What is registered with a ring, until [`revoke`](Self::revoke).
 #[derive(Debug)]
@@ -21,8 +33,18 @@ pub(super) struct Registration {
     /// The arena whose buffer `n` is registered as buffer `n`. Kept here, it outlives its registration.
     arena: Option<Arc<Arena>>,
     buffers: Vec<Pinned>,
-    /// Whether the file is registered as file 0.
-    pub(super) file: bool,
+    /// The places in the kernel's table of files; none, if it has no table.
+    places: Vec<Place>,
+}
+
+/// A place in the kernel's table of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Free,
+    /// The file with this number has it.
+    Of(u64),
+    /// A thread is at it, or the kernel has refused: it stays as it is.
+    Busy,
 }
 
 /// How far a buffer's registration has come.
@@ -36,12 +58,17 @@ enum Pinned {
 }
 
 impl Registration {
-    /// Registers what the kernel allows, and reports what it doesn't.
-    pub(super) fn new(submitter: &Submitter<'_>, arena: &Arc<Arena>, file: BorrowedFd<'_>) -> (Self, Registered) {
+    /// Registers what the kernel allows, and reports what it doesn't. `segments`: there may be more files later.
+    pub(super) fn new(
+        submitter: &Submitter<'_>,
+        arena: &Arc<Arena>,
+        files: &[Arc<Segment>],
+        segments: bool,
+    ) -> (Self, Registered) {
         let pinned = patiently(|| table(submitter, arena));
-        let file = submitter.register_files(&[file.as_fd().as_raw_fd()]);
+        let places = places(submitter, files, if segments { PLACES } else { 1 });
 
-        let refusals: Vec<_> = [("buffers", pinned.as_ref().err()), ("file", file.as_ref().err())]
+        let refusals: Vec<_> = [("buffers", pinned.as_ref().err()), ("file", places.as_ref().err())]
             .into_iter()
             .filter_map(|(what, error)| Some(format!("{what}: {}", error?)))
             .collect();
@@ -49,9 +76,49 @@ impl Registration {
         if let Some(reason) = &reason {
             event!(DEBUG, clone(reason), reason, "not everything could be registered: going on without");
         }
-        let registered = Registered { buffers: pinned.is_ok(), file: file.is_ok(), reason };
+        let registered = Registered { buffers: pinned.is_ok(), file: places.is_ok(), reason };
         let arena = pinned.is_ok().then(|| Arc::clone(arena));
-        (Self { arena, buffers: pinned.unwrap_or_default(), file: file.is_ok() }, registered)
+        (Self { arena, buffers: pinned.unwrap_or_default(), places: places.unwrap_or_default() }, registered)
+    }
+
+    /// The number under which the kernel knows this file.
+    pub(super) fn file(&self, segment: &Segment) -> Option<i32> {
+        let place = self.places.iter().position(|&place| place == Place::Of(segment.number))?;
+        i32::try_from(place).ok()
+    }
+
+    /// A place for one more file, which the caller fills and [notes](Self::note_file): a free one, or that of the
+    /// oldest file that no job in `slots` is for.
+    pub(super) fn claim_place(&mut self, segment: &Segment, slots: &Slots) -> Option<usize> {
+        if self.file(segment).is_some() {
+            return None;
+        }
+        let age = |&(_, place): &(usize, &Place)| match *place {
+            Place::Free => Some(None),
+            Place::Of(number) if !slots.is_for(number) => Some(Some(number)),
+            Place::Of(_) | Place::Busy => None,
+        };
+        let (_, index) = self.places.iter().enumerate().filter_map(|place| Some((age(&place)?, place.0))).min()?;
+        self.places[index] = Place::Busy;
+        Some(index)
+    }
+
+    /// The place of this file, which no job is for any more.
+    pub(super) fn reclaim_place(&mut self, segment: &Segment) -> Option<usize> {
+        let index = self.places.iter().position(|&place| place == Place::Of(segment.number))?;
+        self.places[index] = Place::Busy;
+        Some(index)
+    }
+
+    /// What has become of a place: `segment` has it now, or no file has.
+    pub(super) fn note_file(&mut self, index: usize, segment: Option<&Arc<Segment>>, outcome: &io::Result<usize>) {
+        match outcome {
+            Ok(_) => self.places[index] = segment.map_or(Place::Free, |segment| Place::Of(segment.number)),
+            Err(error) => {
+                let error = error.to_string();
+                event!(DEBUG, %error, index, "the file could not be registered: going on without");
+            }
+        }
     }
 
     /// The arena and the buffer that `bytes` are from, if that is to be registered now: by the caller, who
@@ -88,10 +155,10 @@ impl Registration {
     }
 
     pub(super) fn revoke(self, submitter: &Submitter<'_>) {
-        if self.file
+        if !self.places.is_empty()
             && let Err(error) = submitter.unregister_files()
         {
-            event!(WARN, %error, "the file could not be unregistered");
+            event!(WARN, %error, "the files could not be unregistered");
         }
         if let Some(arena) = self.arena
             && let Err(error) = submitter.unregister_buffers()
@@ -100,6 +167,32 @@ impl Registration {
             core::mem::forget(arena);
         }
     }
+}
+
+/// Makes the kernel's table for files, with `count` places, and gives them to the newest of `files`.
+fn places(submitter: &Submitter<'_>, files: &[Arc<Segment>], count: usize) -> io::Result<Vec<Place>> {
+    let newest = &files[files.len().saturating_sub(count)..];
+    let (mut descriptors, mut places) = (vec![NO_FILE; count], vec![Place::Free; count]);
+    for (segment, (descriptor, place)) in newest.iter().zip(descriptors.iter_mut().zip(&mut places)) {
+        (*descriptor, *place) = (descriptor_of(segment), Place::Of(segment.number));
+    }
+    submitter.register_files(&descriptors)?;
+    Ok(places)
+}
+
+/// Gives place `index` of the table to another file, or to none.
+pub(super) fn replace_file(
+    submitter: &Submitter<'_>,
+    index: usize,
+    segment: Option<&Arc<Segment>>,
+) -> io::Result<usize> {
+    let descriptor = segment.map_or(NO_FILE, |segment| descriptor_of(segment));
+    // There are few places.
+    submitter.register_files_update(index as u32, &[descriptor])
+}
+
+fn descriptor_of(segment: &Segment) -> RawFd {
+    segment.file().as_fd().as_raw_fd()
 }
 
 /// Makes the kernel's table for the buffers of `arena`, and registers the first one, which is about to be used: if

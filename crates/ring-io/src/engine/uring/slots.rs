@@ -41,6 +41,11 @@ impl Slots {
         job
     }
 
+    /// Whether a job for this file is in one of them.
+    pub(super) fn is_for(&self, number: u64) -> bool {
+        self.slots.iter().flatten().any(|job| job.segment().number == number)
+    }
+
     /// Empties all slots. The caller takes over the care for what the kernel may be reading.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = Job> {
         self.free = (0..self.slots.len()).rev().collect();

@@ -1,16 +1,19 @@
 //! What only this engine does. Without io_uring these print why they are skipped.
 
-use std::env;
-use std::thread;
+use std::fs::File;
+use std::sync::LazyLock;
+use std::{env, thread};
 
 use ring_alloc::{BLOCK, Buffer};
+use rustix::fs::FlockOperation;
 
 use super::*;
+use crate::SegmentFile;
 use crate::backend::Flush;
+use crate::file::LogFile;
 
 fn engine() -> Option<Uring> {
-    let file = tempfile::tempfile().expect("a file");
-    Uring::new(Arc::new(LogFile::new(Arc::new(file))), Submitter::Caller)
+    Uring::new(Submitter::Caller)
         .inspect_err(|reason| {
             assert!(env::var_os("BUFFER_RING_REQUIRE_URING").is_none(), "io_uring is required: {reason}");
             eprintln!("SKIPPED: {reason}");
@@ -18,9 +21,19 @@ fn engine() -> Option<Uring> {
         .ok()
 }
 
+/// All of a log, in one file for all tests.
+fn file() -> Arc<Segment> {
+    static FILE: LazyLock<Arc<Segment>> = LazyLock::new(another_file);
+    Arc::clone(&FILE)
+}
+
+fn another_file() -> Arc<Segment> {
+    Segment::whole(Arc::new(LogFile::new(Arc::new(tempfile::tempfile().expect("a file")))))
+}
+
 fn write(token: u64) -> Job {
     let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
-    Job::Write(Request::new(token, bytes, token * BLOCK as u64, false))
+    Job::Write(Request::new(token, bytes, token * BLOCK as u64, false).to(&file()))
 }
 
 fn tokens(completed: &[Completion]) -> Vec<u64> {
@@ -131,11 +144,11 @@ fn a_ring_that_cannot_be_entered_answers_for_everything() {
     for token in 0..many {
         engine.submit(write(token));
     }
-    engine.submit(Job::Sync(Flush::new(Scope::Data)));
+    engine.submit(Job::Sync(Flush::of(&file(), Scope::Data)));
     let mut completed = Vec::new();
     engine.give_up(Errno::BADF, &mut completed);
     engine.submit(write(many));
-    engine.submit(Job::Sync(Flush::new(Scope::Data)));
+    engine.submit(Job::Sync(Flush::of(&file(), Scope::Data)));
     engine.reap(Wait::Until(None), &mut completed);
     assert_eq!((tokens(&completed), completed.len() as u64), ((0..=many).collect(), many + 3));
     assert!(completed.iter().all(|(_, result)| *result == Err(Errno::BADF)));
@@ -195,9 +208,8 @@ fn a_write_is_as_durable_as_it_was_asked_to_be() {
 /// not begun, and on any other.
 #[test]
 fn what_was_never_begun_is_done_here_unless_it_may_have_been_begun_or_is_not_worth_it() {
-    let Some(mut engine) = engine() else { return };
     let write = |durable, preparing| Job::Write(request(durable, Scope::Data, preparing));
-    let sync = || Job::Sync(Flush::new(Scope::Data));
+    let sync = || Job::Sync(Flush::of(&file(), Scope::Data));
     for (job, errno, known, unknown) in [
         (write(false, false), Errno::CANCELED, true, true),
         (write(false, false), Errno::AGAIN, true, true),
@@ -212,8 +224,11 @@ fn what_was_never_begun_is_done_here_unless_it_may_have_been_begun_or_is_not_wor
         (sync(), Errno::IO, false, false),
     ] {
         for (cancels_only_unbegun, expected) in [(true, known), (false, unknown)] {
-            engine.cancels_only_unbegun = cancels_only_unbegun;
-            assert_eq!(engine.is_ours(&job, errno), expected, "{errno} of {job:?}, {cancels_only_unbegun}");
+            assert_eq!(
+                is_ours(&job, errno, || cancels_only_unbegun),
+                expected,
+                "{errno} of {job:?}, {cancels_only_unbegun}"
+            );
         }
     }
 }
@@ -238,13 +253,13 @@ fn what_is_registered_is_used_and_nothing_else() {
     let other = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
     let mut buffers = Arena::new(2, BLOCK).expect("an arena").into_buffers();
     let bytes = [0, 1].map(|_| buffers.remove(0).freeze(BLOCK));
-    let registered = engine.attach(bytes[0].arena());
+    let registered = engine.attach(bytes[0].arena(), &[file()], false);
     if !(registered.buffers() && registered.file()) {
         eprintln!("SKIPPED: {:?}", registered.reason());
         return;
     }
     for (token, bytes) in (0..).zip(bytes.into_iter().chain([other])) {
-        engine.submit(Job::Write(Request::new(token, bytes, token * BLOCK as u64, false)));
+        engine.submit(Job::Write(Request::new(token, bytes, token * BLOCK as u64, false).to(&file())));
     }
     let mut completed = Vec::new();
     while completed.len() < 3 {
@@ -257,14 +272,14 @@ fn what_is_registered_is_used_and_nothing_else() {
         let Job::Write(request) = &job else { panic!("there is no sync") };
         let buffer = (request.token < 2).then_some(request.token as u16);
         assert_eq!(registration.buffer(&request.bytes), buffer);
-        for (file, flags) in [(true, squeue::Flags::FIXED_FILE), (false, squeue::Flags::empty())] {
-            registration.file = file;
+        for (is_known, flags) in [(true, squeue::Flags::FIXED_FILE), (false, squeue::Flags::empty())] {
+            let known = if is_known { None } else { registration.reclaim_place(&file()) };
             let code = if buffer.is_some() { opcode::WriteFixed::CODE } else { opcode::Write::CODE };
-            let entry = format!("{:?}", engine.entry(&job, Some(registration)));
+            let entry = format!("{:?}", entry(&job, Some(registration)));
             let (code, flags) = (format!("op_code: {code},"), format!("flags: {},", flags.bits()));
             assert!(entry.contains(&code) && entry.contains(&flags), "{code} {flags} {entry}");
+            known.into_iter().for_each(|place| registration.note_file(place, Some(&file()), &Ok(1)));
         }
-        registration.file = true;
     }
 }
 
@@ -280,8 +295,101 @@ fn after_writes_were_given_up_the_engine_says_so_and_writes_nothing() {
 }
 
 #[test]
-fn an_engine_prints_its_queues_and_its_file() {
+fn an_engine_prints_its_queues() {
     let Some(engine) = engine() else { return };
     let printed = format!("{engine:?}");
-    assert!(printed.starts_with("Uring { queues: Mutex {") && printed.contains("file: LogFile"), "{printed}");
+    assert!(printed.starts_with("Uring { queues: Mutex {"), "{printed}");
+}
+
+/// Segment `number` of a log, in a file of its own.
+fn segment(number: u64) -> Arc<Segment> {
+    let file = tempfile::tempfile().expect("a file");
+    file.set_len(2 * BLOCK as u64).expect("a file");
+    Segment::open(BLOCK as u64, number, file.into()).expect("a segment").0
+}
+
+fn write_to(segment: &Arc<Segment>) -> Job {
+    let bytes = Buffer::zeroed(BLOCK).expect("a buffer").freeze(BLOCK);
+    Job::Write(Request::new(segment.number, bytes, segment.number * BLOCK as u64, false).to(segment))
+}
+
+/// Under which number the kernel knows the file.
+fn place(engine: &Uring, segment: &Arc<Segment>) -> Option<i32> {
+    engine.queues.lock().registration.as_ref().and_then(|registration| registration.file(segment))
+}
+
+/// An engine that has registered the first two of as many segments as the kernel has places, and one more.
+fn engine_with_places() -> Option<(Uring, Vec<Arc<Segment>>)> {
+    let engine = engine()?;
+    let segments: Vec<_> = (0..=registration::PLACES as u64).map(segment).collect();
+    let arena = Arc::new(Arena::new(1, BLOCK).expect("an arena"));
+    let registered = engine.attach(&arena, &segments[..2], true);
+    if !registered.file() {
+        eprintln!("SKIPPED: {:?}", registered.reason());
+        return None;
+    }
+    Some((engine, segments))
+}
+
+#[test]
+fn each_new_segment_has_a_place_and_with_none_free_that_of_the_oldest() {
+    let Some((engine, segments)) = engine_with_places() else { return };
+    let (last, others) = segments.split_last().expect("segments");
+    others[2..].iter().for_each(|segment| engine.add(segment));
+    let places: Vec<_> = others.iter().map(|segment| place(&engine, segment).expect("a place")).collect();
+    assert_eq!(places, (0..registration::PLACES as i32).collect::<Vec<_>>());
+    engine.add(&others[3]);
+    assert_eq!((place(&engine, &others[0]), place(&engine, &others[3])), (Some(0), Some(3)), "it has one");
+    engine.add(last);
+    assert_eq!((place(&engine, &others[0]), place(&engine, last)), (None, Some(0)));
+    // With and without a place, each write is in its own file.
+    for segment in &segments {
+        engine.submit(write_to(segment));
+    }
+    let mut completed = Vec::new();
+    while completed.len() < segments.len() {
+        engine.reap(Wait::Until(None), &mut completed);
+    }
+    assert!(completed.iter().all(|(_, result)| *result == Ok(BLOCK)));
+}
+
+/// An entry that the kernel has not fetched yet names the place, and not the file.
+#[test]
+fn the_place_of_a_file_that_a_job_is_for_is_not_given_to_another() {
+    let Some((engine, segments)) = engine_with_places() else { return };
+    let (last, others) = segments.split_last().expect("segments");
+    others[2..].iter().for_each(|segment| engine.add(segment));
+    {
+        let queues = &mut *engine.queues.lock();
+        queues.backlog.push_back(write_to(&others[0]));
+        assert!(engine.push(queues), "the kernel has not been notified");
+    }
+    engine.add(last);
+    assert_eq!((place(&engine, &others[0]), place(&engine, &others[1])), (Some(0), None));
+    assert_eq!(place(&engine, last), Some(1));
+    let mut completed = Vec::new();
+    engine.reap(Wait::Until(None), &mut completed);
+    assert_eq!((tokens(&completed), &completed[0].1), (vec![0], &Ok(BLOCK)));
+}
+
+#[test]
+fn the_kernel_lets_go_of_a_segment_that_is_removed_and_its_place_is_free() {
+    let Some((engine, segments)) = engine_with_places() else { return };
+    let (arena, file) = (Arc::new(Arena::new(1, BLOCK).expect("an arena")), segments[0].handed_back());
+    let SegmentFile::File(file) = file else { panic!("a file") };
+    let other = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).expect("the same file");
+    rustix::fs::flock(&file, FlockOperation::LockExclusive).expect("a lock");
+    engine.remove(&segments[0]);
+    assert_eq!(place(&engine, &segments[0]), None);
+    drop(file);
+    drop(segments.into_iter().next());
+    // Its lock goes with the last that has it open. The kernel does that behind the call.
+    let mut looks = (0..60_000).map(|_| thread::sleep(Duration::from_millis(1)));
+    let is_free = || rustix::fs::flock(&other, FlockOperation::NonBlockingLockExclusive).is_ok();
+    assert!(is_free() || looks.any(|()| is_free()), "the kernel has the file open");
+    let next = segment(99);
+    engine.add(&next);
+    assert_eq!(place(&engine, &next), Some(0));
+    engine.detach();
+    assert!(engine.attach(&arena, &[next], true).file(), "the table can be made anew");
 }
