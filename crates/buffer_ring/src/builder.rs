@@ -1,5 +1,6 @@
 //! A ring with more than the five options.
 
+use core::num::NonZeroU64;
 use std::sync::Arc;
 
 use ring_alloc::{Arena, is_aligned};
@@ -89,9 +90,11 @@ impl BufferRingBuilder {
         }
         let BufferRingOptions { capacity, buffer_size, io_instance, auto_flush, auto_rotate } = options;
         let arena = Arc::new(Arena::new(capacity, buffer_size).map_err(OptionsError::Memory)?);
-        let layout = match framing {
-            Some(framing) => Layout::framed(&arena, framing, None)?,
-            None => Layout::plain(&arena),
+        let segment_size = io_instance.as_ref().and_then(|io| io.segment_size()).and_then(NonZeroU64::new);
+        let layout = match (framing, segment_size) {
+            (Some(framing), segment_size) => Layout::framed(&arena, framing, segment_size)?,
+            (None, Some(_)) => return Err(OptionsError::SegmentsWithoutFrames),
+            (None, None) => Layout::plain(&arena),
         };
         if prefault {
             arena.populate();
@@ -101,6 +104,9 @@ impl BufferRingBuilder {
             Some(io) => {
                 let queue = device::attach(&io, &arena).map_err(OptionsError::Device)?;
                 let start = io.start().map_err(|error| OptionsError::Device(AttachError::File(error)))?;
+                if !layout.fits_at(start) {
+                    return Err(OptionsError::SegmentFull { start });
+                }
                 if start.checked_add(buffer_size as u64).is_none_or(|end| end > ADDRESS_LIMIT) {
                     return Err(OptionsError::Start { start });
                 }

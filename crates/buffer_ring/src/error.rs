@@ -54,6 +54,16 @@ pub enum OptionsError {
         /// Bytes of a buffer.
         buffer_size: usize,
     },
+    /// A log in segments needs a [`framing`](crate::BufferRingBuilder::framing): nothing else says to a reader where
+    /// the log goes on in the next segment.
+    #[error("a log in segments needs a framing")]
+    SegmentsWithoutFrames,
+    /// The rest of the segment that the log would begin in cannot hold a buffer.
+    #[error("the log cannot begin at {start}: a buffer would cross into the next segment; begin there")]
+    SegmentFull {
+        /// Where it would begin: [`start_at`](ring_io::QuikIOBuilder::start_at) of the device.
+        start: u64,
+    },
     /// The memory for the buffers cannot be had.
     #[error("no memory for the buffers")]
     Memory(#[source] ArenaError),
@@ -77,6 +87,8 @@ impl OptionsError {
             | Self::Margins { .. }
             | Self::FramingByHand
             | Self::SegmentSize { .. }
+            | Self::SegmentsWithoutFrames
+            | Self::SegmentFull { .. }
             | Self::BufferTooLarge(_) => ErrorKind::InvalidInput,
             Self::Memory(error) => error.kind(),
             Self::Device(error) => error.kind(),

@@ -81,8 +81,9 @@ pub use writer::{OwnedWriter, Writer};
 
 pub use ring_alloc::{self, Arena, ArenaError, BLOCK, Buffer, Frozen, HugePages, ONE_MEGABYTE_BLOCK, Region};
 pub use ring_io::{
-    self, AttachError, DeviceError, DeviceEvent, Engine, EngineKind, FileError, Finished, MemoryDevice, OpenError,
-    Operation, QuikIO, QuikIOBuilder, QuikIOOptions, Registered, Wait, WriteMode, WriteQueue,
+    self, AttachError, DeviceError, DeviceEvent, Engine, EngineKind, FileError, Finished, LogWrite, MemoryDevice,
+    OpenError, Operation, QuikIO, QuikIOBuilder, QuikIOOptions, Registered, SEGMENT_HEADER, SegmentFault, SegmentFile,
+    Wait, WriteMode, WriteQueue,
 };
 pub use ring_state;
 

@@ -7,7 +7,7 @@ use std::thread;
 
 use buffer_ring::{
     AppendError, BLOCK, BatchInfo, BufferRing, BufferRingOptions, Framing, Margins, MemoryDevice, OptionsError,
-    Placement, QuikIO, RingError,
+    Placement, QuikIO, RingError, SEGMENT_HEADER,
 };
 
 const HEADER: usize = 72;
@@ -266,4 +266,101 @@ fn what_cannot_be_framed_is_refused() {
         assert_eq!(refused, OptionsError::Margins { margins, buffer_size: BLOCK });
     }
     assert!(build(options(true, true), Margins { header: 4072, trailer: 8, trailer_per_block: 8 }).is_ok());
+}
+
+/// Blocks of a segment.
+const SEGMENT: u64 = 10 * BLOCK as u64;
+
+/// A segment on the device.
+fn segment(device: &MemoryDevice) -> MemoryDevice {
+    device.another_file((SEGMENT_HEADER + SEGMENT) as usize)
+}
+
+fn segmented(buffer_size: usize, framing: &Arc<Recording>) -> (BufferRing, Arc<QuikIO>, MemoryDevice) {
+    let device = MemoryDevice::new();
+    let io = Arc::new(QuikIO::options().segments(SEGMENT, [(0, segment(&device))]).expect("a valid segment"));
+    let options =
+        BufferRingOptions { capacity: 3, buffer_size, io_instance: Some(Arc::clone(&io)), ..Default::default() };
+    (BufferRing::builder(options).framing(framing.clone()).build().expect("a valid ring"), io, device)
+}
+
+#[test]
+fn a_log_in_segments_skips_what_no_buffer_fits_into() {
+    for buffer_size in [BLOCK, 3 * BLOCK, 10 * BLOCK] {
+        let framing = Recording::new(CHECKED, 0);
+        let (ring, io, device) = segmented(buffer_size, &framing);
+        (1..40).for_each(|number| io.add_segment(number, segment(&device)).expect("it is new"));
+        let mut appended = Vec::new();
+        for n in 0..200_usize {
+            let payload = vec![(1 + n % 250) as u8; 8 * (1 + n * 53 % 440)];
+            let append = if n % 7 == 0 { BufferRing::append_durable } else { BufferRing::append };
+            appended.push((append(&ring, &payload).expect("room"), payload));
+            if n % 61 == 60 {
+                ring.roll();
+            }
+        }
+        ring.sync().expect("no failure");
+        for (extent, payload) in &appended {
+            let mut bytes = vec![0; payload.len()];
+            io.read_at(extent.start(), &mut bytes).expect("the segment is there");
+            assert_eq!(&bytes, payload);
+        }
+        let batches = framing.batches();
+        assert!(batches.windows(2).all(|pair| pair[0].0.next == pair[1].0.base));
+        for (info, _) in &batches {
+            let end = (info.base / SEGMENT + 1) * SEGMENT;
+            assert!(info.base + buffer_size as u64 <= end && info.next <= end, "{info:?}");
+            assert_eq!(info.last, info.next == end);
+        }
+        assert!(batches.iter().filter(|(info, _)| info.last).count() > 10);
+        ring.close().expect("no failure");
+    }
+}
+
+#[test]
+fn a_commit_at_the_end_of_a_segment_waits_until_the_next_one_is_there() {
+    let framing = Recording::new(CHECKED, 0);
+    let (ring, io, device) = segmented(5 * BLOCK, &framing);
+    ring.append_durable(&[1; 8]).expect("no failure");
+    assert!(!ring.roll(), "nothing is staged");
+    let extent = ring.append(&[2; 8]).expect("room");
+    assert_eq!(ring.wait_durable_timeout(extent.end(), Duration::from_millis(50)), Err(RingError::TimedOut));
+    // Appends go on meanwhile, in the segment that is not there yet.
+    let next = ring.append(&[3; 8]).expect("room");
+    assert_eq!(next.start(), SEGMENT + HEADER as u64);
+    thread::scope(|scope| {
+        let commits = [extent, next].map(|extent| {
+            let ring = &ring;
+            scope.spawn(move || ring.wait_durable(extent.end()))
+        });
+        thread::sleep(Duration::from_millis(20));
+        assert!(commits.iter().all(|commit| !commit.is_finished()));
+        io.add_segment(1, segment(&device)).expect("it is new");
+        commits.into_iter().for_each(|commit| commit.join().expect("no panic").expect("no failure"));
+    });
+    let last: Vec<_> = framing.batches().iter().map(|(info, _)| (info.base / BLOCK as u64, info.last)).collect();
+    assert_eq!(last, [(0, false), (1, true), (10, false)]);
+}
+
+#[test]
+fn a_log_in_segments_needs_frames_and_room_for_a_buffer() {
+    let device = MemoryDevice::new();
+    let io = |start| {
+        let segments = [(0, segment(&device))];
+        QuikIO::options().start_at(start).segments(SEGMENT, segments).expect("a valid segment")
+    };
+    let build = |start, buffer_size, framing: Option<Arc<Recording>>| {
+        let io_instance = Some(Arc::new(io(start)));
+        let ring =
+            BufferRing::builder(BufferRingOptions { capacity: 2, buffer_size, io_instance, ..Default::default() });
+        framing.map_or(ring.clone(), |framing| ring.framing(framing)).build().map(drop)
+    };
+    let framed = || Some(Recording::new(CHECKED, 0));
+    assert_eq!(build(0, BLOCK, None), Err(OptionsError::SegmentsWithoutFrames));
+    let refused = OptionsError::SegmentSize { segment_size: SEGMENT, buffer_size: 11 * BLOCK };
+    assert_eq!(build(0, 11 * BLOCK, framed()), Err(refused));
+    for (start, buffer_size, fits) in [(0, 10, true), (4096, 10, false), (4096, 9, true), (9 * 4096, 1, true)] {
+        let expected = if fits { Ok(()) } else { Err(OptionsError::SegmentFull { start }) };
+        assert_eq!(build(start, buffer_size * BLOCK, framed()), expected);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use ring_io::{event, events};
+use ring_io::{LogWrite, event, events};
 use ring_state::Seal;
 
 use crate::commit::groups::CommitGroup;
@@ -107,11 +107,11 @@ impl Core {
         }
     }
 
-    fn submit(&self, batch: Batch) {
+    fn submit(&self, Batch { base, write }: Batch) {
         // If no thread waits for durability, a sync will do, for many buffers at once.
-        let durable = self.waiting.groups().has_waiters() && self.writeback.may_be_durable(batch.base);
+        let durable = self.waiting.groups().has_waiters() && self.writeback.may_be_durable(base);
         // The device goes when the ring ends, which waits for all threads that flush.
-        let submitted = self.writeback.submit(batch, durable);
+        let submitted = self.writeback.submit(LogWrite { durable, ..write });
         debug_assert!(submitted.is_some(), "a flush after the ring was closed");
         // If another thread drives, that thread sees this write when it gives the claim up, and wakes a thread that may
         // have to drive.
@@ -140,17 +140,21 @@ impl Core {
         self.notify_waiters();
     }
 
-    fn write_here(&self, batch: Batch, group: Option<CommitGroup<'_>>) {
-        let durable = self.writeback.may_be_durable(batch.base);
+    fn write_here(&self, Batch { base, write }: Batch, group: Option<CommitGroup<'_>>) {
+        let durable = self.writeback.may_be_durable(base);
         let start = Instant::now();
-        let finished = self.writeback.write_now(batch, durable);
+        let finished = self.writeback.write_or_submit(LogWrite { durable, ..write });
         if durable {
             self.waiting.groups().measured(start.elapsed());
         }
         self.latency.time(Measure::Device, start.elapsed());
         // Before any thread is notified, so that the device need not wait until all are.
         drop(group);
-        self.finish(finished.expect("a write after the ring was closed"));
+        match finished.expect("a write after the ring was closed") {
+            Some(finished) => self.finish(finished),
+            // It waits for its segment; the driver takes it.
+            None => self.notify_waiters(),
+        }
         if self.writeback.is_driven_now() {
             // The driver waits at the device, and perhaps for this.
             self.writeback.interrupt();
@@ -166,9 +170,8 @@ impl Core {
         }
         let slot = flush.slot();
         let (generation, base, len) = (slot.generation(), slot.base(), flush.len());
-        let offset = slot.batch_base();
         let Some(bytes) = flush.freeze(self.writeback.durable()) else {
-            self.poison(RingError::Framing(offset));
+            self.poison(RingError::Framing(slot.batch_base()));
             return None;
         };
         self.counters.dispatched(bytes.len() as u64 - u64::from(len));
@@ -178,6 +181,7 @@ impl Core {
             self.complete(bytes, false);
             return None;
         }
-        Some(Batch { token: slot.index() as u64, bytes, base, offset })
+        let (address, next) = (slot.batch_base(), slot.next_batch());
+        Some(Batch { base, write: LogWrite { token: slot.index() as u64, bytes, address, next, durable: false } })
     }
 }

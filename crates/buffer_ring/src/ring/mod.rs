@@ -260,6 +260,16 @@ impl BufferRing {
         self.core.reserve(len, Patience::Until(deadline(timeout)))
     }
 
+    /// Makes the log go on in the next segment: the current batch, or the next one that is sealed, is the last of its
+    /// segment. Appends go on meanwhile. `false` if the current batch has no bytes yet: then it ends the segment when
+    /// it has.
+    ///
+    /// Without [segments](ring_io::QuikIOOptions::segments) it only has the current buffer written.
+    pub fn roll(&self) -> bool {
+        self.core.staging.layout().request_roll();
+        self.core.seal_and_flush(self.core.staging.current())
+    }
+
     /// The buffer that appends go to now. Looking changes nothing; the answer may be out of date at once, and stays
     /// bound to this generation of the buffer.
     ///

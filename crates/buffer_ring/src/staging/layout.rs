@@ -115,9 +115,21 @@ impl Layout {
         }
     }
 
-    /// Whether the generation that begins at `base` is the first of its segment.
-    pub(crate) fn opens_segment(&self, base: u64) -> bool {
-        self.segment_size.is_some_and(|size| (base - self.margins.header as u64).is_multiple_of(size.get()))
+    /// Whether a batch at `address` is the first of its segment.
+    pub(crate) fn opens_segment(&self, address: u64) -> bool {
+        self.segment_size.is_some_and(|size| address.is_multiple_of(size.get()))
+    }
+
+    /// Asks for the next generation that is sealed to be the last of its segment.
+    pub(crate) fn request_roll(&self) {
+        // ordering: see `next_base`.
+        self.roll.store(true, Relaxed);
+    }
+
+    /// Whether a whole buffer that begins at `start` ends within its segment.
+    pub(crate) fn fits_at(&self, start: u64) -> bool {
+        let size = self.segment_size.map_or(u64::MAX, NonZeroU64::get);
+        start % size <= size - self.buffer_size as u64
     }
 
     /// The highest base of a generation: a whole buffer there has addresses.
@@ -181,12 +193,12 @@ mod tests {
         // In blocks: where a batch of so many begins, and the one behind it.
         for (at, len, next) in [(0, 1, 1), (0, 4, 4), (4, 2, 6), (5, 2, 10), (6, 4, 10), (6, 1, 10), (10, 1, 11)] {
             assert_eq!(layout.next_base(base(at), len * BLOCK as u32 - 200), base(next), "{at} {len}");
-            assert_eq!(layout.opens_segment(base(next)), next == 10);
+            assert_eq!(layout.opens_segment(base(next) - 72), next == 10);
         }
-        layout.roll.store(true, Relaxed);
+        layout.request_roll();
         assert_eq!([layout.next_base(base(0), 8), layout.next_base(base(0), 8)], [base(10), base(1)]);
         // Where the segment ends anyway, the request is met.
-        layout.roll.store(true, Relaxed);
+        layout.request_roll();
         assert_eq!([layout.next_base(base(9), 8), layout.next_base(base(10), 8)], [base(10), base(11)]);
     }
 

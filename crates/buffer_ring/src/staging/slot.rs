@@ -268,6 +268,11 @@ impl Slot {
         if self.layout.is_plain() { self.base() + self.span(self.sealed_len()) } else { self.next_base.load(Relaxed) }
     }
 
+    /// The address of the batch behind this one, as [`next_base`](Self::next_base).
+    pub(crate) fn next_batch(&self) -> u64 {
+        self.next_base() - self.layout.header_len() as u64
+    }
+
     /// Bytes from `base` on that belong to the generation if it has `len` bytes: up to the next one if it is sealed.
     fn span(&self, len: u32) -> u64 {
         if self.layout.is_plain() {
@@ -491,13 +496,13 @@ impl<'a> Flush<'a> {
 
     fn info(&self, durable: u64) -> BatchInfo {
         let (slot, header_len) = (self.slot, self.slot.layout.header_len() as u64);
-        let (previous, next_base) = (slot.previous.load(Relaxed), slot.next_base());
+        let (previous, next) = (slot.previous.load(Relaxed), slot.next_batch());
         BatchInfo {
             base: slot.batch_base(),
             generation: slot.generation(),
             previous: (previous != NONE).then(|| previous - header_len),
-            next: next_base - header_len,
-            last: slot.layout.opens_segment(next_base),
+            next,
+            last: slot.layout.opens_segment(next),
             durable: durable - header_len,
         }
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use ring_alloc::{Arena, Frozen};
-use ring_io::{AttachError, DeviceError, Finished, QuikIO, Wait, WriteMode};
+use ring_io::{AttachError, DeviceError, Finished, LogWrite, QuikIO, Wait, WriteMode};
 
 use crate::sync::Ordering::{AcqRel, Acquire};
 use crate::sync::{AtomicUsize, Condvar, Mutex};
@@ -58,6 +58,12 @@ struct Write {
     bytes: Frozen,
     offset: u64,
     durable: bool,
+}
+
+impl From<LogWrite> for Write {
+    fn from(LogWrite { token, bytes, address, durable, .. }: LogWrite) -> Self {
+        Self { token, bytes, offset: address, durable }
+    }
 }
 
 /// A write that has completed.
@@ -224,25 +230,21 @@ pub(crate) fn attach(_: &Arc<QuikIO>, _: &Arc<Arena>) -> Result<WriteQueue, Atta
 }
 
 impl WriteQueue {
-    pub(crate) fn submit(&self, token: u64, bytes: Frozen, offset: u64) {
-        self.start(Write { token, bytes, offset, durable: false });
+    pub(crate) fn submit_write(&self, write: LogWrite) {
+        self.start(write.into());
     }
 
-    pub(crate) fn submit_durable(&self, token: u64, bytes: Frozen, offset: u64) {
-        self.start(Write { token, bytes, offset, durable: true });
-    }
-
-    pub(crate) fn write_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
-        self.0.0.state.lock().write(Write { token, bytes, offset, durable: false })
-    }
-
-    /// In one step: whatever can come between its beginning and its end can also come before or after.
-    pub(crate) fn write_durable_now(&self, token: u64, bytes: Frozen, offset: u64) -> Finished {
+    /// A durable write in one step: whatever can come between its beginning and its end can also come before or after.
+    pub(crate) fn write_or_submit(&self, write: LogWrite) -> Option<Finished> {
         let mut state = self.0.0.state.lock();
-        state.begin_flush();
-        let finished = state.write(Write { token, bytes, offset, durable: true });
-        state.flushing = !finished.durable;
-        finished
+        if write.durable {
+            state.begin_flush();
+        }
+        let finished = state.write(write.into());
+        if finished.durable {
+            state.flushing = false;
+        }
+        Some(finished)
     }
 
     fn start(&self, write: Write) {

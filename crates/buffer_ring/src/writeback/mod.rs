@@ -11,8 +11,7 @@ pub(crate) mod watermarks;
 
 use core::ops::Range;
 
-use ring_alloc::Frozen;
-use ring_io::{DeviceError, Engine, Finished, Wait};
+use ring_io::{DeviceError, Engine, Finished, LogWrite, Wait};
 
 use crate::writeback::device::{Device, WriteQueue};
 use crate::writeback::exclusive::{Claim, Exclusive};
@@ -21,12 +20,9 @@ use crate::writeback::watermarks::Watermarks;
 
 /// The bytes of one buffer, ready for the device.
 pub(crate) struct Batch {
-    pub(crate) token: u64,
-    pub(crate) bytes: Frozen,
-    /// The log below has been given to the device before.
+    /// All of the log below has been handed to the device before.
     pub(crate) base: u64,
-    /// Where the bytes go: at `base`, or before it by the header of a frame.
-    pub(crate) offset: u64,
+    pub(crate) write: LogWrite,
 }
 
 /// What one look at the device brought back.
@@ -90,18 +86,15 @@ impl Writeback {
         self.device.close();
     }
 
-    /// Submits a batch. `None`: there is no device any more.
-    pub(crate) fn submit(&self, Batch { token, bytes, offset, .. }: Batch, durable: bool) -> Option<()> {
-        self.device.with(|queue| {
-            if durable { queue.submit_durable(token, bytes, offset) } else { queue.submit(token, bytes, offset) }
-        })
+    /// Submits a write. `None`: there is no device any more.
+    pub(crate) fn submit(&self, write: LogWrite) -> Option<()> {
+        self.device.with(|queue| queue.submit_write(write))
     }
 
-    /// Writes a batch in this thread. `None`: there is no device any more.
-    pub(crate) fn write_now(&self, Batch { token, bytes, offset, .. }: Batch, durable: bool) -> Option<Finished> {
-        self.device.with(|queue| {
-            if durable { queue.write_durable_now(token, bytes, offset) } else { queue.write_now(token, bytes, offset) }
-        })
+    /// Writes in this thread, or submits a write that has to wait for its segment: then the inner answer is `None`.
+    /// `None`: there is no device any more.
+    pub(crate) fn write_or_submit(&self, write: LogWrite) -> Option<Option<Finished>> {
+        self.device.with(|queue| queue.write_or_submit(write))
     }
 
     /// Takes from the device what has ended there. For the driver.

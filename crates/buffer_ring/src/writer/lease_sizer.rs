@@ -172,6 +172,13 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_keeps_what_follows_it_aligned() {
+        let sizer = after(RUN);
+        let sizes = (1032..5000).step_by(8).map(|room| sizer.lease(16, room).expect("it is worth it"));
+        assert!(sizes.into_iter().all(|size| size.is_multiple_of(8)));
+    }
+
+    #[test]
     fn leases_become_smaller_towards_the_end_of_a_buffer() {
         let sizer = after(100 * RUN);
         assert_eq!(sizer.lease(16, 65536), Some(16384));
