@@ -3,6 +3,7 @@
 
 use std::io;
 
+use buffer_ring::OptionsError;
 use thiserror::Error;
 
 use crate::format::{HeaderRefusal, ManifestRefusal, RecordRefusal};
@@ -147,6 +148,9 @@ pub enum OpenError {
     /// The log cannot be opened for appending once more.
     #[error("all epoch numbers are used; copy the records into a new log")]
     NoEpochLeft,
+    /// The ring over the log's files could not be made.
+    #[error("cannot start the ring over the segments")]
+    Ring(#[source] OptionsError),
     /// An option that no log can have.
     #[error("{0}")]
     Option(&'static str),
@@ -175,6 +179,7 @@ impl From<OpenError> for io::Error {
             OpenError::Io { ref source, .. } => source.kind(),
             OpenError::Locked { .. } => io::ErrorKind::WouldBlock,
             OpenError::Missing => io::ErrorKind::NotFound,
+            OpenError::Ring(ref error) => error.kind(),
             OpenError::Option(_) => io::ErrorKind::InvalidInput,
             _ => io::ErrorKind::InvalidData,
         };

@@ -1,5 +1,7 @@
-//! `ringlog`: the record layer over the ring: the on-disk format, and a recovery that proves its verdict. It recovers
-//! logs but cannot append through the ring yet.
+//! `ringlog`: a log of records over [`buffer_ring`], in segments, with a recovery that proves its verdict.
+//!
+//! Many threads append; a commit costs a share of one device write; after a crash every acknowledged record is there,
+//! and [opening](Options::open_with) the log says how it knows.
 //!
 //! A log is a directory of segments and a `MANIFEST`. What the ring flushes together is a *batch*: a header that only
 //! this log can have written, records, and a checksum for each block of 4096 bytes. A batch is accepted as a whole or
@@ -17,6 +19,7 @@
 //!
 //! # What is here
 //!
+//! - [`Log`]: opening, appending, committing, trimming.
 //! - [`format`](mod@format): each structure on disk, with decoders that refuse and never panic, and
 //!   [`Framing`](format::Framing), which seals a batch in the ring's buffer.
 //! - [`directory`]: the few operations that a log needs of a directory, on disk and in memory; the one in memory can
@@ -27,24 +30,23 @@
 //!   [`Recover`](recovery::Recover) makes the log ready to be appended to; [`replay`](recovery::replay) hands out the
 //!   records.
 //!
-//! # What is not
-//!
-//! Appending through the ring. Only the reference writer of the tests (feature `testing`) writes batches so far.
-//!
 //! # Examples
 //!
 //! ```
+//! use ringlog::Log;
 //! use ringlog::directory::DiskDirectory;
-//! use ringlog::recovery::{Recover, Verdict, Verify, verify};
+//! use ringlog::recovery::{Verdict, Verify, verify};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
-//! let directory = DiskDirectory::create(folder.path().join("my-log"))?;
-//! let opened = Recover::new().segment_size(1 << 20).open(&directory)?;
-//! assert_eq!(opened.report().verdict, Verdict::Fresh);
-//! drop(opened);
-//! let report = verify(&directory, &Verify::new())?;
-//! assert_eq!(report.verdict, Verdict::Unclosed);
+//! # let path = folder.path().join("my-log");
+//! let (log, recovery) = Log::options().segment_size(4 << 20).ring(4, 1 << 20).open(&path)?;
+//! assert_eq!(recovery.verdict, Verdict::Fresh);
+//! log.append(0, b"a record")?;
+//! log.close()?;
+//! drop(log);
+//! let report = verify(&DiskDirectory::open(&path)?, &Verify::new())?;
+//! assert_eq!((report.verdict, report.records), (Verdict::Clean, 1));
 //! # Ok(())
 //! # }
 //! ```
@@ -54,6 +56,7 @@
 pub mod directory;
 mod error;
 pub mod format;
+mod log;
 mod lsn;
 pub mod manifest;
 mod random;
@@ -63,4 +66,6 @@ pub mod segment;
 pub mod testing;
 
 pub use error::OpenError;
+pub use log::{Committed, Error, Group, Log, Options, Reservation, Segment, SyncPolicy, Trimmed, Writer};
 pub use lsn::Lsn;
+pub use recovery::{Record, Report as Recovery};

@@ -31,6 +31,14 @@ pub struct DiskLock {
     _file: File,
 }
 
+impl DiskFile {
+    /// Gives the file up to other uses.
+    #[must_use]
+    pub fn into_file(self) -> File {
+        self.0
+    }
+}
+
 impl DiskDirectory {
     /// Opens the directory at `path`.
     ///

@@ -303,6 +303,12 @@ impl Framing {
         Self { key, log_id, epoch, salt, epoch_start, first_number, sums }
     }
 
+    /// Seals batches behind this many others of the epoch.
+    #[must_use]
+    pub fn behind(self, batches: u64) -> Self {
+        Self { first_number: self.first_number + batches, ..self }
+    }
+
     /// Returns the bytes before the records.
     #[must_use]
     pub const fn header_len(&self) -> usize {
@@ -324,19 +330,36 @@ impl Framing {
     pub fn seal(&self, bytes: &mut [u8], info: BatchInfo) {
         let layout = Layout::of(info.payload_len);
         assert!(bytes.len() >= layout.len, "a batch of {} bytes in a buffer of {}", layout.len, bytes.len());
+        let (covered, trailer) = bytes[..layout.len].split_at_mut(layout.table);
+        let (header, payload) = covered.split_at_mut(HEADER_LEN);
+        self.seal_around(header, payload, trailer, info);
+    }
+
+    /// The same around `payload`, which lies between the two in memory: `header` is 72 bytes, and `trailer` reaches to
+    /// the end of the batch.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths are not those of the batch's [`Layout`], or `info` breaks a rule of the format.
+    pub fn seal_around(&self, header: &mut [u8], payload: &[u8], trailer: &mut [u8], info: BatchInfo) {
+        let layout = Layout::of(info.payload_len);
+        assert_eq!(
+            (header.len(), payload.len(), trailer.len()),
+            (HEADER_LEN, info.payload_len as usize, layout.len - layout.table),
+            "the parts of a batch"
+        );
         let end = info.base + layout.len as u64;
         assert!(
             if info.last { info.next_base >= end } else { info.next_base == end },
             "next_base is not behind the batch"
         );
-        let first =
-            bytes[HEADER_LEN..].first_chunk().and_then(|chunk| RecordHeader::decode(chunk, HEADER_LEN).ok().flatten());
+        let first = payload.first_chunk().and_then(|chunk| RecordHeader::decode(chunk, HEADER_LEN).ok().flatten());
         let is_noop = first.is_some_and(|record| record.record_type == RecordType::NoOp);
-        let header = BatchHeader {
+        let signed = BatchHeader {
             flags: BatchFlags {
                 last: info.last,
                 opens_epoch: info.base == self.epoch_start,
-                empty: is_noop && info.payload_len as usize == RECORD_HEADER_LEN,
+                empty: is_noop && payload.len() == RECORD_HEADER_LEN,
             },
             log_id: self.log_id,
             address: info.base,
@@ -347,18 +370,21 @@ impl Framing {
             durable: info.durable,
             previous: info.previous,
         };
-        if let Err(rule) = header.rules() {
-            panic!("{rule}: {header:?}");
+        if let Err(rule) = signed.rules() {
+            panic!("{rule}: {signed:?}");
         }
-        put(bytes, 0, &header.encode(&self.key));
-        let (covered, trailer) = bytes[..layout.len].split_at_mut(layout.table);
-        let (table, rest) = trailer.split_at_mut(layout.blocks * SUM_LEN);
-        for (n, (block, sum)) in covered.chunks(BLOCK).zip(table.chunks_exact_mut(SUM_LEN)).enumerate() {
+        header.copy_from_slice(&signed.encode(&self.key));
+        // The first block is the header and what follows it.
+        let (head, rest) = payload.split_at(payload.len().min(BLOCK - HEADER_LEN));
+        let first = [&*header, head].concat();
+        let (table, padding) = trailer.split_at_mut(layout.blocks * SUM_LEN);
+        let blocks = [&*first].into_iter().chain(rest.chunks(BLOCK));
+        for (n, (block, sum)) in blocks.zip(table.chunks_exact_mut(SUM_LEN)).enumerate() {
             let address = info.base + (n * BLOCK) as u64;
             sum.copy_from_slice(&self.sums.block(address, block).to_le_bytes());
         }
-        rest.fill(0);
-        put(rest, 0, &self.sums.table(info.base, table).to_le_bytes());
+        padding.fill(0);
+        put(padding, 0, &self.sums.table(info.base, table).to_le_bytes());
     }
 }
 

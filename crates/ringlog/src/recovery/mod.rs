@@ -27,5 +27,6 @@ mod scan;
 
 pub use judge::{Verify, verify};
 pub use open::{OnDamage, Opened, Recover, TornTail};
+pub(crate) use replay::read_one;
 pub use replay::{Item, Record, Replay, ReplayError, replay};
 pub use report::{Content, Damage, Evidence, Proof, Report, Torn, Verdict};

@@ -230,7 +230,7 @@ impl Recover {
             }
         }
         remove(directory, &below(directory, manifest.content().trim, old.segment_size)?)?;
-        Ok(Opened { report, manifest, header: here, _locks: locks })
+        Ok(Opened { report, manifest, header: here, locks })
     }
 
     fn create<D: Directory>(&mut self, directory: &D, locks: Vec<D::Lock>) -> Result<Opened<D>, OpenError> {
@@ -275,7 +275,7 @@ impl Recover {
             void: Vec::new(),
             bad_segment_headers: Vec::new(),
         };
-        Ok(Opened { report, manifest, header, _locks: locks })
+        Ok(Opened { report, manifest, header, locks })
     }
 }
 
@@ -368,7 +368,8 @@ pub struct Opened<D: Directory> {
     report: Report,
     manifest: ManifestFile<D::File>,
     header: SegmentHeader,
-    _locks: Vec<D::Lock>,
+    /// `LOCK` first, then the segments.
+    locks: Vec<D::Lock>,
 }
 
 impl<D: Directory> Opened<D> {
@@ -390,6 +391,11 @@ impl<D: Directory> Opened<D> {
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         self.manifest.content()
+    }
+
+    /// Unlocks the segments, so that a ring can lock those that it writes. The log stays locked.
+    pub(crate) fn release_segments(&mut self) {
+        self.locks.truncate(1);
     }
 
     /// Returns the header of the segment with this number.

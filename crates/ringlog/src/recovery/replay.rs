@@ -4,6 +4,7 @@
 //! longer than a buffer is handed out where its last part is: an incomplete one at the end of the log is not a
 //! record. Void records are left out.
 
+use core::convert::Infallible;
 use core::fmt;
 use core::ops::Range;
 use std::collections::{BTreeMap, HashMap};
@@ -18,10 +19,10 @@ use crate::Lsn;
 use crate::directory::Directory;
 use crate::error::OpenError;
 use crate::format::{
-    BatchHeader, GROUP_ENTRY_LEN, RECORD_HEADER_LEN, RecordHeader, RecordType, padded, u32_at, u64_at,
+    BatchHeader, GROUP_ENTRY_LEN, Manifest, RECORD_HEADER_LEN, RecordHeader, RecordType, padded, u32_at, u64_at,
 };
 use crate::manifest::ManifestFile;
-use crate::segment::parse_name;
+use crate::segment::{file_name, parse_name};
 
 /// A record of the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +137,47 @@ pub fn replay<D: Directory, E>(
     Ok(())
 }
 
+/// Reads the one record at `at`, whose batch is said to begin at `base`; `None` if no record begins there. Of a group it
+/// is the first payload. Everything is verified, up to the end of `report`.
+pub(crate) fn read_one<D: Directory>(
+    directory: &D,
+    manifest: &Manifest,
+    report: &Report,
+    how: &Replay,
+    base: u64,
+    at: Lsn,
+) -> Result<Option<(u8, Vec<u8>)>, OpenError> {
+    let mut found = None;
+    let each = |item: Item<'_>| -> Result<(), Infallible> {
+        if let Item::Record(record) = item
+            && record.lsn == at
+            && found.is_none()
+        {
+            found = Some((record.kind, record.payload.to_vec()));
+        }
+        Ok(())
+    };
+    let segments = (manifest.segment_of(base)..=manifest.segment_of(report.end.get()))
+        .map(|segment| (segment, file_name(segment * manifest.segment_size)));
+    let source = Source { directory, manifest: manifest.clone(), segments: segments.collect() };
+    let mut replaying =
+        Replaying { source, report, how, open: HashMap::new(), open_bytes: 0, buffer: Vec::new(), each };
+    let mut next = base;
+    loop {
+        next = match replaying.one_batch(next) {
+            Ok(next) => next,
+            Err(ReplayError::Log(error)) => return Err(error),
+            Err(ReplayError::Stopped(..)) => break,
+        };
+        // A record longer than a buffer goes on in the next batch.
+        if next >= report.end.get() || !replaying.open.contains_key(&at.get()) {
+            break;
+        }
+    }
+    drop(replaying);
+    Ok(found)
+}
+
 /// A record of which the last part has not been read.
 struct Open {
     kind: u8,
@@ -170,6 +212,18 @@ impl<D: Directory, F> Replaying<'_, D, F> {
         Ok(gap.end.get())
     }
 
+    /// The batch at `at`. Returns where the next one is.
+    fn one_batch<E>(&mut self, at: u64) -> Result<u64, ReplayError<E>>
+    where
+        F: FnMut(Item<'_>) -> Result<(), E>,
+    {
+        let changed = |source: &Source<'_, D>| OpenError::Changed { file: source.name(at), address: at };
+        let segment = self.source.manifest.segment_of(at);
+        let mut reader = self.source.reader(segment)?.ok_or_else(|| changed(&self.source))?;
+        let end = self.report.end.get().min(reader.end());
+        self.verified(&mut reader, at, end)
+    }
+
     /// The batches from `at` on, up to the end of the segment, a gap, or the end of the log.
     fn segment<E>(&mut self, mut at: u64) -> Result<u64, ReplayError<E>>
     where
@@ -180,15 +234,25 @@ impl<D: Directory, F> Replaying<'_, D, F> {
         let mut reader = self.source.reader(segment)?.ok_or_else(|| changed(&self.source, at))?;
         let end = self.report.end.get().min(reader.end());
         while at < end && !self.report.gaps.iter().any(|gap| gap.contains(&Lsn::new(at))) {
-            let header = reader.header(&self.source.manifest, at)?.map_err(|_| changed(&self.source, at))?;
-            let behind = at + header.layout().len as u64;
-            if behind > end || check_bytes(&mut reader, &header)?.is_some() {
-                return Err(changed(&self.source, at).into());
-            }
-            self.batch(&mut reader, &header)?;
-            at = if header.flags.last { reader.end() } else { behind };
+            at = self.verified(&mut reader, at, end)?;
         }
         Ok(at)
+    }
+
+    /// The batch at `at`, which ends at `end` or before; everything in it is verified first. Returns where the next one
+    /// is.
+    fn verified<E>(&mut self, reader: &mut SegmentReader<'_, D>, at: u64, end: u64) -> Result<u64, ReplayError<E>>
+    where
+        F: FnMut(Item<'_>) -> Result<(), E>,
+    {
+        let changed = || OpenError::Changed { file: self.source.name(at), address: at };
+        let header = reader.header(&self.source.manifest, at)?.map_err(|_| changed())?;
+        let behind = at + header.layout().len as u64;
+        if behind > end || check_bytes(reader, &header)?.is_some() {
+            return Err(changed().into());
+        }
+        self.batch(reader, &header)?;
+        Ok(if header.flags.last { reader.end() } else { behind })
     }
 
     fn batch<E>(&mut self, reader: &mut SegmentReader<'_, D>, header: &BatchHeader) -> Result<(), ReplayError<E>>

@@ -1,0 +1,281 @@
+//! The keeper: one thread that has segments ready before they are needed, syncs by time, and ends the window in which
+//! damage to an idle log's newest batch could not be proved.
+
+use core::time::Duration;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use buffer_ring::{BatchInfo, BufferRing, QuikIO};
+
+use super::append::encode;
+use super::options::{SyncPolicy, device};
+use crate::directory::{Directory, DiskDirectory};
+use crate::error::OpenError;
+use crate::format::{HEADER_LEN, RECORD_HEADER_LEN, RecordType, SEGMENT_HEADER_LEN};
+use crate::recovery::Opened;
+use crate::segment::{ensure, recycle};
+
+/// How long the log is idle before an empty batch proves the newest one, and how long a try to make a segment waits
+/// after one that failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Bytes of zeros that are written at once.
+const PIECE: usize = 256 << 10;
+
+/// Bytes of a segment's file.
+pub(super) const fn full_len(segment_size: u64) -> u64 {
+    SEGMENT_HEADER_LEN as u64 + segment_size
+}
+
+/// How far the log is, as its batches say when they are sealed.
+#[derive(Debug)]
+pub(super) struct Progress {
+    segment_size: u64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The segment up to which all are needed soon.
+    wanted: u64,
+    /// The newest batch, where the log goes on behind it, and whether it is an empty one.
+    newest: u64,
+    end: u64,
+    is_empty: bool,
+    /// The highest promise of a header.
+    promised: u64,
+    /// Whether the keeper sleeps until something happens.
+    is_asleep: bool,
+    is_over: bool,
+}
+
+impl Progress {
+    pub(super) fn new(segment_size: u64, end: u64) -> Self {
+        let state = State { wanted: end / segment_size, newest: end, end, promised: end, ..State::default() };
+        Self { segment_size, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A batch is on its way to the device. Once per buffer.
+    pub(super) fn sealed(&self, info: &BatchInfo, is_empty: bool) {
+        let mut state = self.lock();
+        // The next segment is made while the second half of this one is written.
+        let ahead = (info.base + self.segment_size / 2) / self.segment_size;
+        state.wanted = state.wanted.max(ahead).max(info.next / self.segment_size);
+        state.promised = state.promised.max(info.durable);
+        state.end = state.end.max(info.next);
+        if info.base >= state.newest {
+            (state.newest, state.is_empty) = (info.base, is_empty);
+        }
+        if state.is_asleep {
+            state.is_asleep = false;
+            self.changed.notify_all();
+        }
+    }
+
+    fn stop(&self) {
+        self.lock().is_over = true;
+        self.changed.notify_all();
+    }
+}
+
+/// What looks after the files of a log that is open.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    directory: DiskDirectory,
+    /// `MANIFEST`, and the log's lock.
+    pub(super) opened: Mutex<Opened<DiskDirectory>>,
+    /// Names of trimmed segments, to be used again.
+    pub(super) pool: Mutex<Vec<String>>,
+    progress: Arc<Progress>,
+    policy: SyncPolicy,
+    ring: Weak<BufferRing>,
+    pub(super) io: Weak<QuikIO>,
+    /// All segments up to this one are there.
+    ready: u64,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        directory: DiskDirectory,
+        opened: Opened<DiskDirectory>,
+        progress: Arc<Progress>,
+        policy: SyncPolicy,
+    ) -> Self {
+        let (opened, pool) = (Mutex::new(opened), Mutex::default());
+        Self { directory, opened, pool, progress, policy, ring: Weak::new(), io: Weak::new(), ready: 0 }
+    }
+
+    /// What it works for; segments up to `ready` are there.
+    pub(super) fn attach(&mut self, ring: &Arc<BufferRing>, io: &Arc<QuikIO>, ready: u64) {
+        (self.ring, self.io, self.ready) = (Arc::downgrade(ring), Arc::downgrade(io), ready);
+    }
+
+    pub(super) fn directory(&self) -> &DiskDirectory {
+        &self.directory
+    }
+
+    pub(super) fn manifest(&self) -> MutexGuard<'_, Opened<DiskDirectory>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file of a segment that recovery has left, which may be short: what is missing there takes no space yet.
+    pub(super) fn completed(&self, number: u64) -> Result<File, OpenError> {
+        let (file, name, len) = self.ensured(number)?;
+        let complete = || {
+            if file.metadata()?.len() < len {
+                file.set_len(len)?;
+                file.sync_all()?;
+            }
+            Ok(())
+        };
+        complete().map_err(OpenError::io("extend", &name))?;
+        Ok(file)
+    }
+
+    /// The file of the segment with this number, made ready: a trimmed one, or a new one, whose space is written once,
+    /// so that writing it again changes nothing but bytes.
+    pub(super) fn made(&self, number: u64) -> Result<File, OpenError> {
+        let (file, name, len) = self.ensured(number)?;
+        let fill = || {
+            let (zeros, begun) = (vec![0; PIECE], file.metadata()?.len());
+            let mut at = begun;
+            while at < len {
+                let piece = PIECE.min((len - at) as usize);
+                file.write_all_at(&zeros[..piece], at)?;
+                at += piece as u64;
+            }
+            if begun < len { file.sync_all() } else { Ok(()) }
+        };
+        fill().map_err(OpenError::io("fill", &name))?;
+        Ok(file)
+    }
+
+    /// The segment's file, durable with its header and its name; its name, and the length that it has to have.
+    fn ensured(&self, number: u64) -> Result<(File, String, u64), OpenError> {
+        let header = self.manifest().segment_header(number);
+        let name = header.file_name();
+        let trimmed = self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match trimmed {
+            Some(trimmed) if self.directory.open(&name, true).is_err() => recycle(&self.directory, &trimmed, &header)?,
+            trimmed => {
+                self.pool.lock().unwrap_or_else(PoisonError::into_inner).extend(trimmed);
+                ensure(&self.directory, &header)?;
+            }
+        }
+        let file = self.directory.open(&name, true).map_err(OpenError::io("open", &name))?;
+        Ok((file.into_file(), name, full_len(header.segment_size)))
+    }
+
+    pub(super) fn stop(&self) {
+        self.progress.stop();
+    }
+
+    pub(super) fn spawn(self: &Arc<Self>) -> std::io::Result<JoinHandle<()>> {
+        let keeper = Arc::clone(self);
+        thread::Builder::new().name("ringlog-keeper".into()).spawn(move || keeper.run())
+    }
+
+    fn run(&self) {
+        let (mut ready, mut synced, mut idle_since) = (self.ready, Instant::now(), None);
+        let mut synced_end = self.progress.lock().end;
+        loop {
+            let state = self.progress.lock();
+            if state.is_over {
+                return;
+            }
+            let (wanted, end, newest) = (state.wanted, state.end, state.newest);
+            let needs_proof = !state.is_empty && self.is_idle(state.promised);
+            drop(state);
+
+            let mut pause = None;
+            if ready < wanted {
+                match self.add(ready + 1) {
+                    Ok(()) => {
+                        ready += 1;
+                        continue;
+                    }
+                    // Tried again: a full disk may have room then.
+                    Err(_error) => pause = Some(PAUSE),
+                }
+            }
+            let is_due = match self.policy {
+                SyncPolicy::WhenAsked => false,
+                SyncPolicy::Every(time) => {
+                    let elapsed = synced.elapsed();
+                    pause = Some(pause.unwrap_or(time).min(time.saturating_sub(elapsed)));
+                    elapsed >= time
+                }
+                SyncPolicy::EveryBytes(bytes) => end - synced_end >= bytes,
+            };
+            if is_due {
+                self.sync();
+                (synced, synced_end) = (Instant::now(), end);
+                continue;
+            }
+            if needs_proof {
+                pause = Some(pause.unwrap_or(PAUSE).min(PAUSE));
+                if idle_since == Some(newest) {
+                    self.append_empty();
+                }
+                idle_since = Some(newest);
+            } else {
+                idle_since = None;
+            }
+            self.sleep(pause, ready);
+        }
+    }
+
+    /// Whether nothing is staged, and something durable lies above all promises.
+    fn is_idle(&self, promised: u64) -> bool {
+        let Some(ring) = self.ring.upgrade() else { return false };
+        let durable = ring.durable_watermark();
+        durable == ring.tail() && durable > promised + HEADER_LEN as u64
+    }
+
+    fn sleep(&self, pause: Option<Duration>, ready: u64) {
+        let mut state = self.progress.lock();
+        if state.is_over || ready < state.wanted && pause.is_none() {
+            return;
+        }
+        // What is sealed may become durable, and idle, later on.
+        let unproved = !state.is_empty && state.promised < state.end;
+        let pause = pause.or(unproved.then_some(PAUSE));
+        state.is_asleep = pause.is_none() || ready >= state.wanted;
+        match pause {
+            Some(pause) => drop(self.progress.changed.wait_timeout(state, pause)),
+            None => drop(self.progress.changed.wait(state)),
+        }
+    }
+
+    fn add(&self, number: u64) -> Result<(), OpenError> {
+        let file = self.made(number)?;
+        if let Some(io) = self.io.upgrade() {
+            io.add_segment(number, file).map_err(device)?;
+        }
+        Ok(())
+    }
+
+    fn sync(&self) {
+        if let Some(ring) = self.ring.upgrade() {
+            // Those that wait have the failure.
+            let _synced = ring.sync();
+        }
+    }
+
+    /// Appends a record that no reader shows, and has it written: its batch promises all before it.
+    fn append_empty(&self) {
+        let Some(ring) = self.ring.upgrade() else { return };
+        let noop = |placement, bytes: &mut [u8]| encode(placement, RecordType::NoOp, 0, 0, [], bytes);
+        if ring.append_filled(RECORD_HEADER_LEN, noop).is_ok() {
+            let _synced = ring.sync();
+        }
+    }
+}

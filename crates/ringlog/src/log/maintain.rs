@@ -1,0 +1,149 @@
+//! Looking after the log: trimming, rolling, closing.
+
+use core::ops::Range;
+use std::sync::PoisonError;
+
+use super::append::encode;
+use super::{Error, Inner, Log};
+use crate::Lsn;
+use crate::directory::Directory;
+use crate::error::OpenError;
+use crate::format::{BatchHeader, FirstBatch, HEADER_LEN, RECORD_HEADER_LEN, RecordType, SEGMENT_HEADER_LEN};
+use crate::segment::{file_name, remove};
+
+/// Trimmed segments that are kept to be used again.
+const KEPT: usize = 2;
+
+/// What a trim has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Trimmed {
+    /// Where the log begins now.
+    pub first: Lsn,
+    /// Bytes of segments that were removed, or will be used again.
+    pub bytes: u64,
+}
+
+/// A segment of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Segment {
+    /// The addresses that it holds; of the last one, those that are given out.
+    pub range: Range<Lsn>,
+}
+
+impl Log {
+    /// Where the log begins: what was before is trimmed.
+    #[must_use]
+    pub fn first(&self) -> Lsn {
+        Lsn::new(self.inner.keeper.manifest().manifest().trim)
+    }
+
+    /// Gives up what lies before `before`, or before the durable end of the log if that is lower. Segments that lie
+    /// below as a whole are removed, or used again. If there is none, nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`]. Then close the log, and open it anew.
+    pub fn trim(&self, before: Lsn) -> Result<Trimmed, Error> {
+        let (inner, keeper) = (&*self.inner, &*self.inner.keeper);
+        let mut opened = keeper.manifest();
+        let manifest = opened.manifest().clone();
+        let (size, durable) = (manifest.segment_size, inner.durable_batch());
+        let to = before.get().min(durable);
+        let nothing = Trimmed { first: Lsn::new(manifest.trim), bytes: 0 };
+        if to / size <= manifest.first_segment() {
+            return Ok(nothing);
+        }
+        let Some(first) = inner.first_batch(to / size * size)? else { return Ok(nothing) };
+        let mut free = opened.trim(keeper.directory(), to, first, durable)?;
+        drop(opened);
+        if let Some(io) = keeper.io.upgrade() {
+            // One that is being read now is removed when the log is opened again.
+            match io.remove_segments_before(to / size) {
+                Ok(_removed) => {}
+                Err(_in_use) => free.clear(),
+            }
+        }
+        let bytes = free.len() as u64 * size;
+        let mut pool = keeper.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        free.retain(|name| !pool.contains(name));
+        let surplus = free.split_off(free.len().min(KEPT - pool.len().min(KEPT)));
+        remove(keeper.directory(), &surplus)?;
+        pool.extend(free);
+        Ok(Trimmed { first: Lsn::new(to), bytes })
+    }
+
+    /// Makes the log go on in a new segment, and returns where that begins. Appends go on meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] and [`Error::Poisoned`].
+    pub fn roll(&self) -> Result<Lsn, Error> {
+        let ring = &self.inner.ring;
+        while !ring.roll() {
+            // A batch has to end the segment, and there is none.
+            let noop = |placement, bytes: &mut [u8]| encode(placement, RecordType::NoOp, 0, 0, [], bytes);
+            ring.append_filled(RECORD_HEADER_LEN, noop)?;
+        }
+        let size = self.inner.manifest.segment_size;
+        Ok(Lsn::new(ring.tail() / size * size))
+    }
+
+    /// The segments that hold the log, in order.
+    #[must_use]
+    pub fn segments(&self) -> Vec<Segment> {
+        let (size, end) = (self.inner.manifest.segment_size, self.end().get());
+        let first = self.first().get() / size;
+        let range = |number: u64| Lsn::new(number * size)..Lsn::new(((number + 1) * size).min(end));
+        (first..=end / size).map(|number| Segment { range: range(number) }).collect()
+    }
+
+    /// Closes the log for all clones and writers: what was appended becomes durable, `MANIFEST` says where the log
+    /// ends, and whatever comes later fails with [`Error::Closed`]. Returns that end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`], and [`Error::File`] for `MANIFEST`: the log will be recovered when it is opened.
+    pub fn close(&self) -> Result<Lsn, Error> {
+        self.inner.close()
+    }
+}
+
+impl Inner {
+    pub(super) fn close(&self) -> Result<Lsn, Error> {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ring.close()?;
+        let end = self.durable_batch();
+        if !*closed {
+            self.keeper.manifest().close(self.keeper.directory(), end)?;
+            *closed = true;
+        }
+        Ok(Lsn::new(end))
+    }
+
+    /// The durable watermark, as the address of a batch.
+    fn durable_batch(&self) -> u64 {
+        self.ring.durable_watermark() - HEADER_LEN as u64
+    }
+
+    /// What the batch at `address`, the first of its segment, is expected to be; `None` if none is there.
+    fn first_batch(&self, address: u64) -> Result<Option<FirstBatch>, OpenError> {
+        Ok(self.header_at(address)?.map(|head| FirstBatch {
+            number: head.number,
+            previous: head.previous,
+            epoch: Some((head.epoch, head.salt)),
+        }))
+    }
+
+    /// The header of the batch at `address`, if one of this log is there.
+    pub(super) fn header_at(&self, address: u64) -> Result<Option<BatchHeader>, OpenError> {
+        let (directory, manifest) = (self.keeper.directory(), &self.manifest);
+        let (size, mut bytes) = (manifest.segment_size, [0; HEADER_LEN]);
+        let name = &file_name(address / size * size);
+        let file = directory.open(name, false).map_err(OpenError::io("open", name))?;
+        let offset = address % size + SEGMENT_HEADER_LEN as u64;
+        directory.read_at(&file, &mut bytes, offset).map_err(OpenError::io("read", name))?;
+        Ok(BatchHeader::decode_at(&bytes, &manifest.key, manifest.log_id, address).ok())
+    }
+}

@@ -1,0 +1,152 @@
+//! The log: records appended through a ring of buffers, in segments that are made ready ahead.
+//!
+//! ```text
+//!   append ─▶ ring ─▶ batch, sealed by `Sealer` ─▶ segment k ─▶ segment k + 1
+//!                           │ how far the log is         ▲ made ready by the keeper's thread,
+//!                           ▼                            │ before a batch leads to it
+//!                       `Progress` ──────────────────▶ keeper
+//! ```
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `options` | opens: recovers, replays, starts the ring |
+//! | `append` | records, groups, records longer than a buffer |
+//! | `commit` | durable records, and what is settled |
+//! | `writer` | a thread's own way in |
+//! | `sealer` | the frame of each batch |
+//! | `keeper` | the thread that makes segments, syncs by time, and seals an idle log |
+//! | `maintain` | trimming, rolling, closing |
+//! | `read` | one record, checked |
+
+mod append;
+mod commit;
+mod error;
+mod keeper;
+mod maintain;
+mod options;
+mod read;
+mod sealer;
+mod writer;
+
+use core::fmt;
+use core::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use buffer_ring::{BufferRing, Extent, RingStats};
+
+use crate::Lsn;
+use crate::format::{Manifest, RECORD_HEADER_LEN};
+use crate::recovery::Report;
+
+pub use append::{Group, Reservation};
+pub use commit::Committed;
+pub use error::Error;
+pub use maintain::{Segment, Trimmed};
+pub use options::{Options, SyncPolicy};
+pub use writer::Writer;
+
+use commit::Unsettled;
+use keeper::Keeper;
+
+/// A log that is open for appending. Cheap to clone; the last clone that goes closes it.
+///
+/// ```
+/// use ringlog::Log;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("my-log");
+/// let (log, _) = Log::options().open(&path)?;
+/// let staged = log.append(1, b"in memory")?;
+/// let done = log.commit(1, &[std::io::IoSlice::new(b"on stable storage, with all before it")])?;
+/// assert!(log.durable() >= staged.end && done.lsn() == staged.end);
+/// drop(done);
+/// log.close()?;
+/// drop(log);
+///
+/// let mut records = Vec::new();
+/// let (log, recovery) = Log::options().open_with(&path, |record| {
+///     records.push((record.lsn, record.payload.to_vec()));
+///     Ok::<_, std::convert::Infallible>(())
+/// })?;
+/// assert_eq!((records.len(), recovery.records, records[0].0), (2, 2, staged.start));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Log {
+    inner: Arc<Inner>,
+}
+
+/// What the clones of a log share.
+struct Inner {
+    ring: Arc<BufferRing>,
+    keeper: Arc<Keeper>,
+    /// Ended when the log goes.
+    thread: Option<JoinHandle<()>>,
+    unsettled: Arc<Unsettled>,
+    /// What does not change while the log is open: its id, its key, its segments' size.
+    manifest: Manifest,
+    /// Bytes of the longest payload that fits a buffer.
+    longest: usize,
+    /// Bytes of the longest record.
+    max_record: usize,
+    /// What recovery found.
+    report: Report,
+    /// Whether `MANIFEST` says that the log was closed.
+    closed: Mutex<bool>,
+}
+
+impl Log {
+    /// The way to open a log, or to create one.
+    pub fn options() -> Options {
+        Options::new()
+    }
+
+    /// Everything below is on stable storage, and is there after a crash. Only grows.
+    #[must_use]
+    pub fn durable(&self) -> Lsn {
+        Lsn::new(self.inner.ring.durable_watermark())
+    }
+
+    /// Where the next record may begin. Only grows.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        Lsn::new(self.inner.ring.tail())
+    }
+
+    /// What the ring has counted.
+    #[must_use]
+    pub fn stats(&self) -> RingStats {
+        self.inner.ring.stats()
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let range = (self.first().get(), self.durable().get(), self.end().get());
+        f.debug_struct("Log").field("first_durable_end", &range).finish_non_exhaustive()
+    }
+}
+
+/// The range of a record.
+fn range(extent: Extent) -> Range<Lsn> {
+    Lsn::new(extent.start())..Lsn::new(extent.end())
+}
+
+/// Bytes that a record takes in the log, header and padding included.
+const fn record_len(payload: usize) -> usize {
+    RECORD_HEADER_LEN + payload.next_multiple_of(8)
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // What went wrong has been reported to those that waited for it; a log that is not closed is recovered.
+        let _closed = self.close();
+        self.keeper.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Reading one record back, checked.
+
+use super::{Error, Log};
+use crate::Lsn;
+use crate::directory::Directory;
+use crate::error::OpenError;
+use crate::format::{BLOCK, RECORD_HEADER_LEN, SEGMENT_HEADER_LEN, u16_at};
+use crate::recovery::{Replay, read_one};
+use crate::segment::file_name;
+
+impl Log {
+    /// Reads the record at `at` into `into`, whose old content goes, and returns its kind. Its batch is read and
+    /// verified; of a group it is the first payload. A record that is not durable yet is made so first, but for the
+    /// further parts of one longer than a buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Trimmed`], [`Error::NotAppended`], [`Error::NotARecord`] and [`Error::Damaged`]; and those of
+    /// [`sync`](Self::sync).
+    pub fn read(&self, at: Lsn, into: &mut Vec<u8>) -> Result<u8, Error> {
+        let (first, end) = (self.first(), self.end());
+        if at < first {
+            return Err(Error::Trimmed { first });
+        }
+        if at >= end {
+            return Err(Error::NotAppended { address: at, end });
+        }
+        if at >= self.durable() {
+            self.sync()?;
+        }
+        let found = self.find(at, self.durable()).map_err(|error| match error {
+            OpenError::Changed { .. } | OpenError::Record { .. } => Error::Damaged(at),
+            error => error.into(),
+        })?;
+        let (kind, payload) = found.ok_or(Error::NotARecord(at))?;
+        *into = payload;
+        Ok(kind)
+    }
+
+    fn find(&self, at: Lsn, durable: Lsn) -> Result<Option<(u8, Vec<u8>)>, OpenError> {
+        let inner = &self.inner;
+        let (manifest, directory, size) = (&inner.manifest, inner.keeper.directory(), inner.manifest.segment_size);
+        let mut header = [0; RECORD_HEADER_LEN];
+        let (name, offset) = (file_name(at.get() / size * size), at.get() % size + SEGMENT_HEADER_LEN as u64);
+        let file = directory.open(&name, false).map_err(OpenError::io("open", &name))?;
+        directory.read_at(&file, &mut header, offset).map_err(OpenError::io("read", &name))?;
+        // Only a hint: the header of the batch there is signed, and all records up to this one are read.
+        let blocks = at.get() / BLOCK as u64;
+        let base = blocks.checked_sub(u64::from(u16_at(&header, 4))).map(|block| block * BLOCK as u64);
+        let Some(base) = base.filter(|base| *base >= at.get() / size * size) else { return Ok(None) };
+        let mut report = inner.report.clone();
+        (report.first, report.end) = (at, durable);
+        let how = Replay::new().max_record(inner.max_record);
+        match read_one(directory, manifest, &report, &how, base, at) {
+            // No batch is there: the hint was no record's.
+            Err(OpenError::Changed { address, .. }) if address == base && inner.header_at(base)?.is_none() => Ok(None),
+            found => found,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! A thread's own way into the log.
+
+use core::fmt;
+use core::ops::Range;
+
+use buffer_ring::OwnedWriter;
+
+use super::append::{encode, header};
+use super::{Committed, Error, Log, range, record_len};
+use crate::Lsn;
+use crate::format::{RECORD_HEADER_LEN, RecordType};
+
+/// Appends with fewer instructions on shared memory than the [`Log`] itself: for a thread or task that appends many
+/// small records. It owns its share of the log, and may live in a struct beside it.
+pub struct Writer {
+    log: Log,
+    ring: OwnedWriter,
+}
+
+impl Log {
+    /// Makes a writer.
+    #[must_use]
+    pub fn writer(&self) -> Writer {
+        Writer { log: self.clone(), ring: self.inner.ring.writer_owned() }
+    }
+}
+
+impl Writer {
+    /// Appends a record, like [`Log::append`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Log::append`].
+    #[inline]
+    pub fn append(&mut self, kind: u8, payload: &[u8]) -> Result<Range<Lsn>, Error> {
+        let len = payload.len();
+        if len > self.log.inner.longest {
+            return self.log.append(kind, payload);
+        }
+        let fill = |placement, bytes: &mut [u8]| encode(placement, RecordType::Record, kind, len, [payload], bytes);
+        Ok(range(self.ring.append_filled(record_len(len), fill)?))
+    }
+
+    /// Has `fill` encode a record in place, like [`Log::append_with`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Log::append_with`].
+    pub fn append_with(
+        &mut self,
+        kind: u8,
+        len: usize,
+        fill: impl FnOnce(Lsn, &mut [u8]),
+    ) -> Result<Range<Lsn>, Error> {
+        let max = self.log.inner.longest;
+        if len > max {
+            return Err(Error::TooLarge { len, max });
+        }
+        let extent = self.ring.append_with(record_len(len), |placement, bytes| {
+            fill(Lsn::new(placement.start()), &mut bytes[RECORD_HEADER_LEN..][..len]);
+            // Behind what may panic: without it the bytes are no record.
+            bytes[..RECORD_HEADER_LEN].copy_from_slice(&header(placement, RecordType::Record, kind, len));
+        })?;
+        Ok(range(extent))
+    }
+
+    /// Appends a record, and returns when it is durable, like [`Log::commit`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Log::commit`].
+    pub fn commit(&mut self, kind: u8, payload: &[u8]) -> Result<Committed, Error> {
+        let log = self.log.clone();
+        log.committing(|| self.append(kind, payload))
+    }
+
+    /// The log.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Writer").field(&self.ring).finish()
+    }
+}

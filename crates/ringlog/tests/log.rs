@@ -1,0 +1,287 @@
+//! The log as its users see it: what was appended comes back, in order, whatever happened to segments meanwhile.
+
+use core::convert::Infallible;
+use core::time::Duration;
+use std::io::IoSlice;
+use std::path::Path;
+use std::thread;
+use std::time::Instant;
+
+use ringlog::directory::DiskDirectory;
+use ringlog::recovery::{Verdict, Verify, verify};
+use ringlog::{Error, Group, Log, Lsn, OpenError, Options, Recovery, SyncPolicy};
+
+/// Eight buffers of two blocks, and segments of sixteen.
+const SEGMENT: u64 = 16 << 12;
+
+fn small() -> Options {
+    Log::options().ring(8, 2 << 12).segment_size(SEGMENT)
+}
+
+type Records = Vec<(Lsn, u8, Vec<u8>)>;
+
+fn reopen(options: Options, path: &Path) -> (Log, Recovery, Records) {
+    let mut records = Vec::new();
+    let (log, recovery) = options
+        .open_with(path, |record| {
+            records.push((record.lsn, record.kind, record.payload.to_vec()));
+            Ok::<_, Infallible>(())
+        })
+        .expect("a log");
+    (log, recovery, records)
+}
+
+fn payload(n: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|at| (n * 31 + at * 7) as u8).collect()
+}
+
+#[test]
+fn every_kind_of_record_comes_back_over_many_segments() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (log, recovery) = small().open(folder.path()).expect("a new log");
+    assert_eq!((recovery.verdict, recovery.records), (Verdict::Fresh, 0));
+    let (mut expected, mut writer) = (Records::new(), log.writer());
+    for n in 0..600_usize {
+        let (kind, bytes) = (n as u8, payload(n, n * 37 % 900));
+        let at = match n % 8 {
+            0 => log.append(kind, &bytes),
+            1 => log.append_vectored(kind, &bytes.chunks(100).map(IoSlice::new).collect::<Vec<_>>()),
+            2 => log.append_with(kind, bytes.len(), |_, target| target.copy_from_slice(&bytes)),
+            3 => writer.append(kind, &bytes),
+            4 => writer.append_with(kind, bytes.len(), |_, target| target.copy_from_slice(&bytes)),
+            5 => log.commit(kind, &[IoSlice::new(&bytes)]).map(|done| done.lsn()..done.end()),
+            6 => {
+                let mut record = log.reserve(kind, bytes.len()).expect("room");
+                record.copy_from_slice(&bytes);
+                drop(log.reserve(kind, 50).expect("room"));
+                Ok(record.commit())
+            }
+            _ => log.append(kind, &payload(n, 20_000 + n)),
+        };
+        let at = at.expect("no failure");
+        let bytes = if n % 8 == 7 { payload(n, 20_000 + n) } else { bytes };
+        expected.push((at.start, kind, bytes));
+        if n % 50 == 49 {
+            let mut group = Group::new();
+            for k in 0..5 {
+                group.push(k, &payload(n + usize::from(k), 30));
+            }
+            let at = log.append_group(&group).expect("no failure").start;
+            expected.extend((0..5).map(|k| (at, k, payload(n + usize::from(k), 30))));
+        }
+    }
+    assert!(log.segments().len() > 20);
+    let mut bytes = Vec::new();
+    // Of a group only the first payload is read by its address.
+    let first_there = |n: &usize| expected[..*n].last().is_none_or(|before| before.0 != expected[*n].0);
+    for (at, kind, payload) in (0..expected.len()).filter(first_there).step_by(9).map(|n| &expected[n]) {
+        assert_eq!(log.read(*at, &mut bytes).expect("it is there"), *kind);
+        assert_eq!(&bytes, payload);
+    }
+    drop(writer);
+    let end = log.close().expect("no failure");
+    assert!(matches!(log.append(0, b"late"), Err(Error::Closed)));
+    drop(log);
+
+    let (log, recovery, mut found) = reopen(small(), folder.path());
+    assert_eq!((&recovery.verdict, recovery.end), (&Verdict::Clean, end));
+    // A group's payloads but the first have addresses of their own, and a long record is shown where it ends.
+    let mut first = Lsn::START;
+    for (at, _, payload) in &mut found {
+        if payload.len() == 30 {
+            first = if expected.iter().any(|(expected, ..)| expected == at) { *at } else { first };
+            *at = first;
+        }
+    }
+    found.sort_by_key(|(at, ..)| *at);
+    expected.sort_by_key(|(at, ..)| *at);
+    assert_eq!(found.len(), expected.len());
+    assert!(found == expected, "the records are others");
+    let at = log.append(7, b"goes on").expect("no failure");
+    assert!(at.start > end);
+    drop(log);
+    let report = verify(&DiskDirectory::open(folder.path()).expect("a log"), &Verify::new()).expect("a log");
+    assert_eq!((report.verdict, report.records), (Verdict::Clean, recovery.records + 1));
+}
+
+#[test]
+fn commits_of_many_threads_survive_and_a_log_that_is_not_closed_is_recovered() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (log, _) = small().open(folder.path()).expect("a new log");
+    let lsns: Vec<_> = thread::scope(|scope| {
+        let threads = [0, 1, 2, 3].map(|thread| {
+            let log = log.clone();
+            scope.spawn(move || {
+                let commit = |n: usize| {
+                    let bytes = payload(thread * 1000 + n, 8 * (1 + n % 60));
+                    (log.commit(thread as u8, &[IoSlice::new(&bytes)]).expect("no failure").lsn(), thread as u8, bytes)
+                };
+                (0..150).map(commit).collect::<Records>()
+            })
+        });
+        threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+    });
+    // As if the process had been killed: nothing is closed.
+    std::mem::forget(log);
+    let copy = tempfile::tempdir().expect("a folder");
+    for entry in std::fs::read_dir(folder.path()).expect("a folder") {
+        let entry = entry.expect("an entry");
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("copied");
+    }
+    let (_log, recovery, found) = reopen(small(), copy.path());
+    assert_eq!((recovery.verdict, recovery.records), (Verdict::Unclosed, 600));
+    let mut expected = lsns;
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn what_is_trimmed_is_gone_and_its_segments_are_used_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (log, _) = small().open(folder.path()).expect("a new log");
+    let mut most = 0;
+    for n in 0..2010_usize {
+        let done = log.commit(1, &[IoSlice::new(&payload(n, 700))]).expect("no failure");
+        assert!(log.settled() <= done.lsn());
+        let end = done.end();
+        drop(done);
+        if n % 40 == 39 {
+            assert!(log.settled() >= end);
+            let trimmed = log.trim(end).expect("no failure");
+            assert_eq!(trimmed.first, log.first());
+            let files = std::fs::read_dir(folder.path()).expect("a folder").count();
+            most = most.max(files);
+        }
+    }
+    assert!(most <= 9, "{most} files");
+    let (first, mut bytes) = (log.first(), Vec::new());
+    assert!(first.get() > 10 * SEGMENT);
+    assert!(matches!(log.read(Lsn::new(72), &mut bytes), Err(Error::Trimmed { first: at }) if at == first));
+    drop(log);
+    let (_log, recovery, found) = reopen(small(), folder.path());
+    assert_eq!((recovery.verdict, recovery.first), (Verdict::Clean, first));
+    assert!(found.iter().all(|(at, ..)| *at >= first) && !found.is_empty());
+}
+
+#[test]
+fn a_log_goes_on_in_a_new_segment_when_it_is_rolled_with_or_without_records() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (log, _) = small().open(folder.path()).expect("a new log");
+    let mut starts = vec![0];
+    for n in 0..5_u8 {
+        (0..n % 3).for_each(|_| drop(log.append(n, b"record").expect("no failure")));
+        let at = log.roll().expect("no failure").get();
+        assert!(at.is_multiple_of(SEGMENT) && at > *starts.last().expect("one"), "{at}");
+        starts.push(at);
+    }
+    assert_eq!(log.append(9, b"behind").expect("no failure").start.get(), starts[5] + 72);
+    log.close().expect("no failure");
+    drop(log);
+    let (_, recovery, found) = reopen(small(), folder.path());
+    assert_eq!((recovery.verdict, found.len()), (Verdict::Clean, 5));
+}
+
+#[test]
+fn records_become_durable_by_time_and_by_bytes_without_any_wait() {
+    for policy in [SyncPolicy::Every(Duration::from_millis(5)), SyncPolicy::EveryBytes(16 << 10)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (log, _) = small().sync(policy).open(folder.path()).expect("a new log");
+        let mut end = Lsn::START;
+        for n in 0..200 {
+            end = log.append(1, &payload(n, 500)).expect("no failure").end;
+        }
+        let wanted = if policy == SyncPolicy::EveryBytes(16 << 10) { Lsn::new(end.get() - (33 << 10)) } else { end };
+        let start = Instant::now();
+        while log.durable() < wanted {
+            assert!(start.elapsed() < Duration::from_secs(60), "{policy:?}: {} of {wanted}", log.durable());
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+#[test]
+fn an_idle_log_proves_its_newest_batch_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (log, _) = small().open(folder.path()).expect("a new log");
+    let done = log.commit(1, &[IoSlice::new(b"the newest")]).expect("no failure");
+    let start = Instant::now();
+    while log.durable() == done.end() || log.end().get() < 2 << 12 {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        thread::sleep(Duration::from_millis(5));
+    }
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(log.end().get(), (2 << 12) + 72, "no second empty batch");
+    let report = verify(&DiskDirectory::open(folder.path()).expect("a log"), &Verify::new()).expect("a log");
+    assert_eq!((report.promised.get(), report.records), (1 << 12, 1));
+}
+
+#[test]
+fn a_cut_near_the_end_of_a_segment_is_ended_by_an_empty_batch() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = || Log::options().ring(4, 4 << 12).segment_size(SEGMENT);
+    let (log, _) = options().open(folder.path()).expect("a new log");
+    let mut expected = Records::new();
+    // With smaller buffers than the next opening has, so that its buffer does not fit.
+    drop(log);
+    let (log, _) = small().open(folder.path()).expect("a log");
+    while log.end().get() < SEGMENT - (3 << 12) {
+        let bytes = payload(expected.len(), 3000);
+        expected.push((log.commit(3, &[IoSlice::new(&bytes)]).expect("no failure").lsn(), 3, bytes));
+    }
+    log.close().expect("no failure");
+    drop(log);
+    let (log, recovery, found) = reopen(options(), folder.path());
+    assert_eq!((recovery.verdict, &found), (Verdict::Clean, &expected));
+    let at = log.commit(4, &[IoSlice::new(b"next")]).expect("no failure").lsn();
+    assert_eq!(at.get(), SEGMENT + 72);
+    expected.push((at, 4, b"next".to_vec()));
+    drop(log);
+    assert_eq!(reopen(options(), folder.path()).2, expected);
+}
+
+#[test]
+fn what_cannot_be_opened_is_refused_with_a_reason_and_nothing_is_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log");
+    for options in [
+        small().ring(1, 4096),
+        small().ring(2, 4095),
+        small().ring(2, 0),
+        small().ring(2, 512 << 20),
+        small().ring(2, (SEGMENT / 4) as usize + 4096),
+        small().segment_size(4096),
+    ] {
+        assert!(matches!(options.open(&path), Err(OpenError::Option(_))));
+    }
+    assert!(matches!(small().must_exist(true).open(&path), Err(OpenError::Missing)));
+    assert!(!path.exists());
+    let (log, _) = small().open(&path).expect("a new log");
+    assert!(matches!(small().open(&path), Err(OpenError::Locked { .. })));
+    drop(log);
+    // A log keeps its segments' size, which has to hold the ring's buffers.
+    let refused = small().segment_size(1 << 20).ring(2, 128 << 10).open(&path);
+    assert!(matches!(refused, Err(OpenError::Option(_))));
+    std::fs::write(folder.path().join("file"), b"no directory").expect("written");
+    assert!(small().open(folder.path().join("file")).is_err());
+}
+
+#[test]
+fn what_cannot_be_appended_or_read_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (log, _) = small().max_record(100_000).open(folder.path()).expect("a new log");
+    assert!(matches!(log.append_group(&Group::new()), Err(Error::Empty)));
+    assert!(matches!(log.append(0, &[0; 100_001]), Err(Error::TooLarge { len: 100_001, max: 100_000 })));
+    assert!(matches!(log.append_with(0, 9000, |_, _| panic!("called")), Err(Error::TooLarge { len: 9000, .. })));
+    let at = log.append(5, &payload(1, 2000)).expect("no failure");
+    let mut bytes = Vec::new();
+    for inside in [8, 16, 1000, 1992] {
+        let refused = log.read(Lsn::new(at.start.get() + inside), &mut bytes);
+        assert!(matches!(refused, Err(Error::NotARecord(_))), "{inside}: {refused:?}");
+    }
+    assert!(matches!(log.read(log.end(), &mut bytes), Err(Error::NotAppended { .. })));
+    assert!(matches!(log.wait_durable(Lsn::new(1 << 40)), Err(Error::NotAppended { .. })));
+    let long = log.append(6, &payload(2, 60_000)).expect("no failure");
+    log.sync().expect("no failure");
+    assert_eq!(log.read(long.start, &mut bytes).expect("it is there"), 6);
+    assert_eq!(bytes, payload(2, 60_000));
+}
