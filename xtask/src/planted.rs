@@ -60,6 +60,10 @@ const MARKER: &str = "ring-io/prealloc/marker.rs";
 const QUEUE: &str = "ring-io/queue.rs";
 const SETTLE: &str = "ring-io/prealloc/settle.rs";
 const PREALLOC: &str = "ring-io/prealloc/mod.rs";
+const FILES: &str = "ring-io/files.rs";
+
+/// Bugs of a log over several files.
+const SEGMENTS: Level = Level::Tests("-p ring-io --test segments");
 
 const BUGS: &[Bug] = &[
     Bug {
@@ -542,6 +546,64 @@ const BUGS: &[Bug] = &[
             "buffer_ring/latency.rs",
             "let recorded = histograms[measure as usize].lock().record(value);",
             "histograms[measure as usize].lock().saturating_record(value); let recorded = Ok::<(), ()>(());",
+        )],
+    },
+    Bug {
+        what: "send the last write of a segment before the next segment is there",
+        level: SEGMENTS,
+        gate: false,
+        changes: &[(FILES, "needed.into_iter().find(|number|", "needed.into_iter().take(1).find(|number|")],
+    },
+    Bug {
+        what: "sync only the first of several files",
+        level: SEGMENTS,
+        gate: false,
+        changes: &[(
+            "ring-io/backend.rs",
+            "let file = self.rest.pop_front()?;",
+            "let file = self.rest.pop_front().filter(|_| false)?;",
+        )],
+    },
+    Bug {
+        what: "sync the later of several files first",
+        level: SEGMENTS,
+        gate: false,
+        changes: &[(
+            FILES,
+            "state.files.values().filter(|entry| entry.ended",
+            "state.files.values().rev().filter(|entry| entry.ended",
+        )],
+    },
+    Bug {
+        what: "take a write that comes back during a sync of its file for a synced one",
+        level: SEGMENTS,
+        gate: false,
+        changes: &[(FILES, "entry.synced = entry.synced.max(file.ended);", "entry.synced = entry.ended;")],
+    },
+    Bug {
+        what: "remove a segment with bytes that are not on stable storage",
+        level: SEGMENTS,
+        gate: false,
+        changes: &[(FILES, "entry.ended += u64::from(!durable);", "_ = durable;")],
+    },
+    Bug {
+        what: "take what a serialized log skips for a gap",
+        level: SEGMENTS,
+        gate: false,
+        changes: &[(
+            SEQUENCER,
+            "self.next = self.next.max(next);",
+            "self.next = self.next.max(next.min(self.next + 4096));",
+        )],
+    },
+    Bug {
+        what: "give the place of a registered file to another while an entry names it",
+        level: Level::Tests("-p ring-io --lib"),
+        gate: false,
+        changes: &[(
+            "ring-io/engine/uring/registration.rs",
+            "Place::Of(number) if !slots.is_for(number) => Some(Some(number)),",
+            "Place::Of(number) => Some(Some(number)),",
         )],
     },
 ];

@@ -88,7 +88,9 @@ mod tests {
             queue.push((Job::Sync(Flush::of(&file, Scope::Data)), Ok(0)));
             queue.reap(Wait::Until(None), &mut completed);
             assert_eq!(completed.len(), 1);
-            // What was reaped is no longer in flight.
+            // What was reaped is no longer in flight, nor what will not come.
+            queue.expect_one_more();
+            queue.expect_one_less();
             queue.reap(Wait::Until(None), &mut completed);
             _ = done.send(completed.len());
         });

@@ -450,9 +450,9 @@ impl QuikIO {
         self.settling.is_settled()
     }
 
-    /// Of a flush that begins now. Segments have no key.
+    /// Of a flush that begins now.
     pub(crate) fn scope(&self) -> Scope {
-        if self.files.segments().is_ok() { Scope::Data } else { self.settling.scope() }
+        self.settling.scope()
     }
 
     /// A flush of that scope has succeeded, and nothing is known that would make that doubtful.

@@ -284,10 +284,10 @@ fn what_a_serialized_log_skips_counts_as_written() {
     let finished = drain(&queue);
     assert!(all_ok(&finished) && queue.waiting() == 0);
     assert_eq!(device.writes(), [(0, BLOCK), (STEP, BLOCK), (SIZE, BLOCK)]);
-    let now = queue.write_or_submit(write(3, SIZE + STEP, SIZE + 2 * STEP)).expect("its segment is there");
+    let now = queue.write_or_submit(write(3, SIZE + STEP, SIZE + 3 * STEP)).expect("its segment is there");
     assert_eq!(now.result, Ok(()));
     drop(queue);
-    assert_eq!(io.start(), Ok(SIZE + 2 * STEP));
+    assert_eq!(io.start(), Ok(SIZE + 3 * STEP), "where the log goes on");
 }
 
 #[test]
@@ -354,8 +354,18 @@ fn a_write_from_one_segment_into_the_next_comes_back_and_changes_no_file() {
         };
         queue.submit_write(crossing(1));
         let mut finished = drain(&queue);
+        drop(queue);
+        let queue = attach(&io);
+        if mode == WriteMode::TailLocalized {
+            queue.submit_write(write(3, 6 * STEP, 2 * SIZE));
+        }
         finished.extend(queue.write_or_submit(crossing(2)));
         assert_eq!((tokens(&finished), device.writes()), (vec![1, 2], vec![]));
+        // It leaves a hole, like a write that fails.
+        queue.submit_write(write(4, 5 * STEP, 2 * SIZE));
+        for write in drain(&queue) {
+            assert_eq!(write.result.expect_err("it is behind").behind(), Some(3 * STEP..5 * STEP));
+        }
         for write in finished {
             let error = write.result.expect_err("it crosses a boundary");
             assert_eq!((error.kind(), error.range()), (std::io::ErrorKind::InvalidInput, 3 * STEP..5 * STEP));
@@ -560,17 +570,30 @@ fn a_serialized_log_gives_back_all_that_is_behind_what_waited_for_a_segment_in_v
 }
 
 #[test]
-fn a_thread_that_waits_at_the_device_gets_what_a_failed_sync_gives_back() {
-    on_every_engine(&[0], &QuikIO::options(), |io, _| {
+fn a_thread_that_waits_for_a_segment_gets_a_write_that_crosses_a_boundary_at_once() {
+    on_every_engine(&[0, 1], &QuikIO::options(), |io, _| {
         let queue = attach(io);
-        queue.submit_write(write(7, 0, SIZE));
-        // Into no segment at all: it comes back at once, though the thread waits for another.
+        queue.submit_write(write(7, 0, 2 * SIZE));
         thread::scope(|scope| {
             let reaper = scope.spawn(|| drain(&queue));
             thread::sleep(Duration::from_millis(5));
             queue.submit(8, bytes(8, 2 * BLOCK), 3 * STEP);
             assert_eq!(tokens(&reaper.join().expect("no panic")), [7, 8]);
         });
+    });
+}
+
+#[test]
+fn a_thread_that_waits_for_a_segment_gets_what_a_failed_sync_gives_back() {
+    let (io, device, _) = in_memory(&[0], QuikIO::options());
+    let queue = attach(&io);
+    queue.submit_write(write(7, 0, SIZE));
+    thread::scope(|scope| {
+        let reaper = scope.spawn(|| drain(&queue));
+        thread::sleep(Duration::from_millis(5));
+        device.fail_sync(Errno::IO.raw_os_error());
+        assert!(io.sync().is_err());
+        assert_eq!(tokens(&reaper.join().expect("no panic")), [7]);
     });
 }
 
@@ -773,10 +796,14 @@ fn a_child_neither_sees_nor_changes_the_segments_of_its_parent() {
             finished.extend(queue.write_or_submit(write(3, 0, 9 * SIZE)));
             assert_eq!(tokens(&finished), [2, 3]);
             assert!(finished.iter().all(|write| write.result.as_ref().unwrap_err().is_forked()));
+            let open_files = || fs::read_dir("/proc/self/fd").expect("a list").count();
+            let before = open_files();
             // SAFETY: *never used again*: the child exits, and runs no destructor of the parent's.
             drop(unsafe { core::ptr::read(&raw const queue) });
-            // SAFETY: as above. It is the last one, so that the `QuikIO` itself is dropped.
+            assert_eq!(Arc::strong_count(io), 1, "with the next one the `QuikIO` itself is dropped");
+            // SAFETY: as above.
             unsafe { Arc::decrement_strong_count(Arc::as_ptr(io)) };
+            assert_eq!(open_files(), before, "not even the memory of what another thread had locked may be freed");
         });
         child.succeeds();
         io.add_segment(2, next).expect("the parent's");

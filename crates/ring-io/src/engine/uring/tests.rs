@@ -393,3 +393,23 @@ fn the_kernel_lets_go_of_a_segment_that_is_removed_and_its_place_is_free() {
     engine.detach();
     assert!(engine.attach(&arena, &[next], true).file(), "the table can be made anew");
 }
+
+#[test]
+fn a_job_that_is_announced_is_waited_for_and_one_that_is_retracted_is_not() {
+    let Some(mut engine) = engine() else { return };
+    let mut completed = Vec::new();
+    engine.announce();
+    let soon = Instant::now() + Duration::from_millis(5);
+    engine.reap(Wait::Until(Some(soon)), &mut completed);
+    assert!(completed.is_empty() && Instant::now() >= soon);
+    engine.retract();
+    engine.reap(Wait::Until(None), &mut completed);
+    assert!(completed.is_empty(), "there is nothing to wait for");
+    engine.process = Process::elsewhere();
+    engine.announce();
+    engine.retract();
+    let segment = file();
+    engine.add(&segment);
+    engine.remove(&segment);
+    assert_eq!(engine.queues.lock().announced, 0);
+}
