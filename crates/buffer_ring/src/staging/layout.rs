@@ -128,8 +128,7 @@ impl Layout {
 
     /// Whether a whole buffer that begins at `start` ends within its segment.
     pub(crate) fn fits_at(&self, start: u64) -> bool {
-        let size = self.segment_size.map_or(u64::MAX, NonZeroU64::get);
-        start % size <= size - self.buffer_size as u64
+        self.segment_size.is_none_or(|size| start % size <= size.get() - self.buffer_size as u64)
     }
 
     /// The highest base of a generation: a whole buffer there has addresses.

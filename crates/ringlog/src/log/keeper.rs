@@ -91,9 +91,9 @@ impl Progress {
 pub(super) struct Keeper {
     directory: DiskDirectory,
     /// `MANIFEST`, and the log's lock.
-    pub(super) opened: Mutex<Opened<DiskDirectory>>,
+    opened: Mutex<Opened<DiskDirectory>>,
     /// Names of trimmed segments, to be used again.
-    pub(super) pool: Mutex<Vec<String>>,
+    pool: Mutex<Vec<String>>,
     progress: Arc<Progress>,
     policy: SyncPolicy,
     ring: Weak<BufferRing>,
@@ -120,6 +120,10 @@ impl Keeper {
 
     pub(super) fn directory(&self) -> &DiskDirectory {
         &self.directory
+    }
+
+    pub(super) fn pool(&self) -> MutexGuard<'_, Vec<String>> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn manifest(&self) -> MutexGuard<'_, Opened<DiskDirectory>> {
@@ -162,12 +166,13 @@ impl Keeper {
     fn ensured(&self, number: u64) -> Result<(File, String, u64), OpenError> {
         let header = self.manifest().segment_header(number);
         let name = header.file_name();
-        let trimmed = self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        match trimmed {
-            Some(trimmed) if self.directory.open(&name, true).is_err() => recycle(&self.directory, &trimmed, &header)?,
-            trimmed => {
-                self.pool.lock().unwrap_or_else(PoisonError::into_inner).extend(trimmed);
-                ensure(&self.directory, &header)?;
+        {
+            // Locked until the file has its new name, so that a trim does not take it for one that is left over.
+            let mut pool = self.pool();
+            let is_new = self.directory.open(&name, true).is_err();
+            match pool.pop_if(|_| is_new) {
+                Some(trimmed) => recycle(&self.directory, &trimmed, &header)?,
+                None => ensure(&self.directory, &header)?,
             }
         }
         let file = self.directory.open(&name, true).map_err(OpenError::io("open", &name))?;

@@ -56,8 +56,10 @@ impl Log {
             return Ok(nothing);
         }
         let Some(first) = inner.first_batch(to / size * size)? else { return Ok(nothing) };
+        let mut pool = keeper.pool();
         let mut free = opened.trim(keeper.directory(), to, first, durable)?;
         drop(opened);
+        free.retain(|name| !pool.contains(name));
         if let Some(io) = keeper.io.upgrade() {
             // One that is being read now is removed when the log is opened again.
             match io.remove_segments_before(to / size) {
@@ -66,8 +68,6 @@ impl Log {
             }
         }
         let bytes = free.len() as u64 * size;
-        let mut pool = keeper.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        free.retain(|name| !pool.contains(name));
         let surplus = free.split_off(free.len().min(KEPT - pool.len().min(KEPT)));
         remove(keeper.directory(), &surplus)?;
         pool.extend(free);
