@@ -518,8 +518,15 @@ fn the_first_file_that_cannot_be_synced_ends_the_sync_for_good() {
             assert_eq!(error.behind(), Some(0..u64::MAX));
             assert!(error.to_string().contains("was not tried: a sync before it failed (errno 5)"), "{error}");
         }
-        io.add_segment(3, device.another_file(LEN)).expect("a segment may come nevertheless");
+        for number in [3, 4] {
+            io.add_segment(number, device.another_file(LEN)).expect("a segment may come nevertheless");
+        }
         assert_eq!((queue.in_flight(), device.writes().len()), (0, 3));
+        drop(queue);
+        let queue = attach(&io);
+        submit(&queue, 19);
+        let error = drain(&queue).remove(0).result.expect_err("the failure is that of the file");
+        assert_eq!(error.behind(), Some(0..u64::MAX));
     }
 }
 
