@@ -431,7 +431,8 @@ fn a_sync_takes_the_files_that_need_it_one_after_the_other_in_order() {
         assert_eq!((sync(), device.syncs()), (Ok(()), 4), "only what no sync covers yet");
         assert_eq!((sync(), device.syncs()), (Ok(()), 5), "with nothing to cover the device is asked nevertheless");
         assert!(files.iter().all(|file| file.synced() == file.contents()));
-        assert_eq!(removed(&io, 3), Ok(vec![0, 1, 2]));
+        assert_eq!([0, 1, 2, 3].map(|file| files[file].file_syncs()), [vec![0], vec![1], vec![3], vec![2, 4]]);
+        assert_eq!((removed(&io, 3), device.file_syncs()), (Ok(vec![0, 1, 2]), vec![]));
     }
 }
 
