@@ -37,7 +37,8 @@ pub struct QuikIOOptions {
 }
 
 impl QuikIOOptions {
-    /// Starts the log at this byte of the file, a multiple of 4096.
+    /// Starts the log at this byte of the file, or at this address of a log in [segments](Self::segments): a multiple of
+    /// 4096.
     ///
     /// What the file holds from there on is overwritten. A second ring on the same [`QuikIO`] starts behind what was
     /// written through it.
@@ -77,7 +78,7 @@ impl QuikIOOptions {
     ///
     /// It begins small, when a few small durable writes have come in a row, and is never more than has been written
     /// durably. [`QuikIO::log_end`] says how it is found again: by an extended attribute, so that nothing is prepared
-    /// where the file system has none.
+    /// where the file system has none. Nor is anything prepared in [segments](Self::segments).
     pub fn prepare(mut self, bytes: u64) -> Self {
         self.prepare = Some(bytes);
         self

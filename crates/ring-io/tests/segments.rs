@@ -431,7 +431,8 @@ fn a_sync_takes_the_files_that_need_it_one_after_the_other_in_order() {
         assert_eq!((sync(), device.syncs()), (Ok(()), 4), "only what no sync covers yet");
         assert_eq!((sync(), device.syncs()), (Ok(()), 5), "with nothing to cover the device is asked nevertheless");
         assert!(files.iter().all(|file| file.synced() == file.contents()));
-        assert_eq!(removed(&io, 3), Ok(vec![0, 1, 2]));
+        assert_eq!([0, 1, 2, 3].map(|file| files[file].file_syncs()), [vec![0], vec![1], vec![3], vec![2, 4]]);
+        assert_eq!((removed(&io, 3), device.file_syncs()), (Ok(vec![0, 1, 2]), vec![]));
     }
 }
 
@@ -518,8 +519,15 @@ fn the_first_file_that_cannot_be_synced_ends_the_sync_for_good() {
             assert_eq!(error.behind(), Some(0..u64::MAX));
             assert!(error.to_string().contains("was not tried: a sync before it failed (errno 5)"), "{error}");
         }
-        io.add_segment(3, device.another_file(LEN)).expect("a segment may come nevertheless");
+        for number in [3, 4] {
+            io.add_segment(number, device.another_file(LEN)).expect("a segment may come nevertheless");
+        }
         assert_eq!((queue.in_flight(), device.writes().len()), (0, 3));
+        drop(queue);
+        let queue = attach(&io);
+        submit(&queue, 19);
+        let error = drain(&queue).remove(0).result.expect_err("the failure is that of the file");
+        assert_eq!(error.behind(), Some(0..u64::MAX));
     }
 }
 

@@ -56,7 +56,8 @@ struct State {
     /// What will happen to writes yet to come, by order of arrival.
     faults: BTreeMap<usize, WriteFault>,
     sync_fault: Option<Errno>,
-    syncs: usize,
+    /// The file of each sync.
+    syncs: Vec<usize>,
     /// The key of the markers, as it is and as it is on stable storage.
     key: Keyed,
     synced_key: Keyed,
@@ -307,7 +308,14 @@ impl MemoryDevice {
     /// Returns how many syncs there were, failed ones included, durable writes not.
     #[must_use]
     pub fn syncs(&self) -> usize {
-        self.control(|state| state.syncs)
+        self.control(|state| state.syncs.len())
+    }
+
+    /// Returns the numbers of the syncs of this file, as [`DeviceEvent`]s have them.
+    #[must_use]
+    pub fn file_syncs(&self) -> Vec<usize> {
+        let of_this = |(sync, &file): (usize, &usize)| (file == self.file).then_some(sync);
+        self.control(|state| state.syncs.iter().enumerate().filter_map(of_this).collect())
     }
 
     fn plan(&self, nth: usize, fault: WriteFault) {
@@ -360,12 +368,12 @@ impl MemoryDevice {
     }
 
     /// A sync begins. Returns its number, and the key that it covers.
-    fn begin_sync(&self, scope: Scope) -> (usize, Option<Keyed>) {
+    fn begin_sync(&self, file: usize, scope: Scope) -> (usize, Option<Keyed>) {
         let (sync, key, watcher) = {
             let mut state = self.shared.state.lock();
-            state.syncs += 1;
+            state.syncs.push(file);
             state.complete_some(None);
-            (state.syncs - 1, state.key_within(scope), state.watcher.clone())
+            (state.syncs.len() - 1, state.key_within(scope), state.watcher.clone())
         };
         watcher.notify(DeviceEvent::SyncBegan { sync });
         (sync, key)
@@ -487,7 +495,7 @@ impl Backend for MemoryDevice {
             Job::Write(request) => self.arrive(request, completions),
             Job::Sync(ref flush) => {
                 completions.expect_one_more();
-                let (number, key) = self.begin_sync(flush.scope);
+                let (number, key) = self.begin_sync(flush.file.segment.memory().file, flush.scope);
                 let held = Held { number, job, fault: WriteFault::None, completions: Arc::clone(completions), key };
                 self.begin(&mut self.shared.state.lock(), held);
             }
@@ -563,7 +571,7 @@ impl Storage for MemoryDevice {
     }
 
     fn sync(&self, scope: Scope) -> Result<(), Errno> {
-        let (sync, key) = self.begin_sync(scope);
+        let (sync, key) = self.begin_sync(self.file, scope);
         self.shared.state.lock().end_sync(sync, self.file, key)
     }
 
