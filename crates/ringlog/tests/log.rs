@@ -4,6 +4,7 @@ use core::convert::Infallible;
 use core::time::Duration;
 use std::io::IoSlice;
 use std::path::Path;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
@@ -286,4 +287,57 @@ fn what_cannot_be_appended_or_read_is_refused() {
     log.sync().expect("no failure");
     assert_eq!(log.read(long.start, &mut bytes).expect("it is there"), 6);
     assert_eq!(bytes, payload(2, 60_000));
+}
+
+#[test]
+fn what_is_truncated_is_void_for_readers_and_after_reopening_and_the_log_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (log, _) = small().open(folder.path()).expect("a new log");
+    let ats: Vec<_> = (0..100).map(|n| log.append(1, &payload(n, 300)).expect("no failure").start).collect();
+    let cut = log.truncate(ats[60]).expect("no failure");
+    let behind = log.append(2, b"behind").expect("no failure").start;
+    assert!(cut.start > ats[99] && behind >= cut.end);
+    let mut bytes = Vec::new();
+    assert!(matches!(log.read(ats[60], &mut bytes), Err(Error::Truncated(at)) if at == ats[60]));
+    assert!(matches!(log.read(ats[99], &mut bytes), Err(Error::Truncated(_))));
+    assert_eq!(log.read(ats[59], &mut bytes).expect("it is there"), 1);
+    assert_eq!(log.read(behind, &mut bytes).expect("it is there"), 2);
+    log.truncate(ats[50]).expect("no failure");
+    assert!(matches!(log.read(behind, &mut bytes), Err(Error::Truncated(_))));
+    assert!(matches!(log.truncate(Lsn::new(1 << 40)), Err(Error::NotAppended { .. })));
+    let last = log.append(3, b"last").expect("no failure").start;
+    drop(log);
+    let (log, recovery, found) = reopen(small(), folder.path());
+    let expected: Vec<_> = ats[..50].iter().copied().chain([last]).collect();
+    assert_eq!(found.iter().map(|(at, ..)| *at).collect::<Vec<_>>(), expected);
+    assert_eq!(recovery.verdict, Verdict::Clean);
+    assert!(matches!(log.read(ats[55], &mut bytes), Err(Error::Truncated(_))));
+    assert_eq!(log.read(last, &mut bytes).expect("it is there"), 3);
+}
+
+#[test]
+fn calls_come_in_the_order_of_their_addresses_when_records_are_durable() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (log, _) = small().open(folder.path()).expect("a new log");
+    let (sender, called) = mpsc::channel();
+    for n in 0..200_usize {
+        let end = log.append(1, &payload(n, 100)).expect("no failure").end;
+        let (sender, other) = (sender.clone(), log.clone());
+        log.on_durable(end, move |outcome| {
+            assert!(outcome.is_ok() && other.durable() >= end);
+            other.append(2, b"from a call").expect("room");
+            sender.send(end).expect("a receiver");
+            assert!(n % 50 != 7, "planted");
+        });
+    }
+    let far = sender.clone();
+    log.on_durable(Lsn::new(1 << 40), move |outcome| {
+        assert!(matches!(outcome, Err(Error::NotAppended { .. } | Error::Closed)));
+        far.send(Lsn::new(1 << 40)).expect("a receiver");
+    });
+    // Nothing waits for them but the calls; and none is lost when the log goes.
+    drop((log, sender));
+    let ends: Vec<_> = called.iter().collect();
+    assert_eq!(ends.len(), 201);
+    assert!(ends.is_sorted());
 }

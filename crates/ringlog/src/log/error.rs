@@ -42,6 +42,9 @@ pub enum Error {
         /// Where the log begins.
         first: Lsn,
     },
+    /// The record was made void by a [truncation](crate::Log::truncate).
+    #[error("the record at address {0} was truncated")]
+    Truncated(Lsn),
     /// No record begins at this address.
     #[error("no record begins at address {0}")]
     NotARecord(Lsn),
@@ -105,7 +108,7 @@ impl From<Error> for io::Error {
             }
             Error::Full => ErrorKind::WouldBlock,
             Error::TimedOut => ErrorKind::TimedOut,
-            Error::Trimmed { .. } => ErrorKind::NotFound,
+            Error::Trimmed { .. } | Error::Truncated(_) => ErrorKind::NotFound,
             Error::Damaged(_) => ErrorKind::InvalidData,
             Error::AddressesExhausted => ErrorKind::FileTooLarge,
             Error::Closed => ErrorKind::BrokenPipe,

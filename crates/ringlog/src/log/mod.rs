@@ -12,6 +12,8 @@
 //! | `options` | opens: recovers, replays, starts the ring |
 //! | `append` | records, groups, records longer than a buffer |
 //! | `commit` | durable records, and what is settled |
+//! | `callbacks` | calls when records are durable |
+//! | `truncate` | records that are void |
 //! | `writer` | a thread's own way in |
 //! | `sealer` | the frame of each batch |
 //! | `keeper` | the thread that makes segments, syncs by time, and seals an idle log |
@@ -19,6 +21,7 @@
 //! | `read` | one record, checked |
 
 mod append;
+mod callbacks;
 mod commit;
 mod error;
 mod keeper;
@@ -26,6 +29,7 @@ mod maintain;
 mod options;
 mod read;
 mod sealer;
+mod truncate;
 mod writer;
 
 use core::fmt;
@@ -46,8 +50,10 @@ pub use maintain::{Segment, Trimmed};
 pub use options::{Options, SyncPolicy};
 pub use writer::Writer;
 
+use callbacks::Callbacks;
 use commit::Unsettled;
 use keeper::Keeper;
+use truncate::Void;
 
 /// A log that is open for appending. Cheap to clone; the last clone that goes closes it.
 ///
@@ -94,6 +100,8 @@ struct Inner {
     max_record: usize,
     /// What recovery found.
     report: Report,
+    callbacks: Callbacks,
+    void: Mutex<Void>,
     /// Whether `MANIFEST` says that the log was closed.
     closed: Mutex<bool>,
 }
@@ -144,6 +152,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // What went wrong has been reported to those that waited for it; a log that is not closed is recovered.
         let _closed = self.close();
+        self.callbacks.end();
         self.keeper.stop();
         if let Some(thread) = self.thread.take() {
             let _ended = thread.join();

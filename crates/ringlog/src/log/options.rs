@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use buffer_ring::{BLOCK, BufferRing, BufferRingOptions, CommitPolicy, FileError, OptionsError, QuikIO};
 
+use super::callbacks::Callbacks;
 use super::commit::Unsettled;
 use super::keeper::{Keeper, Progress, full_len};
 use super::sealer::Sealer;
+use super::truncate::Void;
 use super::{Inner, Log};
 use crate::directory::{Directory, DiskDirectory};
 use crate::error::OpenError;
@@ -237,6 +239,8 @@ impl Options {
             max_record: self.max_record,
             closed: Mutex::new(false),
             report: report.clone(),
+            callbacks: Callbacks::default(),
+            void: Mutex::new(Void::new(report.void.clone())),
         };
         Ok((Log { inner: Arc::new(inner) }, report))
     }

@@ -15,7 +15,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::Trimmed`], [`Error::NotAppended`], [`Error::NotARecord`] and [`Error::Damaged`]; and those of
+    /// [`Error::Trimmed`], [`Error::Truncated`], [`Error::NotAppended`], [`Error::NotARecord`] and [`Error::Damaged`]; and those of
     /// [`sync`](Self::sync).
     pub fn read(&self, at: Lsn, into: &mut Vec<u8>) -> Result<u8, Error> {
         let (first, end) = (self.first(), self.end());
@@ -24,6 +24,9 @@ impl Log {
         }
         if at >= end {
             return Err(Error::NotAppended { address: at, end });
+        }
+        if self.is_void(at) {
+            return Err(Error::Truncated(at));
         }
         if at >= self.durable() {
             self.sync()?;
