@@ -366,7 +366,7 @@ const BUGS: &[Bug] = &[
         what: "pad with what was in the buffer before",
         level: Level::Memory,
         gate: false,
-        changes: &[(SLOT, "        trailer.fill(0);\n", "        let _ = padding;\n")],
+        changes: &[(SLOT, "        trailer.fill(0);\n", "        let _ = &trailer;\n")],
     },
     Bug {
         what: "leave the bytes of an aborted reservation",
