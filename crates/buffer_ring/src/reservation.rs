@@ -59,7 +59,7 @@ impl<'a> Reservation<'a> {
     }
 
     /// Makes the bytes part of the log as they are now.
-    #[inline]
+    #[inline(always)]
     pub fn commit(mut self) -> Extent {
         let extent = self.extent();
         if let Some(grant) = self.grant.take() {

@@ -1,5 +1,6 @@
 //! Frames around batches: where they lie, what they are given, and what becomes of one that panics.
 
+use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::sync::{Arc, Mutex};
@@ -174,10 +175,10 @@ fn writers_that_race_never_reach_into_a_frame() {
                     let payload = vec![(1 + (n + seed) % 255) as u8; len];
                     let before = tail.fetch_max(ring.tail(), Ordering::Relaxed);
                     assert!(before <= ring.tail(), "the tail never decreases");
-                    let mut base = 0;
-                    let fill = |placement: Placement, bytes: &mut [u8]| {
-                        base = placement.batch_base();
-                        bytes.copy_from_slice(&payload);
+                    let (base, bytes) = (&Cell::new(0), &payload);
+                    let fill = move |placement: Placement, target: &mut [u8]| {
+                        base.set(placement.batch_base());
+                        target.copy_from_slice(bytes);
                     };
                     let extent = match seed {
                         0 => writer.append(&payload),
@@ -185,7 +186,7 @@ fn writers_that_race_never_reach_into_a_frame() {
                         2 => writer.append_filled(len, fill),
                         _ => ring.append_with(len, fill),
                     };
-                    extents.push((extent.expect("room"), base, payload[0]));
+                    extents.push((extent.expect("room"), base.get(), payload[0]));
                     if n % 500 == 0 {
                         ring.wait_durable(extents[n / 2].0.end()).expect("no failure");
                     }

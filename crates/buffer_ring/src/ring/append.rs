@@ -7,7 +7,7 @@ use ring_io::events::{self, Hold};
 use ring_state::Released;
 
 use crate::error::{AppendError, TimedOut};
-use crate::extent::Extent;
+use crate::extent::{Extent, Placement};
 use crate::metrics::latency::Measure;
 use crate::reservation::Reservation;
 use crate::ring::core::Core;
@@ -95,6 +95,23 @@ impl Core {
         self.release(grant);
         self.counters.appended(len);
         extent
+    }
+
+    /// Like [`append_with`](Self::append_with), with where the bytes lie; and `fill` may panic.
+    #[inline(always)]
+    pub(crate) fn append_placed(
+        &self,
+        len: usize,
+        fill: impl FnOnce(Placement, &mut [u8]),
+    ) -> Result<Extent, AppendError> {
+        let grant = match self.staging.try_seize(len) {
+            Ok(grant) => grant,
+            Err(missed) => self.seize_after(missed, len, Patience::ForRoom)?,
+        };
+        // Dropped by a panic, it leaves zeros.
+        let mut reservation = Reservation::unzeroed(self, grant);
+        fill(reservation.placement(), &mut reservation);
+        Ok(reservation.commit())
     }
 
     pub(crate) fn reserve(&self, len: usize, patience: Patience) -> Result<Reservation<'_>, AppendError> {

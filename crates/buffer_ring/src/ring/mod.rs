@@ -228,9 +228,7 @@ impl BufferRing {
     /// Those of [`append`](Self::append); `fill` was not called then.
     #[inline]
     pub fn append_filled(&self, len: usize, fill: impl FnOnce(Placement, &mut [u8])) -> Result<Extent, AppendError> {
-        let mut reservation = Reservation::unzeroed(&self.core, self.core.seize(len, Patience::ForRoom)?);
-        fill(reservation.placement(), &mut reservation);
-        Ok(reservation.commit())
+        self.core.append_placed(len, fill)
     }
 
     /// Reserves `len` zeroed bytes of the log, to encode into in place. Waits while the ring is full.

@@ -170,43 +170,49 @@ impl<'a> Writer<'a> {
     ///
     /// Those of [`BufferRing::append_with`]; `fill` was not called then.
     pub fn append_with(&mut self, len: usize, fill: impl FnOnce(Placement, &mut [u8])) -> Result<Extent, AppendError> {
-        self.append_filled(len, |placement, bytes| {
+        let mut fill = Some(|placement, bytes: &mut [u8]| {
             bytes.fill(0);
             fill(placement, bytes);
-        })
+        });
+        match self.encode(len, |placement, bytes| fill.take().expect("called once")(placement, bytes)) {
+            Some(extent) => Ok(extent),
+            None => self.encode_otherwise(len, &mut |placement, bytes| {
+                fill.take().expect("called once")(placement, bytes);
+            }),
+        }
     }
 
     /// Like [`append_with`](Self::append_with), but the bytes are not zeroed first: `fill` has to write each of them.
-    /// Those that it leaves as they are hold what was appended there before.
+    /// Those that it leaves as they are hold what was appended there before. A copy of it is called, once.
     ///
     /// # Errors
     ///
     /// Those of [`BufferRing::append_with`]; `fill` was not called then.
-    #[inline]
+    #[inline(always)]
     pub fn append_filled(
         &mut self,
         len: usize,
-        fill: impl FnOnce(Placement, &mut [u8]),
+        fill: impl FnOnce(Placement, &mut [u8]) + Copy,
     ) -> Result<Extent, AppendError> {
-        let mut fill = Some(fill);
-        match self.encode(len, &mut fill) {
+        match self.encode(len, fill) {
             Some(extent) => Ok(extent),
-            None => self.encode_otherwise(len, &mut fill),
+            None => self.encode_otherwise(len, &mut |placement, bytes| fill(placement, bytes)),
         }
     }
 
-    /// Into a new lease, or without one.
+    /// Into a new lease, or without one. `fill` is called once.
     #[cold]
+    #[inline(never)]
     fn encode_otherwise(
         &mut self,
         len: usize,
-        fill: &mut Option<impl FnOnce(Placement, &mut [u8])>,
+        fill: &mut dyn FnMut(Placement, &mut [u8]),
     ) -> Result<Extent, AppendError> {
         self.core().staging.check_len(len)?;
         self.end_lease(Why::NoRoom);
         while let Some(size) = self.sizer.lease(len, self.core().staging.room()) {
             let lasts = self.begin_lease(size, Patience::ForRoom)?;
-            let encoded = self.encode(len, fill);
+            let encoded = self.encode(len, &mut *fill);
             if !lasts || encoded.is_none() {
                 self.end_lease(Why::NoRoom);
             }
@@ -214,22 +220,19 @@ impl<'a> Writer<'a> {
                 return Ok(extent);
             }
         }
-        let fill = fill.take().expect("not called yet");
-        let extent = self.ring.append_filled(len, fill)?;
+        let extent = self.core().append_placed(len, fill)?;
         self.sizer.record_append();
         Ok(extent)
     }
 
     /// Has `fill` encode a record in the lease. `None` if there is no room, or it has been taken back: then it has to
     /// be ended.
-    #[inline]
-    fn encode(&mut self, len: usize, fill: &mut Option<impl FnOnce(Placement, &mut [u8])>) -> Option<Extent> {
+    #[inline(always)]
+    fn encode(&mut self, len: usize, fill: impl FnOnce(Placement, &mut [u8])) -> Option<Extent> {
         let placement = self.lease.next(len);
+        // If `fill` panics, what is left of the lease becomes zeros.
         let guard = EndsLease(self);
-        let written = guard.0.lease.write(len, |bytes| {
-            let fill = fill.take().expect("called once");
-            fill(placement, bytes);
-        });
+        let written = guard.0.lease.write(len, |bytes| fill(placement, bytes));
         mem::forget(guard);
         let written = written?;
         if written.revoked {

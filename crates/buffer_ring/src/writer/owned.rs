@@ -82,7 +82,7 @@ impl OwnedWriter {
         append_timeout(payload: &[u8], timeout: Duration);
         append_vectored(parts: &[IoSlice<'_>]);
         append_with(len: usize, fill: impl FnOnce(Placement, &mut [u8]));
-        append_filled(len: usize, fill: impl FnOnce(Placement, &mut [u8]));
+        append_filled(len: usize, fill: impl FnOnce(Placement, &mut [u8]) + Copy);
         append_durable(payload: &[u8]);
         append_durable_vectored(parts: &[IoSlice<'_>]);
     }

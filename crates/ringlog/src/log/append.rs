@@ -67,6 +67,10 @@ pub(super) fn encode<'a>(
     parts: impl IntoIterator<Item = &'a [u8]>,
     bytes: &mut [u8],
 ) {
+    // The padding, by one store of a known length.
+    if let Some(last) = bytes.last_chunk_mut() {
+        *last = [0; 8];
+    }
     let (head, mut rest) = bytes.split_at_mut(RECORD_HEADER_LEN);
     head.copy_from_slice(&header(placement, record_type, kind, len));
     for part in parts {
@@ -74,7 +78,6 @@ pub(super) fn encode<'a>(
         target.copy_from_slice(part);
         rest = behind;
     }
-    rest.fill(0);
 }
 
 impl Log {

@@ -1,6 +1,7 @@
 //! The keeper: one thread that has segments ready before they are needed, syncs by time, and ends the window in which
 //! damage to an idle log's newest batch could not be proved.
 
+use core::mem;
 use core::time::Duration;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -9,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use buffer_ring::{BatchInfo, BufferRing, QuikIO};
+use rustix::fs::{FallocateFlags, fallocate};
 
 use super::append::encode;
 use super::options::{SyncPolicy, device};
@@ -22,6 +24,10 @@ use crate::segment::{ensure, recycle};
 /// after one that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Bytes of the segment that a log is opened in that are written beforehand, if they are not there: opening waits for
+/// that.
+pub(super) const WRITTEN_AT_OPEN: u64 = 16 << 20;
+
 /// Bytes of zeros that are written at once.
 const PIECE: usize = 256 << 10;
 
@@ -34,6 +40,7 @@ pub(super) const fn full_len(segment_size: u64) -> u64 {
 #[derive(Debug)]
 pub(super) struct Progress {
     segment_size: u64,
+    buffer_size: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -48,15 +55,18 @@ struct State {
     is_empty: bool,
     /// The highest promise of a header.
     promised: u64,
+    /// Batches, and their bytes, since a segment was last made.
+    batches: u64,
+    bytes: u64,
     /// Whether the keeper sleeps until something happens.
     is_asleep: bool,
     is_over: bool,
 }
 
 impl Progress {
-    pub(super) fn new(segment_size: u64, end: u64) -> Self {
+    pub(super) fn new(segment_size: u64, buffer_size: usize, end: u64) -> Self {
         let state = State { wanted: end / segment_size, newest: end, end, promised: end, ..State::default() };
-        Self { segment_size, state: Mutex::new(state), changed: Condvar::new() }
+        Self { segment_size, buffer_size, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -64,12 +74,14 @@ impl Progress {
     }
 
     /// A batch is on its way to the device. Once per buffer.
-    pub(super) fn sealed(&self, info: &BatchInfo, is_empty: bool) {
+    pub(super) fn sealed(&self, info: &BatchInfo, batch_len: usize, is_empty: bool) {
         let mut state = self.lock();
         // The next segment is made while the second half of this one is written.
         let ahead = (info.base + self.segment_size / 2) / self.segment_size;
         state.wanted = state.wanted.max(ahead).max(info.next / self.segment_size);
         state.promised = state.promised.max(info.durable);
+        state.batches += 1;
+        state.bytes += batch_len as u64;
         state.end = state.end.max(info.next);
         if info.base >= state.newest {
             (state.newest, state.is_empty) = (info.base, is_empty);
@@ -78,6 +90,13 @@ impl Progress {
             state.is_asleep = false;
             self.changed.notify_all();
         }
+    }
+
+    /// Whether batches were long since the last call: about as long as buffers.
+    fn was_streaming(&self) -> bool {
+        let mut state = self.lock();
+        let (batches, bytes) = (mem::take(&mut state.batches), mem::take(&mut state.bytes));
+        batches > 0 && bytes / batches >= self.buffer_size as u64 / 4
     }
 
     fn stop(&self) {
@@ -130,35 +149,31 @@ impl Keeper {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The file of a segment that recovery has left, which may be short: what is missing there takes no space yet.
-    pub(super) fn completed(&self, number: u64) -> Result<File, OpenError> {
+    /// The file of the segment with this number, made ready: one that is there, a trimmed one, or a new one.
+    ///
+    /// Its first `written` bytes are written with zeros, the others only reserved. Space that was written once is
+    /// written again without a change of the file system's own books, which is what makes small commits fast. It costs
+    /// each byte once more.
+    pub(super) fn made(&self, number: u64, written: u64) -> Result<File, OpenError> {
         let (file, name, len) = self.ensured(number)?;
-        let complete = || {
-            if file.metadata()?.len() < len {
-                file.set_len(len)?;
-                file.sync_all()?;
+        let extend = || {
+            let mut at = file.metadata()?.len();
+            if at >= len {
+                return Ok(());
             }
-            Ok(())
-        };
-        complete().map_err(OpenError::io("extend", &name))?;
-        Ok(file)
-    }
-
-    /// The file of the segment with this number, made ready: a trimmed one, or a new one, whose space is written once,
-    /// so that writing it again changes nothing but bytes.
-    pub(super) fn made(&self, number: u64) -> Result<File, OpenError> {
-        let (file, name, len) = self.ensured(number)?;
-        let fill = || {
-            let (zeros, begun) = (vec![0; PIECE], file.metadata()?.len());
-            let mut at = begun;
-            while at < len {
-                let piece = PIECE.min((len - at) as usize);
+            let zeros = vec![0; PIECE];
+            while at < written.min(len) {
+                let piece = PIECE.min((written.min(len) - at) as usize);
                 file.write_all_at(&zeros[..piece], at)?;
                 at += piece as u64;
             }
-            if begun < len { file.sync_all() } else { Ok(()) }
+            // Not every file system can reserve.
+            if at < len && fallocate(&file, FallocateFlags::empty(), at, len - at).is_err() {
+                file.set_len(len)?;
+            }
+            file.sync_all()
         };
-        fill().map_err(OpenError::io("fill", &name))?;
+        extend().map_err(OpenError::io("extend", &name))?;
         Ok(file)
     }
 
@@ -261,7 +276,9 @@ impl Keeper {
     }
 
     fn add(&self, number: u64) -> Result<(), OpenError> {
-        let file = self.made(number)?;
+        // What streams needs no written space, and has no bandwidth for it.
+        let written = if self.progress.was_streaming() { 0 } else { u64::MAX };
+        let file = self.made(number, written)?;
         if let Some(io) = self.io.upgrade() {
             io.add_segment(number, file).map_err(device)?;
         }

@@ -8,7 +8,7 @@ use buffer_ring::{BLOCK, BufferRing, BufferRingOptions, CommitPolicy, FileError,
 
 use super::callbacks::Callbacks;
 use super::commit::Unsettled;
-use super::keeper::{Keeper, Progress, full_len};
+use super::keeper::{Keeper, Progress, WRITTEN_AT_OPEN, full_len};
 use super::sealer::Sealer;
 use super::truncate::Void;
 use super::{Inner, Log};
@@ -197,11 +197,11 @@ impl Options {
         let size = report.segment_size;
         opened.release_segments();
         let mut log = Start { end: report.end.get(), previous: report.previous, framing: opened.framing() };
-        let (progress, here) = (Arc::new(Progress::new(size, log.end)), log.end / size);
+        let (progress, here) = (Arc::new(Progress::new(size, self.buffer_size, log.end)), log.end / size);
         let mut keeper = Keeper::new(directory, opened, Arc::clone(&progress), self.sync);
-        let mut files = vec![(here, keeper.completed(here)?)];
+        let mut files = vec![(here, keeper.made(here, WRITTEN_AT_OPEN)?)];
         if log.end % size > size - self.buffer_size as u64 {
-            files.push((here + 1, keeper.made(here + 1)?));
+            files.push((here + 1, keeper.made(here + 1, WRITTEN_AT_OPEN)?));
             log.end_segment(keeper.directory(), size)?;
         }
         // What is complete is there to be read.

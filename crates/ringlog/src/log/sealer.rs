@@ -34,6 +34,7 @@ impl Framing for Sealer {
         };
         self.framing.seal_around(header, payload, trailer, batch);
         let is_empty = payload.len() == RECORD_HEADER_LEN && payload[6] == RecordType::NoOp as u8;
-        self.progress.sealed(info, is_empty);
+        let batch_len = header.len() + payload.len() + trailer.len();
+        self.progress.sealed(info, batch_len, is_empty);
     }
 }
