@@ -28,26 +28,32 @@ const EXPECT: &str = "BUFFER_RING_EXPECT";
 const EXPECT_BARRIER: &str = "BUFFER_RING_EXPECT_BARRIER";
 
 /// The packages that can write to a file, by one engine or the other.
-const WRITERS: [&str; 3] = ["ring-io", "buffer_ring", "ring-lab"];
+const WRITERS: [&str; 4] = ["ring-io", "buffer_ring", "ring-lab", "ringlog"];
 
-/// Test programs of these that write to a device in memory only, or are empty without a checker.
+/// Test programs of these that write to a device in memory only or know no engine, or are empty without a checker.
 const IN_MEMORY: &[&str] = &[
     "commits",
     "counting",
+    "disk",
     "encoding",
     "failures",
     "faults",
     "foreign",
+    "framing",
+    "fuzz",
+    "images",
     "instructions",
     "loom",
     "loom_writers",
     "manual",
     "reservations",
+    "rules",
     "shuffle",
     "shuttle",
     "space",
     "stress",
     "sweep",
+    "vector",
     "watching",
     "write_modes",
     "writer",

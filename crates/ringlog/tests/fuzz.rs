@@ -22,7 +22,7 @@ use ringlog::format::{
 use ringlog::manifest;
 use ringlog::recovery::{OnDamage, Replay, replay, verify};
 use ringlog::segment::file_name;
-use ringlog::testing::{LongRecord, Payload, Random, Writer};
+use ringlog::testing::{LongRecord, Payload, Random, ReferenceWriter};
 
 const SIZE: u64 = 16 << 10;
 
@@ -33,7 +33,7 @@ fn env(name: &str, default: u64) -> u64 {
 /// A log with every kind of record, in batches of one block.
 fn log(seed: u64) -> MemoryDirectory {
     let directory = MemoryDirectory::new();
-    let mut writer = Writer::open(&directory, recover(SIZE, seed), 4096).unwrap();
+    let mut writer = ReferenceWriter::open(&directory, recover(SIZE, seed), 4096).unwrap();
     let mut long = LongRecord::new(9, vec![5; 5000]);
     for n in 0..6_u8 {
         let mut batch = writer.batch();

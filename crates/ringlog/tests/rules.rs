@@ -15,25 +15,25 @@ use ringlog::recovery::{
     Content, Evidence, Item, OnDamage, Proof, Recover, Replay, ReplayError, Report, TornTail, Verdict, replay, verify,
 };
 use ringlog::segment::file_name;
-use ringlog::testing::{LongRecord, Payload, Writer};
+use ringlog::testing::{LongRecord, Payload, ReferenceWriter};
 use ringlog::{Lsn, OpenError};
 
 /// Eight blocks.
 const SIZE: u64 = 32 << 10;
 
-fn open(directory: &MemoryDirectory, seed: u64) -> Writer {
-    Writer::open(directory, recover(SIZE, seed), 4096).unwrap()
+fn open(directory: &MemoryDirectory, seed: u64) -> ReferenceWriter {
+    ReferenceWriter::open(directory, recover(SIZE, seed), 4096).unwrap()
 }
 
 /// One block with one record.
-fn submit(writer: &mut Writer, payload: &[u8]) -> u64 {
+fn submit(writer: &mut ReferenceWriter, payload: &[u8]) -> u64 {
     let mut batch = writer.batch();
     batch.record(1, payload).unwrap();
     writer.submit(batch, false, false).unwrap().base
 }
 
 /// Batches, each made durable before the next is sealed, so that each promises all before it.
-fn write(writer: &mut Writer, batches: usize) {
+fn write(writer: &mut ReferenceWriter, batches: usize) {
     for n in 0..batches {
         submit(writer, format!("record {n}").as_bytes());
         writer.settle().unwrap();
@@ -178,7 +178,7 @@ fn a_second_opener_is_refused_until_the_first_is_gone() {
 #[test]
 fn every_kind_of_record_reads_back_from_its_address() {
     let directory = MemoryDirectory::new();
-    let mut writer = Writer::open(&directory, recover(SIZE, 1), 8192).unwrap();
+    let mut writer = ReferenceWriter::open(&directory, recover(SIZE, 1), 8192).unwrap();
     let mut batch = writer.batch();
     let first = batch.record(7, b"hello").unwrap();
     batch.filler(100);
@@ -256,7 +256,7 @@ fn records_longer_than_the_reader_allows_are_refused_with_their_address() {
 fn a_batch_over_many_blocks_is_whole_or_refused_at_the_first_bad_block() {
     let directory = MemoryDirectory::new();
     let how = recover(4 << 20, 1);
-    let mut writer = Writer::open(&directory, how, 1 << 20).unwrap();
+    let mut writer = ReferenceWriter::open(&directory, how, 1 << 20).unwrap();
     let payload: Vec<u8> = (0..900_000_u32).map(|n| (n / 7) as u8).collect();
     let mut batch = writer.batch();
     let at = batch.record(1, &payload).unwrap();
@@ -494,7 +494,7 @@ fn a_segment_under_another_name_proves_nothing() {
 #[test]
 fn a_payload_cannot_imitate_a_batch() {
     let directory = MemoryDirectory::new();
-    let mut writer = Writer::open(&directory, recover(SIZE, 1), 8192).unwrap();
+    let mut writer = ReferenceWriter::open(&directory, recover(SIZE, 1), 8192).unwrap();
     let mut batch = writer.batch();
     batch.record(1, b"first").unwrap();
     let first = writer.submit(batch, false, false).unwrap();
@@ -553,7 +553,7 @@ fn the_batch_behind_an_old_gap_must_be_the_one_that_manifest_names() {
     (0..3).for_each(|seed| write(&mut open(&directory, seed), 1));
     damage(&directory, 4096, &[0; 4096]);
     let skipping = recover(SIZE, 3).on_damage(OnDamage::Skip);
-    drop(Writer::open(&directory, skipping, 4096).unwrap());
+    drop(ReferenceWriter::open(&directory, skipping, 4096).unwrap());
     // Until the table of epochs begins behind the gap.
     (4..80).for_each(|seed| write(&mut open(&directory, seed), 1));
     assert!(manifest(&directory).epochs[0].start > 8192);
@@ -732,7 +732,7 @@ fn setting_damage_aside_ends_the_log_before_it_and_deletes_nothing() {
     damage(&directory, 4096, &[0; 4096]);
     let before = directory.contents();
     let how = recover(SIZE, 2).on_damage(OnDamage::SetAside);
-    let mut writer = Writer::open(&directory, how, 4096).unwrap();
+    let mut writer = ReferenceWriter::open(&directory, how, 4096).unwrap();
     assert!(matches!(writer.opened().report().verdict, Verdict::Damaged(_)));
     assert_eq!(writer.next(), 4096);
     write(&mut writer, 3);
@@ -752,7 +752,7 @@ fn skipping_damage_keeps_what_is_intact_behind_it() {
     damage(&directory, 4096, &[0; 4096]);
     damage(&directory, 9 * 4096 + 80, &[7; 4]);
     let how = || recover(SIZE, 2).on_damage(OnDamage::Skip);
-    let mut writer = Writer::open(&directory, how(), 4096).unwrap();
+    let mut writer = ReferenceWriter::open(&directory, how(), 4096).unwrap();
     let gaps = [4096..8192, 9 * 4096..10 * 4096].map(|gap| Lsn::new(gap.start)..Lsn::new(gap.end));
     assert_eq!(writer.opened().report().gaps, gaps);
     assert_eq!(writer.next(), 20 * 4096);
@@ -783,7 +783,7 @@ fn skipping_lost_segments_gives_no_durable_address_again() {
     directory.remove(&file_name(SIZE));
     directory.remove(&file_name(2 * SIZE));
     let how = recover(SIZE, 3).on_damage(OnDamage::Skip);
-    let mut writer = Writer::open(&directory, how, 4096).unwrap();
+    let mut writer = ReferenceWriter::open(&directory, how, 4096).unwrap();
     assert_eq!(writer.next(), 20 * 4096);
     assert_eq!(writer.opened().report().gaps, [Lsn::new(SIZE)..Lsn::new(20 * 4096)]);
     drop(writer);

@@ -18,7 +18,7 @@ use ringlog::directory::{Directory, DiskDirectory, MemoryDirectory};
 use ringlog::format::{Cursor, Metadata, RecordType, Snapshot, SnapshotEntry, Truncation};
 use ringlog::recovery::{Item, OnDamage, Replay, replay, verify};
 use ringlog::segment::file_name;
-use ringlog::testing::{LongRecord, Payload, Writer};
+use ringlog::testing::{LongRecord, Payload, ReferenceWriter};
 
 const SIZE: u64 = 16 << 10;
 const EXPECTED: &str = "expected.txt";
@@ -31,7 +31,7 @@ fn folder() -> PathBuf {
 fn every_kind() -> MemoryDirectory {
     let directory = MemoryDirectory::new();
     let how = |seed| recover(SIZE, seed).cookie("vector");
-    let mut writer = Writer::open(&directory, how(1), 4096).unwrap();
+    let mut writer = ReferenceWriter::open(&directory, how(1), 4096).unwrap();
     let mut batch = writer.batch();
     batch.record(7, b"hello").unwrap();
     batch.filler(24);
@@ -55,7 +55,7 @@ fn every_kind() -> MemoryDirectory {
         }
     }
     drop(writer);
-    let mut writer = Writer::open(&directory, how(2), 4096).unwrap();
+    let mut writer = ReferenceWriter::open(&directory, how(2), 4096).unwrap();
     let mut batch = writer.batch();
     let void = batch.record(5, b"void").unwrap();
     batch.push(RecordType::Truncation, 0, &Truncation { from: void }.encode()).unwrap();
@@ -91,7 +91,7 @@ fn logs() -> BTreeMap<&'static str, MemoryDirectory> {
     let unclosed = every_kind().power_cut(0);
     let last = verify(&unclosed, &how()).unwrap().previous;
     let closed = unclosed.fork();
-    Writer::open(&closed, recover(SIZE, 3), 4096).unwrap().close().unwrap();
+    ReferenceWriter::open(&closed, recover(SIZE, 3), 4096).unwrap().close().unwrap();
     let torn = unclosed.fork();
     change(&torn, last + 1024, &[0; 512]);
     let headless = unclosed.fork();

@@ -267,8 +267,8 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             [
                 "who writes in its own thread reports before the flight has ended",
-                "        drop(group);\n        self.finish(finished.expect(\"a write after the ring was closed\"));",
-                "        self.finish(finished.expect(\"a write after the ring was closed\"));\n        drop(group);",
+                "        drop(group);\n        match finished.expect(\"a write after the ring was closed\") {\n            Some(finished) => self.finish(finished),\n            None => self.notify_waiters(),\n        }",
+                "        match finished.expect(\"a write after the ring was closed\") {\n            Some(finished) => self.finish(finished),\n            None => self.notify_waiters(),\n        }\n        drop(group);",
                 "the_next_batch_starts_when_the_group_is_over",
             ],
             [

@@ -36,19 +36,19 @@ pub(super) struct Callbacks {
 
 #[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<Due>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct Due {
     /// By address, then in the order in which they were asked for.
     calls: BTreeMap<u64, Vec<Call>>,
     is_over: bool,
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Due> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

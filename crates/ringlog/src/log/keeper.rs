@@ -41,12 +41,12 @@ pub(super) const fn full_len(segment_size: u64) -> u64 {
 pub(super) struct Progress {
     segment_size: u64,
     buffer_size: usize,
-    state: Mutex<State>,
+    state: Mutex<Seen>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Seen {
     /// The segment up to which all are needed soon.
     wanted: u64,
     /// The newest batch, where the log goes on behind it, and whether it is an empty one.
@@ -65,11 +65,11 @@ struct State {
 
 impl Progress {
     pub(super) fn new(segment_size: u64, buffer_size: usize, end: u64) -> Self {
-        let state = State { wanted: end / segment_size, newest: end, end, promised: end, ..State::default() };
+        let state = Seen { wanted: end / segment_size, newest: end, end, promised: end, ..Seen::default() };
         Self { segment_size, buffer_size, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

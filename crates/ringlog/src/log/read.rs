@@ -15,8 +15,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::Trimmed`], [`Error::Truncated`], [`Error::NotAppended`], [`Error::NotARecord`] and [`Error::Damaged`]; and those of
-    /// [`sync`](Self::sync).
+    /// [`Error::Trimmed`], [`Error::Truncated`], [`Error::NotAppended`], [`Error::NotARecord`] and [`Error::Damaged`];
+    /// and those of [`sync`](Self::sync).
     pub fn read(&self, at: Lsn, into: &mut Vec<u8>) -> Result<u8, Error> {
         let (first, end) = (self.first(), self.end());
         if at < first {

@@ -137,8 +137,8 @@ pub fn replay<D: Directory, E>(
     Ok(())
 }
 
-/// Reads the one record at `at`, whose batch is said to begin at `base`; `None` if no record begins there. Of a group it
-/// is the first payload. Everything is verified, up to the end of `report`.
+/// Reads the one record at `at`, whose batch is said to begin at `base`; `None` if no record begins there. Of a group
+/// it is the first payload. Everything is verified, up to the end of `report`.
 pub(crate) fn read_one<D: Directory>(
     directory: &D,
     manifest: &Manifest,

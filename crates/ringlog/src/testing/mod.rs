@@ -10,4 +10,4 @@ mod writer;
 
 pub use crate::random::Random;
 pub use builder::{BatchBuilder, LongRecord, Payload};
-pub use writer::{Flight, Submitted, Writer};
+pub use writer::{Flight, ReferenceWriter, Submitted};

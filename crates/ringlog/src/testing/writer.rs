@@ -44,7 +44,7 @@ struct Syncing {
 
 /// A log that is written batch by batch.
 #[derive(Debug)]
-pub struct Writer {
+pub struct ReferenceWriter {
     directory: MemoryDirectory,
     opened: Opened<MemoryDirectory>,
     framing: Framing,
@@ -61,7 +61,7 @@ pub struct Writer {
     pool: Vec<String>,
 }
 
-impl Writer {
+impl ReferenceWriter {
     /// Opens the log in `directory`, with buffers of `buffer` bytes.
     ///
     /// # Errors

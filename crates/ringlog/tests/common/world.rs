@@ -7,7 +7,7 @@ use ringlog::directory::{Directory, MemoryDirectory};
 use ringlog::format::{Manifest, Metadata, RecordType, Snapshot, SnapshotEntry};
 use ringlog::manifest::ManifestFile;
 use ringlog::recovery::{Item, OnDamage, Recover, Replay, Report, Verdict, Verify, replay, verify};
-use ringlog::testing::{BatchBuilder, LongRecord, Payload, Random, Submitted, Writer};
+use ringlog::testing::{BatchBuilder, LongRecord, Payload, Random, ReferenceWriter, Submitted};
 use ringlog::{Lsn, OpenError};
 
 use super::damage::{Damaged, damage};
@@ -82,7 +82,7 @@ impl Figures {
 pub(crate) struct World {
     pub(crate) size: u64,
     pub(crate) directory: MemoryDirectory,
-    pub(crate) writer: Option<Writer>,
+    pub(crate) writer: Option<ReferenceWriter>,
     /// What was submitted and not cut since.
     pub(crate) chain: Vec<Batch>,
     pub(crate) acknowledged: u64,
@@ -137,7 +137,7 @@ impl World {
         let mut random = Random::new(seed);
         let size = random.pick(&[16_384, 20_480, 32_768]);
         let foreign = MemoryDirectory::new();
-        let mut other = Writer::open(&foreign, recover(size, random.next()), 4096).unwrap();
+        let mut other = ReferenceWriter::open(&foreign, recover(size, random.next()), 4096).unwrap();
         for _ in 0..6 {
             let mut batch = other.batch();
             batch.record(1, b"of another log");
@@ -638,7 +638,7 @@ impl World {
             self.buffer = if self.size >= 32_768 { self.random.pick(&[4096, 8192]) } else { 4096 };
             let (seed, fast) = (self.random.next(), self.random.chance(50));
             let how = recover(self.size, seed).verify(how().fast(fast));
-            match Writer::open(&self.directory, how, self.buffer) {
+            match ReferenceWriter::open(&self.directory, how, self.buffer) {
                 Ok(writer) => {
                     // Until then, what a kill left may still vanish.
                     self.trims = vec![writer.opened().manifest().trim];
@@ -661,7 +661,9 @@ impl World {
     pub(crate) fn fork_away(&mut self) -> Check {
         let other = self.directory.fork();
         let how = recover(self.size, self.random.next()).verify(how());
-        let Ok(mut writer) = Writer::open(&other, how, 4096) else { return Err("the fork does not open".into()) };
+        let Ok(mut writer) = ReferenceWriter::open(&other, how, 4096) else {
+            return Err("the fork does not open".into());
+        };
         for _ in 0..5 {
             let mut batch = writer.batch();
             batch.record(3, b"of the copy");
