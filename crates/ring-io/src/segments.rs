@@ -1,7 +1,7 @@
 //! What a `QuikIO` for a log in segments can do besides.
 
 use crate::files::{Segment, SegmentFile};
-use crate::{FileError, QuikIO, SegmentFault, events};
+use crate::{DeviceError, FileError, Operation, QuikIO, SegmentFault, events};
 
 impl QuikIO {
     /// Returns how many bytes of the log each segment holds; `None` for a log in one file.
@@ -30,6 +30,22 @@ impl QuikIO {
             return Err(FileError::Segment { number, fault: SegmentFault::Synced });
         }
         segments.add(segment, lock, self.backend())
+    }
+
+    /// Says that segment `number`, and those behind it, will not come: writes that wait for one come back untried, with
+    /// an error that [names it](crate::DeviceError::missing_segment), and so do those that come later. It lasts as long
+    /// as the queue.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::NotSegmented`] or [`FileError::Forked`].
+    pub fn give_up_segments(&self, number: u64) -> Result<(), FileError> {
+        let _held = events::hold();
+        self.check_process()?;
+        let start = number.saturating_mul(self.files().segments()?.size());
+        let failure = DeviceError::no_segment(Operation::Write, start..start, number);
+        self.files().fail(&failure, self.backend());
+        Ok(())
     }
 
     /// Removes the segments with smaller numbers from the log, unlocks their files, and returns them, by number: all

@@ -341,3 +341,40 @@ fn calls_come_in_the_order_of_their_addresses_when_records_are_durable() {
     assert_eq!(ends.len(), 201);
     assert!(ends.is_sorted());
 }
+
+#[test]
+fn a_segment_that_cannot_be_made_holds_commits_back_and_loses_nothing() {
+    for freed in [true, false] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (log, _) = small().open(folder.path()).expect("a new log");
+        // In the place of the third segment, as unusable as a full disk.
+        let obstacle = folder.path().join(format!("{:020}.seg", 2 * SEGMENT));
+        std::fs::create_dir(&obstacle).expect("a folder");
+        let (mut acknowledged, mut expected) = (0, Records::new());
+        loop {
+            let bytes = payload(expected.len(), 2000);
+            let at = log.append(1, &bytes).expect("room");
+            expected.push((at.start, 1, bytes));
+            match log.wait_durable_timeout(at.end, Duration::from_millis(300)) {
+                Ok(()) => acknowledged += 1,
+                Err(Error::TimedOut) => break,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        assert!(log.durable().get() < 2 * SEGMENT && acknowledged > 20);
+        if freed {
+            std::fs::remove_dir(&obstacle).expect("removed");
+            log.wait_durable(log.end()).expect("no failure");
+            acknowledged = expected.len();
+        } else {
+            assert!(matches!(log.close(), Err(Error::NoSegment(why)) if why.to_string().contains("open")));
+        }
+        drop(log);
+        if !freed {
+            std::fs::remove_dir(&obstacle).expect("removed");
+        }
+        let (_, recovery, found) = reopen(small(), folder.path());
+        assert!(found.len() >= acknowledged && expected.starts_with(&found), "{freed}");
+        assert_eq!(recovery.verdict == Verdict::Clean, freed);
+    }
+}

@@ -12,7 +12,8 @@ use crate::Lsn;
 
 impl Log {
     /// Appends several parts as one record, and returns when it is on stable storage, with all that was appended
-    /// before. Commits of other threads share the device's write.
+    /// before. Commits of other threads share the device's write. On a full disk it waits until the next segment can be
+    /// made; [`wait_durable_timeout`](Self::wait_durable_timeout) does not.
     ///
     /// # Errors
     ///

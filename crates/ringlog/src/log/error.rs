@@ -1,6 +1,7 @@
 //! Why a log that is open did not do what it was asked for.
 
 use std::io;
+use std::sync::Arc;
 
 use buffer_ring::{AppendError, ReadError, RingError};
 use thiserror::Error;
@@ -51,6 +52,10 @@ pub enum Error {
     /// What was on stable storage is not as it was.
     #[error("the batch of the record at address {0} is damaged; verify the log")]
     Damaged(Lsn),
+    /// The segment that the log needs next cannot be made, as on a full disk. What is staged stays; when there is room
+    /// again, or after a [trim](crate::Log::trim), the log goes on.
+    #[error("the next segment cannot be made; make room, or trim the log")]
+    NoSegment(#[source] Arc<OpenError>),
     /// The log has used up its addresses.
     #[error("the log has reached its last address; copy the records into a new one")]
     AddressesExhausted,
@@ -114,6 +119,10 @@ impl From<Error> for io::Error {
             Error::Closed => ErrorKind::BrokenPipe,
             Error::Poisoned(error) => error.kind(),
             Error::Forked => ErrorKind::Other,
+            Error::NoSegment(error) => match &**error {
+                OpenError::Io { source, .. } => source.kind(),
+                _ => ErrorKind::Other,
+            },
             Error::File(_) => ErrorKind::Other,
         };
         match error {

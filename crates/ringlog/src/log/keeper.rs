@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use buffer_ring::{BatchInfo, BufferRing, QuikIO};
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use super::append::encode;
 use super::options::{SyncPolicy, device};
@@ -119,6 +120,8 @@ pub(super) struct Keeper {
     pub(super) io: Weak<QuikIO>,
     /// All segments up to this one are there.
     ready: u64,
+    /// Why the next one is not.
+    trouble: Mutex<Option<Arc<OpenError>>>,
 }
 
 impl Keeper {
@@ -129,7 +132,17 @@ impl Keeper {
         policy: SyncPolicy,
     ) -> Self {
         let (opened, pool) = (Mutex::new(opened), Mutex::default());
-        Self { directory, opened, pool, progress, policy, ring: Weak::new(), io: Weak::new(), ready: 0 }
+        Self {
+            directory,
+            opened,
+            pool,
+            progress,
+            policy,
+            ring: Weak::new(),
+            io: Weak::new(),
+            ready: 0,
+            trouble: Mutex::default(),
+        }
     }
 
     /// What it works for; segments up to `ready` are there.
@@ -139,6 +152,19 @@ impl Keeper {
 
     pub(super) fn directory(&self) -> &DiskDirectory {
         &self.directory
+    }
+
+    pub(super) fn trouble(&self) -> MutexGuard<'_, Option<Arc<OpenError>>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has what waits for a segment that cannot be made fail, so that the log can go.
+    pub(super) fn give_up(&self) {
+        if self.trouble().is_some()
+            && let Some(io) = self.io.upgrade()
+        {
+            let _forked = io.give_up_segments(0);
+        }
     }
 
     pub(super) fn pool(&self) -> MutexGuard<'_, Vec<String>> {
@@ -167,9 +193,12 @@ impl Keeper {
                 file.write_all_at(&zeros[..piece], at)?;
                 at += piece as u64;
             }
-            // Not every file system can reserve.
-            if at < len && fallocate(&file, FallocateFlags::empty(), at, len - at).is_err() {
-                file.set_len(len)?;
+            if at < len {
+                match fallocate(&file, FallocateFlags::empty(), at, len - at) {
+                    // Not every file system can.
+                    Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(len)?,
+                    reserved => reserved?,
+                }
             }
             file.sync_all()
         };
@@ -220,10 +249,14 @@ impl Keeper {
                 match self.add(ready + 1) {
                     Ok(()) => {
                         ready += 1;
+                        *self.trouble() = None;
                         continue;
                     }
                     // Tried again: a full disk may have room then.
-                    Err(_error) => pause = Some(PAUSE),
+                    Err(error) => {
+                        *self.trouble() = Some(Arc::new(error));
+                        pause = Some(PAUSE);
+                    }
                 }
             }
             let is_due = match self.policy {

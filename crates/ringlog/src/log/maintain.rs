@@ -1,7 +1,10 @@
 //! Looking after the log: trimming, rolling, closing.
 
 use core::ops::Range;
-use std::sync::PoisonError;
+use core::time::Duration;
+use std::sync::{Arc, PoisonError};
+
+use buffer_ring::RingError;
 
 use super::append::encode;
 use super::{Error, Inner, Log};
@@ -13,6 +16,11 @@ use crate::segment::{file_name, remove};
 
 /// Trimmed segments that are kept to be used again.
 const KEPT: usize = 2;
+
+/// How long closing waits before it looks whether the next segment is what it waits for: at first, and then, so long
+/// that the ring finds out about leaked reservations first.
+const SOON: Duration = Duration::from_millis(100);
+const LATER: Duration = Duration::from_secs(7);
 
 /// What a trim has done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +113,7 @@ impl Log {
     /// # Errors
     ///
     /// [`Error::Poisoned`], and [`Error::File`] for `MANIFEST`: the log will be recovered when it is opened.
+    /// [`Error::NoSegment`]: closing goes on when this is called again.
     pub fn close(&self) -> Result<Lsn, Error> {
         self.inner.close()
     }
@@ -113,7 +122,21 @@ impl Log {
 impl Inner {
     pub(super) fn close(&self) -> Result<Lsn, Error> {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        self.ring.close()?;
+        let mut patience = SOON;
+        loop {
+            match self.ring.close_timeout(patience) {
+                Err(RingError::TimedOut) => {
+                    if let Some(why) = &*self.keeper.trouble() {
+                        return Err(Error::NoSegment(Arc::clone(why)));
+                    }
+                    patience = LATER;
+                }
+                closed => {
+                    closed?;
+                    break;
+                }
+            }
+        }
         let end = self.durable_batch();
         if !*closed {
             self.keeper.manifest().close(self.keeper.directory(), end)?;

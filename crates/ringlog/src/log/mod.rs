@@ -152,6 +152,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // What went wrong has been reported to those that waited for it; a log that is not closed is recovered.
         let _closed = self.close();
+        self.keeper.give_up();
         self.callbacks.end();
         self.keeper.stop();
         if let Some(thread) = self.thread.take() {
