@@ -69,3 +69,8 @@ pub use error::OpenError;
 pub use log::{Committed, Error, Group, Log, Options, Reservation, Segment, SyncPolicy, Trimmed, Writer};
 pub use lsn::Lsn;
 pub use recovery::{Record, Report as Recovery};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+#[doc = include_str!("../../../README.md")]
+struct Readmes;
