@@ -444,7 +444,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         what: "continue with a short write a block too far",
-        level: Level::Memory,
+        level: Level::Tests("-p ring-io --test faults"),
         gate: false,
         changes: &[(
             RETRY,
