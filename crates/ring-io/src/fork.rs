@@ -107,6 +107,9 @@ impl Drop for Adopted {
 /// The number of this process; 0: not given yet. In a page of its own, whose address never changes.
 static CURRENT: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 
+/// The memory of that page.
+static KEPT: AtomicPtr<Arena> = AtomicPtr::new(ptr::null_mut());
+
 /// The same where there is no such page. Then only [`in_child`] wipes it.
 static PLAIN: AtomicU64 = AtomicU64::new(0);
 
@@ -121,7 +124,9 @@ fn current() -> &'static AtomicU64 {
         let new = arena.as_ref().map_or(ptr::from_ref(&PLAIN).cast_mut(), |arena| arena.address(0).cast());
         match CURRENT.compare_exchange(ptr::null_mut(), new, Relaxed, Relaxed) {
             Ok(_) => {
-                mem::forget(arena);
+                // Never given back, and kept where a search for leaks finds it.
+                let arena = arena.map_or(ptr::null_mut(), |arena| Arc::into_raw(arena).cast_mut());
+                KEPT.store(arena, Relaxed);
                 page = new;
             }
             Err(first) => page = first,
