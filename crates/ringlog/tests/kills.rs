@@ -3,13 +3,14 @@
 //! the same ones.
 
 use core::convert::Infallible;
+use core::ops::RangeInclusive;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{IoSlice, Read, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
 
 use std::{env, thread};
 
@@ -24,7 +25,8 @@ const SEED: &str = "RINGLOG_KILLS_CHILD";
 
 const THREADS: u64 = 4;
 
-/// Round, thread, number, and where it is; or `u64::MAX` three times, and where the log begins after a trim.
+/// Round, thread, number, and where it is; or `u64::MAX`, and what is trimmed: 0 before it is, 1 after; and where the
+/// log begins then.
 type Acknowledged = [u64; 4];
 
 /// What a record holds: who wrote it, and bytes that follow from that.
@@ -42,6 +44,17 @@ fn author(bytes: &[u8]) -> Option<[u64; 3]> {
     let (numbers, _) = bytes.get(..24)?.as_chunks::<8>();
     let by = [0, 1, 2].map(|n| u64::from_le_bytes(numbers[n]));
     (payload(by) == bytes).then_some(by)
+}
+
+/// Ends the process if its thread panics: the others would go on, and hide that.
+struct EndsAll;
+
+impl Drop for EndsAll {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            process::exit(101);
+        }
+    }
 }
 
 /// Opens the log, and appends until it is killed.
@@ -63,6 +76,7 @@ fn child(folder: &Path, seed: u64) -> ! {
         for thread in 0..THREADS {
             let (log, acknowledge, next) = (&log, &acknowledge, &next);
             scope.spawn(move || {
+                let _ends_all = EndsAll;
                 let (mut random, mut writer) = (Random::new(seed ^ thread << 50), log.writer());
                 loop {
                     let by = [seed, thread, next.fetch_add(1, Ordering::Relaxed)];
@@ -84,8 +98,9 @@ fn child(folder: &Path, seed: u64) -> ! {
                     if random.chance(4) {
                         // Some of what was acknowledged stays.
                         let kept = log.settled().get().saturating_sub(3 * (16 << 12));
+                        acknowledge([u64::MAX, 0, 0, kept]);
                         let trimmed = log.trim(Lsn::new(kept)).expect("no failure");
-                        acknowledge([u64::MAX, u64::MAX, u64::MAX, trimmed.first.get()]);
+                        acknowledge([u64::MAX, 1, 0, trimmed.first.get()]);
                     }
                 }
             });
@@ -94,14 +109,15 @@ fn child(folder: &Path, seed: u64) -> ! {
     unreachable!("it is killed")
 }
 
-/// All that was acknowledged, and where the log begins at least.
-fn acknowledged(path: &Path) -> (Vec<Acknowledged>, u64) {
+/// All that was acknowledged, and between which addresses the log begins.
+fn acknowledged(path: &Path) -> (Vec<Acknowledged>, RangeInclusive<u64>) {
     let mut bytes = Vec::new();
     File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).expect("a file");
     let (words, _) = bytes.as_chunks::<8>();
     let all = words.chunks_exact(4).map(|words| [0, 1, 2, 3].map(|n| u64::from_le_bytes(words[n])));
     let (trims, acks): (Vec<_>, Vec<_>) = all.partition(|ack| ack[0] == u64::MAX);
-    (acks, trims.iter().map(|trim| trim[3]).max().unwrap_or(0))
+    let most = |done| trims.iter().filter(|trim| trim[1] == done).map(|trim| trim[3]).max().unwrap_or(0);
+    (acks, most(1)..=most(0))
 }
 
 #[test]
@@ -110,12 +126,12 @@ fn what_was_acknowledged_in_any_round_is_there_in_all_later_ones() {
         child(Path::new(&folder), seed.parse().expect("a number"));
     }
     let number = |name: &str, default: u64| env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default);
-    let (rounds, seed) = (number("RINGLOG_KILLS", 12), number("RINGLOG_SEED", u64::from(std::process::id())));
+    let (rounds, seed) = (number("RINGLOG_KILLS", 12), number("RINGLOG_SEED", u64::from(process::id())));
     println!("RINGLOG_SEED={seed} RINGLOG_KILLS={rounds}");
     let folder = tempfile::tempdir().expect("a folder");
     let (log, acks) = (folder.path().join("log"), folder.path().join("acks"));
     File::create(&acks).expect("a file");
-    let (mut random, mut most, mut torn) = (Random::new(seed), 0, 0);
+    let (mut random, mut most, mut torn, mut before) = (Random::new(seed), 0, 0, BTreeMap::new());
     for round in 0..rounds {
         let mut child = Command::new(env::current_exe().expect("this program"))
             .args(["what_was_acknowledged_in_any_round_is_there_in_all_later_ones", "--exact", "--nocapture"])
@@ -125,8 +141,8 @@ fn what_was_acknowledged_in_any_round_is_there_in_all_later_ones() {
             .spawn()
             .expect("a child");
         // At least something has to happen.
-        let before = fs::metadata(&acks).expect("a file").len();
-        while fs::metadata(&acks).expect("a file").len() == before {
+        let len = fs::metadata(&acks).expect("a file").len();
+        while fs::metadata(&acks).expect("a file").len() == len {
             assert_eq!(child.try_wait().expect("a child"), None, "round {round}: the child has failed");
             thread::sleep(Duration::from_millis(1));
         }
@@ -140,17 +156,29 @@ fn what_was_acknowledged_in_any_round_is_there_in_all_later_ones() {
         let report = verify(&directory, &Verify::new()).expect("a log");
         torn += u32::from(matches!(report.verdict, Verdict::Torn(_)));
         assert!(matches!(report.verdict, Verdict::Torn(_) | Verdict::Unclosed), "round {round}: {}", report.verdict);
-        let mut found = BTreeMap::new();
+        let (mut found, mut authors) = (BTreeMap::new(), BTreeSet::new());
         replay(&directory, &report, &Replay::new(), |item| {
             let Item::Record(record) = item else { panic!("a gap") };
             let by = author(record.payload);
             let by = by.unwrap_or_else(|| panic!("round {round}: the record at {} is invented", record.lsn));
+            assert!(by[0] <= round && authors.insert(by), "round {round}: the record at {} is there again", record.lsn);
+            assert_eq!(u64::from(record.kind), if by[1] == THREADS { 9 } else { by[1] });
             assert!(found.insert(record.lsn.get(), by).is_none());
             Ok::<_, Infallible>(())
         })
         .expect("it can be read");
         let (acks, first) = acknowledged(&acks);
-        assert!(report.first.get() >= first, "round {round}: what was trimmed is back");
+        let begin = report.first.get();
+        assert!(first.contains(&begin), "round {round}: the log begins at {begin}, not in {first:?}");
+        for (at, by) in before.range(begin..) {
+            assert_eq!(found.get(at), Some(by), "round {round}: what was there before at {at} is not");
+        }
+        before = found.clone();
+        let mut last = BTreeMap::new();
+        for [by, thread, number, at] in &acks {
+            let earlier = last.insert((by, thread), (number, at));
+            assert!(earlier < Some((number, at)), "round {round}: the order of a thread");
+        }
         for [by, thread, number, at] in acks.iter().filter(|ack| ack[3] >= report.first.get()) {
             let there = found.get(at);
             assert_eq!(there, Some(&[*by, *thread, *number]), "round {round}: the record at {at} is not there");
