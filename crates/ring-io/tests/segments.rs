@@ -433,6 +433,8 @@ fn a_sync_takes_the_files_that_need_it_one_after_the_other_in_order() {
         assert!(files.iter().all(|file| file.synced() == file.contents()));
         assert_eq!([0, 1, 2, 3].map(|file| files[file].file_syncs()), [vec![0], vec![1], vec![3], vec![2, 4]]);
         assert_eq!((removed(&io, 3), device.file_syncs()), (Ok(vec![0, 1, 2]), vec![]));
+        // It has files of the device that it watches.
+        device.watch(|_| ());
     }
 }
 
@@ -497,6 +499,7 @@ fn the_first_file_that_cannot_be_synced_ends_the_sync_for_good() {
         } else {
             io.sync()
         };
+        device.watch(|_| ());
         let failure = outcome.expect_err("the second file fails");
         assert_eq!((failure.errno(), failure.operation()), (Some(Errno::IO.raw_os_error()), Operation::Sync));
         let is_synced = |file: &MemoryDevice| file.synced() == file.contents();
