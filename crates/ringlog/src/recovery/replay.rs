@@ -246,7 +246,9 @@ impl<D: Directory, F> Replaying<'_, D, F> {
         F: FnMut(Item<'_>) -> Result<(), E>,
     {
         let changed = || OpenError::Changed { file: self.source.name(at), address: at };
-        let header = reader.header(&self.source.manifest, at)?.map_err(|_| changed())?;
+        let manifest = &self.source.manifest;
+        let header = reader.header(manifest, at)?.ok().filter(|header| manifest.epoch_fits(header, None));
+        let header = header.ok_or_else(changed)?;
         let behind = at + header.layout().len as u64;
         if behind > end || check_bytes(reader, &header)?.is_some() {
             return Err(changed().into());
