@@ -120,6 +120,48 @@ fn what_an_earlier_opening_cut_off_is_no_record_where_the_log_skips_the_rest_of_
 }
 
 #[test]
+fn a_log_opens_however_often_it_was_killed_in_the_middle_of_a_long_record() {
+    let options = || small().max_record(70_000);
+    let mut path = folder();
+    let mut firsts = Vec::new();
+    for n in 0..4 {
+        let (log, _, found) = reopen(options(), path.path());
+        assert_eq!(found, [], "round {n}");
+        let placed = log.append(1, &payload(n, 60_000)).expect("no failure");
+        firsts.push(placed.start);
+        // Its last part is in memory, and dies there.
+        path = killed(log, path.path(), placed.start.get() + 50_000);
+    }
+    let (log, _, found) = reopen(options(), path.path());
+    assert_eq!(found, []);
+    commit(&log, b"goes on");
+    for at in firsts {
+        let read = log.read(at, &mut Vec::new());
+        assert!(matches!(read, Err(Error::NotARecord(_))), "{at}: {read:?}");
+    }
+}
+
+#[test]
+fn long_records_of_many_threads_are_replayed_with_the_memory_for_one() {
+    let path = folder();
+    let options = || small().max_record(60_000);
+    let (log, _) = options().open(path.path()).expect("a new log");
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            let log = &log;
+            scope.spawn(move || {
+                for n in 0..20 {
+                    log.append(1, &payload(thread * 100 + n, 50_000 + n)).expect("no failure");
+                    log.append(1, b"between").expect("no failure");
+                }
+            });
+        }
+    });
+    drop(log);
+    assert_eq!(reopen(options(), path.path()).2.len(), 160);
+}
+
+#[test]
 fn a_closure_that_panics_leaves_no_record_and_no_bytes() {
     let path = folder();
     let (log, _) = small().open(path.path()).expect("a new log");

@@ -101,6 +101,8 @@ struct Inner {
     /// What recovery found.
     report: Report,
     callbacks: Callbacks,
+    /// Held while the parts of a record longer than a buffer are appended.
+    long: Mutex<()>,
     void: Mutex<Void>,
     /// Whether `MANIFEST` says that the log was closed.
     closed: Mutex<bool>,
