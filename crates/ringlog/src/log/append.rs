@@ -2,8 +2,10 @@
 
 use core::ops::{Deref, DerefMut, Range};
 use std::io::IoSlice;
+use std::sync::PoisonError;
 
 use buffer_ring::Placement;
+use buffer_ring::ring_io::events;
 
 use super::{Error, Log, range, record_len};
 use crate::Lsn;
@@ -177,7 +179,8 @@ impl Log {
         Ok(range(self.inner.ring.append_filled(record_len(len), fill)?))
     }
 
-    /// A record longer than a buffer, part by part. Other records may come between them.
+    /// A record longer than a buffer, part by part. Other records may come between them, but no parts of another one:
+    /// so a reader needs memory for one only.
     #[cold]
     fn append_long(&self, record_type: RecordType, kind: u8, parts: &[&[u8]]) -> Result<Range<Lsn>, Error> {
         let payload = parts.concat();
@@ -185,6 +188,9 @@ impl Log {
         if payload.len() > max {
             return Err(Error::TooLarge { len: payload.len(), max });
         }
+        // A subscriber to events may append one, too: it does so when the lock is free again.
+        let _held = events::hold();
+        let _alone = self.inner.long.lock().unwrap_or_else(PoisonError::into_inner);
         let mut prefix = [0; FIRST_PREFIX];
         prefix[..8].copy_from_slice(&(payload.len() as u64).to_le_bytes());
         prefix[8] = record_type as u8;

@@ -159,7 +159,8 @@ impl Inner {
         }))
     }
 
-    /// The header of the batch at `address`, if one of this log is there.
+    /// The header of the batch at `address`, if there is one of the epoch that belongs there: not what an earlier
+    /// opening cut off.
     pub(super) fn header_at(&self, address: u64) -> Result<Option<BatchHeader>, OpenError> {
         let (directory, manifest) = (self.keeper.directory(), &self.manifest);
         let (size, mut bytes) = (manifest.segment_size, [0; HEADER_LEN]);
@@ -167,6 +168,7 @@ impl Inner {
         let file = directory.open(name, false).map_err(OpenError::io("open", name))?;
         let offset = address % size + SEGMENT_HEADER_LEN as u64;
         directory.read_at(&file, &mut bytes, offset).map_err(OpenError::io("read", name))?;
-        Ok(BatchHeader::decode_at(&bytes, &manifest.key, manifest.log_id, address).ok())
+        let head = BatchHeader::decode_at(&bytes, &manifest.key, manifest.log_id, address).ok();
+        Ok(head.filter(|head| manifest.epoch_fits(head, None)))
     }
 }

@@ -92,7 +92,7 @@ struct Inner {
     /// Ended when the log goes.
     thread: Option<JoinHandle<()>>,
     unsettled: Arc<Unsettled>,
-    /// What does not change while the log is open: its id, its key, its segments' size.
+    /// What does not change while the log is open: its id, its key, its segments' size, its epochs.
     manifest: Manifest,
     /// Bytes of the longest payload that fits a buffer.
     longest: usize,
@@ -101,6 +101,8 @@ struct Inner {
     /// What recovery found.
     report: Report,
     callbacks: Callbacks,
+    /// Held while the parts of a record longer than a buffer are appended.
+    long: Mutex<()>,
     void: Mutex<Void>,
     /// Whether `MANIFEST` says that the log was closed.
     closed: Mutex<bool>,

@@ -240,6 +240,7 @@ impl Options {
             closed: Mutex::new(false),
             report: report.clone(),
             callbacks: Callbacks::default(),
+            long: Mutex::default(),
             void: Mutex::new(Void::new(report.void.clone())),
         };
         Ok((Log { inner: Arc::new(inner) }, report))

@@ -124,6 +124,7 @@ pub fn replay<D: Directory, E>(
         how,
         open: HashMap::new(),
         open_bytes: 0,
+        epoch: 0,
         buffer: Vec::new(),
         each,
     };
@@ -161,7 +162,7 @@ pub(crate) fn read_one<D: Directory>(
         .map(|segment| (segment, file_name(segment * manifest.segment_size)));
     let source = Source { directory, manifest: manifest.clone(), segments: segments.collect() };
     let mut replaying =
-        Replaying { source, report, how, open: HashMap::new(), open_bytes: 0, buffer: Vec::new(), each };
+        Replaying { source, report, how, open: HashMap::new(), open_bytes: 0, epoch: 0, buffer: Vec::new(), each };
     let mut next = base;
     loop {
         next = match replaying.one_batch(next) {
@@ -193,6 +194,8 @@ struct Replaying<'a, D, F> {
     /// By the address of the first part.
     open: HashMap<u64, Open>,
     open_bytes: usize,
+    /// Of the newest batch.
+    epoch: u32,
     buffer: Vec<u8>,
     each: F,
 }
@@ -246,10 +249,17 @@ impl<D: Directory, F> Replaying<'_, D, F> {
         F: FnMut(Item<'_>) -> Result<(), E>,
     {
         let changed = || OpenError::Changed { file: self.source.name(at), address: at };
-        let header = reader.header(&self.source.manifest, at)?.map_err(|_| changed())?;
+        let manifest = &self.source.manifest;
+        let header = reader.header(manifest, at)?.ok().filter(|header| manifest.epoch_fits(header, None));
+        let header = header.ok_or_else(changed)?;
         let behind = at + header.layout().len as u64;
         if behind > end || check_bytes(reader, &header)?.is_some() {
             return Err(changed().into());
+        }
+        if header.epoch != self.epoch {
+            // What a killed writer has left incomplete stays so.
+            self.open.clear();
+            (self.open_bytes, self.epoch) = (0, header.epoch);
         }
         self.batch(reader, &header)?;
         Ok(if header.flags.last { reader.end() } else { behind })

@@ -1,0 +1,184 @@
+//! The log where things meet: trims beside readers and beside what an earlier life left, kills in the middle of long
+//! records, forks, and limits of the process.
+
+use core::convert::Infallible;
+use core::ops::Range;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::Relaxed;
+use core::time::Duration;
+use std::io::IoSlice;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+use std::{env, fs, thread};
+
+use ring_testing::Child;
+use ringlog::directory::DiskDirectory;
+use ringlog::recovery::{Verdict, Verify, verify};
+use ringlog::{Error, Group, Log, Lsn, OpenError, Options, Recovery, SyncPolicy};
+use tempfile::TempDir;
+
+/// Eight buffers of two blocks, and segments of sixteen.
+const SEGMENT: u64 = 16 << 12;
+
+fn small() -> Options {
+    Log::options().ring(8, 2 << 12).segment_size(SEGMENT)
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+fn payload(n: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|at| (n * 31 + at * 7) as u8).collect()
+}
+
+/// Commits a record, and has it settled at once.
+fn commit(log: &Log, bytes: &[u8]) -> Range<Lsn> {
+    let done = log.commit(1, &[IoSlice::new(bytes)]).expect("no failure");
+    done.lsn()..done.end()
+}
+
+type Records = Vec<(Lsn, Vec<u8>)>;
+
+fn reopen(options: Options, path: &Path) -> (Log, Recovery, Records) {
+    let mut records = Vec::new();
+    let (log, recovery) = options
+        .open_with(path, |record| {
+            records.push((record.lsn, record.payload.to_vec()));
+            Ok::<_, Infallible>(())
+        })
+        .expect("a log that can be recovered");
+    (log, recovery, records)
+}
+
+/// The files as a killed process leaves them, when all is written up to `end`, or durable or not.
+fn killed(log: Log, path: &Path, end: u64) -> TempDir {
+    let start = Instant::now();
+    let directory = DiskDirectory::open(path).expect("a log");
+    while verify(&directory, &Verify::new()).expect("a log").end.get() < end {
+        assert!(start.elapsed() < Duration::from_secs(60), "not written up to {end}");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let copy = folder();
+    for entry in fs::read_dir(path).expect("a folder") {
+        let entry = entry.expect("an entry");
+        fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("copied");
+    }
+    core::mem::forget(log);
+    copy
+}
+
+/// A log that ends at the third block, and behind it what a cut has left: batches up to the second segment.
+fn cut_off() -> (TempDir, Records) {
+    let path = folder();
+    let (log, _) = small().open(path.path()).expect("a new log");
+    let mut left = Records::new();
+    while log.end().get() < SEGMENT + (6 << 12) {
+        let bytes = payload(left.len(), 3000);
+        left.push((log.append(1, &bytes).expect("room").start, bytes));
+    }
+    // Nothing was acknowledged, so that nothing promises what is lost.
+    let copy = killed(log, path.path(), SEGMENT + (2 << 12));
+    let file = fs::File::options().write(true).open(copy.path().join(format!("{:020}.seg", 0))).expect("a segment");
+    file.write_all_at(&[0xa5; 512], 3 << 12).expect("written");
+    (copy, left)
+}
+
+#[test]
+fn a_trim_to_a_segment_without_batches_takes_none_for_its_first_that_an_earlier_opening_cut_off() {
+    let (path, _) = cut_off();
+    let (log, recovery, _) = reopen(small(), path.path());
+    assert!(matches!(recovery.verdict, Verdict::Torn(_)), "{:?}", recovery.verdict);
+    assert_eq!(recovery.end.get(), 2 << 12);
+    assert_eq!(log.roll().expect("no failure").get(), SEGMENT);
+    log.sync().expect("no failure");
+    let trimmed = log.trim(Lsn::new(SEGMENT)).expect("no failure");
+    assert_eq!((trimmed.first, trimmed.bytes), (Lsn::START, 0), "nothing is known of the segment's first batch yet");
+    let acknowledged = commit(&log, b"acknowledged").start;
+    assert_eq!(log.trim(acknowledged).expect("no failure").first, acknowledged);
+    let copy = killed(log, path.path(), SEGMENT + (1 << 12));
+    let (_, recovery, found) = reopen(small(), copy.path());
+    assert!(!matches!(recovery.verdict, Verdict::Damaged(_)), "{:?}", recovery.verdict);
+    assert_eq!(found, [(acknowledged, b"acknowledged".to_vec())]);
+}
+
+#[test]
+fn what_an_earlier_opening_cut_off_is_no_record_where_the_log_skips_the_rest_of_a_segment() {
+    let (path, left) = cut_off();
+    let (log, recovery, _) = reopen(small(), path.path());
+    log.roll().expect("no failure");
+    commit(&log, b"behind");
+    let skipped: Vec<_> =
+        left.iter().filter(|(at, _)| (recovery.end.get() + (2 << 12)..SEGMENT).contains(&at.get())).collect();
+    assert!(skipped.len() > 5);
+    for (at, _) in skipped {
+        let read = log.read(*at, &mut Vec::new());
+        assert!(matches!(read, Err(Error::NotARecord(_))), "{at}: {read:?}");
+    }
+}
+
+#[test]
+fn a_log_opens_however_often_it_was_killed_in_the_middle_of_a_long_record() {
+    let options = || small().max_record(70_000);
+    let mut path = folder();
+    let mut firsts = Vec::new();
+    for n in 0..4 {
+        let (log, _, found) = reopen(options(), path.path());
+        assert_eq!(found, [], "round {n}");
+        let placed = log.append(1, &payload(n, 60_000)).expect("no failure");
+        firsts.push(placed.start);
+        // Its last part is in memory, and dies there.
+        path = killed(log, path.path(), placed.start.get() + 50_000);
+    }
+    let (log, _, found) = reopen(options(), path.path());
+    assert_eq!(found, []);
+    commit(&log, b"goes on");
+    for at in firsts {
+        let read = log.read(at, &mut Vec::new());
+        assert!(matches!(read, Err(Error::NotARecord(_))), "{at}: {read:?}");
+    }
+}
+
+#[test]
+fn long_records_of_many_threads_are_replayed_with_the_memory_for_one() {
+    let path = folder();
+    let options = || small().max_record(60_000);
+    let (log, _) = options().open(path.path()).expect("a new log");
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            let log = &log;
+            scope.spawn(move || {
+                for n in 0..20 {
+                    log.append(1, &payload(thread * 100 + n, 50_000 + n)).expect("no failure");
+                    log.append(1, b"between").expect("no failure");
+                }
+            });
+        }
+    });
+    drop(log);
+    assert_eq!(reopen(options(), path.path()).2.len(), 160);
+}
+
+#[test]
+fn a_closure_that_panics_leaves_no_record_and_no_bytes() {
+    let path = folder();
+    let (log, _) = small().open(path.path()).expect("a new log");
+    let mut writer = log.writer();
+    for n in 0..30 {
+        let fill = |_, bytes: &mut [u8]| {
+            bytes.fill(0xee);
+            assert!(n % 3 == 0, "planted");
+        };
+        let _first = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| log.append_with(1, 501, fill)));
+        let _second = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| log.try_append_with(1, 501, fill)));
+        let _third = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.append_with(1, 501, fill)));
+        let mut dropped = log.reserve(1, 300).expect("room");
+        dropped.fill(0xee);
+        drop(dropped);
+    }
+    drop((log, writer));
+    let (_, recovery, found) = reopen(small(), path.path());
+    assert_eq!((recovery.verdict, found.len()), (Verdict::Clean, 30));
+}
