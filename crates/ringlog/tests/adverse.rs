@@ -3,20 +3,16 @@
 
 use core::convert::Infallible;
 use core::ops::Range;
-use core::sync::atomic::AtomicBool;
-use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 use std::io::IoSlice;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
-use std::{env, fs, thread};
+use std::{fs, thread};
 
-use ring_testing::Child;
 use ringlog::directory::DiskDirectory;
 use ringlog::recovery::{Verdict, Verify, verify};
-use ringlog::{Error, Group, Log, Lsn, OpenError, Options, Recovery, SyncPolicy};
+use ringlog::{Error, Log, Lsn, Options, Recovery};
 use tempfile::TempDir;
 
 /// Eight buffers of two blocks, and segments of sixteen.
@@ -171,9 +167,9 @@ fn a_closure_that_panics_leaves_no_record_and_no_bytes() {
             bytes.fill(0xee);
             assert!(n % 3 == 0, "planted");
         };
-        let _first = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| log.append_with(1, 501, fill)));
-        let _second = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| log.try_append_with(1, 501, fill)));
-        let _third = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.append_with(1, 501, fill)));
+        let _first = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| log.append_with(1, 501, fill)));
+        let _second = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| log.try_append_with(1, 501, fill)));
+        let _third = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| writer.append_with(1, 501, fill)));
         let mut dropped = log.reserve(1, 300).expect("room");
         dropped.fill(0xee);
         drop(dropped);
