@@ -162,6 +162,49 @@ fn long_records_of_many_threads_are_replayed_with_the_memory_for_one() {
 }
 
 #[test]
+fn a_long_record_is_read_whose_first_parts_alone_are_durable() {
+    let path = folder();
+    let (log, _) = small().open(path.path()).expect("a new log");
+    let bytes = payload(3, 60_000);
+    let at = log.append(1, &bytes).expect("no failure").start;
+    log.wait_durable(Lsn::new(at.get() + 30_000)).expect("no failure");
+    let mut found = Vec::new();
+    assert_eq!(log.read(at, &mut found).expect("it is there"), 1);
+    assert_eq!(found, bytes);
+}
+
+#[test]
+fn a_record_that_is_trimmed_while_it_is_read_is_trimmed_and_not_damaged() {
+    let path = folder();
+    let (log, _) = small().open(path.path()).expect("a new log");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Relaxed) {
+                    let first = log.first();
+                    let start = first.get() / SEGMENT * SEGMENT + 72;
+                    match log.read(first.max(Lsn::new(start)), &mut Vec::new()) {
+                        Ok(_) | Err(Error::Trimmed { .. } | Error::NotAppended { .. } | Error::NotARecord(_)) => {}
+                        Err(error) => {
+                            is_over.store(true, Relaxed);
+                            panic!("{error:?}");
+                        }
+                    }
+                }
+            });
+        }
+        let mut n = 0;
+        while n < 1500 && !is_over.load(Relaxed) {
+            let end = commit(&log, &payload(n, 7000)).end;
+            log.trim(end).expect("no failure");
+            n += 1;
+        }
+        is_over.store(true, Relaxed);
+    });
+}
+
+#[test]
 fn a_closure_that_panics_leaves_no_record_and_no_bytes() {
     let path = folder();
     let (log, _) = small().open(path.path()).expect("a new log");
