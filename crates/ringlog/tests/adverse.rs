@@ -158,6 +158,95 @@ fn long_records_of_many_threads_are_replayed_with_the_memory_for_one() {
 }
 
 #[test]
+fn a_long_record_is_read_whose_first_parts_alone_are_durable() {
+    let path = folder();
+    let (log, _) = small().open(path.path()).expect("a new log");
+    let bytes = payload(3, 60_000);
+    let at = log.append(1, &bytes).expect("no failure").start;
+    log.wait_durable(Lsn::new(at.get() + 30_000)).expect("no failure");
+    let mut found = Vec::new();
+    assert_eq!(log.read(at, &mut found).expect("it is there"), 1);
+    assert_eq!(found, bytes);
+}
+
+#[test]
+fn records_of_each_length_fit_a_log_of_large_buffers() {
+    let path = folder();
+    let options = || Log::options().ring(2, 8 << 20).segment_size(32 << 20);
+    let (log, _) = options().open(path.path()).expect("a new log");
+    // What fits, what does not quite, and what is placed in parts.
+    let most = (8 << 20) - 72 - 8 - 8 * (8 << 20 >> 12) - 8;
+    let lens = [most - 8, most, most + 1, most + 8, most + 24, most + 40, 20 << 20];
+    let bytes = payload(5, 20 << 20);
+    for len in lens {
+        log.append(1, &bytes[..len]).unwrap_or_else(|error| panic!("{len}: {error}"));
+    }
+    drop(log);
+    let found: Vec<_> = reopen(options(), path.path()).2.into_iter().map(|(_, found)| found).collect();
+    assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), lens);
+    assert!(found.iter().all(|found| bytes.starts_with(found)));
+}
+
+#[test]
+fn no_record_is_taken_that_replay_with_the_same_options_refuses() {
+    let path = folder();
+    let options = || small().max_record(1000);
+    let (log, _) = options().open(path.path()).expect("a new log");
+    let (long, mut writer, mut group) = ([7; 1001], log.writer(), Group::new());
+    group.push(1, &[7; 500]).push(2, &[7; 500]);
+    let refused = [
+        log.append(1, &long),
+        log.append_vectored(1, &[IoSlice::new(&long)]),
+        log.append_with(1, 1001, |_, _| panic!("called")),
+        log.try_append_with(1, 1001, |_, _| panic!("called")),
+        log.reserve(1, 1001).map(|record| record.commit()),
+        log.append_group(&group),
+        writer.append(1, &long),
+        writer.append_with(1, 1001, |_, _| panic!("called")),
+    ];
+    for (n, refused) in refused.into_iter().enumerate() {
+        assert!(matches!(refused, Err(Error::TooLarge { max: 1000, .. })), "{n}: {refused:?}");
+    }
+    log.append(1, &long[..1000]).expect("room");
+    drop((writer, log));
+    assert_eq!(reopen(options(), path.path()).2.len(), 1);
+    // The log's own records are no user's.
+    let (log, _) = small().max_record(0).open(path.path()).expect("a log");
+    log.truncate(log.end()).expect("room");
+}
+
+#[test]
+fn a_record_that_is_trimmed_while_it_is_read_is_trimmed_and_not_damaged() {
+    let path = folder();
+    let (log, _) = small().open(path.path()).expect("a new log");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Relaxed) {
+                    let first = log.first();
+                    let start = first.get() / SEGMENT * SEGMENT + 72;
+                    match log.read(first.max(Lsn::new(start)), &mut Vec::new()) {
+                        Ok(_) | Err(Error::Trimmed { .. } | Error::NotAppended { .. } | Error::NotARecord(_)) => {}
+                        Err(error) => {
+                            is_over.store(true, Relaxed);
+                            panic!("{error:?}");
+                        }
+                    }
+                }
+            });
+        }
+        let mut n = 0;
+        while n < 1500 && !is_over.load(Relaxed) {
+            let end = commit(&log, &payload(n, 7000)).end;
+            log.trim(end).expect("no failure");
+            n += 1;
+        }
+        is_over.store(true, Relaxed);
+    });
+}
+
+#[test]
 fn a_closure_that_panics_leaves_no_record_and_no_bytes() {
     let path = folder();
     let (log, _) = small().open(path.path()).expect("a new log");

@@ -59,6 +59,10 @@ pub(super) fn header(placement: Placement, record_type: RecordType, kind: u8, le
     RecordHeader { len: len as u32, blocks_back, record_type, kind }.encode()
 }
 
+fn total_len<'a>(parts: impl Iterator<Item = &'a [u8]>) -> usize {
+    parts.fold(0, |len: usize, part| len.saturating_add(part.len()))
+}
+
 /// Writes a record of `parts`, `len` bytes together, into `bytes`, all of them.
 #[inline]
 pub(super) fn encode<'a>(
@@ -95,7 +99,7 @@ impl Log {
     #[inline]
     pub fn append(&self, kind: u8, payload: &[u8]) -> Result<Range<Lsn>, Error> {
         let len = payload.len();
-        if len > self.inner.longest {
+        if len > self.inner.short {
             return self.append_long(RecordType::Record, kind, &[payload]);
         }
         let fill = |placement, bytes: &mut [u8]| encode(placement, RecordType::Record, kind, len, [payload], bytes);
@@ -165,16 +169,26 @@ impl Log {
         self.append_typed(RecordType::Group, 0, [&*group.bytes].into_iter())
     }
 
-    pub(super) fn append_typed<'a>(
+    fn append_typed<'a>(
         &self,
         record_type: RecordType,
         kind: u8,
         parts: impl Iterator<Item = &'a [u8]> + Clone,
     ) -> Result<Range<Lsn>, Error> {
-        let len = parts.clone().fold(0, |len: usize, part| len.saturating_add(part.len()));
-        if len > self.inner.longest {
+        if total_len(parts.clone()) > self.inner.short {
             return self.append_long(record_type, kind, &parts.collect::<Vec<_>>());
         }
+        self.place(record_type, kind, parts)
+    }
+
+    /// Appends what fits a buffer.
+    pub(super) fn place<'a>(
+        &self,
+        record_type: RecordType,
+        kind: u8,
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Result<Range<Lsn>, Error> {
+        let len = total_len(parts.clone());
         let fill = |placement, bytes: &mut [u8]| encode(placement, record_type, kind, len, parts, bytes);
         Ok(range(self.inner.ring.append_filled(record_len(len), fill)?))
     }
@@ -195,21 +209,21 @@ impl Log {
         prefix[..8].copy_from_slice(&(payload.len() as u64).to_le_bytes());
         prefix[8] = record_type as u8;
         let (begun, mut rest) = payload.split_at(longest - FIRST_PREFIX);
-        let first = self.append_typed(RecordType::First, kind, [&prefix[..], begun].into_iter())?;
+        let first = self.place(RecordType::First, kind, [&prefix[..], begun].into_iter())?;
         let prefix = first.start.to_bytes();
         loop {
             let (part, behind) = rest.split_at(rest.len().min(longest - NEXT_PREFIX));
             rest = behind;
             let part_type = if rest.is_empty() { RecordType::Last } else { RecordType::Middle };
-            let placed = self.append_typed(part_type, kind, [&prefix[..], part].into_iter())?;
+            let placed = self.place(part_type, kind, [&prefix[..], part].into_iter())?;
             if rest.is_empty() {
                 return Ok(first.start..placed.end);
             }
         }
     }
 
-    fn check_short(&self, len: usize) -> Result<(), Error> {
-        let max = self.inner.longest;
+    pub(super) fn check_short(&self, len: usize) -> Result<(), Error> {
+        let max = self.inner.short;
         if len > max { Err(Error::TooLarge { len, max }) } else { Ok(()) }
     }
 }

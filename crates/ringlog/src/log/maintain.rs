@@ -146,7 +146,7 @@ impl Inner {
     }
 
     /// The durable watermark, as the address of a batch.
-    fn durable_batch(&self) -> u64 {
+    pub(super) fn durable_batch(&self) -> u64 {
         self.ring.durable_watermark() - HEADER_LEN as u64
     }
 

@@ -98,6 +98,8 @@ struct Inner {
     longest: usize,
     /// Bytes of the longest record.
     max_record: usize,
+    /// Bytes of the longest record of the user's that is placed as a whole: the smaller one of both.
+    short: usize,
     /// What recovery found.
     report: Report,
     callbacks: Callbacks,

@@ -9,15 +9,12 @@ use buffer_ring::{BLOCK, BufferRing, BufferRingOptions, CommitPolicy, FileError,
 use super::callbacks::Callbacks;
 use super::commit::Unsettled;
 use super::keeper::{Keeper, Progress, WRITTEN_AT_OPEN, full_len};
-use super::sealer::Sealer;
+use super::sealer::{Sealer, longest_payload};
 use super::truncate::Void;
 use super::{Inner, Log};
 use crate::directory::{Directory, DiskDirectory};
 use crate::error::OpenError;
-use crate::format::{
-    BatchInfo, HEADER_LEN, MAX_PAYLOAD, RECORD_HEADER_LEN, RecordHeader, RecordType, SEGMENT_HEADER_LEN,
-    payload_capacity, trailer_len,
-};
+use crate::format::{BatchInfo, HEADER_LEN, MAX_PAYLOAD, RecordHeader, RecordType, SEGMENT_HEADER_LEN, trailer_len};
 use crate::manifest::ManifestFile;
 use crate::recovery::{Item, OnDamage, Opened, Record, Recover, Replay, ReplayError, Report, TornTail, replay};
 use crate::segment::file_name;
@@ -227,8 +224,7 @@ impl Options {
         keeper.attach(&ring, &io, log.end / size);
         let keeper = Arc::new(keeper);
         let thread = Keeper::spawn(&keeper).map_err(OpenError::io("start the thread of", "the log"))?;
-        // The ring's margins leave no less than that.
-        let longest = payload_capacity(self.buffer_size) as usize / 8 * 8 - 2 * RECORD_HEADER_LEN;
+        let longest = longest_payload(self.buffer_size);
         let inner = Inner {
             ring,
             keeper,
@@ -236,6 +232,7 @@ impl Options {
             unsettled: Arc::<Unsettled>::default(),
             manifest,
             longest,
+            short: longest.min(self.max_record),
             max_record: self.max_record,
             closed: Mutex::new(false),
             report: report.clone(),

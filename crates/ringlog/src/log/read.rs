@@ -10,8 +10,7 @@ use crate::segment::file_name;
 
 impl Log {
     /// Reads the record at `at` into `into`, whose old content goes, and returns its kind. Its batch is read and
-    /// verified; of a group it is the first payload. A record that is not durable yet is made so first, but for the
-    /// further parts of one longer than a buffer.
+    /// verified; of a group it is the first payload. A record that is not durable yet is made so first.
     ///
     /// # Errors
     ///
@@ -31,16 +30,29 @@ impl Log {
         if at >= self.durable() {
             self.sync()?;
         }
-        let found = self.find(at, self.durable()).map_err(|error| match error {
-            OpenError::Changed { .. } | OpenError::Record { .. } => Error::Damaged(at),
-            error => error.into(),
-        })?;
+        let mut found = self.look(at)?;
+        if found.is_none() && self.durable() < end {
+            // Further parts of it may be missing.
+            self.sync()?;
+            found = self.look(at)?;
+        }
         let (kind, payload) = found.ok_or(Error::NotARecord(at))?;
         *into = payload;
         Ok(kind)
     }
 
-    fn find(&self, at: Lsn, durable: Lsn) -> Result<Option<(u8, Vec<u8>)>, OpenError> {
+    /// The record at `at`, if all of it is durable.
+    fn look(&self, at: Lsn) -> Result<Option<(u8, Vec<u8>)>, Error> {
+        match (self.find(at), self.first()) {
+            (Ok(Some(found)), _) => Ok(Some(found)),
+            // Its file went meanwhile, or is used again.
+            (_, first) if at < first => Err(Error::Trimmed { first }),
+            (Err(OpenError::Changed { .. } | OpenError::Record { .. }), _) => Err(Error::Damaged(at)),
+            (found, _) => Ok(found?),
+        }
+    }
+
+    fn find(&self, at: Lsn) -> Result<Option<(u8, Vec<u8>)>, OpenError> {
         let inner = &self.inner;
         let (manifest, directory, size) = (&inner.manifest, inner.keeper.directory(), inner.manifest.segment_size);
         let mut header = [0; RECORD_HEADER_LEN];
@@ -52,7 +64,7 @@ impl Log {
         let base = blocks.checked_sub(u64::from(u16_at(&header, 4))).map(|block| block * BLOCK as u64);
         let Some(base) = base.filter(|base| *base >= at.get() / size * size) else { return Ok(None) };
         let mut report = inner.report.clone();
-        (report.first, report.end) = (at, durable);
+        (report.first, report.end) = (at, Lsn::new(inner.durable_batch()));
         let how = Replay::new().max_record(inner.max_record);
         match read_one(directory, manifest, &report, &how, base, at) {
             // No batch is there: the hint was no record's.

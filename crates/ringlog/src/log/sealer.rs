@@ -5,7 +5,16 @@ use std::sync::Arc;
 use buffer_ring::{BatchInfo, Framing, Margins};
 
 use super::keeper::Progress;
-use crate::format::{self, HEADER_LEN, RECORD_HEADER_LEN, RecordType};
+use crate::format::{self, BLOCK, HEADER_LEN, RECORD_HEADER_LEN, RecordType};
+
+/// A checksum for each block, and one for all of them.
+const MARGINS: Margins = Margins { header: HEADER_LEN, trailer: 8, trailer_per_block: 8 };
+
+/// The longest payload that the ring takes as one record.
+pub(super) const fn longest_payload(buffer_size: usize) -> usize {
+    let blocks = buffer_size / BLOCK;
+    buffer_size - MARGINS.header - MARGINS.trailer - blocks * MARGINS.trailer_per_block - RECORD_HEADER_LEN
+}
 
 /// Frames the batches of a log that is open.
 #[derive(Debug)]
@@ -18,8 +27,7 @@ pub(super) struct Sealer {
 
 impl Framing for Sealer {
     fn margins(&self) -> Margins {
-        // A checksum for each block, and one for all of them.
-        Margins { header: HEADER_LEN, trailer: 8, trailer_per_block: 8 }
+        MARGINS
     }
 
     fn seal(&self, info: &BatchInfo, header: &mut [u8], payload: &[u8], trailer: &mut [u8]) {

@@ -29,7 +29,7 @@ impl Log {
             return Err(Error::Trimmed { first });
         }
         let payload = Truncation { from: from.get() }.encode();
-        let placed = self.append_typed(RecordType::Truncation, 0, [&payload[..]].into_iter())?;
+        let placed = self.place(RecordType::Truncation, 0, [&payload[..]].into_iter())?;
         void.add(from..placed.start);
         Ok(placed)
     }

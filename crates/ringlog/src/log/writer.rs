@@ -34,7 +34,7 @@ impl Writer {
     #[inline]
     pub fn append(&mut self, kind: u8, payload: &[u8]) -> Result<Range<Lsn>, Error> {
         let len = payload.len();
-        if len > self.log.inner.longest {
+        if len > self.log.inner.short {
             return self.log.append(kind, payload);
         }
         let fill = |placement, bytes: &mut [u8]| encode(placement, RecordType::Record, kind, len, [payload], bytes);
@@ -52,10 +52,7 @@ impl Writer {
         len: usize,
         fill: impl FnOnce(Lsn, &mut [u8]),
     ) -> Result<Range<Lsn>, Error> {
-        let max = self.log.inner.longest;
-        if len > max {
-            return Err(Error::TooLarge { len, max });
-        }
+        self.log.check_short(len)?;
         let extent = self.ring.append_with(record_len(len), |placement, bytes| {
             fill(Lsn::new(placement.start()), &mut bytes[RECORD_HEADER_LEN..][..len]);
             // Behind what may panic: without it the bytes are no record.
