@@ -3,6 +3,8 @@
 
 use core::convert::Infallible;
 use core::ops::Range;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 use std::io::IoSlice;
 use std::os::unix::fs::FileExt;
@@ -12,7 +14,7 @@ use std::{fs, thread};
 
 use ringlog::directory::DiskDirectory;
 use ringlog::recovery::{Verdict, Verify, verify};
-use ringlog::{Error, Log, Lsn, Options, Recovery};
+use ringlog::{Error, Group, Log, Lsn, Options, Recovery};
 use tempfile::TempDir;
 
 /// Eight buffers of two blocks, and segments of sixteen.
