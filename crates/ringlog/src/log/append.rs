@@ -2,7 +2,6 @@
 
 use core::ops::{Deref, DerefMut, Range};
 use std::io::IoSlice;
-use std::sync::PoisonError;
 
 use buffer_ring::Placement;
 use buffer_ring::ring_io::events;
@@ -204,7 +203,7 @@ impl Log {
         }
         // A subscriber to events may append one, too: it does so when the lock is free again.
         let _held = events::hold();
-        let _alone = self.inner.long.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.inner.long.lock();
         let mut prefix = [0; FIRST_PREFIX];
         prefix[..8].copy_from_slice(&(payload.len() as u64).to_le_bytes());
         prefix[8] = record_type as u8;

@@ -5,10 +5,11 @@
 
 use core::mem;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use buffer_ring::{BufferRing, RingError, ring_io::events::shield};
+use parking_lot::{Condvar, Mutex};
 
 use super::{Error, Log};
 use crate::Lsn;
@@ -48,25 +49,21 @@ struct Due {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Due> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Waits for the lowest address, and takes all calls that are due then, with their outcome; `None`: there will be
     /// no more.
     fn next(&self, ring: &BufferRing) -> Option<(Vec<Call>, Result<(), RingError>)> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let lowest = loop {
             match state.calls.first_key_value() {
                 Some((lowest, _)) => break *lowest,
                 None if state.is_over => return None,
-                None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.wait(&mut state),
             }
         };
         drop(state);
         let outcome = ring.wait_durable(lowest);
         let reached = if outcome.is_ok() { ring.durable_watermark() } else { lowest };
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let later = state.calls.split_off(&(reached + 1));
         let due = mem::replace(&mut state.calls, later);
         Some((due.into_values().flatten().collect(), outcome))
@@ -75,9 +72,9 @@ impl Shared {
 
 impl Callbacks {
     fn add(&self, ring: &Arc<BufferRing>, end: u64, call: Call) {
-        self.shared.lock().calls.entry(end).or_default().push(call);
+        self.shared.state.lock().calls.entry(end).or_default().push(call);
         self.shared.changed.notify_all();
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut thread = self.thread.lock();
         if thread.is_none() {
             let (shared, ring) = (Arc::clone(&self.shared), Arc::clone(ring));
             let run = move || {
@@ -96,9 +93,9 @@ impl Callbacks {
 
     /// Makes the calls that are left: the log is closed, so that each has its outcome.
     pub(super) fn end(&self) {
-        self.shared.lock().is_over = true;
+        self.shared.state.lock().is_over = true;
         self.shared.changed.notify_all();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.thread.lock().take();
         // A call may hold the last clone of the log.
         if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id()) {
             let _ended = thread.join();

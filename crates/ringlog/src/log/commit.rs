@@ -4,8 +4,9 @@ use core::ops::Range;
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::io::IoSlice;
+use std::sync::Arc;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
 
 use super::{Error, Log};
 use crate::Lsn;
@@ -115,21 +116,21 @@ struct Held {
 impl Unsettled {
     /// `end` is read in the lock, so that the lowest one never decreases.
     fn begin(self: &Arc<Self>, end: impl FnOnce() -> u64) -> Held {
-        let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ends = self.0.lock();
         let end = end();
         *ends.entry(end).or_default() += 1;
         Held { all: Arc::clone(self), end }
     }
 
     fn lowest(&self, end: impl FnOnce() -> u64) -> u64 {
-        let ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = self.0.lock();
         ends.first_key_value().map_or_else(end, |(end, _)| *end)
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut ends = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ends = self.all.0.lock();
         if let Some(commits) = ends.get_mut(&self.end) {
             *commits -= 1;
             if *commits == 0 {

@@ -5,11 +5,12 @@ use core::mem;
 use core::time::Duration;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use buffer_ring::{BatchInfo, BufferRing, QuikIO};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
@@ -70,13 +71,9 @@ impl Progress {
         Self { segment_size, buffer_size, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A batch is on its way to the device. Once per buffer.
     pub(super) fn sealed(&self, info: &BatchInfo, batch_len: usize, is_empty: bool) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         // The next segment is made while the second half of this one is written.
         let ahead = (info.base + self.segment_size / 2) / self.segment_size;
         state.wanted = state.wanted.max(ahead).max(info.next / self.segment_size);
@@ -95,13 +92,13 @@ impl Progress {
 
     /// Whether batches were long since the last call: about as long as buffers.
     fn was_streaming(&self) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let (batches, bytes) = (mem::take(&mut state.batches), mem::take(&mut state.bytes));
         batches > 0 && bytes / batches >= self.buffer_size as u64 / 4
     }
 
     fn stop(&self) {
-        self.lock().is_over = true;
+        self.state.lock().is_over = true;
         self.changed.notify_all();
     }
 }
@@ -155,7 +152,7 @@ impl Keeper {
     }
 
     pub(super) fn trouble(&self) -> MutexGuard<'_, Option<Arc<OpenError>>> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+        self.trouble.lock()
     }
 
     /// Has what waits for a segment that cannot be made fail, so that the log can go.
@@ -168,11 +165,11 @@ impl Keeper {
     }
 
     pub(super) fn pool(&self) -> MutexGuard<'_, Vec<String>> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pool.lock()
     }
 
     pub(super) fn manifest(&self) -> MutexGuard<'_, Opened<DiskDirectory>> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+        self.opened.lock()
     }
 
     /// The file of the segment with this number, made ready: one that is there, a trimmed one, or a new one.
@@ -234,9 +231,9 @@ impl Keeper {
 
     fn run(&self) {
         let (mut ready, mut synced, mut idle_since) = (self.ready, Instant::now(), None);
-        let mut synced_end = self.progress.lock().end;
+        let mut synced_end = self.progress.state.lock().end;
         loop {
-            let state = self.progress.lock();
+            let state = self.progress.state.lock();
             if state.is_over {
                 return;
             }
@@ -294,7 +291,7 @@ impl Keeper {
     }
 
     fn sleep(&self, pause: Option<Duration>, ready: u64) {
-        let mut state = self.progress.lock();
+        let mut state = self.progress.state.lock();
         if state.is_over || ready < state.wanted && pause.is_none() {
             return;
         }
@@ -303,8 +300,8 @@ impl Keeper {
         let pause = pause.or(unproved.then_some(PAUSE));
         state.is_asleep = pause.is_none() || ready >= state.wanted;
         match pause {
-            Some(pause) => drop(self.progress.changed.wait_timeout(state, pause)),
-            None => drop(self.progress.changed.wait(state)),
+            Some(pause) => _ = self.progress.changed.wait_for(&mut state, pause),
+            None => self.progress.changed.wait(&mut state),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 use core::time::Duration;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use buffer_ring::RingError;
 
@@ -121,7 +121,7 @@ impl Log {
 
 impl Inner {
     pub(super) fn close(&self) -> Result<Lsn, Error> {
-        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut closed = self.closed.lock();
         let mut patience = SOON;
         loop {
             match self.ring.close_timeout(patience) {

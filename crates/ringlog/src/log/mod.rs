@@ -34,10 +34,11 @@ mod writer;
 
 use core::fmt;
 use core::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use buffer_ring::{BufferRing, Extent, RingStats};
+use parking_lot::Mutex;
 
 use crate::Lsn;
 use crate::format::{Manifest, RECORD_HEADER_LEN};

@@ -2,9 +2,10 @@
 
 use core::time::Duration;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use buffer_ring::{BLOCK, BufferRing, BufferRingOptions, CommitPolicy, FileError, OptionsError, QuikIO};
+use parking_lot::Mutex;
 
 use super::callbacks::Callbacks;
 use super::commit::Unsettled;

@@ -1,7 +1,6 @@
 //! Making the newest records void: by one more record that says so, and nothing rewritten.
 
 use core::ops::Range;
-use std::sync::PoisonError;
 
 use super::{Error, Log};
 use crate::Lsn;
@@ -20,7 +19,7 @@ impl Log {
     /// and those of [`append`](Self::append).
     pub fn truncate(&self, from: Lsn) -> Result<Range<Lsn>, Error> {
         // From the append to the list, so that the list has the order of the log.
-        let mut void = self.inner.void.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut void = self.inner.void.lock();
         let (first, end) = (self.first(), self.end());
         if from > end {
             return Err(Error::NotAppended { address: from, end });
@@ -36,7 +35,7 @@ impl Log {
 
     /// Whether a truncation has made a record at this address void.
     pub(super) fn is_void(&self, at: Lsn) -> bool {
-        self.inner.void.lock().unwrap_or_else(PoisonError::into_inner).contains(at)
+        self.inner.void.lock().contains(at)
     }
 }
 
