@@ -64,6 +64,7 @@ pub mod recovery;
 pub mod segment;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod void;
 
 pub use error::OpenError;
 pub use log::{Committed, Error, Group, Log, Options, Reservation, Segment, SyncPolicy, Trimmed, Writer};

@@ -54,7 +54,6 @@ pub use writer::Writer;
 use callbacks::Callbacks;
 use commit::Unsettled;
 use keeper::Keeper;
-use truncate::Void;
 
 /// A log that is open for appending. Cheap to clone; the last clone that goes closes it.
 ///
@@ -106,7 +105,8 @@ struct Inner {
     callbacks: Callbacks,
     /// Held while the parts of a record longer than a buffer are appended.
     long: Mutex<()>,
-    void: Mutex<Void>,
+    /// See [`void`](crate::void).
+    void: Mutex<Vec<Range<Lsn>>>,
     /// Whether `MANIFEST` says that the log was closed.
     closed: Mutex<bool>,
 }

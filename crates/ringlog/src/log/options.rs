@@ -11,7 +11,6 @@ use super::callbacks::Callbacks;
 use super::commit::Unsettled;
 use super::keeper::{Keeper, Progress, WRITTEN_AT_OPEN, full_len};
 use super::sealer::{Sealer, longest_payload};
-use super::truncate::Void;
 use super::{Inner, Log};
 use crate::directory::{Directory, DiskDirectory};
 use crate::error::OpenError;
@@ -239,7 +238,7 @@ impl Options {
             report: report.clone(),
             callbacks: Callbacks::default(),
             long: Mutex::default(),
-            void: Mutex::new(Void::new(report.void.clone())),
+            void: Mutex::new(report.void.clone()),
         };
         Ok((Log { inner: Arc::new(inner) }, report))
     }

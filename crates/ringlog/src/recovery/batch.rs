@@ -10,6 +10,7 @@ use crate::format::{
     BLOCK, BatchHeader, BlockSums, GROUP_ENTRY_LEN, HEADER_LEN, RECORD_HEADER_LEN, RecordHeader, RecordRefusal,
     RecordType, is_zero, padded, u32_at, u64_at,
 };
+use crate::void;
 
 const SUM: usize = 8;
 const CHUNK: usize = MAX_READ / BLOCK;
@@ -222,10 +223,8 @@ impl Tally {
         later.voids.iter().try_for_each(|range| self.void(range.clone()))
     }
 
-    fn void(&mut self, mut range: Range<u64>) -> Result<(), OpenError> {
-        while let Some(last) = self.voids.pop_if(|last| last.end >= range.start) {
-            range.start = range.start.min(last.start);
-        }
+    fn void(&mut self, range: Range<u64>) -> Result<(), OpenError> {
+        let range = void::merge(&mut self.voids, range);
         if self.voids.len() == MAX_VOIDS {
             return Err(OpenError::TooManyTruncations { max: MAX_VOIDS });
         }

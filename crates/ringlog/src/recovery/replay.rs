@@ -23,6 +23,7 @@ use crate::format::{
 };
 use crate::manifest::ManifestFile;
 use crate::segment::{file_name, parse_name};
+use crate::void;
 
 /// A record of the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -385,8 +386,7 @@ impl<D: Directory, F> Replaying<'_, D, F> {
         let lsn = Lsn::new(address);
         let Report { first, void, .. } = self.report;
         let mut show = |record: Record<'_>| {
-            let behind = void.partition_point(|range| range.end <= record.lsn);
-            if record.lsn < *first || void.get(behind).is_some_and(|range| range.contains(&record.lsn)) {
+            if record.lsn < *first || void::contains(void, record.lsn) {
                 return Ok(());
             }
             (self.each)(Item::Record(record)).map_err(|error| ReplayError::Stopped(record.lsn, error))
