@@ -17,6 +17,12 @@ pub fn file_name(address: u64) -> String {
     format!("{address:020}{SUFFIX}")
 }
 
+/// Returns the file that holds the byte at `address`, and where in it that byte is.
+pub(crate) fn place(address: u64, segment_size: u64) -> (String, u64) {
+    let within = address % segment_size;
+    (file_name(address - within), SEGMENT_HEADER_LEN as u64 + within)
+}
+
 /// Returns the address where the segment with this name begins; `None` if it is no segment's name.
 #[must_use]
 pub fn parse_name(name: &str) -> Option<u64> {

@@ -3,8 +3,8 @@
 use core::ops::{Deref, DerefMut, Range};
 use std::io::IoSlice;
 
-use buffer_ring::Placement;
 use buffer_ring::ring_io::events;
+use buffer_ring::{AppendError, BufferRing, Placement};
 
 use super::{Error, Log, range, record_len};
 use crate::Lsn;
@@ -85,6 +85,12 @@ pub(super) fn encode<'a>(
     }
 }
 
+/// Appends a record that no reader shows.
+pub(super) fn append_noop(ring: &BufferRing) -> Result<(), AppendError> {
+    let fill = |placement, bytes: &mut [u8]| encode(placement, RecordType::NoOp, 0, 0, [], bytes);
+    ring.append_filled(RECORD_HEADER_LEN, fill).map(drop)
+}
+
 impl Log {
     /// Appends a record. It is in memory when this returns, at the range that it gives, and durable with the next
     /// commit, sync or durable wait, or as the [`SyncPolicy`](crate::SyncPolicy) says. Waits while the ring is full.
@@ -123,9 +129,7 @@ impl Log {
     /// Those of [`append`](Self::append), and [`Error::TooLarge`] for a record longer than a buffer; `fill` was not
     /// called then.
     pub fn append_with(&self, kind: u8, len: usize, fill: impl FnOnce(Lsn, &mut [u8])) -> Result<Range<Lsn>, Error> {
-        let mut reservation = self.reserve(kind, len)?;
-        fill(reservation.lsn(), &mut reservation);
-        Ok(reservation.commit())
+        Ok(self.reserve(kind, len)?.filled(fill))
     }
 
     /// The same without ever waiting for room.
@@ -140,9 +144,7 @@ impl Log {
         fill: impl FnOnce(Lsn, &mut [u8]),
     ) -> Result<Range<Lsn>, Error> {
         self.check_short(len)?;
-        let mut reservation = Reservation { kind, len, bytes: self.inner.ring.try_reserve(record_len(len))? };
-        fill(reservation.lsn(), &mut reservation);
-        Ok(reservation.commit())
+        Ok(Reservation { kind, len, bytes: self.inner.ring.try_reserve(record_len(len))? }.filled(fill))
     }
 
     /// Reserves a record of `len` bytes, zeroed, to be filled in place. Waits while the ring is full.
@@ -244,6 +246,11 @@ impl Reservation<'_> {
     #[must_use]
     pub fn lsn(&self) -> Lsn {
         Lsn::new(self.bytes.extent().start())
+    }
+
+    fn filled(mut self, fill: impl FnOnce(Lsn, &mut [u8])) -> Range<Lsn> {
+        fill(self.lsn(), &mut self);
+        self.commit()
     }
 
     /// Makes the record part of the log as it is now.

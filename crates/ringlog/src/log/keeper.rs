@@ -14,11 +14,11 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use super::append::encode;
+use super::append::append_noop;
 use super::options::{SyncPolicy, device};
 use crate::directory::{Directory, DiskDirectory};
 use crate::error::OpenError;
-use crate::format::{HEADER_LEN, RECORD_HEADER_LEN, RecordType, SEGMENT_HEADER_LEN};
+use crate::format::{HEADER_LEN, SEGMENT_HEADER_LEN};
 use crate::recovery::Opened;
 use crate::segment::{ensure, recycle};
 
@@ -325,8 +325,7 @@ impl Keeper {
     /// Appends a record that no reader shows, and has it written: its batch promises all before it.
     fn append_empty(&self) {
         let Some(ring) = self.ring.upgrade() else { return };
-        let noop = |placement, bytes: &mut [u8]| encode(placement, RecordType::NoOp, 0, 0, [], bytes);
-        if ring.append_filled(RECORD_HEADER_LEN, noop).is_ok() {
+        if append_noop(&ring).is_ok() {
             let _synced = ring.sync();
         }
     }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use buffer_ring::RingError;
 
-use super::append::encode;
+use super::append::append_noop;
 use super::{Error, Inner, Log};
 use crate::Lsn;
 use crate::directory::Directory;
 use crate::error::OpenError;
-use crate::format::{BatchHeader, FirstBatch, HEADER_LEN, RECORD_HEADER_LEN, RecordType, SEGMENT_HEADER_LEN};
-use crate::segment::{file_name, remove};
+use crate::format::{BatchHeader, FirstBatch, HEADER_LEN};
+use crate::segment::{place, remove};
 
 /// Trimmed segments that are kept to be used again.
 const KEPT: usize = 2;
@@ -91,8 +91,7 @@ impl Log {
         let ring = &self.inner.ring;
         while !ring.roll() {
             // A batch has to end the segment, and there is none.
-            let noop = |placement, bytes: &mut [u8]| encode(placement, RecordType::NoOp, 0, 0, [], bytes);
-            ring.append_filled(RECORD_HEADER_LEN, noop)?;
+            append_noop(ring)?;
         }
         let size = self.inner.manifest.segment_size;
         Ok(Lsn::new(ring.tail() / size * size))
@@ -162,13 +161,17 @@ impl Inner {
     /// The header of the batch at `address`, if there is one of the epoch that belongs there: not what an earlier
     /// opening cut off.
     pub(super) fn header_at(&self, address: u64) -> Result<Option<BatchHeader>, OpenError> {
-        let (directory, manifest) = (self.keeper.directory(), &self.manifest);
-        let (size, mut bytes) = (manifest.segment_size, [0; HEADER_LEN]);
-        let name = &file_name(address / size * size);
-        let file = directory.open(name, false).map_err(OpenError::io("open", name))?;
-        let offset = address % size + SEGMENT_HEADER_LEN as u64;
-        directory.read_at(&file, &mut bytes, offset).map_err(OpenError::io("read", name))?;
+        let (manifest, bytes) = (&self.manifest, self.bytes_at(address)?);
         let head = BatchHeader::decode_at(&bytes, &manifest.key, manifest.log_id, address).ok();
         Ok(head.filter(|head| manifest.epoch_fits(head, None)))
+    }
+
+    /// Bytes of the log as they are in its file, not checked; those that are missing are zeros.
+    pub(super) fn bytes_at<const N: usize>(&self, address: u64) -> Result<[u8; N], OpenError> {
+        let (directory, mut bytes) = (self.keeper.directory(), [0; N]);
+        let (name, offset) = place(address, self.manifest.segment_size);
+        let file = directory.open(&name, false).map_err(OpenError::io("open", &name))?;
+        directory.read_at(&file, &mut bytes, offset).map_err(OpenError::io("read", &name))?;
+        Ok(bytes)
     }
 }

@@ -14,10 +14,10 @@ use super::sealer::{Sealer, longest_payload};
 use super::{Inner, Log};
 use crate::directory::{Directory, DiskDirectory};
 use crate::error::OpenError;
-use crate::format::{BatchInfo, HEADER_LEN, MAX_PAYLOAD, RecordHeader, RecordType, SEGMENT_HEADER_LEN, trailer_len};
+use crate::format::{BatchInfo, HEADER_LEN, MAX_PAYLOAD, RecordHeader, RecordType, trailer_len};
 use crate::manifest::ManifestFile;
 use crate::recovery::{Item, OnDamage, Opened, Record, Recover, Replay, ReplayError, Report, TornTail, replay};
-use crate::segment::file_name;
+use crate::segment::{file_name, place};
 
 /// A segment holds at least so many buffers.
 const BUFFERS_OF_A_SEGMENT: u64 = 4;
@@ -263,9 +263,9 @@ impl Start {
         let (previous, durable) = (self.previous, base);
         let info = BatchInfo { base, generation: 0, previous, next_base, last: true, payload_len, durable };
         self.framing.seal(&mut bytes, info);
-        let name = &file_name(base / size * size);
+        let (name, at) = place(base, size);
+        let name = &*name;
         let file = directory.open(name, true).map_err(OpenError::io("open", name))?;
-        let at = base % size + SEGMENT_HEADER_LEN as u64;
         directory.write_at(&file, &bytes, at).map_err(OpenError::io("write", name))?;
         directory.sync_file(&file).map_err(OpenError::io("sync", name))?;
         let framing = self.framing.clone().behind(1);

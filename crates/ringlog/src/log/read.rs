@@ -2,11 +2,9 @@
 
 use super::{Error, Log};
 use crate::Lsn;
-use crate::directory::Directory;
 use crate::error::OpenError;
-use crate::format::{BLOCK, RECORD_HEADER_LEN, SEGMENT_HEADER_LEN, u16_at};
+use crate::format::{BLOCK, RECORD_HEADER_LEN, u16_at};
 use crate::recovery::{Replay, read_one};
-use crate::segment::file_name;
 
 impl Log {
     /// Reads the record at `at` into `into`, whose old content goes, and returns its kind. Its batch is read and
@@ -55,10 +53,7 @@ impl Log {
     fn find(&self, at: Lsn) -> Result<Option<(u8, Vec<u8>)>, OpenError> {
         let inner = &self.inner;
         let (manifest, directory, size) = (&inner.manifest, inner.keeper.directory(), inner.manifest.segment_size);
-        let mut header = [0; RECORD_HEADER_LEN];
-        let (name, offset) = (file_name(at.get() / size * size), at.get() % size + SEGMENT_HEADER_LEN as u64);
-        let file = directory.open(&name, false).map_err(OpenError::io("open", &name))?;
-        directory.read_at(&file, &mut header, offset).map_err(OpenError::io("read", &name))?;
+        let header: [u8; RECORD_HEADER_LEN] = inner.bytes_at(at.get())?;
         // Only a hint: the header of the batch there is signed, and all records up to this one are read.
         let blocks = at.get() / BLOCK as u64;
         let base = blocks.checked_sub(u64::from(u16_at(&header, 4))).map(|block| block * BLOCK as u64);

@@ -119,16 +119,7 @@ pub fn replay<D: Directory, E>(
     let names = directory.list().map_err(OpenError::io("list", "the directory"))?;
     let numbered = names.into_iter().filter_map(|name| Some((parse_name(&name)? / manifest.segment_size, name)));
     let segments = numbered.collect::<BTreeMap<_, _>>();
-    let mut replaying = Replaying {
-        source: Source { directory, manifest, segments },
-        report,
-        how,
-        open: HashMap::new(),
-        open_bytes: 0,
-        epoch: 0,
-        buffer: Vec::new(),
-        each,
-    };
+    let mut replaying = Replaying::new(Source { directory, manifest, segments }, report, how, each);
     let mut at = report.checked_from.get();
     while at < report.end.get() {
         at = match report.gaps.iter().find(|gap| gap.contains(&Lsn::new(at))) {
@@ -162,8 +153,7 @@ pub(crate) fn read_one<D: Directory>(
     let segments = (manifest.segment_of(base)..=manifest.segment_of(report.end.get()))
         .map(|segment| (segment, file_name(segment * manifest.segment_size)));
     let source = Source { directory, manifest: manifest.clone(), segments: segments.collect() };
-    let mut replaying =
-        Replaying { source, report, how, open: HashMap::new(), open_bytes: 0, epoch: 0, buffer: Vec::new(), each };
+    let mut replaying = Replaying::new(source, report, how, each);
     let mut next = base;
     loop {
         next = match replaying.one_batch(next) {
@@ -207,7 +197,17 @@ impl<D: fmt::Debug, F> fmt::Debug for Replaying<'_, D, F> {
     }
 }
 
-impl<D: Directory, F> Replaying<'_, D, F> {
+impl<'a, D: Directory, F> Replaying<'a, D, F> {
+    fn new(source: Source<'a, D>, report: &'a Report, how: &'a Replay, each: F) -> Self {
+        Self { source, report, how, open: HashMap::new(), open_bytes: 0, epoch: 0, buffer: Vec::new(), each }
+    }
+
+    /// The segment that holds `address`, which a file has to be there for.
+    fn reader(&self, address: u64) -> Result<SegmentReader<'a, D>, OpenError> {
+        let missing = || OpenError::Changed { file: self.source.name(address), address };
+        self.source.reader(self.source.manifest.segment_of(address))?.ok_or_else(missing)
+    }
+
     fn gap<E>(&mut self, gap: &Range<Lsn>) -> Result<u64, ReplayError<E>>
     where
         F: FnMut(Item<'_>) -> Result<(), E>,
@@ -221,9 +221,7 @@ impl<D: Directory, F> Replaying<'_, D, F> {
     where
         F: FnMut(Item<'_>) -> Result<(), E>,
     {
-        let changed = |source: &Source<'_, D>| OpenError::Changed { file: source.name(at), address: at };
-        let segment = self.source.manifest.segment_of(at);
-        let mut reader = self.source.reader(segment)?.ok_or_else(|| changed(&self.source))?;
+        let mut reader = self.reader(at)?;
         let end = self.report.end.get().min(reader.end());
         self.verified(&mut reader, at, end)
     }
@@ -233,9 +231,7 @@ impl<D: Directory, F> Replaying<'_, D, F> {
     where
         F: FnMut(Item<'_>) -> Result<(), E>,
     {
-        let changed = |source: &Source<'_, D>, address| OpenError::Changed { file: source.name(address), address };
-        let segment = self.source.manifest.segment_of(at);
-        let mut reader = self.source.reader(segment)?.ok_or_else(|| changed(&self.source, at))?;
+        let mut reader = self.reader(at)?;
         let end = self.report.end.get().min(reader.end());
         while at < end && !self.report.gaps.iter().any(|gap| gap.contains(&Lsn::new(at))) {
             at = self.verified(&mut reader, at, end)?;

@@ -8,7 +8,7 @@ use crate::directory::{Directory, MemoryDirectory};
 use crate::error::OpenError;
 use crate::format::{BatchHeader, BatchInfo, FirstBatch, Framing, HEADER_LEN, SEGMENT_HEADER_LEN, trailer_len};
 use crate::recovery::{Opened, Recover};
-use crate::segment::{ensure, file_name, recycle, remove};
+use crate::segment::{ensure, file_name, place, recycle, remove};
 
 /// A write that is not durable yet.
 #[derive(Clone, Debug)]
@@ -184,9 +184,8 @@ impl ReferenceWriter {
             durable: self.durable,
         };
         self.framing.seal(&mut bytes, info);
-        let name = file_name(base / self.size() * self.size());
+        let (name, at) = place(base, self.size());
         let file = self.directory.open(&name, true).map_err(OpenError::io("open", &name))?;
-        let at = base % self.size() + SEGMENT_HEADER_LEN as u64;
         let id = self.directory.begin_write(&file, &bytes, at).map_err(OpenError::io("write", &name))?;
         let durably = durably && self.flights.is_empty() && self.syncing.is_none();
         self.flights.push_back(Flight { id, base, next: next_base, written: false, durably });
