@@ -199,7 +199,7 @@ impl Log {
     #[cold]
     fn append_long(&self, record_type: RecordType, kind: u8, parts: &[&[u8]]) -> Result<Range<Lsn>, Error> {
         let payload = parts.concat();
-        let (longest, max) = (self.inner.longest, self.inner.max_record);
+        let (longest, max) = (self.inner.longest, self.inner.replay.max_record);
         if payload.len() > max {
             return Err(Error::TooLarge { len: payload.len(), max });
         }

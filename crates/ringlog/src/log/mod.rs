@@ -42,7 +42,7 @@ use parking_lot::Mutex;
 
 use crate::Lsn;
 use crate::format::{Manifest, RECORD_HEADER_LEN};
-use crate::recovery::Report;
+use crate::recovery::{Replay, Report};
 
 pub use append::{Group, Reservation};
 pub use commit::Committed;
@@ -96,8 +96,8 @@ struct Inner {
     manifest: Manifest,
     /// Bytes of the longest payload that fits a buffer.
     longest: usize,
-    /// Bytes of the longest record.
-    max_record: usize,
+    /// How records are read back; it knows the longest one that is allowed.
+    replay: Replay,
     /// Bytes of the longest record of the user's that is placed as a whole: the smaller one of both.
     short: usize,
     /// What recovery found.

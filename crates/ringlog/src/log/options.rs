@@ -41,9 +41,6 @@ pub enum SyncPolicy {
 pub struct Options {
     recover: Recover,
     replay: Replay,
-    must_exist: bool,
-    segment_size: u64,
-    max_record: usize,
     buffers: usize,
     buffer_size: usize,
     sync: SyncPolicy,
@@ -55,9 +52,6 @@ impl Options {
         Self {
             recover: Recover::new(),
             replay: Replay::new(),
-            must_exist: false,
-            segment_size: 64 << 20,
-            max_record: 64 << 20,
             buffers: 8,
             buffer_size: 1 << 20,
             sync: SyncPolicy::default(),
@@ -75,7 +69,6 @@ impl Options {
     /// Bytes of addresses in each segment of a new log: a multiple of 4096. A log that exists keeps its own. 64 MiB by
     /// default.
     pub fn segment_size(mut self, bytes: u64) -> Self {
-        self.segment_size = bytes;
         self.recover = self.recover.segment_size(bytes);
         self
     }
@@ -107,7 +100,6 @@ impl Options {
 
     /// Bytes of the longest record, to be appended and to be read. 64 MiB by default.
     pub fn max_record(mut self, bytes: usize) -> Self {
-        self.max_record = bytes;
         self.replay = self.replay.max_record(bytes);
         self
     }
@@ -115,7 +107,6 @@ impl Options {
     /// Fails with [`OpenError::Missing`] instead of making an empty log: for a program that must not start anew because
     /// a mount was missing.
     pub fn must_exist(mut self, yes: bool) -> Self {
-        self.must_exist = yes;
         self.recover = self.recover.must_exist(yes);
         self
     }
@@ -166,17 +157,17 @@ impl Options {
         let io = |operation| move |source| OpenError::Io { operation, file: path.display().to_string(), source };
         let directory = match DiskDirectory::open(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                if self.must_exist {
+                if self.recover.must_exist {
                     return Err(OpenError::Missing);
                 }
-                self.check_segment(self.segment_size)?;
+                self.check_segment(self.recover.segment_size)?;
                 DiskDirectory::create(path).map_err(io("create"))?
             }
             opened => opened.map_err(io("open"))?,
         };
         match ManifestFile::read(&directory, false)? {
             Some(manifest) => self.check_segment(manifest.content().segment_size)?,
-            None => self.check_segment(self.segment_size)?,
+            None => self.check_segment(self.recover.segment_size)?,
         }
         let opened = self.recover.clone().open(&directory)?;
         Ok((directory, opened))
@@ -232,8 +223,8 @@ impl Options {
             unsettled: Arc::<Unsettled>::default(),
             manifest,
             longest,
-            short: longest.min(self.max_record),
-            max_record: self.max_record,
+            short: longest.min(self.replay.max_record),
+            replay: self.replay,
             closed: Mutex::new(false),
             report: report.clone(),
             callbacks: Callbacks::default(),

@@ -4,7 +4,7 @@ use super::{Error, Log};
 use crate::Lsn;
 use crate::error::OpenError;
 use crate::format::{BLOCK, RECORD_HEADER_LEN, u16_at};
-use crate::recovery::{Replay, read_one};
+use crate::recovery::read_one;
 
 impl Log {
     /// Reads the record at `at` into `into`, whose old content goes, and returns its kind. Its batch is read and
@@ -60,8 +60,7 @@ impl Log {
         let Some(base) = base.filter(|base| *base >= at.get() / size * size) else { return Ok(None) };
         let mut report = inner.report.clone();
         (report.first, report.end) = (at, Lsn::new(inner.durable_batch()));
-        let how = Replay::new().max_record(inner.max_record);
-        match read_one(directory, manifest, &report, &how, base, at) {
+        match read_one(directory, manifest, &report, &inner.replay, base, at) {
             // No batch is there: the hint was no record's.
             Err(OpenError::Changed { address, .. }) if address == base && inner.header_at(base)?.is_none() => Ok(None),
             found => found,

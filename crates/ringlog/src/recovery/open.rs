@@ -97,9 +97,9 @@ impl Entropy {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Recover {
-    segment_size: u64,
+    pub(crate) segment_size: u64,
     cookie: Vec<u8>,
-    must_exist: bool,
+    pub(crate) must_exist: bool,
     torn_tail: TornTail,
     on_damage: OnDamage,
     how: Verify,

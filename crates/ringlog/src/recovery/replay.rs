@@ -53,7 +53,7 @@ pub enum Item<'a> {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Replay {
-    max_record: usize,
+    pub(crate) max_record: usize,
 }
 
 impl Default for Replay {
