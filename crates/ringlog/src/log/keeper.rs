@@ -115,8 +115,8 @@ pub(super) struct Keeper {
     policy: SyncPolicy,
     ring: Weak<BufferRing>,
     pub(super) io: Weak<QuikIO>,
-    /// All segments up to this one are there.
-    ready: u64,
+    /// Where the ring has begun. All segments up to there are ready.
+    start: u64,
     /// Why the next one is not.
     trouble: Mutex<Option<Arc<OpenError>>>,
 }
@@ -137,14 +137,14 @@ impl Keeper {
             policy,
             ring: Weak::new(),
             io: Weak::new(),
-            ready: 0,
+            start: 0,
             trouble: Mutex::default(),
         }
     }
 
-    /// What it works for; segments up to `ready` are there.
-    pub(super) fn attach(&mut self, ring: &Arc<BufferRing>, io: &Arc<QuikIO>, ready: u64) {
-        (self.ring, self.io, self.ready) = (Arc::downgrade(ring), Arc::downgrade(io), ready);
+    /// What it works for: a ring that begins at `start`.
+    pub(super) fn attach(&mut self, ring: &Arc<BufferRing>, io: &Arc<QuikIO>, start: u64) {
+        (self.ring, self.io, self.start) = (Arc::downgrade(ring), Arc::downgrade(io), start);
     }
 
     pub(super) fn directory(&self) -> &DiskDirectory {
@@ -230,8 +230,9 @@ impl Keeper {
     }
 
     fn run(&self) {
-        let (mut ready, mut synced, mut idle_since) = (self.ready, Instant::now(), None);
-        let mut synced_end = self.progress.state.lock().end;
+        let (mut synced, mut idle_since) = (Instant::now(), None);
+        // Not where the log is now: much may have been appended before this thread has come to run.
+        let (mut ready, mut synced_end) = (self.start / self.progress.segment_size, self.start);
         loop {
             let state = self.progress.state.lock();
             if state.is_over {

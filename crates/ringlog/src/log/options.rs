@@ -212,7 +212,7 @@ impl Options {
         let sealer = Sealer { framing: log.framing, previous: log.previous, progress };
         let ring = BufferRing::builder(options).commit_policy(self.commits).framing(Arc::new(sealer)).build();
         let ring = Arc::new(ring.map_err(OpenError::Ring)?);
-        keeper.attach(&ring, &io, log.end / size);
+        keeper.attach(&ring, &io, log.end);
         let keeper = Arc::new(keeper);
         let thread = Keeper::spawn(&keeper).map_err(OpenError::io("start the thread of", "the log"))?;
         let longest = longest_payload(self.buffer_size);
