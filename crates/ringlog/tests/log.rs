@@ -378,3 +378,20 @@ fn a_segment_that_cannot_be_made_holds_commits_back_and_loses_nothing() {
         assert_eq!(recovery.verdict == Verdict::Clean, freed);
     }
 }
+
+#[test]
+fn a_log_that_syncs_by_itself_makes_the_segments_that_the_sync_needs() {
+    for policy in [SyncPolicy::Every(Duration::from_micros(200)), SyncPolicy::EveryBytes(4 << 10)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        // Segments of four buffers, and room for two segments in memory.
+        let options = Log::options().ring(8, 4 << 12).segment_size(SEGMENT);
+        let (log, _) = options.sync(policy).open(folder.path()).expect("a new log");
+        for n in 0..3000 {
+            let end = log.append(1, &payload(n, 2000)).expect("no failure").end;
+            if n % 300 == 299 {
+                log.wait_durable_timeout(end, Duration::from_secs(60)).expect("in time");
+            }
+        }
+        assert!(log.segments().len() > 80);
+    }
+}

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use buffer_ring::{BatchInfo, BufferRing, QuikIO};
+use buffer_ring::{BatchInfo, BufferRing, QuikIO, RingError};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
@@ -25,6 +25,9 @@ use crate::segment::{ensure, recycle};
 /// How long the log is idle before an empty batch proves the newest one, and how long a try to make a segment waits
 /// after one that failed.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a sync of this thread waits before it looks whether a segment is wanted.
+const STEP: Duration = Duration::from_millis(5);
 
 /// Bytes of the segment that a log is opened in that are written beforehand, if they are not there: opening waits for
 /// that.
@@ -238,25 +241,12 @@ impl Keeper {
             if state.is_over {
                 return;
             }
-            let (wanted, end, newest) = (state.wanted, state.end, state.newest);
+            let (end, newest) = (state.end, state.newest);
             let needs_proof = !state.is_empty && self.is_idle(state.promised);
             drop(state);
 
-            let mut pause = None;
-            if ready < wanted {
-                match self.add(ready + 1) {
-                    Ok(()) => {
-                        ready += 1;
-                        *self.trouble() = None;
-                        continue;
-                    }
-                    // Tried again: a full disk may have room then.
-                    Err(error) => {
-                        *self.trouble() = Some(Arc::new(error));
-                        pause = Some(PAUSE);
-                    }
-                }
-            }
+            // Tried again: a full disk may have room then.
+            let mut pause = (!self.add_wanted(&mut ready)).then_some(PAUSE);
             let is_due = match self.policy {
                 SyncPolicy::WhenAsked => false,
                 SyncPolicy::Every(time) => {
@@ -267,14 +257,14 @@ impl Keeper {
                 SyncPolicy::EveryBytes(bytes) => end - synced_end >= bytes,
             };
             if is_due {
-                self.sync();
+                self.sync(&mut ready);
                 (synced, synced_end) = (Instant::now(), end);
                 continue;
             }
             if needs_proof {
                 pause = Some(pause.unwrap_or(PAUSE).min(PAUSE));
                 if idle_since == Some(newest) {
-                    self.append_empty();
+                    self.append_empty(&mut ready);
                 }
                 idle_since = Some(newest);
             } else {
@@ -306,6 +296,20 @@ impl Keeper {
         }
     }
 
+    /// Makes the segments behind `ready` that are wanted. `false` if one cannot be made now.
+    fn add_wanted(&self, ready: &mut u64) -> bool {
+        while *ready < self.progress.state.lock().wanted {
+            let added = self.add(*ready + 1);
+            let failed = added.is_err();
+            *self.trouble() = added.err().map(Arc::new);
+            if failed {
+                return false;
+            }
+            *ready += 1;
+        }
+        true
+    }
+
     fn add(&self, number: u64) -> Result<(), OpenError> {
         // What streams needs no written space, and has no bandwidth for it.
         let written = if self.progress.was_streaming() { 0 } else { u64::MAX };
@@ -316,18 +320,24 @@ impl Keeper {
         Ok(())
     }
 
-    fn sync(&self) {
-        if let Some(ring) = self.ring.upgrade() {
-            // Those that wait have the failure.
-            let _synced = ring.sync();
+    /// Has all that is staged now written and synced, as far as that is possible.
+    fn sync(&self, ready: &mut u64) {
+        let Some(ring) = self.ring.upgrade() else { return };
+        let staged = ring.tail();
+        // In steps: what it waits for may need a segment that only this thread makes.
+        let mut step = STEP;
+        while matches!(ring.wait_durable_timeout(staged, step), Err(RingError::TimedOut)) {
+            if self.progress.state.lock().is_over {
+                return;
+            }
+            step = if self.add_wanted(ready) { STEP } else { PAUSE };
         }
     }
 
     /// Appends a record that no reader shows, and has it written: its batch promises all before it.
-    fn append_empty(&self) {
-        let Some(ring) = self.ring.upgrade() else { return };
-        if append_noop(&ring).is_ok() {
-            let _synced = ring.sync();
+    fn append_empty(&self, ready: &mut u64) {
+        if self.ring.upgrade().is_some_and(|ring| append_noop(&ring).is_ok()) {
+            self.sync(ready);
         }
     }
 }
