@@ -70,8 +70,8 @@ impl BufferRingBuilder {
     }
 
     /// Puts a frame around the bytes of each buffer. Then the longest payload is shorter than a buffer, by the
-    /// [margins](crate::Margins); the first append of a batch lies behind its header; and what is read between the appends of
-    /// two batches is zeros or a frame. Needs `auto_flush` and `auto_rotate`.
+    /// [margins](crate::Margins); the first append of a batch lies behind its header; and what is read between the
+    /// appends of two batches is zeros or a frame. Needs `auto_flush` and `auto_rotate`.
     pub fn framing(mut self, framing: Arc<dyn Framing>) -> Self {
         self.framing = Some(framing);
         self
@@ -118,7 +118,7 @@ impl BufferRingBuilder {
             }
         };
         debug_assert!(is_aligned(start));
-        let mut core = Core::with_layout(&arena, layout, auto_flush, auto_rotate, policy, start, queue);
+        let mut core = Core::new(&arena, layout, auto_flush, auto_rotate, policy, start, queue);
         core.latency = Recorder::new(measure_latency);
         core.writeback.set_content_end(content);
         Ok(BufferRing::new(core))

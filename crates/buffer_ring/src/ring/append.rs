@@ -104,12 +104,8 @@ impl Core {
         len: usize,
         fill: impl FnOnce(Placement, &mut [u8]),
     ) -> Result<Extent, AppendError> {
-        let grant = match self.staging.try_seize(len) {
-            Ok(grant) => grant,
-            Err(missed) => self.seize_after(missed, len, Patience::ForRoom)?,
-        };
         // Dropped by a panic, it leaves zeros.
-        let mut reservation = Reservation::unzeroed(self, grant);
+        let mut reservation = Reservation::unzeroed(self, self.seize(len, Patience::ForRoom)?);
         fill(reservation.placement(), &mut reservation);
         Ok(reservation.commit())
     }

@@ -374,6 +374,7 @@ mod tests {
 
     use super::*;
     use crate::commit::groups::CommitPolicy;
+    use crate::staging::layout::Layout;
     use crate::writeback::device;
 
     /// Two buffers, a device that holds its writes, and a policy that lets a batch start beside a sync but not beside
@@ -383,7 +384,18 @@ mod tests {
         let arena = Arc::new(Arena::new(2, BLOCK).expect("a valid arena"));
         let queue = device::attach(&Arc::new(io), &arena).expect("the only queue");
         device.hold();
-        (Core::new(&arena, true, true, CommitPolicy::MinInterval(Duration::from_nanos(1)), 0, Some(queue)), device)
+        (
+            Core::new(
+                &arena,
+                Layout::plain(&arena),
+                true,
+                true,
+                CommitPolicy::MinInterval(Duration::from_nanos(1)),
+                0,
+                Some(queue),
+            ),
+            device,
+        )
     }
 
     /// What a thread that waits for `address` looks at: whether there is news, and of that, whether a batch may start,

@@ -59,21 +59,8 @@ impl Inherited for Core {
 }
 
 impl Core {
-    /// A ring without frames.
-    #[cfg(any(test, loom, shuttle))]
-    pub(crate) fn new(
-        arena: &Arc<Arena>,
-        auto_flush: bool,
-        auto_rotate: bool,
-        policy: CommitPolicy,
-        start: u64,
-        queue: Option<WriteQueue>,
-    ) -> Self {
-        Self::with_layout(arena, Layout::plain(arena), auto_flush, auto_rotate, policy, start, queue)
-    }
-
     /// Joins the parts of a ring whose first batch is at `start`, and opens its first buffer.
-    pub(crate) fn with_layout(
+    pub(crate) fn new(
         arena: &Arc<Arena>,
         layout: Layout,
         auto_flush: bool,

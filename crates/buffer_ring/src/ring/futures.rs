@@ -244,6 +244,7 @@ mod tests {
 
     use super::*;
     use crate::options::BufferRingOptions;
+    use crate::staging::layout::Layout;
     use ring_testing::events;
 
     struct Notify(mpsc::Sender<()>);
@@ -261,7 +262,7 @@ mod tests {
         let arena = Arc::new(ring_alloc::Arena::new(2, 4096).expect("a valid arena"));
         let queue = crate::writeback::device::attach(&Arc::new(io), &arena).expect("the only queue");
         let policy = crate::commit::groups::CommitPolicy::default();
-        let core = Arc::new(Core::new(&arena, true, true, policy, 0, Some(queue)));
+        let core = Arc::new(Core::new(&arena, Layout::plain(&arena), true, true, policy, 0, Some(queue)));
         let told = events::during(|| {
             let end = core.append(b"record", Patience::Never).expect("there is room").end();
             let mut durable = pin!(DurableFuture { core: &core, address: end, waiting: None, ticket: None });

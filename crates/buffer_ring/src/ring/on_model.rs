@@ -8,6 +8,7 @@ use crate::commit::groups::CommitPolicy;
 use crate::ring::BufferRing;
 use crate::ring::core::Core;
 use crate::ring::watch::DurableWatch;
+use crate::staging::layout::Layout;
 use crate::sync::model_device::ModelDevice;
 
 impl ModelDevice {
@@ -21,7 +22,15 @@ impl ModelDevice {
     #[must_use]
     pub fn ring_with(&self, capacity: usize, auto_flush: bool, auto_rotate: bool, policy: CommitPolicy) -> BufferRing {
         let arena = Arc::new(Arena::new(capacity, 4096).expect("a valid arena"));
-        BufferRing::new(Core::new(&arena, auto_flush, auto_rotate, policy, 0, Some(self.queue())))
+        BufferRing::new(Core::new(
+            &arena,
+            Layout::plain(&arena),
+            auto_flush,
+            auto_rotate,
+            policy,
+            0,
+            Some(self.queue()),
+        ))
     }
 }
 

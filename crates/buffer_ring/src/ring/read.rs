@@ -164,10 +164,11 @@ mod tests {
     use super::*;
     use crate::commit::groups::CommitPolicy;
     use crate::ring::append::Patience;
+    use crate::staging::layout::Layout;
 
     fn core(auto_flush: bool, auto_rotate: bool) -> Core {
         let arena = Arc::new(Arena::new(2, BLOCK).expect("a valid arena"));
-        Core::new(&arena, auto_flush, auto_rotate, CommitPolicy::default(), 0, None)
+        Core::new(&arena, Layout::plain(&arena), auto_flush, auto_rotate, CommitPolicy::default(), 0, None)
     }
 
     #[test]

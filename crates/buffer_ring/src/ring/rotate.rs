@@ -67,11 +67,20 @@ mod tests {
     use crate::commit::groups::CommitPolicy;
     use crate::extent::ADDRESS_LIMIT;
     use crate::ring::append::Patience;
+    use crate::staging::layout::Layout;
 
     #[test]
     fn an_append_beyond_the_last_address_is_refused() {
         let arena = Arc::new(Arena::new(2, BLOCK).expect("a valid arena"));
-        let core = Core::new(&arena, true, true, CommitPolicy::default(), ADDRESS_LIMIT - 2 * BLOCK as u64, None);
+        let core = Core::new(
+            &arena,
+            Layout::plain(&arena),
+            true,
+            true,
+            CommitPolicy::default(),
+            ADDRESS_LIMIT - 2 * BLOCK as u64,
+            None,
+        );
         let append = |len| core.append(&vec![1; len], Patience::ForRoom);
         let extents = [append(BLOCK), append(8)].map(|extent| extent.expect("two blocks are left"));
         assert_eq!(extents.map(|extent| ADDRESS_LIMIT - extent.start()), [2 * BLOCK as u64, BLOCK as u64]);

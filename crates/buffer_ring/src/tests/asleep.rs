@@ -19,6 +19,7 @@ use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
 use crate::extent::ADDRESS_LIMIT;
 use crate::ring::append::Patience;
 use crate::ring::core::Core;
+use crate::staging::layout::Layout;
 use crate::staging::rotation::BufferId;
 use crate::staging::slot::Seized;
 use crate::writeback::device;
@@ -33,13 +34,13 @@ const NAPS: u64 = 3;
 fn ring(auto_flush: bool, auto_rotate: bool) -> Arc<Core> {
     let arena = Arc::new(Arena::new(2, BLOCK).expect("a valid arena"));
     let queue = device::attach(&Arc::new(QuikIO::in_memory().0), &arena).expect("the only queue");
-    Arc::new(Core::new(&arena, auto_flush, auto_rotate, CommitPolicy::default(), 0, Some(queue)))
+    Arc::new(Core::new(&arena, Layout::plain(&arena), auto_flush, auto_rotate, CommitPolicy::default(), 0, Some(queue)))
 }
 
 /// Without a device: memory ends long before the last address.
 fn ring_at(start: u64) -> Arc<Core> {
     let arena = Arc::new(Arena::new(2, BLOCK).expect("a valid arena"));
-    Arc::new(Core::new(&arena, true, true, CommitPolicy::default(), start, None))
+    Arc::new(Core::new(&arena, Layout::plain(&arena), true, true, CommitPolicy::default(), start, None))
 }
 
 /// How often a thread has given its processor away and was not ready to run. A yield does not count.

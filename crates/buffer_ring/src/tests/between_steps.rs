@@ -10,6 +10,7 @@ use ring_io::MemoryDevice;
 use crate::ring::append::Patience;
 use crate::ring::core::Core;
 use crate::ring::drive::deadline;
+use crate::staging::layout::Layout;
 use crate::staging::rotation::BufferId;
 use crate::sync::fence::Barrier;
 use crate::writeback::device;
@@ -20,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 fn without_device(buffers: usize) -> Core {
     let arena = Arc::new(Arena::new(buffers, BLOCK).expect("a valid arena"));
-    Core::new(&arena, true, true, CommitPolicy::default(), 0, None)
+    Core::new(&arena, Layout::plain(&arena), true, true, CommitPolicy::default(), 0, None)
 }
 
 fn on_a_device(mode: WriteMode) -> (Arc<Core>, MemoryDevice) {
@@ -29,7 +30,10 @@ fn on_a_device(mode: WriteMode) -> (Arc<Core>, MemoryDevice) {
     let io = device.builder().write_mode(mode).build().expect("a device");
     let arena = Arc::new(Arena::new(2, BLOCK).expect("a valid arena"));
     let queue = device::attach(&Arc::new(io), &arena).expect("the only queue");
-    (Core::new(&arena, true, true, CommitPolicy::default(), 0, Some(queue)).into_shared(), device)
+    (
+        Core::new(&arena, Layout::plain(&arena), true, true, CommitPolicy::default(), 0, Some(queue)).into_shared(),
+        device,
+    )
 }
 
 /// The second generation is open in the only slot, and its opener has not made it current yet.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::ring::append::Patience;
 use crate::ring::core::Core;
+use crate::staging::layout::Layout;
 use crate::sync::model_device::ModelDevice;
 use crate::{AppendError, CommitPolicy};
 
@@ -14,7 +15,7 @@ fn a_thread_that_sees_the_rotation_frozen_knows_where_the_log_ends() {
     static REFUSED: Count = Count::new(0);
     model("a_thread_that_sees_the_rotation_frozen_knows_where_the_log_ends", Bound::Preemptions(3), || {
         let arena = Arc::new(Arena::new(1, BUFFER).expect("a valid arena"));
-        let core = Arc::new(Core::new(&arena, true, false, CommitPolicy::default(), 0, None));
+        let core = Arc::new(Core::new(&arena, Layout::plain(&arena), true, false, CommitPolicy::default(), 0, None));
         let other = {
             let core = Arc::clone(&core);
             thread::spawn(move || {
@@ -64,7 +65,7 @@ fn close_wakes_an_append_that_sleeps_until_there_is_room() {
     static WAITED: Count = Count::new(0);
     model("close_wakes_an_append_that_sleeps_until_there_is_room", Bound::Preemptions(3), || {
         let arena = Arc::new(Arena::new(2, BUFFER).expect("a valid arena"));
-        let core = Arc::new(Core::new(&arena, true, true, CommitPolicy::default(), 0, None));
+        let core = Arc::new(Core::new(&arena, Layout::plain(&arena), true, true, CommitPolicy::default(), 0, None));
         let held = core.seize(512, Patience::ForRoom).expect("there is room");
         core.append(&[1; BUFFER], Patience::ForRoom).expect("there is room in the next buffer");
         let waiter = {

@@ -4,12 +4,13 @@
 use super::*;
 use crate::ring::append::Patience;
 use crate::ring::core::Core;
+use crate::staging::layout::Layout;
 use crate::sync::model_device::ModelDevice;
 use crate::{CommitPolicy, RingError};
 
 fn recycling(capacity: usize, auto_rotate: bool) -> Arc<Core> {
     let arena = Arc::new(Arena::new(capacity, BUFFER).expect("a valid arena"));
-    Arc::new(Core::new(&arena, true, auto_rotate, CommitPolicy::default(), 0, None))
+    Arc::new(Core::new(&arena, Layout::plain(&arena), true, auto_rotate, CommitPolicy::default(), 0, None))
 }
 
 fn append(core: &Core, len: usize) -> u64 {

@@ -28,7 +28,7 @@ const CAPACITY: usize = BUFFER - 1024;
 fn framed() -> (Arc<Core>, Arc<Recording>) {
     let (arena, framing) = (Arc::new(Arena::new(2, BUFFER).expect("a valid arena")), Arc::<Recording>::default());
     let layout = Layout::framed(&arena, framing.clone(), None).expect("it fits");
-    let core = Core::with_layout(&arena, layout, true, true, CommitPolicy::default(), 0, None);
+    let core = Core::new(&arena, layout, true, true, CommitPolicy::default(), 0, None);
     (Arc::new(core), framing)
 }
 
