@@ -1,7 +1,8 @@
 //! The log where things meet: trims beside readers and beside what an earlier life left, kills in the middle of long
 //! records, forks, and limits of the process.
 
-use core::convert::Infallible;
+mod common;
+
 use core::ops::Range;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
@@ -12,24 +13,14 @@ use std::path::Path;
 use std::time::Instant;
 use std::{fs, thread};
 
+use common::open::{self, SEGMENT, payload, small};
 use ringlog::directory::DiskDirectory;
 use ringlog::recovery::{Verdict, Verify, verify};
 use ringlog::{Error, Group, Log, Lsn, Options, Recovery};
 use tempfile::TempDir;
 
-/// Eight buffers of two blocks, and segments of sixteen.
-const SEGMENT: u64 = 16 << 12;
-
-fn small() -> Options {
-    Log::options().ring(8, 2 << 12).segment_size(SEGMENT)
-}
-
 fn folder() -> TempDir {
     tempfile::tempdir().expect("a folder")
-}
-
-fn payload(n: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|at| (n * 31 + at * 7) as u8).collect()
 }
 
 /// Commits a record, and has it settled at once.
@@ -40,15 +31,10 @@ fn commit(log: &Log, bytes: &[u8]) -> Range<Lsn> {
 
 type Records = Vec<(Lsn, Vec<u8>)>;
 
+/// All records, without their kinds.
 fn reopen(options: Options, path: &Path) -> (Log, Recovery, Records) {
-    let mut records = Vec::new();
-    let (log, recovery) = options
-        .open_with(path, |record| {
-            records.push((record.lsn, record.payload.to_vec()));
-            Ok::<_, Infallible>(())
-        })
-        .expect("a log that can be recovered");
-    (log, recovery, records)
+    let (log, recovery, records) = open::reopen(options, path);
+    (log, recovery, records.into_iter().map(|(lsn, _, payload)| (lsn, payload)).collect())
 }
 
 /// The files as a killed process leaves them, when all is written up to `end`, or durable or not.

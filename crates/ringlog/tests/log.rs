@@ -1,40 +1,17 @@
 //! The log as its users see it: what was appended comes back, in order, whatever happened to segments meanwhile.
 
-use core::convert::Infallible;
+mod common;
+
 use core::time::Duration;
 use std::io::IoSlice;
-use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
+use common::open::{Records, SEGMENT, payload, reopen, small};
 use ringlog::directory::DiskDirectory;
 use ringlog::recovery::{Verdict, Verify, verify};
-use ringlog::{Error, Group, Log, Lsn, OpenError, Options, Recovery, SyncPolicy};
-
-/// Eight buffers of two blocks, and segments of sixteen.
-const SEGMENT: u64 = 16 << 12;
-
-fn small() -> Options {
-    Log::options().ring(8, 2 << 12).segment_size(SEGMENT)
-}
-
-type Records = Vec<(Lsn, u8, Vec<u8>)>;
-
-fn reopen(options: Options, path: &Path) -> (Log, Recovery, Records) {
-    let mut records = Vec::new();
-    let (log, recovery) = options
-        .open_with(path, |record| {
-            records.push((record.lsn, record.kind, record.payload.to_vec()));
-            Ok::<_, Infallible>(())
-        })
-        .expect("a log");
-    (log, recovery, records)
-}
-
-fn payload(n: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|at| (n * 31 + at * 7) as u8).collect()
-}
+use ringlog::{Error, Group, Log, Lsn, OpenError, SyncPolicy};
 
 #[test]
 fn every_kind_of_record_comes_back_over_many_segments() {

@@ -4,5 +4,6 @@
 #![allow(dead_code, unused_imports)]
 
 pub(crate) mod damage;
+pub(crate) mod open;
 pub(crate) mod oracle;
 pub(crate) mod world;
