@@ -2,10 +2,9 @@
 
 use core::mem;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::Wait;
 use crate::backend::Completion;
+use crate::locks::{Condvar, Mutex};
 
 #[derive(Debug, Default)]
 pub(crate) struct CompletionQueue {
@@ -49,13 +48,13 @@ impl CompletionQueue {
         let mut state = self.state.lock();
         if let Wait::Until(deadline) = wait {
             while state.completed.is_empty() && state.in_flight > 0 && !mem::take(&mut state.interrupted) {
+                let mut is_late = false;
                 match deadline {
-                    None => self.changed.wait(&mut state),
-                    Some(deadline) => {
-                        if self.changed.wait_until(&mut state, deadline).timed_out() {
-                            break;
-                        }
-                    }
+                    None => state = self.changed.wait(state),
+                    Some(deadline) => (state, is_late) = self.changed.wait_until(state, deadline),
+                }
+                if is_late {
+                    break;
                 }
             }
         }

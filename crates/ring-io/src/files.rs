@@ -15,12 +15,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use ring_alloc::{BLOCK, is_aligned};
 
 use crate::backend::{Backend, Flush, Job, Request, Storage, Unsynced};
 use crate::file::LogFile;
 use crate::lock::WriterLock;
+use crate::locks::Mutex;
 use crate::prealloc::settle::Scope;
 use crate::{DeviceError, FileError, Finished, MemoryDevice, Operation, SegmentFault, event};
 

@@ -24,7 +24,7 @@ use core::time::Duration;
 use std::sync::{Arc, Weak};
 use std::thread;
 
-use parking_lot::lock_api::{self, GuardSend, RawMutex};
+use lock_api::{GuardSend, RawMutex};
 use ring_alloc::{Arena, BLOCK};
 
 use crate::lock::WRITTEN;

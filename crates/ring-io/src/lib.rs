@@ -97,6 +97,7 @@ mod file;
 mod files;
 pub mod fork;
 mod lock;
+pub mod locks;
 mod open;
 mod prealloc;
 mod queue;

@@ -6,13 +6,13 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::{Mutex, MutexGuard};
 use ring_alloc::{Arena, Frozen, is_aligned};
 use rustix::io::Errno;
 
 use crate::backend::{Completion, Job, Request};
 use crate::files::Begun;
 use crate::lock::WriterLock;
+use crate::locks::{Mutex, TimedGuard, TimedMutex};
 use crate::prealloc::marker::imitates;
 use crate::prealloc::settle::Scope;
 use crate::prealloc::{Preallocation, Prepared};
@@ -111,7 +111,7 @@ pub struct WriteQueue {
     /// Whether one of them is a sync. Relaxed: the thread that submits the next knows the outcome of this one.
     syncing: AtomicBool,
     /// Locked by the one thread that reaps.
-    reaper: Mutex<Reaper>,
+    reaper: TimedMutex<Reaper>,
     /// What stands before the engine in [`Serialized`](crate::WriteMode::Serialized).
     sequencer: Option<Mutex<WriteSequencer>>,
     /// `None`: the file has no end.
@@ -149,7 +149,7 @@ impl WriteQueue {
         lock: Option<WriterLock>,
     ) -> Self {
         let registered = io.backend().attach(arena, &io.files().all(), io.files().segments().is_ok());
-        let (in_flight, syncing, reaper) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::default());
+        let (in_flight, syncing, reaper) = (AtomicUsize::new(0), AtomicBool::new(false), TimedMutex::default());
         let (sequencer, prealloc) = (sequencer.map(Mutex::new), prealloc.map(Mutex::new));
         let (engine, mode, untried) = (io.engine(), io.write_mode(), Mutex::default());
         event!(DEBUG, clone(engine, registered), %engine, ?mode, ?registered, "attached");
@@ -606,7 +606,7 @@ impl WriteQueue {
         }
     }
 
-    fn become_reaper(&self, wait: Wait) -> Option<MutexGuard<'_, Reaper>> {
+    fn become_reaper(&self, wait: Wait) -> Option<TimedGuard<'_, Reaper>> {
         match wait {
             Wait::No => self.reaper.try_lock(),
             Wait::Until(None) => Some(self.reaper.lock()),

@@ -3,9 +3,9 @@
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::OnceLock;
 
-use parking_lot::Mutex;
 use rustix::io::Errno;
 
+use crate::locks::Mutex;
 use crate::retry::is_transient;
 use crate::{DeviceError, event};
 

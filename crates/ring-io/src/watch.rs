@@ -6,7 +6,7 @@ use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::locks::Mutex;
 
 /// Something that happened at a [`MemoryDevice`](crate::MemoryDevice). Writes and syncs are numbered from 0, in order
 /// of arrival.

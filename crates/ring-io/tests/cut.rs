@@ -185,7 +185,7 @@ fn a_block_device_cannot_be_cut() {
 #[test]
 fn what_watches_a_device_sees_the_cut_before_its_sync() {
     let device = holding(3);
-    let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let seen = Arc::new(ring_io::locks::Mutex::new(Vec::new()));
     let events = Arc::clone(&seen);
     device.watch(move |event| {
         events.lock().push(match event {

@@ -219,6 +219,39 @@ fn a_child_writes_files_of_its_own_and_its_own_child_does_not() {
     }
 }
 
+/// The threads of a child get the stacks that those of its parent have slept on.
+#[test]
+fn threads_of_a_child_are_woken_whatever_its_parents_threads_waited_for() {
+    const ROUNDS: u64 = 4;
+    let open = |dir: &tempfile::TempDir| {
+        let io = QuikIO::builder(open(&dir.path().join("log"), OFlags::empty()));
+        Arc::new(io.engine(EngineKind::Positioned).build().expect("it needs nothing"))
+    };
+    let rounds = |queue: &WriteQueue| {
+        for token in 0..ROUNDS {
+            for part in 0..4 {
+                queue.submit(token, bytes(token, BLOCK), (4 * token + part) * BLOCK as u64);
+            }
+            assert!(drain(queue).iter().all(|write| write.result.is_ok()));
+            // Long enough for its threads to fall asleep.
+            thread::sleep(core::time::Duration::from_millis(1));
+        }
+    };
+    let dirs = [(); 6].map(|()| disk());
+    let parents = dirs.each_ref().map(|dir| attach(&open(dir)));
+    parents.iter().for_each(rounds);
+    // What they wait for is somewhere else in each child.
+    for queues in 1..=10 {
+        Child::fork(|| {
+            let dirs: Vec<_> = (0..queues).map(|_| disk()).collect();
+            let queues: Vec<_> = dirs.iter().map(|dir| attach(&open(dir))).collect();
+            queues.iter().for_each(rounds);
+        })
+        .succeeds();
+    }
+    parents.iter().for_each(rounds);
+}
+
 #[test]
 fn a_child_that_the_c_library_knows_nothing_of_finds_out_too() {
     let dir = disk();

@@ -60,12 +60,16 @@ impl EventCount {
         let mut outcome = Ok(());
         if !ready() {
             match deadline {
-                None => self.changed.wait(&mut lock),
-                Some(deadline) if self.changed.wait_until(&mut lock, deadline).timed_out() => outcome = Err(TimedOut),
-                Some(_) => {}
+                None => lock = self.changed.wait(lock),
+                Some(deadline) => {
+                    let is_late;
+                    (lock, is_late) = self.changed.wait_until(lock, deadline);
+                    outcome = if is_late { Err(TimedOut) } else { Ok(()) };
+                }
             }
         }
         self.sleepers.fetch_sub(1, Relaxed);
+        drop(lock);
         outcome
     }
 }

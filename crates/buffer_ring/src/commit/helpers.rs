@@ -304,7 +304,7 @@ impl<W: Default> Helper<W> {
             if let Some(next) = take(&mut wanted) {
                 return Some(next);
             }
-            self.changed.wait(&mut wanted);
+            wanted = self.changed.wait(wanted);
         }
     }
 

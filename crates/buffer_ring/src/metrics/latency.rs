@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
-use parking_lot::Mutex;
+use ring_io::locks::Mutex;
 
 /// Histograms of a ring's latencies, in nanoseconds unless stated otherwise, with two significant digits: see
 /// [`BufferRingBuilder::measure_latency`](crate::BufferRingBuilder::measure_latency).

@@ -1,6 +1,5 @@
-//! A checker's types behind the calls of `parking_lot` that the ring makes.
+//! A checker's types behind the calls that the ring makes.
 
-use core::ops::{Deref, DerefMut};
 use core::task::Waker;
 use std::io;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use loom as checker;
 use shuttle as checker;
 
 pub(crate) use checker::hint::spin_loop;
+pub(crate) use checker::sync::MutexGuard;
 pub(crate) use checker::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use checker::thread::{JoinHandle, yield_now};
 #[cfg(loom)]
@@ -52,58 +52,31 @@ impl Backoff {
 #[derive(Debug)]
 pub(crate) struct Mutex<T>(checker::sync::Mutex<T>);
 
-/// `None` only while its thread sleeps at a condition variable.
-pub(crate) struct MutexGuard<'a, T>(Option<checker::sync::MutexGuard<'a, T>>);
-
 impl<T> Mutex<T> {
     pub(crate) fn new(value: T) -> Self {
         Self(checker::sync::Mutex::new(value))
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        MutexGuard(Some(self.0.lock().expect("not poisoned")))
-    }
-}
-
-impl<T> Deref for MutexGuard<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        self.0.as_ref().expect("awake")
-    }
-}
-
-impl<T> DerefMut for MutexGuard<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
-        self.0.as_mut().expect("awake")
+        self.0.lock().expect("not poisoned")
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct Condvar(checker::sync::Condvar);
 
-/// Checkers know no time: nothing ever times out.
-pub(crate) struct NeverTimedOut;
-
-impl NeverTimedOut {
-    pub(crate) fn timed_out(&self) -> bool {
-        false
-    }
-}
-
 impl Condvar {
     pub(crate) fn new() -> Self {
         Self(checker::sync::Condvar::new())
     }
 
-    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
-        let awake = guard.0.take().expect("awake");
-        guard.0 = Some(self.0.wait(awake).expect("not poisoned"));
+    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        self.0.wait(guard).expect("not poisoned")
     }
 
-    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _deadline: Instant) -> NeverTimedOut {
-        self.wait(guard);
-        NeverTimedOut
+    /// Checkers know no time: nothing ever times out.
+    pub(crate) fn wait_until<'a, T>(&self, guard: MutexGuard<'a, T>, _: Instant) -> (MutexGuard<'a, T>, bool) {
+        (self.wait(guard), false)
     }
 
     pub(crate) fn notify_all(&self) {
@@ -131,7 +104,7 @@ impl Parker {
     pub(crate) fn park(&self, _deadline: Option<Instant>) {
         let mut woken = self.0.woken.lock();
         while !core::mem::take(&mut *woken) {
-            self.0.changed.wait(&mut woken);
+            woken = self.0.changed.wait(woken);
         }
     }
 }
@@ -193,7 +166,7 @@ impl<T> RwLock<T> {
         Self { value: std::sync::RwLock::new(value), writes: AtomicUsize::new(0) }
     }
 
-    pub(crate) fn read_recursive(&self) -> std::sync::RwLockReadGuard<'_, T> {
+    pub(crate) fn read(&self) -> std::sync::RwLockReadGuard<'_, T> {
         // ordering: acquire half of the edge that a lock has.
         self.writes.load(Ordering::Acquire);
         // Not locked: a writer does nothing that a checker sees before it is done, so that no thread comes in between.

@@ -1,4 +1,4 @@
-//! The one place of this crate that knows where atomics and locks come from: the hardware and `parking_lot`, or a
+//! The one place of this crate that knows where atomics and locks come from: the hardware and `ring_io::locks`, or a
 //! checker.
 
 #[cfg(any(loom, shuttle))]
@@ -12,7 +12,7 @@ pub(crate) mod shadow;
 mod imp {
     pub(crate) use core::hint::spin_loop;
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
-    pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
+    pub(crate) use ring_io::locks::{Condvar, Mutex};
     pub(crate) use std::sync::OnceLock;
     pub(crate) use std::thread::{JoinHandle, yield_now};
 
@@ -23,6 +23,8 @@ mod imp {
     use std::task::Wake;
     use std::thread;
     use std::time::Instant;
+
+    use std::sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
     use crossbeam_utils::sync::Unparker;
 
@@ -80,6 +82,33 @@ mod imp {
             match deadline {
                 None => self.0.park(),
                 Some(deadline) => self.0.park_deadline(deadline),
+            }
+        }
+    }
+
+    /// A lock for many that read, and one that writes once: a writer that waits does not keep readers out, so that
+    /// a thread that reads may read once more.
+    #[derive(Debug)]
+    pub(crate) struct RwLock<T>(std::sync::RwLock<T>);
+
+    impl<T> RwLock<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(std::sync::RwLock::new(value))
+        }
+
+        pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
+            self.0.read().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
+            let mut backoff = Backoff::new();
+            loop {
+                // Only tried: the lock gives no reader its turn behind a writer that waits.
+                match self.0.try_write() {
+                    Ok(guard) => return guard,
+                    Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                    Err(TryLockError::WouldBlock) => backoff.pause(),
+                }
             }
         }
     }

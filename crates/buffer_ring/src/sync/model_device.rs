@@ -275,7 +275,7 @@ impl WriteQueue {
             if core::mem::take(&mut state.interrupted) {
                 return None;
             }
-            device.changed.wait(&mut state);
+            state = device.changed.wait(state);
         }
         let ended = state.ended.take();
         // ordering: release half of `WriteQueue::in_flight`: what was done with the writes → a thread that sees none.

@@ -53,8 +53,8 @@ impl Device {
         if !self.process.is_here() {
             return None;
         }
-        // Recursive: a thread that waits to take the queue away must not keep out the one that it waits for.
-        self.queue.read_recursive().as_ref().map(f)
+        // A thread that waits to take the queue away does not keep out the one that it waits for.
+        self.queue.read().as_ref().map(f)
     }
 
     /// Puts what has been written on stable storage. `None`: there is no device, or none any more, and nothing was

@@ -6,7 +6,6 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread;
 
-use parking_lot::Mutex;
 use ring_alloc::Arena;
 use rustix::io::Errno;
 
@@ -14,6 +13,7 @@ use crate::backend::{Attempt, Backend, Completion, Job, Request, Storage};
 use crate::completion_queue::CompletionQueue;
 use crate::files::Segment;
 use crate::lock::{Identity, WriterLock};
+use crate::locks::Mutex;
 use crate::prealloc::marker::Key;
 use crate::prealloc::settle::Scope;
 use crate::watch::Watcher;

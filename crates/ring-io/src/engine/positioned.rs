@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use parking_lot::{Condvar, Mutex};
 use ring_alloc::Arena;
 
 use crate::backend::{Attempt, Backend, Completion, Job, Request};
 use crate::completion_queue::CompletionQueue;
 use crate::files::Segment;
+use crate::locks::{Condvar, Mutex};
 use crate::thread;
 use crate::{Registered, Wait, event};
 
@@ -132,7 +132,7 @@ impl Pool {
                 return None;
             }
             work.idle += 1;
-            self.arrived.wait(&mut work);
+            work = self.arrived.wait(work);
             work.idle -= 1;
         }
     }

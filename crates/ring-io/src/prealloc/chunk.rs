@@ -4,8 +4,9 @@
 //! Two that prepare at once have a piece each; the larger one is kept afterwards. No thread waits for the lock: memory
 //! of its own does as well, and in a forked child a thread that does not exist there may hold it.
 
-use parking_lot::Mutex;
 use ring_alloc::{Buffer, Frozen};
+
+use crate::locks::Mutex;
 
 /// Of all rings of this process.
 pub(crate) static SPARE: Spare = Spare(Mutex::new(None));

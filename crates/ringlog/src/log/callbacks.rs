@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use buffer_ring::ring_io::locks::{Condvar, Mutex};
 use buffer_ring::{BufferRing, RingError, ring_io::events::shield};
-use parking_lot::{Condvar, Mutex};
 
 use super::{Error, Log};
 use crate::Lsn;
@@ -57,7 +57,7 @@ impl Shared {
             match state.calls.first_key_value() {
                 Some((lowest, _)) => break *lowest,
                 None if state.is_over => return None,
-                None => self.changed.wait(&mut state),
+                None => state = self.changed.wait(state),
             }
         };
         drop(state);

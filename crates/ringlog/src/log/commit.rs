@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use buffer_ring::ring_io::locks::Mutex;
 
 use super::{Error, Log};
 use crate::Lsn;

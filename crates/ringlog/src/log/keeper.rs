@@ -5,12 +5,12 @@ use core::mem;
 use core::time::Duration;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use buffer_ring::ring_io::locks::{Condvar, Mutex};
 use buffer_ring::{BatchInfo, BufferRing, QuikIO, RingError};
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
@@ -291,8 +291,8 @@ impl Keeper {
         let pause = pause.or(unproved.then_some(PAUSE));
         state.is_asleep = pause.is_none() || ready >= state.wanted;
         match pause {
-            Some(pause) => _ = self.progress.changed.wait_for(&mut state, pause),
-            None => self.progress.changed.wait(&mut state),
+            Some(pause) => drop(self.progress.changed.wait_until(state, Instant::now() + pause)),
+            None => drop(self.progress.changed.wait(state)),
         }
     }
 

@@ -37,8 +37,8 @@ use core::ops::Range;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use buffer_ring::ring_io::locks::Mutex;
 use buffer_ring::{BufferRing, Extent, RingStats};
-use parking_lot::Mutex;
 
 use crate::Lsn;
 use crate::format::{Manifest, RECORD_HEADER_LEN};

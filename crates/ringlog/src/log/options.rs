@@ -4,8 +4,8 @@ use core::time::Duration;
 use std::path::Path;
 use std::sync::Arc;
 
+use buffer_ring::ring_io::locks::Mutex;
 use buffer_ring::{BLOCK, BufferRing, BufferRingOptions, CommitPolicy, FileError, OptionsError, QuikIO};
-use parking_lot::Mutex;
 
 use super::callbacks::Callbacks;
 use super::commit::Unsettled;

@@ -32,7 +32,6 @@ use std::time::Instant;
 
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
-use parking_lot::Mutex;
 use ring_alloc::Arena;
 use rustix::io::Errno;
 
@@ -42,6 +41,7 @@ use self::slots::Slots;
 use crate::backend::{Attempt, Backend, Completion, Job, Request};
 use crate::files::Segment;
 use crate::fork::Process;
+use crate::locks::Mutex;
 use crate::prealloc::settle::Scope;
 use crate::retry::{MAX_STALLS, pause};
 use crate::{Registered, Wait, event};
