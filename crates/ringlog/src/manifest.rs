@@ -6,6 +6,9 @@
 //!
 //! Creation writes `MANIFEST.tmp` and renames it, so that a `MANIFEST` is complete from its first moment.
 
+use core::mem;
+use std::io;
+
 use crate::directory::Directory;
 use crate::error::OpenError;
 use crate::format::{Epoch, FirstBatch, MAX_EPOCHS, Manifest, ManifestRefusal, SLOT_LEN};
@@ -23,6 +26,8 @@ pub struct ManifestFile<F> {
     content: Manifest,
     /// The slot that holds the content.
     newest: usize,
+    /// Whether an update has failed: then either content may be in the file, and the next one may not pass for it.
+    has_failed: bool,
 }
 
 impl<F> ManifestFile<F> {
@@ -58,7 +63,7 @@ impl<F> ManifestFile<F> {
             (Err(_), Ok(second)) => (1, second),
             (Err(first), Err(second)) => return Err(OpenError::BadManifest { first, second }),
         };
-        Ok(Some(Self { file, content, newest }))
+        Ok(Some(Self { file, content, newest, has_failed: false }))
     }
 
     /// Creates it. The first segment must be durable already.
@@ -81,7 +86,7 @@ impl<F> ManifestFile<F> {
         directory.rename(TEMPORARY, NAME).map_err(io("rename", TEMPORARY))?;
         directory.sync_dir().map_err(io("sync the directory of", NAME))?;
         directory.sync_parent().map_err(io("sync the parent directory of", NAME))?;
-        Ok(Self { file, content, newest: 0 })
+        Ok(Self { file, content, newest: 0, has_failed: false })
     }
 
     /// Returns what the newest slot says.
@@ -103,8 +108,13 @@ impl<F> ManifestFile<F> {
     ///
     /// # Errors
     ///
-    /// [`OpenError::Io`]. Then either content may be on stable storage: stop, and open the log anew.
+    /// [`OpenError::Io`]. Then either content may be on stable storage: stop, and open the log anew. No further update
+    /// is made.
     pub fn update<D: Directory<File = F>>(&mut self, directory: &D, content: Manifest) -> Result<(), OpenError> {
+        if mem::replace(&mut self.has_failed, true) {
+            let why = "an update has failed before; close the log, and open it anew";
+            return Err(OpenError::io("update", NAME)(io::Error::other(why)));
+        }
         let content = Manifest { sequence: self.content.sequence + 1, ..content };
         let bytes = content.encode();
         for slot in [1 - self.newest, self.newest] {
@@ -112,8 +122,7 @@ impl<F> ManifestFile<F> {
             directory.write_at(&self.file, &bytes, at).map_err(OpenError::io("write", NAME))?;
             self.sync(directory)?;
         }
-        self.newest = 1 - self.newest;
-        self.content = content;
+        (self.newest, self.content, self.has_failed) = (1 - self.newest, content, false);
         Ok(())
     }
 }
@@ -254,6 +263,23 @@ mod tests {
                 directory.stop_after(steps);
                 let _ = file.update(&directory, file.content.closed(8192));
                 assert!(ends(&directory.power_cut(seed)).is_some_and(|end| end >= 4096), "{steps} steps, seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn after_a_failed_update_no_other_content_takes_its_number() {
+        for steps in 0..4 {
+            let directory = MemoryDirectory::new();
+            let mut file = ManifestFile::create(&directory, content(7)).unwrap();
+            directory.stop_after(steps);
+            assert!(file.update(&directory, file.content.closed(4096)).is_err());
+            directory.stop_after(u64::MAX);
+            let refused = file.update(&directory, file.content.closed(8192)).unwrap_err();
+            assert!(refused.to_string().contains(NAME), "{refused}");
+            for seed in 0..50 {
+                let found = read(&directory.power_cut(seed)).unwrap().unwrap();
+                assert!([None, Some(4096)].contains(&found.clean_end), "{steps} steps, seed {seed}");
             }
         }
     }

@@ -2,13 +2,17 @@
 
 use core::ops::Range;
 
-/// Takes those ranges off the end that `range` meets, and returns it with them; it belongs at the end then. It must end
-/// behind all others.
-pub(crate) fn merge<T: Copy + Ord>(voids: &mut Vec<Range<T>>, mut range: Range<T>) -> Range<T> {
+/// The most ranges that a log has; a reader keeps them in memory.
+pub(crate) const MAX_VOIDS: usize = 1 << 16;
+
+/// Adds a range that ends behind all others, unless it is empty: it takes in those that it meets.
+pub(crate) fn add<T: Copy + Ord>(voids: &mut Vec<Range<T>>, mut range: Range<T>) {
     while let Some(last) = voids.pop_if(|last| last.end >= range.start) {
         range.start = range.start.min(last.start);
     }
-    range
+    if !range.is_empty() {
+        voids.push(range);
+    }
 }
 
 /// Whether one of the ranges contains `at`.
@@ -25,10 +29,6 @@ mod tests {
     fn void_ranges_merge_where_they_meet() {
         let mut void = Vec::new();
         let range = |start: u64, end: u64| start..end;
-        let add = |void: &mut Vec<_>, range| {
-            let range = merge(void, range);
-            void.push(range);
-        };
         for (start, end) in [(10, 20), (30, 40), (50, 60)] {
             add(&mut void, range(start, end));
         }

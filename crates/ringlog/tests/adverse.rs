@@ -10,13 +10,15 @@ use core::time::Duration;
 use std::io::IoSlice;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
-use std::{fs, thread};
+use std::{env, fs, thread};
 
 use common::open::{self, SEGMENT, payload, small};
+use ring_testing::Child;
 use ringlog::directory::DiskDirectory;
 use ringlog::recovery::{Verdict, Verify, verify};
-use ringlog::{Error, Group, Log, Lsn, Options, Recovery};
+use ringlog::{Error, Group, Log, Lsn, OpenError, Options, Recovery, SyncPolicy};
 use tempfile::TempDir;
 
 fn folder() -> TempDir {
@@ -254,4 +256,119 @@ fn a_closure_that_panics_leaves_no_record_and_no_bytes() {
     drop((log, writer));
     let (_, recovery, found) = reopen(small(), path.path());
     assert_eq!((recovery.verdict, found.len()), (Verdict::Clean, 30));
+}
+
+#[test]
+fn a_log_of_many_segments_keeps_few_files_open_and_is_opened_again_with_few() {
+    const FOLDER: &str = "RINGLOG_FEW_FILES";
+    if let Some(path) = env::var_os(FOLDER) {
+        let (log, _, found) = reopen(small(), Path::new(&path));
+        for n in found.len()..found.len() + 600 {
+            commit(&log, &payload(n, 3000));
+        }
+        assert!(log.segments().len() > 35);
+        return;
+    }
+    let path = folder();
+    for _ in 0..2 {
+        let test = "a_log_of_many_segments_keeps_few_files_open_and_is_opened_again_with_few";
+        let limited = Command::new("sh")
+            .args(["-c", "ulimit -n 30 && exec \"$0\" --exact \"$1\" --test-threads 1"])
+            .args([env::current_exe().expect("a program").as_os_str(), test.as_ref()])
+            .env(FOLDER, path.path())
+            .output()
+            .expect("a shell");
+        assert!(limited.status.success(), "{}", String::from_utf8_lossy(&limited.stdout));
+    }
+    assert_eq!(reopen(small(), path.path()).2.len(), 1200);
+}
+
+#[test]
+fn in_a_forked_child_each_call_says_so_and_dropping_the_log_ends() {
+    let path = folder();
+    let (log, _) = small().open(path.path()).expect("a new log");
+    let end = (0..40).map(|n| commit(&log, &payload(n, 3000)).end).last();
+    let end = end.expect("some");
+    log.on_durable(end, |outcome| assert!(outcome.is_ok()));
+    let manifest = || fs::read(path.path().join("MANIFEST")).expect("a file");
+    let before = manifest();
+    Child::fork(|| {
+        // SAFETY: *never used again*: the child exits, and runs no destructor of the parent's.
+        let log = unsafe { core::ptr::read(&raw const log) };
+        assert!(matches!(log.append(1, b"record"), Err(Error::Forked)));
+        assert!(matches!(log.trim(end), Err(Error::Forked)));
+        assert!(matches!(log.roll(), Err(Error::Forked)));
+        assert!(matches!(log.truncate(end), Err(Error::Forked)));
+        assert!(matches!(log.sync(), Err(Error::Forked)));
+        assert!(matches!(log.read(Lsn::new(72), &mut Vec::new()), Err(Error::Forked)));
+        assert!(matches!(log.close(), Err(Error::Forked)));
+        let called = std::sync::Arc::new(AtomicBool::new(false));
+        let seen = std::sync::Arc::clone(&called);
+        log.on_durable(end, move |outcome| seen.store(matches!(outcome, Err(Error::Forked)), Relaxed));
+        assert!(called.load(Relaxed));
+        drop(log);
+    })
+    .succeeds();
+    assert_eq!(before, manifest(), "the child has changed nothing");
+    log.trim(end).expect("no failure");
+    commit(&log, b"goes on");
+    drop(log);
+    let (_, recovery, found) = reopen(small(), path.path());
+    assert_eq!((recovery.verdict, found.last().map(|(_, bytes)| &bytes[..])), (Verdict::Clean, Some(&b"goes on"[..])));
+}
+
+#[test]
+fn a_log_that_is_rolled_beside_commits_goes_on_behind_all_that_was_appended_before() {
+    let path = folder();
+    let (log, _) = small().open(path.path()).expect("a new log");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut n = 0;
+                while !is_over.load(Relaxed) {
+                    commit(&log, &payload(n, 1000));
+                    n += 1;
+                }
+            });
+        }
+        for n in 0..200 {
+            let before = log.append(2, b"before").expect("no failure").start;
+            let at = log.roll().expect("no failure");
+            if at < before || !at.get().is_multiple_of(SEGMENT) {
+                is_over.store(true, Relaxed);
+                panic!("{n}: rolled to {at} behind {before}");
+            }
+            log.trim(before).expect("no failure");
+        }
+        is_over.store(true, Relaxed);
+    });
+    log.close().expect("no failure");
+    assert!(matches!(log.roll(), Err(Error::Closed)));
+}
+
+#[test]
+fn whatever_the_policy_an_idle_log_proves_its_newest_batch() {
+    for policy in [SyncPolicy::WhenAsked, SyncPolicy::Every(Duration::from_millis(5)), SyncPolicy::EveryBytes(1)] {
+        let path = folder();
+        let (log, _) = small().sync(policy).open(path.path()).expect("a new log");
+        let done = commit(&log, b"the newest").end;
+        let start = Instant::now();
+        while log.durable() == done || log.end().get() < 2 << 12 {
+            assert!(start.elapsed() < Duration::from_secs(20), "{policy:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
+fn options_that_no_log_can_have_make_no_directory() {
+    let path = folder();
+    let path = path.path().join("log");
+    let never = [SyncPolicy::EveryBytes(0), SyncPolicy::Every(Duration::ZERO)].map(|policy| small().sync(policy));
+    let sizes = [small().segment_size(100_000), small().segment_size(2 << 40), small().cookie(vec![1; 2049])];
+    for options in sizes.into_iter().chain(never) {
+        assert!(matches!(options.open(&path), Err(OpenError::Option(_))));
+        assert!(!path.exists());
+    }
 }

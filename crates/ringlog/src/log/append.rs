@@ -198,6 +198,7 @@ impl Log {
     /// so a reader needs memory for one only.
     #[cold]
     fn append_long(&self, record_type: RecordType, kind: u8, parts: &[&[u8]]) -> Result<Range<Lsn>, Error> {
+        self.inner.check_process()?;
         let payload = parts.concat();
         let (longest, max) = (self.inner.longest, self.inner.replay.max_record);
         if payload.len() > max {

@@ -23,7 +23,13 @@ impl Log {
     /// Calls are made in the order of their addresses, one at a time, by a thread of the log. A call may append, but
     /// must not wait for the log, as what it waits for may be behind it. If it panics, the panic hook reports it, and
     /// the other calls are made.
+    ///
+    /// In a forked child it is called at once, with [`Error::Forked`].
     pub fn on_durable(&self, end: Lsn, call: impl FnOnce(Result<(), Error>) + Send + 'static) {
+        if let Err(forked) = self.inner.check_process() {
+            let _panicked = shield(|| call(Err(forked)));
+            return;
+        }
         self.inner.callbacks.add(&self.inner.ring, end.get(), Box::new(call));
     }
 }

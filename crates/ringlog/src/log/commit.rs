@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use buffer_ring::ring_io::fork::Process;
 use buffer_ring::ring_io::locks::Mutex;
 
 use super::{Error, Log};
@@ -34,6 +35,7 @@ impl Log {
 
     /// Waits until what `append` has appended is durable.
     pub(super) fn committing(&self, append: impl FnOnce() -> Result<Range<Lsn>, Error>) -> Result<Committed, Error> {
+        self.inner.check_process()?;
         // Before the append, so that no thread that asks meanwhile takes its record for settled.
         let unsettled = self.inner.unsettled.begin(|| self.inner.ring.tail());
         let range = append()?;
@@ -44,7 +46,12 @@ impl Log {
     /// Everything that was committed below has been applied: none of its [`Committed`] values is left. What a
     /// checkpoint of what was applied may [trim](Self::trim) up to. Only grows.
     #[must_use]
+    ///
+    /// In a forked child it is where the log begins.
     pub fn settled(&self) -> Lsn {
+        if self.inner.check_process().is_err() {
+            return self.first();
+        }
         let settled = self.inner.unsettled.lowest(|| self.inner.ring.tail());
         Lsn::new(settled).min(self.durable())
     }
@@ -103,8 +110,11 @@ impl Committed {
 }
 
 /// The ends that the log had when commits began that are not settled.
-#[derive(Debug, Default)]
-pub(super) struct Unsettled(Mutex<BTreeMap<u64, usize>>);
+#[derive(Debug)]
+pub(super) struct Unsettled {
+    process: Process,
+    ends: Mutex<BTreeMap<u64, usize>>,
+}
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
@@ -114,23 +124,30 @@ struct Held {
 }
 
 impl Unsettled {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { process: Process::here(), ends: Mutex::default() })
+    }
+
     /// `end` is read in the lock, so that the lowest one never decreases.
     fn begin(self: &Arc<Self>, end: impl FnOnce() -> u64) -> Held {
-        let mut ends = self.0.lock();
+        let mut ends = self.ends.lock();
         let end = end();
         *ends.entry(end).or_default() += 1;
         Held { all: Arc::clone(self), end }
     }
 
     fn lowest(&self, end: impl FnOnce() -> u64) -> u64 {
-        let ends = self.0.lock();
+        let ends = self.ends.lock();
         ends.first_key_value().map_or_else(end, |(end, _)| *end)
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut ends = self.all.0.lock();
+        if !self.all.process.is_here() {
+            return;
+        }
+        let mut ends = self.all.ends.lock();
         if let Some(commits) = ends.get_mut(&self.end) {
             *commits -= 1;
             if *commits == 0 {

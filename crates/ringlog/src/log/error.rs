@@ -46,6 +46,13 @@ pub enum Error {
     /// The record was made void by a [truncation](crate::Log::truncate).
     #[error("the record at address {0} was truncated")]
     Truncated(Lsn),
+    /// There are as many truncated ranges apart from each other as a log can have. Truncate from an earlier record on,
+    /// or [trim](crate::Log::trim) the log.
+    #[error("the log has {max} truncated ranges; truncate from an earlier record on, or trim it")]
+    TooManyTruncations {
+        /// How many it can have.
+        max: usize,
+    },
     /// No record begins at this address.
     #[error("no record begins at address {0}")]
     NotARecord(Lsn),
@@ -118,7 +125,7 @@ impl From<Error> for io::Error {
             Error::AddressesExhausted => ErrorKind::FileTooLarge,
             Error::Closed => ErrorKind::BrokenPipe,
             Error::Poisoned(error) => error.kind(),
-            Error::Forked => ErrorKind::Other,
+            Error::Forked | Error::TooManyTruncations { .. } => ErrorKind::Other,
             Error::NoSegment(error) => match &**error {
                 OpenError::Io { source, .. } => source.kind(),
                 _ => ErrorKind::Other,

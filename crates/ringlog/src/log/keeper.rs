@@ -2,6 +2,7 @@
 //! damage to an idle log's newest batch could not be proved.
 
 use core::mem;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -112,6 +113,8 @@ pub(super) struct Keeper {
     directory: DiskDirectory,
     /// `MANIFEST`, and the log's lock.
     opened: Mutex<Opened<DiskDirectory>>,
+    /// Where the log begins, as `MANIFEST` says.
+    first: AtomicU64,
     /// Names of trimmed segments, to be used again.
     pool: Mutex<Vec<String>>,
     progress: Arc<Progress>,
@@ -131,11 +134,11 @@ impl Keeper {
         progress: Arc<Progress>,
         policy: SyncPolicy,
     ) -> Self {
-        let (opened, pool) = (Mutex::new(opened), Mutex::default());
         Self {
             directory,
-            opened,
-            pool,
+            first: AtomicU64::new(opened.manifest().trim),
+            opened: Mutex::new(opened),
+            pool: Mutex::default(),
             progress,
             policy,
             ring: Weak::new(),
@@ -158,13 +161,22 @@ impl Keeper {
         self.trouble.lock()
     }
 
-    /// Has what waits for a segment that cannot be made fail, so that the log can go.
+    /// Has what waits for a segment that cannot be made fail, and what will, so that the log can go.
     pub(super) fn give_up(&self) {
-        if self.trouble().is_some()
-            && let Some(io) = self.io.upgrade()
-        {
-            let _forked = io.give_up_segments(0);
+        let wanted = self.progress.state.lock().wanted;
+        if let Some(io) = self.io.upgrade() {
+            let _forked = io.give_up_segments(wanted);
         }
+    }
+
+    pub(super) fn first(&self) -> u64 {
+        // Relaxed here and below: it orders nothing, and is stored in the order of the trims, under their lock.
+        self.first.load(Ordering::Relaxed)
+    }
+
+    /// By the thread that has changed `MANIFEST`, and still has it locked.
+    pub(super) fn note_trim(&self, to: u64) {
+        self.first.store(to, Ordering::Relaxed);
     }
 
     pub(super) fn pool(&self) -> MutexGuard<'_, Vec<String>> {
@@ -236,6 +248,7 @@ impl Keeper {
         let (mut synced, mut idle_since) = (Instant::now(), None);
         // Not where the log is now: much may have been appended before this thread has come to run.
         let (mut ready, mut synced_end) = (self.start / self.progress.segment_size, self.start);
+        let mut kept_from = ready;
         loop {
             let state = self.progress.state.lock();
             if state.is_over {
@@ -245,6 +258,7 @@ impl Keeper {
             let needs_proof = !state.is_empty && self.is_idle(state.promised);
             drop(state);
 
+            self.close_durable(&mut kept_from);
             // Tried again: a full disk may have room then.
             let mut pause = (!self.add_wanted(&mut ready)).then_some(PAUSE);
             let is_due = match self.policy {
@@ -263,10 +277,14 @@ impl Keeper {
             }
             if needs_proof {
                 pause = Some(pause.unwrap_or(PAUSE).min(PAUSE));
-                if idle_since == Some(newest) {
-                    self.append_empty(&mut ready);
+                match idle_since {
+                    Some((batch, since)) if batch == newest => {
+                        if Instant::now() >= since + PAUSE {
+                            self.append_empty(&mut ready);
+                        }
+                    }
+                    _ => idle_since = Some((newest, Instant::now())),
                 }
-                idle_since = Some(newest);
             } else {
                 idle_since = None;
             }
@@ -293,6 +311,17 @@ impl Keeper {
         match pause {
             Some(pause) => drop(self.progress.changed.wait_until(state, Instant::now() + pause)),
             None => drop(self.progress.changed.wait(state)),
+        }
+    }
+
+    /// Has the files of segments closed that are durable as a whole, from number `kept_from` on: nothing is written to
+    /// them any more, and a log may have more segments than a process may have files.
+    fn close_durable(&self, kept_from: &mut u64) {
+        let (Some(ring), Some(io)) = (self.ring.upgrade(), self.io.upgrade()) else { return };
+        let current = (ring.durable_watermark() - HEADER_LEN as u64) / self.progress.segment_size;
+        // What is still in use, as by a sync that is just ending, goes the next time.
+        if current > *kept_from && io.remove_segments_before(current).is_ok() {
+            *kept_from = current;
         }
     }
 

@@ -44,7 +44,7 @@ impl Log {
     /// Where the log begins: what was before is trimmed.
     #[must_use]
     pub fn first(&self) -> Lsn {
-        Lsn::new(self.inner.keeper.manifest().manifest().trim)
+        Lsn::new(self.inner.keeper.first())
     }
 
     /// Gives up what lies before `before`, or before the durable end of the log if that is lower. Segments that lie
@@ -52,9 +52,10 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::File`]. Then close the log, and open it anew.
+    /// [`Error::File`]: then close the log, and open it anew. [`Error::Forked`].
     pub fn trim(&self, before: Lsn) -> Result<Trimmed, Error> {
         let (inner, keeper) = (&*self.inner, &*self.inner.keeper);
+        inner.check_process()?;
         let mut opened = keeper.manifest();
         let manifest = opened.manifest().clone();
         let (size, durable) = (manifest.segment_size, inner.durable_batch());
@@ -66,6 +67,7 @@ impl Log {
         let Some(first) = inner.first_batch(to / size * size)? else { return Ok(nothing) };
         let mut pool = keeper.pool();
         let mut free = opened.trim(keeper.directory(), to, first, durable)?;
+        keeper.note_trim(to);
         drop(opened);
         free.retain(|name| !pool.contains(name));
         if let Some(io) = keeper.io.upgrade() {
@@ -82,19 +84,29 @@ impl Log {
         Ok(Trimmed { first: Lsn::new(to), bytes })
     }
 
-    /// Makes the log go on in a new segment, and returns where that begins. Appends go on meanwhile.
+    /// Makes the log go on in a new segment, and returns where that begins: behind all that was appended before the
+    /// call. Appends go on meanwhile.
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] and [`Error::Poisoned`].
+    /// [`Error::Closed`], [`Error::Poisoned`] and [`Error::Forked`].
     pub fn roll(&self) -> Result<Lsn, Error> {
-        let ring = &self.inner.ring;
-        while !ring.roll() {
-            // A batch has to end the segment, and there is none.
+        self.inner.check_process()?;
+        let (ring, size) = (&self.inner.ring, self.inner.manifest.segment_size);
+        let before = ring.tail();
+        let begun = || Some(ring.tail() / size * size).filter(|start| *start >= before).map(Lsn::new);
+        loop {
+            ring.roll();
+            if let Some(start) = begun() {
+                return Ok(start);
+            }
+            // A batch has to end the segment, and either there is none, or another thread had it sealed before it was
+            // to be the last. This also waits for a buffer, and finds out that the log is closed.
             append_noop(ring)?;
+            if let Some(start) = begun() {
+                return Ok(start);
+            }
         }
-        let size = self.inner.manifest.segment_size;
-        Ok(Lsn::new(ring.tail() / size * size))
     }
 
     /// The segments that hold the log, in order.
@@ -112,7 +124,7 @@ impl Log {
     /// # Errors
     ///
     /// [`Error::Poisoned`], and [`Error::File`] for `MANIFEST`: the log will be recovered when it is opened.
-    /// [`Error::NoSegment`]: closing goes on when this is called again.
+    /// [`Error::NoSegment`]: closing goes on when this is called again. [`Error::Forked`].
     pub fn close(&self) -> Result<Lsn, Error> {
         self.inner.close()
     }
@@ -120,6 +132,7 @@ impl Log {
 
 impl Inner {
     pub(super) fn close(&self) -> Result<Lsn, Error> {
+        self.check_process()?;
         let mut closed = self.closed.lock();
         let mut patience = SOON;
         loop {

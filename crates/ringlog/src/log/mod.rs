@@ -32,11 +32,12 @@ mod sealer;
 mod truncate;
 mod writer;
 
-use core::fmt;
 use core::ops::Range;
+use core::{fmt, mem};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use buffer_ring::ring_io::fork::Process;
 use buffer_ring::ring_io::locks::Mutex;
 use buffer_ring::{BufferRing, Extent, RingStats};
 
@@ -87,6 +88,8 @@ pub struct Log {
 
 /// What the clones of a log share.
 struct Inner {
+    /// The one that owns the log: in a forked child no lock is taken and no file touched.
+    process: Process,
     ring: Arc<BufferRing>,
     keeper: Arc<Keeper>,
     /// Ended when the log goes.
@@ -153,11 +156,24 @@ const fn record_len(payload: usize) -> usize {
     RECORD_HEADER_LEN + payload.next_multiple_of(8)
 }
 
+impl Inner {
+    /// Before anything that a thread of the parent may have been doing at the moment of the fork.
+    fn check_process(&self) -> Result<(), Error> {
+        if self.process.is_here() { Ok(()) } else { Err(Error::Forked) }
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
+        if !self.process.is_here() {
+            // Its threads are not here, and what they were changing must not even be freed.
+            let threads = (self.thread.take(), mem::take(&mut self.callbacks));
+            return mem::forget((threads, mem::take(&mut self.void), Arc::clone(&self.unsettled)));
+        }
         // What went wrong has been reported to those that waited for it; a log that is not closed is recovered.
-        let _closed = self.close();
-        self.keeper.give_up();
+        if self.close().is_err() {
+            self.keeper.give_up();
+        }
         self.callbacks.end();
         self.keeper.stop();
         if let Some(thread) = self.thread.take() {

@@ -4,12 +4,13 @@ use core::time::Duration;
 use std::path::Path;
 use std::sync::Arc;
 
+use buffer_ring::ring_io::fork::Process;
 use buffer_ring::ring_io::locks::Mutex;
 use buffer_ring::{BLOCK, BufferRing, BufferRingOptions, CommitPolicy, FileError, OptionsError, QuikIO};
 
 use super::callbacks::Callbacks;
 use super::commit::Unsettled;
-use super::keeper::{Keeper, Progress, WRITTEN_AT_OPEN, full_len};
+use super::keeper::{Keeper, Progress, WRITTEN_AT_OPEN};
 use super::sealer::{Sealer, longest_payload};
 use super::{Inner, Log};
 use crate::directory::{Directory, DiskDirectory};
@@ -17,7 +18,7 @@ use crate::error::OpenError;
 use crate::format::{BatchInfo, HEADER_LEN, MAX_PAYLOAD, RecordHeader, RecordType, trailer_len};
 use crate::manifest::ManifestFile;
 use crate::recovery::{Item, OnDamage, Opened, Record, Recover, Replay, ReplayError, Report, TornTail, replay};
-use crate::segment::{file_name, place};
+use crate::segment::place;
 
 /// A segment holds at least so many buffers.
 const BUFFERS_OF_A_SEGMENT: u64 = 4;
@@ -29,9 +30,9 @@ pub enum SyncPolicy {
     /// With the next commit, sync or durable wait of any thread.
     #[default]
     WhenAsked,
-    /// At most so long after they were appended.
+    /// At most so long after they were appended; more than zero.
     Every(Duration),
-    /// When so many bytes have gone to the device.
+    /// When so many bytes have gone to the device; more than zero.
     EveryBytes(u64),
 }
 
@@ -154,6 +155,10 @@ impl Options {
         if !is_buffer || self.buffers < 2 {
             return Err(OpenError::Option("a ring has at least 2 buffers, of a multiple of 4096 bytes up to 256 MiB"));
         }
+        if matches!(self.sync, SyncPolicy::Every(Duration::ZERO) | SyncPolicy::EveryBytes(0)) {
+            return Err(OpenError::Option("a log is synced after more than no time, and more than no bytes"));
+        }
+        self.recover.check()?;
         let io = |operation| move |source| OpenError::Io { operation, file: path.display().to_string(), source };
         let directory = match DiskDirectory::open(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -180,10 +185,9 @@ impl Options {
         Ok(())
     }
 
-    fn start(self, directory: DiskDirectory, mut opened: Opened<DiskDirectory>) -> Result<(Log, Report), OpenError> {
+    fn start(self, directory: DiskDirectory, opened: Opened<DiskDirectory>) -> Result<(Log, Report), OpenError> {
         let (report, manifest) = (opened.report().clone(), opened.manifest().clone());
         let size = report.segment_size;
-        opened.release_segments();
         let mut log = Start { end: report.end.get(), previous: report.previous, framing: opened.framing() };
         let (progress, here) = (Arc::new(Progress::new(size, self.buffer_size, log.end)), log.end / size);
         let mut keeper = Keeper::new(directory, opened, Arc::clone(&progress), self.sync);
@@ -192,15 +196,6 @@ impl Options {
             files.push((here + 1, keeper.made(here + 1, WRITTEN_AT_OPEN)?));
             log.end_segment(keeper.directory(), size)?;
         }
-        // What is complete is there to be read.
-        for number in (report.first.get() / size..here).rev() {
-            let Ok(file) = keeper.directory().open(&file_name(number * size), true) else { break };
-            let file = file.into_file();
-            if file.metadata().is_ok_and(|file| file.len() >= full_len(size)) {
-                files.push((number, file));
-            }
-        }
-
         let io = QuikIO::options().start_at(log.end).segments(size, files).map_err(device)?;
         let io = Arc::new(io);
         let options = BufferRingOptions {
@@ -217,10 +212,11 @@ impl Options {
         let thread = Keeper::spawn(&keeper).map_err(OpenError::io("start the thread of", "the log"))?;
         let longest = longest_payload(self.buffer_size);
         let inner = Inner {
+            process: Process::here(),
             ring,
             keeper,
             thread: Some(thread),
-            unsettled: Arc::<Unsettled>::default(),
+            unsettled: Unsettled::new(),
             manifest,
             longest,
             short: longest.min(self.replay.max_record),

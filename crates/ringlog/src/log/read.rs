@@ -15,6 +15,7 @@ impl Log {
     /// [`Error::Trimmed`], [`Error::Truncated`], [`Error::NotAppended`], [`Error::NotARecord`] and [`Error::Damaged`];
     /// and those of [`sync`](Self::sync).
     pub fn read(&self, at: Lsn, into: &mut Vec<u8>) -> Result<u8, Error> {
+        self.inner.check_process()?;
         let (first, end) = (self.first(), self.end());
         if at < first {
             return Err(Error::Trimmed { first });

@@ -5,7 +5,7 @@ use core::ops::Range;
 use super::{Error, Log};
 use crate::Lsn;
 use crate::format::{RecordType, Truncation};
-use crate::void;
+use crate::void::{self, MAX_VOIDS};
 
 impl Log {
     /// Makes all records from `from` on void, for those who read the log now, and after a crash. The log itself goes
@@ -17,8 +17,9 @@ impl Log {
     /// # Errors
     ///
     /// [`Error::NotAppended`] if `from` is beyond the end of the log, [`Error::Trimmed`] if it is before its beginning,
-    /// and those of [`append`](Self::append).
+    /// [`Error::TooManyTruncations`], and those of [`append`](Self::append).
     pub fn truncate(&self, from: Lsn) -> Result<Range<Lsn>, Error> {
+        self.inner.check_process()?;
         // From the append to the list, so that the list has the order of the log.
         let mut void = self.inner.void.lock();
         let (first, end) = (self.first(), self.end());
@@ -28,10 +29,16 @@ impl Log {
         if from < first {
             return Err(Error::Trimmed { first });
         }
+        // Recovery begins with the segment that the log begins in.
+        let recovered_from =
+            Lsn::new(first.get() / self.inner.manifest.segment_size * self.inner.manifest.segment_size);
+        void.retain(|range| range.end >= recovered_from);
+        if void.partition_point(|range| range.end < from) >= MAX_VOIDS {
+            return Err(Error::TooManyTruncations { max: MAX_VOIDS });
+        }
         let payload = Truncation { from: from.get() }.encode();
         let placed = self.place(RecordType::Truncation, 0, [&payload[..]].into_iter())?;
-        let range = void::merge(&mut void, from..placed.start);
-        void.push(range);
+        void::add(&mut void, from..placed.start);
         Ok(placed)
     }
 

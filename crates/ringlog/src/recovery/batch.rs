@@ -10,13 +10,10 @@ use crate::format::{
     BLOCK, BatchHeader, BlockSums, GROUP_ENTRY_LEN, HEADER_LEN, RECORD_HEADER_LEN, RecordHeader, RecordRefusal,
     RecordType, is_zero, padded, u32_at, u64_at,
 };
-use crate::void;
+use crate::void::{self, MAX_VOIDS};
 
 const SUM: usize = 8;
 const CHUNK: usize = MAX_READ / BLOCK;
-
-/// The most disjoint void ranges; a reader keeps them in memory.
-pub(super) const MAX_VOIDS: usize = 1 << 16;
 
 /// Checks all bytes of the batch with this header, which fits into its segment. `None`: they are right.
 pub(super) fn check_bytes<D: Directory>(
@@ -224,12 +221,9 @@ impl Tally {
     }
 
     fn void(&mut self, range: Range<u64>) -> Result<(), OpenError> {
-        let range = void::merge(&mut self.voids, range);
-        if self.voids.len() == MAX_VOIDS {
+        void::add(&mut self.voids, range);
+        if self.voids.len() > MAX_VOIDS {
             return Err(OpenError::TooManyTruncations { max: MAX_VOIDS });
-        }
-        if !range.is_empty() {
-            self.voids.push(range);
         }
         Ok(())
     }

@@ -177,14 +177,9 @@ impl Recover {
     ///
     /// [`OpenError`]. Unless it is [`OpenError::Io`], nothing was changed.
     pub fn open<D: Directory>(mut self, directory: &D) -> Result<Opened<D>, OpenError> {
-        if !is_segment_size(self.segment_size) {
-            return Err(OpenError::Option("a segment is a multiple of 4096 bytes, from 16 KiB to 1 TiB"));
-        }
-        if self.cookie.len() > MAX_COOKIE {
-            return Err(OpenError::Option("a cookie is at most 2048 bytes"));
-        }
-        let (locks, created) = lock(directory)?;
-        let opened = self.open_locked(directory, locks);
+        self.check()?;
+        let (lock, created) = lock(directory)?;
+        let opened = self.open_locked(directory, lock);
         if created && !matches!(opened, Ok(_) | Err(OpenError::Io { .. })) {
             // The refusal is what the caller needs; an empty file does no harm.
             let _ = directory.unlink(LOCK);
@@ -192,9 +187,20 @@ impl Recover {
         opened
     }
 
-    fn open_locked<D: Directory>(&mut self, directory: &D, locks: Vec<D::Lock>) -> Result<Opened<D>, OpenError> {
+    /// Refuses what no log can have.
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        if !is_segment_size(self.segment_size) {
+            return Err(OpenError::Option("a segment is a multiple of 4096 bytes, from 16 KiB to 1 TiB"));
+        }
+        if self.cookie.len() > MAX_COOKIE {
+            return Err(OpenError::Option("a cookie is at most 2048 bytes"));
+        }
+        Ok(())
+    }
+
+    fn open_locked<D: Directory>(&mut self, directory: &D, lock: D::Lock) -> Result<Opened<D>, OpenError> {
         let skip = self.on_damage == OnDamage::Skip;
-        let Some(judged) = judge(directory, &self.how, true, skip)? else { return self.create(directory, locks) };
+        let Some(judged) = judge(directory, &self.how, true, skip)? else { return self.create(directory, lock) };
         let is_damaged = match judged.report.verdict {
             Verdict::Damaged(_) if self.on_damage == OnDamage::Refuse => {
                 return Err(OpenError::Damaged(Box::new(judged.report)));
@@ -230,10 +236,10 @@ impl Recover {
             }
         }
         remove(directory, &below(directory, manifest.content().trim, old.segment_size)?)?;
-        Ok(Opened { report, manifest, header: here, locks })
+        Ok(Opened { report, manifest, header: here, _lock: lock })
     }
 
-    fn create<D: Directory>(&mut self, directory: &D, locks: Vec<D::Lock>) -> Result<Opened<D>, OpenError> {
+    fn create<D: Directory>(&mut self, directory: &D, lock: D::Lock) -> Result<Opened<D>, OpenError> {
         if self.must_exist {
             return Err(OpenError::Missing);
         }
@@ -275,32 +281,32 @@ impl Recover {
             void: Vec::new(),
             bad_segment_headers: Vec::new(),
         };
-        Ok(Opened { report, manifest, header, locks })
+        Ok(Opened { report, manifest, header, _lock: lock })
     }
 }
 
-/// Locks `LOCK`, and every segment: a killed writer's I/O keeps its segments, not `LOCK`, open. Whether `LOCK` had to
-/// be made.
-fn lock<D: Directory>(directory: &D) -> Result<(Vec<D::Lock>, bool), OpenError> {
+/// Locks `LOCK`, and each segment for a moment: a killed writer's I/O keeps its segments, not `LOCK`, open and locked,
+/// and when it has ended no other will begin. Whether `LOCK` had to be made.
+fn lock<D: Directory>(directory: &D) -> Result<(D::Lock, bool), OpenError> {
     let io = OpenError::io;
-    let (mut locks, mut created) = (Vec::new(), false);
-    while locks.is_empty() {
+    let mut created = false;
+    let lock = loop {
         match directory.lock(LOCK) {
-            Ok(lock) => locks.push(lock.ok_or_else(|| OpenError::Locked { file: LOCK.into() })?),
+            Ok(lock) => break lock.ok_or_else(|| OpenError::Locked { file: LOCK.into() })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => match directory.create(LOCK) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 made => created = made.map(|_| true).map_err(io("create", LOCK))?,
             },
             Err(error) => return Err(io("lock", LOCK)(error)),
         }
-    }
+    };
     for name in directory.list().map_err(io("list", DIRECTORY))? {
         if parse_name(&name).is_some() {
-            let lock = directory.lock(&name).map_err(io("lock", &name))?;
-            locks.push(lock.ok_or(OpenError::Locked { file: name })?);
+            let segment = directory.lock(&name).map_err(io("lock", &name))?;
+            drop(segment.ok_or(OpenError::Locked { file: name })?);
         }
     }
-    Ok((locks, created))
+    Ok((lock, created))
 }
 
 fn sync_what_was_found<D: Directory>(
@@ -368,8 +374,8 @@ pub struct Opened<D: Directory> {
     report: Report,
     manifest: ManifestFile<D::File>,
     header: SegmentHeader,
-    /// `LOCK` first, then the segments.
-    locks: Vec<D::Lock>,
+    /// Of `LOCK`.
+    _lock: D::Lock,
 }
 
 impl<D: Directory> Opened<D> {
@@ -391,11 +397,6 @@ impl<D: Directory> Opened<D> {
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         self.manifest.content()
-    }
-
-    /// Unlocks the segments, so that a ring can lock those that it writes. The log stays locked.
-    pub(crate) fn release_segments(&mut self) {
-        self.locks.truncate(1);
     }
 
     /// Returns the header of the segment with this number.
