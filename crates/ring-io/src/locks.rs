@@ -182,8 +182,9 @@ impl<T> DerefMut for TimedGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use core::panic::AssertUnwindSafe;
     use core::time::Duration;
-    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::panic::catch_unwind;
     use std::sync::{Arc, mpsc};
     use std::thread;
 

@@ -287,7 +287,7 @@ fn a_log_of_many_segments_keeps_few_files_open_and_is_opened_again_with_few() {
 fn in_a_forked_child_each_call_says_so_and_dropping_the_log_ends() {
     let path = folder();
     let (log, _) = small().open(path.path()).expect("a new log");
-    let end = (0..40).map(|n| commit(&log, &payload(n, 3000)).end).last();
+    let end = (0..40).map(|n| commit(&log, &payload(n, 3000)).end).max();
     let end = end.expect("some");
     log.on_durable(end, |outcome| assert!(outcome.is_ok()));
     let manifest = || fs::read(path.path().join("MANIFEST")).expect("a file");
