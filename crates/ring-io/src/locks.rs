@@ -114,17 +114,17 @@ pub(crate) struct TimedMutex<T> {
 pub(crate) struct TimedGuard<'a, T> {
     // Declared first, and so unlocked before the next thread gets its turn.
     value: MutexGuard<'a, T>,
-    _turn: Turn<'a>,
+    _turn: Taken<'a>,
 }
 
 /// The right to lock the value.
 #[derive(Debug)]
-struct Turn<'a> {
+struct Taken<'a> {
     taken: &'a Mutex<bool>,
     freed: &'a Condvar,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Taken<'_> {
     fn drop(&mut self) {
         *self.taken.lock() = false;
         self.freed.notify_one();
@@ -162,7 +162,7 @@ impl<T> TimedMutex<T> {
 
     /// For the thread that has taken the turn.
     fn taken(&self) -> TimedGuard<'_, T> {
-        TimedGuard { value: self.value.lock(), _turn: Turn { taken: &self.taken, freed: &self.freed } }
+        TimedGuard { value: self.value.lock(), _turn: Taken { taken: &self.taken, freed: &self.freed } }
     }
 }
 
