@@ -48,11 +48,8 @@ impl CompletionQueue {
         let mut state = self.state.lock();
         if let Wait::Until(deadline) = wait {
             while state.completed.is_empty() && state.in_flight > 0 && !mem::take(&mut state.interrupted) {
-                let mut is_late = false;
-                match deadline {
-                    None => state = self.changed.wait(state),
-                    Some(deadline) => (state, is_late) = self.changed.wait_until(state, deadline),
-                }
+                let is_late;
+                (state, is_late) = self.changed.wait_until(state, deadline);
                 if is_late {
                     break;
                 }

@@ -76,8 +76,9 @@ impl Condvar {
         guard
     }
 
-    /// The same up to `deadline`. Also returns whether that has come.
-    pub fn wait_until<'a, T>(&self, guard: MutexGuard<'a, T>, deadline: Instant) -> (MutexGuard<'a, T>, bool) {
+    /// The same up to `deadline`, if there is one. Also returns whether that has come.
+    pub fn wait_until<'a, T>(&self, guard: MutexGuard<'a, T>, deadline: Option<Instant>) -> (MutexGuard<'a, T>, bool) {
+        let Some(deadline) = deadline else { return (self.wait(guard), false) };
         let left = deadline.saturating_duration_since(Instant::now());
         self.sleepers.fetch_add(1, Ordering::Relaxed);
         let (guard, outcome) = self.changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner);
@@ -133,22 +134,17 @@ impl Drop for Taken<'_> {
 
 impl<T> TimedMutex<T> {
     pub(crate) fn lock(&self) -> TimedGuard<'_, T> {
-        let mut taken = self.taken.lock();
-        while *taken {
-            taken = self.freed.wait(taken);
-        }
-        *taken = true;
-        self.taken()
+        self.lock_until(None).expect("no deadline comes")
     }
 
     /// `None`: a thread has it.
     pub(crate) fn try_lock(&self) -> Option<TimedGuard<'_, T>> {
         let was_taken = mem::replace(&mut *self.taken.lock(), true);
-        (!was_taken).then(|| self.taken())
+        (!was_taken).then(|| self.guard())
     }
 
-    /// `None`: a thread has had it until `deadline`.
-    pub(crate) fn try_lock_until(&self, deadline: Instant) -> Option<TimedGuard<'_, T>> {
+    /// `None`: a thread has had it until `deadline`. Without one it is waited for as long as it takes.
+    pub(crate) fn lock_until(&self, deadline: Option<Instant>) -> Option<TimedGuard<'_, T>> {
         let (mut taken, mut late) = (self.taken.lock(), false);
         while *taken {
             if late {
@@ -157,11 +153,11 @@ impl<T> TimedMutex<T> {
             (taken, late) = self.freed.wait_until(taken, deadline);
         }
         *taken = true;
-        Some(self.taken())
+        Some(self.guard())
     }
 
     /// For the thread that has taken the turn.
-    fn taken(&self) -> TimedGuard<'_, T> {
+    fn guard(&self) -> TimedGuard<'_, T> {
         TimedGuard { value: self.value.lock(), _turn: Taken { taken: &self.taken, freed: &self.freed } }
     }
 }
@@ -213,16 +209,13 @@ mod tests {
         let mut guard = mutex.try_lock().expect("free");
         *guard = 7;
         assert!(mutex.try_lock().is_none());
-        assert!(mutex.try_lock_until(Instant::now()).is_none());
-        assert!(mutex.try_lock_until(Instant::now() + Duration::from_millis(1)).is_none());
+        assert!(mutex.lock_until(Some(Instant::now())).is_none());
+        assert!(mutex.lock_until(Some(Instant::now() + Duration::from_millis(1))).is_none());
         let (seen, sees) = mpsc::channel();
         let waiting = [None, Some(Instant::now() + LIMIT)].map(|deadline| {
             let (mutex, seen) = (Arc::clone(&mutex), seen.clone());
             thread::spawn(move || {
-                let guard = match deadline {
-                    None => Some(mutex.lock()),
-                    Some(deadline) => mutex.try_lock_until(deadline),
-                };
+                let guard = mutex.lock_until(deadline);
                 seen.send(guard.map(|guard| *guard)).expect("it is waited for");
             })
         });
@@ -248,7 +241,7 @@ mod tests {
                 _ = done.send(());
             });
         }
-        let (value, is_late) = shared.1.wait_until(shared.0.lock(), Instant::now());
+        let (value, is_late) = shared.1.wait_until(shared.0.lock(), Some(Instant::now()));
         assert!(is_late);
         drop(value);
         *shared.0.lock() = 1;

@@ -609,8 +609,7 @@ impl WriteQueue {
     fn become_reaper(&self, wait: Wait) -> Option<TimedGuard<'_, Reaper>> {
         match wait {
             Wait::No => self.reaper.try_lock(),
-            Wait::Until(None) => Some(self.reaper.lock()),
-            Wait::Until(Some(deadline)) => self.reaper.try_lock_until(deadline),
+            Wait::Until(deadline) => self.reaper.lock_until(deadline),
         }
     }
 

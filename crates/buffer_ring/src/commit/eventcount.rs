@@ -59,13 +59,10 @@ impl EventCount {
         self.sleepers.fetch_add(1, Acquire);
         let mut outcome = Ok(());
         if !ready() {
-            match deadline {
-                None => lock = self.changed.wait(lock),
-                Some(deadline) => {
-                    let is_late;
-                    (lock, is_late) = self.changed.wait_until(lock, deadline);
-                    outcome = if is_late { Err(TimedOut) } else { Ok(()) };
-                }
+            let is_late;
+            (lock, is_late) = self.changed.wait_until(lock, deadline);
+            if is_late {
+                outcome = Err(TimedOut);
             }
         }
         self.sleepers.fetch_sub(1, Relaxed);

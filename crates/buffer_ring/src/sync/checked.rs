@@ -75,7 +75,7 @@ impl Condvar {
     }
 
     /// Checkers know no time: nothing ever times out.
-    pub(crate) fn wait_until<'a, T>(&self, guard: MutexGuard<'a, T>, _: Instant) -> (MutexGuard<'a, T>, bool) {
+    pub(crate) fn wait_until<'a, T>(&self, guard: MutexGuard<'a, T>, _: Option<Instant>) -> (MutexGuard<'a, T>, bool) {
         (self.wait(guard), false)
     }
 

@@ -19,12 +19,10 @@ mod imp {
     use core::task::Waker;
     use core::time::Duration;
     use std::io;
-    use std::sync::Arc;
+    use std::sync::{Arc, PoisonError, RwLockReadGuard, RwLockWriteGuard, TryLockError};
     use std::task::Wake;
     use std::thread;
     use std::time::Instant;
-
-    use std::sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
     use crossbeam_utils::sync::Unparker;
 

@@ -38,7 +38,7 @@ pub(super) const WRITTEN_AT_OPEN: u64 = 16 << 20;
 const PIECE: usize = 256 << 10;
 
 /// Bytes of a segment's file.
-pub(super) const fn full_len(segment_size: u64) -> u64 {
+const fn full_len(segment_size: u64) -> u64 {
     SEGMENT_HEADER_LEN as u64 + segment_size
 }
 
@@ -308,10 +308,7 @@ impl Keeper {
         let unproved = !state.is_empty && state.promised < state.end;
         let pause = pause.or(unproved.then_some(PAUSE));
         state.is_asleep = pause.is_none() || ready >= state.wanted;
-        match pause {
-            Some(pause) => drop(self.progress.changed.wait_until(state, Instant::now() + pause)),
-            None => drop(self.progress.changed.wait(state)),
-        }
+        drop(self.progress.changed.wait_until(state, pause.map(|pause| Instant::now() + pause)));
     }
 
     /// Has the files of segments closed that are durable as a whole, from number `kept_from` on: nothing is written to
