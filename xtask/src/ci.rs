@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::run::{root, run};
-use crate::{counts, engines, kills, lab, loom, models, shuttle};
+use crate::{counts, engines, images, kills, lab, loom, models, shuttle};
 
 /// The two commands the README gives to a newcomer, word for word.
 const MAIN_JOB: &str = "cargo run --release --example pack";
@@ -33,6 +33,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     step("models", || loom::task(&[]))?;
     step("random schedules", || shuttle::task(&[]))?;
     step("kills", kills::few)?;
+    step("images of a log", images::few)?;
     step("the lab: power cuts, faults, planted bugs", lab::few)?;
     step("counts", || counts::task(&[]))?;
     step("the main job", || run(&[], MAIN_JOB))?;

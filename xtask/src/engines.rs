@@ -34,6 +34,7 @@ const WRITERS: [&str; 4] = ["ring-io", "buffer_ring", "ring-lab", "ringlog"];
 const IN_MEMORY: &[&str] = &[
     "commits",
     "counting",
+    "crashes",
     "disk",
     "encoding",
     "failures",
@@ -46,6 +47,7 @@ const IN_MEMORY: &[&str] = &[
     "loom",
     "loom_writers",
     "manual",
+    "memory",
     "reservations",
     "rules",
     "shuffle",

@@ -5,6 +5,7 @@ mod bench;
 mod ci;
 mod counts;
 mod engines;
+mod images;
 mod kills;
 mod lab;
 mod loom;
@@ -52,6 +53,12 @@ const TASKS: &[(&str, &str, &str, Task)] = &[
         "[--images n] [--seed s] [--log file]",
         "cut the power in every legal way, and look what is left",
         lab::crash,
+    ),
+    (
+        "images",
+        "[--images n] [--seed s]",
+        "crash images of a log, also with damage: each has its verdict",
+        images::task,
     ),
     ("faults", "[--seed s] [--only title]", "a fault at each I/O of a short workload, over a real kernel", lab::faults),
     ("planted", "[--gate] [filter]", "plant bugs, one by one: each time the lab must notice", planted::task),

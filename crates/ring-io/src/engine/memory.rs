@@ -1,6 +1,7 @@
 //! The engine for tests: a device in memory that completes, fails and shortens writes on request.
 
 use core::mem;
+use core::ops::Range;
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -74,8 +75,26 @@ struct State {
 struct Content {
     bytes: Vec<u8>,
     synced: Vec<u8>,
-    /// Below this byte the two are the same.
-    clean: usize,
+    /// Where the two may differ, as far as either of them reaches.
+    dirty: Range<usize>,
+}
+
+impl Content {
+    fn soil(&mut self, range: Range<usize>) {
+        self.dirty = if self.dirty.is_empty() {
+            range
+        } else {
+            self.dirty.start.min(range.start)..self.dirty.end.max(range.end)
+        };
+    }
+
+    fn sync(&mut self) {
+        let len = self.bytes.len();
+        self.synced.resize(len, 0);
+        let dirty = self.dirty.start.min(len)..self.dirty.end.min(len);
+        self.synced[dirty.clone()].copy_from_slice(&self.bytes[dirty]);
+        self.dirty = 0..0;
+    }
 }
 
 /// A key, and how many there had been before.
@@ -136,7 +155,7 @@ impl MemoryDevice {
     pub fn another_file(&self, len: usize) -> Self {
         let file = self.control(|state| {
             let last = state.files.last_key_value().map_or(0, |(&file, _)| file);
-            state.files.insert(last + 1, Content { bytes: vec![0; len], synced: vec![0; len], clean: len });
+            state.files.insert(last + 1, Content { bytes: vec![0; len], synced: vec![0; len], dirty: 0..0 });
             last + 1
         });
         Self { shared: Arc::clone(&self.shared), file }
@@ -318,6 +337,12 @@ impl MemoryDevice {
         self.control(|state| state.syncs.iter().enumerate().filter_map(of_this).collect())
     }
 
+    /// Returns whether this sync, by its number, was of this file.
+    #[must_use]
+    pub fn has_sync(&self, sync: usize) -> bool {
+        self.control(|state| state.syncs.get(sync) == Some(&self.file))
+    }
+
     fn plan(&self, nth: usize, fault: WriteFault) {
         self.control(|state| {
             let arrival = state.writes.len() + nth;
@@ -434,10 +459,7 @@ impl State {
     fn end_sync(&mut self, sync: usize, file: usize, key: Option<Keyed>) -> Result<(), Errno> {
         let result = self.sync_fault.take().map_or(Ok(()), Err);
         if result.is_ok() {
-            let Content { bytes, synced, clean } = self.file(file);
-            synced.truncate(*clean);
-            synced.extend_from_slice(&bytes[*clean..]);
-            *clean = bytes.len();
+            self.file(file).sync();
             self.harden_key(key);
         }
         self.watcher.notify(DeviceEvent::SyncEnded { sync, succeeded: result.is_ok() });
@@ -465,8 +487,10 @@ impl State {
         offset.checked_add(bytes.len() as u64).filter(|&end| end <= MAX_LEN).ok_or(Errno::FBIG)?;
         let start = offset as usize;
         let file = self.file(request.segment().memory().file);
+        // Zeros may come before it.
+        let soiled = start.min(file.bytes.len())..start + bytes.len();
         put(&mut file.bytes, start, bytes);
-        file.clean = file.clean.min(start);
+        file.soil(soiled);
         if request.durable {
             put(&mut file.synced, start, bytes);
         }
@@ -578,9 +602,10 @@ impl Storage for MemoryDevice {
     fn cut(&self, len: u64) -> Result<(), Errno> {
         let state = &mut *self.shared.state.lock();
         let file = state.file(self.file);
+        let (before, after) = (file.bytes.len(), len as usize);
         // Its new bytes are zeros.
-        file.bytes.resize(len as usize, 0);
-        file.clean = file.clean.min(file.bytes.len());
+        file.bytes.resize(after, 0);
+        file.soil(before.min(after)..before.max(after));
         state.watcher.notify(DeviceEvent::Cut { len });
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! A directory of the file system.
 
+use core::ops::Range;
 use core::time::Duration;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -7,13 +8,17 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use buffer_ring::SegmentFile;
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
 use rustix::io::Errno;
 
 use super::Directory;
 
 /// Pauses between attempts to lock: 1, 2, 4, … ms, a second in all.
 const ATTEMPTS: u32 = 10;
+
+/// Bytes of zeros that are written at once.
+const PIECE: usize = 256 << 10;
 
 /// A directory of the file system.
 #[derive(Clone, Debug)]
@@ -29,14 +34,6 @@ pub struct DiskFile(File);
 #[derive(Debug)]
 pub struct DiskLock {
     _file: File,
-}
-
-impl DiskFile {
-    /// Gives the file up to other uses.
-    #[must_use]
-    pub fn into_file(self) -> File {
-        self.0
-    }
 }
 
 impl DiskDirectory {
@@ -117,6 +114,28 @@ impl Directory for DiskDirectory {
 
     fn len(&self, file: &DiskFile) -> io::Result<u64> {
         Ok(file.0.metadata()?.len())
+    }
+
+    fn extend(&self, DiskFile(file): &DiskFile, len: u64, written: u64) -> io::Result<()> {
+        let (mut at, written) = (file.metadata()?.len(), written.min(len));
+        let zeros = vec![0; PIECE];
+        while at < written {
+            let piece = PIECE.min((written - at) as usize);
+            file.write_all_at(&zeros[..piece], at)?;
+            at += piece as u64;
+        }
+        if at < len {
+            match fallocate(file, FallocateFlags::empty(), at, len - at) {
+                // Not every file system can.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(len)?,
+                reserved => reserved?,
+            }
+        }
+        Ok(())
+    }
+
+    fn segment_file(&self, file: DiskFile, _: Range<u64>) -> SegmentFile {
+        file.0.into()
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -6,11 +6,15 @@
 
 use core::fmt;
 use core::mem;
+use core::ops::Range;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use buffer_ring::{MemoryDevice, SegmentFile};
+
 use super::Directory;
+use super::mirror::Mirror;
 use crate::random::Random;
 
 const SECTOR: usize = 512;
@@ -39,6 +43,10 @@ pub struct MemoryDirectory {
     state: Arc<Mutex<State>>,
 }
 
+pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 /// An open file of a [`MemoryDirectory`].
 #[derive(Clone, Debug)]
 pub struct MemoryFile(usize);
@@ -50,15 +58,18 @@ pub struct MemoryLock {
 }
 
 #[derive(Clone, Debug, Default)]
-struct State {
+pub(super) struct State {
     files: Vec<FileContent>,
     stable_names: BTreeMap<String, usize>,
     names: BTreeMap<String, usize>,
     pending: Vec<Effect>,
-    flights: u64,
+    /// Writes so far.
+    writes: u64,
     /// Changes until it stops.
     fuse: Option<u64>,
     locked: BTreeSet<String>,
+    /// The files that a ring writes to.
+    pub(super) mirror: Mirror,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -70,12 +81,17 @@ struct FileContent {
 
 #[derive(Clone, Debug)]
 enum Effect {
-    /// `flight`: it has not completed yet.
     Write {
+        number: u64,
+        /// It has not completed yet.
+        in_flight: bool,
         file: usize,
         at: usize,
         bytes: Arc<[u8]>,
-        flight: Option<u64>,
+    },
+    Extend {
+        file: usize,
+        len: usize,
     },
     Create {
         name: String,
@@ -91,11 +107,17 @@ enum Effect {
 }
 
 fn put(content: &mut Arc<Vec<u8>>, at: usize, bytes: &[u8]) {
-    let content = Arc::make_mut(content);
-    if content.len() < at + bytes.len() {
-        content.resize(at + bytes.len(), 0);
+    extend(content, at + bytes.len());
+    Arc::make_mut(content)[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+fn extend(content: &mut Arc<Vec<u8>>, len: usize) {
+    if content.is_empty() {
+        // The kernel's zeros take no memory.
+        *content = Arc::new(vec![0; len]);
+    } else if content.len() < len {
+        Arc::make_mut(content).resize(len, 0);
     }
-    content[at..at + bytes.len()].copy_from_slice(bytes);
 }
 
 /// The sectors of a write, with their places.
@@ -127,15 +149,24 @@ impl State {
     fn apply_to_stable(&mut self, effect: &Effect) {
         match effect {
             Effect::Write { file, at, bytes, .. } => put(&mut self.files[*file].stable, *at, bytes),
+            Effect::Extend { file, len } => extend(&mut self.files[*file].stable, *len),
             Effect::Create { name, file } => _ = self.stable_names.insert(name.clone(), *file),
             Effect::Rename { from, to } => rename(&mut self.stable_names, from, to),
-            Effect::Unlink { name } => _ = self.stable_names.remove(name),
+            Effect::Unlink { name } => {
+                let unlinked = self.stable_names.remove(name);
+                let is_named =
+                    |file: &usize| self.names.values().chain(self.stable_names.values()).any(|of| of == file);
+                if let Some(file) = unlinked.filter(|file| !is_named(file)) {
+                    self.files[file] = FileContent::default();
+                }
+            }
         }
     }
 
     fn apply_to_seen(&mut self, effect: &Effect) {
         match effect {
             Effect::Write { file, at, bytes, .. } => put(&mut self.files[*file].seen, *at, bytes),
+            Effect::Extend { file, len } => extend(&mut self.files[*file].seen, *len),
             Effect::Create { name, file } => _ = self.names.insert(name.clone(), *file),
             Effect::Rename { from, to } => rename(&mut self.names, from, to),
             Effect::Unlink { name } => _ = self.names.remove(name),
@@ -145,6 +176,51 @@ impl State {
     fn push(&mut self, effect: Effect) {
         self.apply_to_seen(&effect);
         self.pending.push(effect);
+    }
+
+    /// Returns the number of the write.
+    pub(super) fn write(&mut self, file: usize, at: u64, bytes: &[u8], in_flight: bool) -> u64 {
+        self.writes += 1;
+        let number = self.writes;
+        self.push(Effect::Write { number, in_flight, file, at: at as usize, bytes: bytes.into() });
+        number
+    }
+
+    /// A write that was in flight has completed; `durably`: as one that the device has put on stable storage.
+    pub(super) fn complete(&mut self, write: u64, durably: bool) {
+        if durably {
+            self.settle(|effect| matches!(effect, Effect::Write { number, .. } if *number == write));
+        }
+        for effect in &mut self.pending {
+            if let Effect::Write { number, in_flight, .. } = effect
+                && *number == write
+            {
+                *in_flight = false;
+            }
+        }
+    }
+
+    /// The writes that a sync of this file covers that begins now.
+    pub(super) fn covered(&self, file: usize) -> BTreeSet<u64> {
+        let written = self.pending.iter().filter_map(|effect| match effect {
+            Effect::Write { number, in_flight: false, file: of, .. } if *of == file => Some(*number),
+            _ => None,
+        });
+        written.collect()
+    }
+
+    /// A sync has succeeded that covers these writes of a file.
+    pub(super) fn synced(&mut self, file: usize, covered: &BTreeSet<u64>) {
+        self.settle(|effect| match effect {
+            Effect::Write { number, .. } => covered.contains(number),
+            Effect::Extend { file: of, .. } => *of == file,
+            _ => false,
+        });
+    }
+
+    /// What a reader sees.
+    pub(super) fn seen(&self, file: usize) -> &[u8] {
+        &self.files[file].seen
     }
 
     /// Makes stable what `is_covered` says.
@@ -166,6 +242,7 @@ impl State {
         after.pending.clear();
         after.fuse = None;
         after.locked.clear();
+        after.mirror = Mirror::default();
         after
     }
 }
@@ -178,17 +255,26 @@ impl MemoryDirectory {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.state)
     }
 
     fn with(state: State) -> Self {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Returns an independent copy, locks included.
+    /// Returns an independent copy, locks included; a log that is open writes to the original only.
     #[must_use]
     pub fn fork(&self) -> Self {
-        Self::with(self.state().clone())
+        Self::with(State { mirror: Mirror::default(), ..self.state().clone() })
+    }
+
+    /// Returns the remote control of the device that an open log has its segments on: it can hold, shuffle and fail
+    /// what the log's ring writes and syncs. All else that a log does with its directory goes past it.
+    ///
+    /// It must not be [watched](MemoryDevice::watch): the directory does that itself.
+    #[must_use]
+    pub fn device(&self) -> MemoryDevice {
+        self.state().mirror.device.clone()
     }
 
     /// Returns what is left after a power cut now; the seed chooses among all legal states.
@@ -221,9 +307,9 @@ impl MemoryDirectory {
         let mut after = state.rebooted();
         for effect in &state.pending {
             match effect {
-                Effect::Write { file, at, bytes, flight: Some(_) } => {
+                Effect::Write { in_flight: true, file, at, bytes, .. } => {
                     for (at, sector) in sectors(*at, bytes).filter(|_| random.chance(50)) {
-                        after.push(Effect::Write { file: *file, at, bytes: sector.into(), flight: None });
+                        after.write(*file, at as u64, sector, false);
                     }
                 }
                 _ => after.push(effect.clone()),
@@ -232,7 +318,8 @@ impl MemoryDirectory {
         Self::with(after)
     }
 
-    /// Lets this many more changes and syncs succeed; each further one fails and has no effect.
+    /// Lets this many more changes and syncs succeed; each further one fails and has no effect. What the ring of an
+    /// open log writes is not counted: for that, [`device`](Self::device) has faults.
     pub fn stop_after(&self, changes: u64) {
         self.state().fuse = Some(changes);
     }
@@ -257,25 +344,12 @@ impl MemoryDirectory {
     pub fn begin_write(&self, file: &MemoryFile, bytes: &[u8], offset: u64) -> io::Result<u64> {
         let mut state = self.state();
         state.change()?;
-        state.flights += 1;
-        let flight = state.flights;
-        state.push(Effect::Write { file: file.0, at: offset as usize, bytes: bytes.into(), flight: Some(flight) });
-        Ok(flight)
+        Ok(state.write(file.0, offset, bytes, true))
     }
 
     /// Completes a write; `durably`: as one that the device has put on stable storage.
-    pub fn complete(&self, flight: u64, durably: bool) {
-        let mut state = self.state();
-        if durably {
-            state.settle(|effect| matches!(effect, Effect::Write { flight: Some(of), .. } if *of == flight));
-        }
-        for effect in &mut state.pending {
-            if let Effect::Write { flight: under_way @ Some(_), .. } = effect
-                && *under_way == Some(flight)
-            {
-                *under_way = None;
-            }
-        }
+    pub fn complete(&self, write: u64, durably: bool) {
+        self.state().complete(write, durably);
     }
 
     /// Returns the names and what a reader sees behind them.
@@ -324,8 +398,8 @@ impl Directory for MemoryDirectory {
     }
 
     fn read_at(&self, file: &MemoryFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let seen = Arc::clone(&self.state().files[file.0].seen);
-        let rest = seen.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let state = self.state();
+        let rest = state.seen(file.0).get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
         let len = rest.len().min(buffer.len());
         buffer[..len].copy_from_slice(&rest[..len]);
         Ok(len)
@@ -334,12 +408,29 @@ impl Directory for MemoryDirectory {
     fn write_at(&self, file: &MemoryFile, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.state();
         state.change()?;
-        state.push(Effect::Write { file: file.0, at: offset as usize, bytes: bytes.into(), flight: None });
+        state.write(file.0, offset, bytes, false);
+        let mirrored = state.mirror.of(file.0);
+        // Not locked any more: the device may be, by a thread that waits for the directory.
+        drop(state);
+        if let Some(device) = mirrored {
+            device.write_through(offset as usize, bytes);
+        }
         Ok(())
     }
 
     fn len(&self, file: &MemoryFile) -> io::Result<u64> {
         Ok(self.state().files[file.0].seen.len() as u64)
+    }
+
+    fn extend(&self, file: &MemoryFile, len: u64, _written: u64) -> io::Result<()> {
+        let mut state = self.state();
+        state.change()?;
+        state.push(Effect::Extend { file: file.0, len: len as usize });
+        Ok(())
+    }
+
+    fn segment_file(&self, file: MemoryFile, addresses: Range<u64>) -> SegmentFile {
+        Mirror::begin(&self.state, file.0, addresses.start).into()
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -352,8 +443,9 @@ impl Directory for MemoryDirectory {
 
     fn unlink(&self, name: &str) -> io::Result<()> {
         let mut state = self.state();
-        state.find(name)?;
+        let file = state.find(name)?;
         state.change()?;
+        state.mirror.end(file);
         state.push(Effect::Unlink { name: name.to_owned() });
         Ok(())
     }
@@ -361,14 +453,15 @@ impl Directory for MemoryDirectory {
     fn sync_file(&self, file: &MemoryFile) -> io::Result<()> {
         let mut state = self.state();
         state.change()?;
-        state.settle(|effect| matches!(effect, Effect::Write { file: of, flight: None, .. } if *of == file.0));
+        let covered = state.covered(file.0);
+        state.synced(file.0, &covered);
         Ok(())
     }
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.state();
         state.change()?;
-        state.settle(|effect| !matches!(effect, Effect::Write { .. }));
+        state.settle(|effect| !matches!(effect, Effect::Write { .. } | Effect::Extend { .. }));
         Ok(())
     }
 
@@ -396,7 +489,7 @@ impl fmt::Debug for MemoryLock {
 
 impl Drop for MemoryLock {
     fn drop(&mut self) {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).locked.remove(&self.name);
+        lock(&self.state).locked.remove(&self.name);
     }
 }
 

@@ -4,12 +4,18 @@
 //! can be simulated.
 
 mod disk;
+mod either;
 mod memory;
+mod mirror;
 
 use core::fmt;
+use core::ops::Range;
 use std::io;
 
+use buffer_ring::SegmentFile;
+
 pub use disk::{DiskDirectory, DiskFile, DiskLock};
+pub(crate) use either::{AnyDirectory, Either};
 pub use memory::{MemoryDirectory, MemoryFile, MemoryLock};
 
 /// A directory of files. Nothing is on stable storage before the sync that covers it has returned.
@@ -53,6 +59,19 @@ pub trait Directory: fmt::Debug + Sync {
     ///
     /// What the file system reports.
     fn len(&self, file: &Self::File) -> io::Result<u64>;
+
+    /// Makes a file that is shorter `len` bytes long. The new bytes are zeros; those below `written` are written, the
+    /// others need only have space reserved for them. Space that was written once is written again without a change of
+    /// the file system's own books, which is what makes small commits fast.
+    ///
+    /// # Errors
+    ///
+    /// What the file system reports. A part may have been done; calling again goes on.
+    fn extend(&self, file: &Self::File, len: u64, written: u64) -> io::Result<()>;
+
+    /// Gives the file to a ring, which will write these addresses of the log into it, behind the header. Nothing else
+    /// writes there from then on.
+    fn segment_file(&self, file: Self::File, addresses: Range<u64>) -> SegmentFile;
 
     /// Renames a file; one that has the new name is replaced.
     ///

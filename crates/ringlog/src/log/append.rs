@@ -158,7 +158,8 @@ impl Log {
     }
 
     /// Appends all payloads of a group as one record: after a crash all of them are there, or none. Replay and readers
-    /// show them one by one, each with an address of its own.
+    /// show them one by one, each with an address of its own; a [trim](Self::trim) or a [truncation](Self::truncate)
+    /// from the address of one of them keeps the others.
     ///
     /// # Errors
     ///

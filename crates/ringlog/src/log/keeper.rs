@@ -4,20 +4,16 @@
 use core::mem;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, MutexGuard, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use buffer_ring::ring_io::locks::{Condvar, Mutex};
-use buffer_ring::{BatchInfo, BufferRing, QuikIO, RingError};
-use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::Errno;
+use buffer_ring::{BatchInfo, BufferRing, QuikIO, RingError, SegmentFile};
 
 use super::append::append_noop;
 use super::options::{SyncPolicy, device};
-use crate::directory::{Directory, DiskDirectory};
+use crate::directory::{AnyDirectory, Directory};
 use crate::error::OpenError;
 use crate::format::{HEADER_LEN, SEGMENT_HEADER_LEN};
 use crate::recovery::Opened;
@@ -33,14 +29,6 @@ const STEP: Duration = Duration::from_millis(5);
 /// Bytes of the segment that a log is opened in that are written beforehand, if they are not there: opening waits for
 /// that.
 pub(super) const WRITTEN_AT_OPEN: u64 = 16 << 20;
-
-/// Bytes of zeros that are written at once.
-const PIECE: usize = 256 << 10;
-
-/// Bytes of a segment's file.
-const fn full_len(segment_size: u64) -> u64 {
-    SEGMENT_HEADER_LEN as u64 + segment_size
-}
 
 /// How far the log is, as its batches say when they are sealed.
 #[derive(Debug)]
@@ -110,9 +98,9 @@ impl Progress {
 /// What looks after the files of a log that is open.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    directory: DiskDirectory,
+    directory: AnyDirectory,
     /// `MANIFEST`, and the log's lock.
-    opened: Mutex<Opened<DiskDirectory>>,
+    opened: Mutex<Opened<AnyDirectory>>,
     /// Where the log begins, as `MANIFEST` says.
     first: AtomicU64,
     /// Names of trimmed segments, to be used again.
@@ -129,8 +117,8 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(
-        directory: DiskDirectory,
-        opened: Opened<DiskDirectory>,
+        directory: AnyDirectory,
+        opened: Opened<AnyDirectory>,
         progress: Arc<Progress>,
         policy: SyncPolicy,
     ) -> Self {
@@ -153,7 +141,7 @@ impl Keeper {
         (self.ring, self.io, self.start) = (Arc::downgrade(ring), Arc::downgrade(io), start);
     }
 
-    pub(super) fn directory(&self) -> &DiskDirectory {
+    pub(super) fn directory(&self) -> &AnyDirectory {
         &self.directory
     }
 
@@ -183,56 +171,31 @@ impl Keeper {
         self.pool.lock()
     }
 
-    pub(super) fn manifest(&self) -> MutexGuard<'_, Opened<DiskDirectory>> {
+    pub(super) fn manifest(&self) -> MutexGuard<'_, Opened<AnyDirectory>> {
         self.opened.lock()
     }
 
-    /// The file of the segment with this number, made ready: one that is there, a trimmed one, or a new one.
-    ///
-    /// Its first `written` bytes are written with zeros, the others only reserved. Space that was written once is
-    /// written again without a change of the file system's own books, which is what makes small commits fast. It costs
-    /// each byte once more.
-    pub(super) fn made(&self, number: u64, written: u64) -> Result<File, OpenError> {
-        let (file, name, len) = self.ensured(number)?;
-        let extend = || {
-            let mut at = file.metadata()?.len();
-            if at >= len {
-                return Ok(());
-            }
-            let zeros = vec![0; PIECE];
-            while at < written.min(len) {
-                let piece = PIECE.min((written.min(len) - at) as usize);
-                file.write_all_at(&zeros[..piece], at)?;
-                at += piece as u64;
-            }
-            if at < len {
-                match fallocate(&file, FallocateFlags::empty(), at, len - at) {
-                    // Not every file system can.
-                    Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(len)?,
-                    reserved => reserved?,
-                }
-            }
-            file.sync_all()
-        };
-        extend().map_err(OpenError::io("extend", &name))?;
-        Ok(file)
-    }
-
-    /// The segment's file, durable with its header and its name; its name, and the length that it has to have.
-    fn ensured(&self, number: u64) -> Result<(File, String, u64), OpenError> {
+    /// The file of the segment with this number, made ready: one that is there, a trimmed one, or a new one. Its first
+    /// `written` bytes are written, which costs each of them once more.
+    pub(super) fn made(&self, number: u64, written: u64) -> Result<SegmentFile, OpenError> {
         let header = self.manifest().segment_header(number);
-        let name = header.file_name();
+        let (name, size, directory) = (&header.file_name(), header.segment_size, &self.directory);
         {
             // Locked until the file has its new name, so that a trim does not take it for one that is left over.
             let mut pool = self.pool();
-            let is_new = self.directory.open(&name, true).is_err();
+            let is_new = directory.open(name, true).is_err();
             match pool.pop_if(|_| is_new) {
-                Some(trimmed) => recycle(&self.directory, &trimmed, &header)?,
-                None => ensure(&self.directory, &header)?,
+                Some(trimmed) => recycle(directory, &trimmed, &header)?,
+                None => ensure(directory, &header)?,
             }
         }
-        let file = self.directory.open(&name, true).map_err(OpenError::io("open", &name))?;
-        Ok((file.into_file(), name, full_len(header.segment_size)))
+        let file = directory.open(name, true).map_err(OpenError::io("open", name))?;
+        let len = SEGMENT_HEADER_LEN as u64 + size;
+        if directory.len(&file).map_err(OpenError::io("look at", name))? < len {
+            directory.extend(&file, len, written).map_err(OpenError::io("extend", name))?;
+            directory.sync_file(&file).map_err(OpenError::io("sync", name))?;
+        }
+        Ok(directory.segment_file(file, number * size..(number + 1) * size))
     }
 
     pub(super) fn stop(&self) {

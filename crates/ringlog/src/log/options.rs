@@ -13,7 +13,7 @@ use super::commit::Unsettled;
 use super::keeper::{Keeper, Progress, WRITTEN_AT_OPEN};
 use super::sealer::{Sealer, longest_payload};
 use super::{Inner, Log};
-use crate::directory::{Directory, DiskDirectory};
+use crate::directory::{AnyDirectory, Directory, DiskDirectory, Either, MemoryDirectory};
 use crate::error::OpenError;
 use crate::format::{BatchInfo, HEADER_LEN, MAX_PAYLOAD, RecordHeader, RecordType, trailer_len};
 use crate::manifest::ManifestFile;
@@ -46,6 +46,7 @@ pub struct Options {
     buffer_size: usize,
     sync: SyncPolicy,
     commits: CommitPolicy,
+    memory: Option<MemoryDirectory>,
 }
 
 impl Options {
@@ -57,6 +58,7 @@ impl Options {
             buffer_size: 1 << 20,
             sync: SyncPolicy::default(),
             commits: CommitPolicy::default(),
+            memory: None,
         }
     }
 
@@ -118,6 +120,28 @@ impl Options {
         self
     }
 
+    /// Has the log live in memory, and no longer than its last clone: for tests. The path that it is opened with is not
+    /// looked at. Each segment takes up to four times its size.
+    ///
+    /// ```
+    /// use ringlog::Log;
+    ///
+    /// let (log, _) = Log::options().in_memory().segment_size(1 << 20).ring(4, 64 << 10).open("")?;
+    /// let at = log.append(0, b"a record")?;
+    /// log.wait_durable(at.end)?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn in_memory(self) -> Self {
+        self.directory(&MemoryDirectory::new())
+    }
+
+    /// The same in a directory that outlives the log: to open it again, to look at what a crash would leave, or to have
+    /// the [device](MemoryDirectory::device) fail.
+    pub fn directory(mut self, directory: &MemoryDirectory) -> Self {
+        self.memory = Some(directory.clone());
+        self
+    }
+
     /// Opens the log in the directory `path`: creates it, or recovers it. All of it is verified.
     ///
     /// # Errors
@@ -149,7 +173,7 @@ impl Options {
     }
 
     /// Checks everything that can be refused without a change, then recovers.
-    fn recovered(&self, path: &Path) -> Result<(DiskDirectory, Opened<DiskDirectory>), OpenError> {
+    fn recovered(&self, path: &Path) -> Result<(AnyDirectory, Opened<AnyDirectory>), OpenError> {
         let is_buffer =
             self.buffer_size.is_multiple_of(BLOCK) && (1..=MAX_PAYLOAD as usize + BLOCK).contains(&self.buffer_size);
         if !is_buffer || self.buffers < 2 {
@@ -159,16 +183,9 @@ impl Options {
             return Err(OpenError::Option("a log is synced after more than no time, and more than no bytes"));
         }
         self.recover.check()?;
-        let io = |operation| move |source| OpenError::Io { operation, file: path.display().to_string(), source };
-        let directory = match DiskDirectory::open(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                if self.recover.must_exist {
-                    return Err(OpenError::Missing);
-                }
-                self.check_segment(self.recover.segment_size)?;
-                DiskDirectory::create(path).map_err(io("create"))?
-            }
-            opened => opened.map_err(io("open"))?,
+        let directory = match &self.memory {
+            Some(memory) => Either::Memory(memory.clone()),
+            None => Either::Disk(self.on_disk(path)?),
         };
         match ManifestFile::read(&directory, false)? {
             Some(manifest) => self.check_segment(manifest.content().segment_size)?,
@@ -178,6 +195,20 @@ impl Options {
         Ok((directory, opened))
     }
 
+    fn on_disk(&self, path: &Path) -> Result<DiskDirectory, OpenError> {
+        let io = |operation| move |source| OpenError::Io { operation, file: path.display().to_string(), source };
+        match DiskDirectory::open(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                if self.recover.must_exist {
+                    return Err(OpenError::Missing);
+                }
+                self.check_segment(self.recover.segment_size)?;
+                DiskDirectory::create(path).map_err(io("create"))
+            }
+            opened => opened.map_err(io("open")),
+        }
+    }
+
     fn check_segment(&self, size: u64) -> Result<(), OpenError> {
         if size / BUFFERS_OF_A_SEGMENT < self.buffer_size as u64 {
             return Err(OpenError::Option("a buffer is at most a quarter of a segment"));
@@ -185,7 +216,7 @@ impl Options {
         Ok(())
     }
 
-    fn start(self, directory: DiskDirectory, opened: Opened<DiskDirectory>) -> Result<(Log, Report), OpenError> {
+    fn start(self, directory: AnyDirectory, opened: Opened<AnyDirectory>) -> Result<(Log, Report), OpenError> {
         let (report, manifest) = (opened.report().clone(), opened.manifest().clone());
         let size = report.segment_size;
         let mut log = Start { end: report.end.get(), previous: report.previous, framing: opened.framing() };
@@ -241,7 +272,7 @@ struct Start {
 impl Start {
     /// No buffer fits into the rest of the segment: an empty batch ends it, and says that the next one, which is there,
     /// goes on.
-    fn end_segment(&mut self, directory: &DiskDirectory, size: u64) -> Result<(), OpenError> {
+    fn end_segment(&mut self, directory: &AnyDirectory, size: u64) -> Result<(), OpenError> {
         let (base, next_base) = (self.end, (self.end / size + 1) * size);
         let noop = RecordHeader { len: 0, blocks_back: 0, record_type: RecordType::NoOp, kind: 0 }.encode();
         let payload_len = noop.len() as u32;

@@ -26,11 +26,13 @@ impl Log {
         if self.is_void(at) {
             return Err(Error::Truncated(at));
         }
-        if at >= self.durable() {
-            self.sync()?;
+        // Before the look: what becomes durable meanwhile may not have been seen.
+        let mut durable = self.durable();
+        if at >= durable {
+            durable = self.sync()?;
         }
         let mut found = self.look(at)?;
-        if found.is_none() && self.durable() < end {
+        if found.is_none() && durable < end {
             // Further parts of it may be missing.
             self.sync()?;
             found = self.look(at)?;

@@ -176,6 +176,17 @@ struct Open {
     of: RecordType,
     len: u64,
     bytes: Vec<u8>,
+    parts: Parts,
+}
+
+/// Where in the log the bytes of a payload are: each part by its offset in the payload, and its address.
+type Parts = Vec<(usize, u64)>;
+
+/// The address of the byte at `offset` of a payload.
+fn address_of(parts: &[(usize, u64)], offset: usize) -> u64 {
+    let behind = parts.partition_point(|(start, _)| *start <= offset);
+    let (start, address) = parts[behind - 1];
+    address + (offset - start) as u64
 }
 
 struct Replaying<'a, D, F> {
@@ -282,7 +293,8 @@ impl<'a, D: Directory, F> Replaying<'a, D, F> {
                     self.read(reader, address, &record, 0)?;
                     let bytes = core::mem::take(&mut self.buffer);
                     let end = address + record.padded_len();
-                    let shown = self.show(address, end, record.kind, record.record_type, &bytes);
+                    let parts = [(0, address + RECORD_HEADER_LEN as u64)];
+                    let shown = self.show(address, end, record.kind, record.record_type, &bytes, &parts);
                     self.buffer = bytes;
                     shown?;
                 }
@@ -328,18 +340,19 @@ impl<'a, D: Directory, F> Replaying<'a, D, F> {
             return Ok(());
         }
         self.read(reader, address, record, 16)?;
-        let open = Open { kind: record.kind, of, len: u64_at(&prefix, 0), bytes: Vec::new() };
+        let open = Open { kind: record.kind, of, len: u64_at(&prefix, 0), bytes: Vec::new(), parts: Parts::new() };
         self.open.insert(address, open);
-        self.grow(address)
+        self.grow(address, address + (RECORD_HEADER_LEN + prefix.len()) as u64)
     }
 
-    /// Appends the buffer to the record that begins at `first`.
-    fn grow(&mut self, first: u64) -> Result<(), OpenError> {
+    /// Appends the buffer, which was read from `from`, to the record that begins at `first`.
+    fn grow(&mut self, first: u64, from: u64) -> Result<(), OpenError> {
         let Some(open) = self.open.get_mut(&first) else { return Ok(()) };
         self.open_bytes += self.buffer.len();
         if self.open_bytes > self.how.max_record || open.len > self.how.max_record as u64 {
             return Err(OpenError::RecordTooLong { address: first, len: open.len, max: self.how.max_record });
         }
+        open.parts.push((open.bytes.len(), from));
         open.bytes.extend_from_slice(&self.buffer);
         Ok(())
     }
@@ -353,42 +366,51 @@ impl<'a, D: Directory, F> Replaying<'a, D, F> {
     where
         F: FnMut(Item<'_>) -> Result<(), E>,
     {
-        let mut first = [0; 8];
-        reader.read_aside(address + RECORD_HEADER_LEN as u64, &mut first)?;
-        let first = u64::from_le_bytes(first);
+        let mut prefix = [0; 8];
+        reader.read_aside(address + RECORD_HEADER_LEN as u64, &mut prefix)?;
+        let first = u64::from_le_bytes(prefix);
         // A part whose beginning was trimmed, lies in a gap, or is the log's own.
         if !self.open.contains_key(&first) {
             return Ok(());
         }
-        self.read(reader, address, record, 8)?;
-        self.grow(first)?;
+        self.read(reader, address, record, prefix.len())?;
+        self.grow(first, address + (RECORD_HEADER_LEN + prefix.len()) as u64)?;
         if record.record_type == RecordType::Last
             && let Some(open) = self.open.remove(&first)
         {
             self.open_bytes -= open.bytes.len();
             // A part of it lies in a gap.
             if open.bytes.len() as u64 == open.len {
-                self.show(first, address + record.padded_len(), open.kind, open.of, &open.bytes)?;
+                self.show(first, address + record.padded_len(), open.kind, open.of, &open.bytes, &open.parts)?;
             }
         }
         Ok(())
     }
 
-    /// Hands out the payloads of a record or a group, unless they are void or trimmed.
-    fn show<E>(&mut self, address: u64, end: u64, kind: u8, of: RecordType, bytes: &[u8]) -> Result<(), ReplayError<E>>
+    /// Hands out the payloads of a record or a group, unless they are void or trimmed: each has an address of its own.
+    fn show<E>(
+        &mut self,
+        address: u64,
+        end: u64,
+        kind: u8,
+        of: RecordType,
+        bytes: &[u8],
+        parts: &[(usize, u64)],
+    ) -> Result<(), ReplayError<E>>
     where
         F: FnMut(Item<'_>) -> Result<(), E>,
     {
-        let lsn = Lsn::new(address);
+        let (lsn, end) = (Lsn::new(address), Lsn::new(end));
         let Report { first, void, .. } = self.report;
-        let mut show = |record: Record<'_>| {
-            if record.lsn < *first || void::contains(void, record.lsn) {
+        let mut show = |lsn, kind, payload| {
+            if lsn < *first || void::contains(void, lsn) {
                 return Ok(());
             }
-            (self.each)(Item::Record(record)).map_err(|error| ReplayError::Stopped(record.lsn, error))
+            (self.each)(Item::Record(Record { lsn, end, kind, payload }))
+                .map_err(|error| ReplayError::Stopped(lsn, error))
         };
         if of == RecordType::Record {
-            return show(Record { lsn, end: Lsn::new(end), kind, payload: bytes });
+            return show(lsn, kind, bytes);
         }
         let mut at = 0;
         while let Some(head) = bytes.get(at..at + GROUP_ENTRY_LEN) {
@@ -396,9 +418,8 @@ impl<'a, D: Directory, F> Replaying<'a, D, F> {
             let (start, next) = (at + GROUP_ENTRY_LEN, at + GROUP_ENTRY_LEN + padded(len) as usize);
             let Some(payload) = bytes.get(start..start + len as usize) else { break };
             // The group is atomic: a reader that keeps a position keeps the end of the whole.
-            let own = Lsn::new(address + (RECORD_HEADER_LEN + at) as u64);
-            let own = if at == 0 { lsn } else { own };
-            show(Record { lsn: own, end: Lsn::new(end), kind: head[7], payload })?;
+            let own = if at == 0 { lsn } else { Lsn::new(address_of(parts, at)) };
+            show(own, head[7], payload)?;
             at = next;
         }
         Ok(())

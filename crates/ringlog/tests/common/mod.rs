@@ -3,6 +3,7 @@
 // Each test program uses its own part.
 #![allow(dead_code, unused_imports)]
 
+pub(crate) mod crash;
 pub(crate) mod damage;
 pub(crate) mod open;
 pub(crate) mod oracle;

@@ -1,0 +1,28 @@
+//! `cargo xtask images`: crash images of a log, of the reference writer and of a real log, each also with damage.
+
+use crate::run::run;
+
+/// Of the gate, of each kind.
+const FEW: u64 = 50_000;
+
+pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
+    let mut arguments = arguments.iter().map(String::as_str);
+    let (mut images, mut seed) = (FEW, 1);
+    while let Some(argument) = arguments.next() {
+        let number = arguments.next().and_then(|value| value.parse().ok());
+        let number = number.ok_or_else(|| format!("{argument} takes a number"))?;
+        match argument {
+            "--images" => images = number,
+            "--seed" => seed = number,
+            _ => return Err(format!("{argument} is unknown; try --images or --seed")),
+        }
+    }
+    let (images, seed) = (images.to_string(), seed.to_string());
+    let environment = [("RINGLOG_IMAGES", &*images), ("RINGLOG_CRASHES", &*images), ("RINGLOG_SEED", &*seed)];
+    run(&environment, "cargo test --release -p ringlog --test images --test crashes -- --nocapture")
+}
+
+/// What the gate has time for.
+pub(crate) fn few() -> Result<(), String> {
+    task(&[])
+}
