@@ -64,6 +64,7 @@ pub mod recovery;
 pub mod segment;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod values;
 mod void;
 
 pub use error::OpenError;

@@ -8,7 +8,8 @@ use common::oracle;
 use common::world::{Shown, answer, how, recover};
 use ringlog::directory::{Directory, MemoryDirectory};
 use ringlog::format::{
-    BatchHeader, BatchInfo, Framing, HEADER_LEN, Manifest, NO_ADDRESS, RecordType, SLOT_LEN, SegmentHeader,
+    BatchHeader, BatchInfo, Framing, HEADER_LEN, Manifest, Metadata, NO_ADDRESS, REMOVED, RecordRefusal, RecordType,
+    SLOT_LEN, SegmentHeader, Snapshot, SnapshotEntry,
 };
 use ringlog::manifest::{self, ManifestFile};
 use ringlog::recovery::{
@@ -25,10 +26,13 @@ fn open(directory: &MemoryDirectory, seed: u64) -> ReferenceWriter {
     ReferenceWriter::open(directory, recover(SIZE, seed), 4096).unwrap()
 }
 
-/// One block with one record.
+/// One block with one record, and with a snapshot if it begins a segment.
 fn submit(writer: &mut ReferenceWriter, payload: &[u8]) -> u64 {
     let mut batch = writer.batch();
     batch.record(1, payload).unwrap();
+    if writer.next().is_multiple_of(SIZE) {
+        batch.snapshot(Vec::new()).unwrap();
+    }
     writer.submit(batch, false, false).unwrap().base
 }
 
@@ -667,6 +671,58 @@ fn fast_opening_reads_one_segment_and_finds_the_same_end() {
     let fast = verify(&directory, &how().fast(true)).unwrap();
     assert_eq!((fast.checked_from.get(), fast.end.get()), (7 * SIZE, 8 * SIZE - 4096));
     assert!(matches!(fast.verdict, Verdict::Damaged(_)));
+}
+
+#[test]
+fn fast_opening_begins_where_a_snapshot_says_what_was_before() {
+    let directory = MemoryDirectory::new();
+    let mut writer = open(&directory, 1);
+    let vote = |value| Metadata { name: b"vote", value };
+    for n in 0..30 {
+        let mut batch = writer.batch();
+        batch.record(1, b"a record").unwrap();
+        match n {
+            2 => _ = batch.push(RecordType::Metadata, 0, &vote(b"old").encode()).unwrap(),
+            // In the third segment, the only snapshot.
+            18 => _ = batch.snapshot(vec![SnapshotEntry::Metadata(vote(b"7"))]).unwrap(),
+            // In the last one, and complete to an earlier address only.
+            27 => {
+                let entries = vec![SnapshotEntry::Metadata(vote(b"not this"))];
+                let snapshot = Snapshot { complete_to: 0, records: 0, entries };
+                batch.push(RecordType::Snapshot, 0, &snapshot.encode()).unwrap();
+            }
+            _ => {}
+        }
+        writer.submit(batch, false, false).unwrap();
+        writer.settle().unwrap();
+    }
+    for fast in [true, false] {
+        let report = verify(&directory, &how().fast(fast)).unwrap();
+        assert_eq!(report.checked_from.get(), if fast { 2 * SIZE } else { 0 });
+        assert_eq!((report.meta("vote"), report.metas().count()), (Some(&b"7"[..]), 1));
+    }
+}
+
+#[test]
+fn a_name_that_was_removed_stands_for_nothing_and_too_much_is_refused() {
+    let said = |said: &[(u8, &[u8], &[u8])]| {
+        let directory = MemoryDirectory::new();
+        let mut writer = ReferenceWriter::open(&directory, recover(1 << 20, 1), 128 << 10).unwrap();
+        for &(kind, name, value) in said {
+            let mut batch = writer.batch();
+            batch.push(RecordType::Metadata, kind, &Metadata { name, value }.encode()).unwrap();
+            writer.submit(batch, false, false).unwrap();
+        }
+        writer.settle().unwrap();
+        verify(&directory, &how())
+    };
+    let report = said(&[(0, b"a", b"1"), (0, b"b", b"2"), (REMOVED, b"a", b""), (0, b"b", b"3")]).unwrap();
+    assert_eq!(report.metas().collect::<Vec<_>>(), [(&b"b"[..], &b"3"[..])]);
+    let long = vec![1; (64 << 10) - 1];
+    assert_eq!(said(&[(0, b"a", &long)]).unwrap().meta("a"), Some(&long[..]));
+    let refused = said(&[(0, b"a", &long), (0, b"b", b"")]);
+    assert!(matches!(refused, Err(OpenError::Record { refusal: RecordRefusal::Payload(_), .. })), "{refused:?}");
+    assert!(said(&[(0, b"a", &long), (REMOVED, b"a", b""), (0, b"b", &long)]).is_ok());
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! | metadata | u32 length of the name, name, value; kind 1 instead of 0: removed |
 //! | cursor | u64 position, name; kind 1 instead of 0: removed |
 //! | truncation | u64 address: records from there up to this one are void |
-//! | snapshot | u64 address below which it is complete, u64 records before that, entries |
+//! | snapshot | u64 address below which it is complete, u64 records before that or [`NOT_COUNTED`], entries |
 //!
 //! An entry of a snapshot is u32 length, three zero bytes, u8 type (7, 8 or 9), then the payload of that type and
 //! zeros to a multiple of 8. A truncation in a snapshot has a second u64: where it ends.
@@ -18,6 +18,12 @@ use super::{is_zero, padded, u32_at, u64_at};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct OwnRefusal(&'static str);
+
+/// The kind of a record that takes a name away, instead of setting it.
+pub const REMOVED: u8 = 1;
+
+/// Of a snapshot: the records before it were not counted.
+pub const NOT_COUNTED: u64 = u64::MAX;
 
 /// A named value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +140,7 @@ const VOID: u8 = 9;
 pub struct Snapshot<'a> {
     /// Below it, nothing is missing.
     pub complete_to: u64,
-    /// Records before that address, since the log was created.
+    /// Records before that address, since the log was created; or [`NOT_COUNTED`].
     pub records: u64,
     /// What it holds.
     pub entries: Vec<SnapshotEntry<'a>>,

@@ -11,8 +11,10 @@ use std::time::Instant;
 use buffer_ring::ring_io::locks::{Condvar, Mutex};
 use buffer_ring::{BatchInfo, BufferRing, QuikIO, RingError, SegmentFile};
 
+use super::Error;
 use super::append::append_noop;
 use super::options::{SyncPolicy, device};
+use super::own::Own;
 use crate::directory::{AnyDirectory, Directory};
 use crate::error::OpenError;
 use crate::format::{HEADER_LEN, SEGMENT_HEADER_LEN};
@@ -105,6 +107,7 @@ pub(super) struct Keeper {
     first: AtomicU64,
     /// Names of trimmed segments, to be used again.
     pool: Mutex<Vec<String>>,
+    own: Arc<Mutex<Own>>,
     progress: Arc<Progress>,
     policy: SyncPolicy,
     ring: Weak<BufferRing>,
@@ -119,6 +122,7 @@ impl Keeper {
     pub(super) fn new(
         directory: AnyDirectory,
         opened: Opened<AnyDirectory>,
+        own: Arc<Mutex<Own>>,
         progress: Arc<Progress>,
         policy: SyncPolicy,
     ) -> Self {
@@ -127,6 +131,7 @@ impl Keeper {
             first: AtomicU64::new(opened.manifest().trim),
             opened: Mutex::new(opened),
             pool: Mutex::default(),
+            own,
             progress,
             policy,
             ring: Weak::new(),
@@ -145,8 +150,12 @@ impl Keeper {
         &self.directory
     }
 
-    pub(super) fn trouble(&self) -> MutexGuard<'_, Option<Arc<OpenError>>> {
-        self.trouble.lock()
+    /// Whether the next segment is there, or may still come.
+    pub(super) fn check_segments(&self) -> Result<(), Error> {
+        match &*self.trouble.lock() {
+            Some(why) => Err(Error::NoSegment(Arc::clone(why))),
+            None => Ok(()),
+        }
     }
 
     /// Has what waits for a segment that cannot be made fail, and what will, so that the log can go.
@@ -224,6 +233,9 @@ impl Keeper {
             self.close_durable(&mut kept_from);
             // Tried again: a full disk may have room then.
             let mut pause = (!self.add_wanted(&mut ready)).then_some(PAUSE);
+            if end > self.start && !self.add_snapshot(end) {
+                pause = Some(STEP);
+            }
             let is_due = match self.policy {
                 SyncPolicy::WhenAsked => false,
                 SyncPolicy::Every(time) => {
@@ -255,11 +267,12 @@ impl Keeper {
         }
     }
 
-    /// Whether nothing is staged, and something durable lies above all promises.
+    /// Whether nothing is staged, unless by this thread, and something durable lies above all promises.
     fn is_idle(&self, promised: u64) -> bool {
         let Some(ring) = self.ring.upgrade() else { return false };
-        let durable = ring.durable_watermark();
-        durable == ring.tail() && durable > promised + HEADER_LEN as u64
+        let (durable, tail) = (ring.durable_watermark(), ring.tail());
+        let is_own = || self.own.try_lock().is_some_and(|own| own.ends_at(tail));
+        durable > promised + HEADER_LEN as u64 && (durable == tail || is_own())
     }
 
     fn sleep(&self, pause: Option<Duration>, ready: u64) {
@@ -285,12 +298,21 @@ impl Keeper {
         }
     }
 
+    /// Appends a snapshot if a segment has been begun that needs one. `false` if there is no room for it now.
+    fn add_snapshot(&self, end: u64) -> bool {
+        let Some(ring) = self.ring.upgrade() else { return true };
+        // Its owner may wait for room in the ring, and so for a segment that only this thread makes.
+        let Some(mut own) = self.own.try_lock() else { return false };
+        let size = self.progress.segment_size;
+        !own.needs_snapshot(end, size) || own.add_snapshot(&ring, end, size)
+    }
+
     /// Makes the segments behind `ready` that are wanted. `false` if one cannot be made now.
     fn add_wanted(&self, ready: &mut u64) -> bool {
         while *ready < self.progress.state.lock().wanted {
             let added = self.add(*ready + 1);
             let failed = added.is_err();
-            *self.trouble() = added.err().map(Arc::new);
+            *self.trouble.lock() = added.err().map(Arc::new);
             if failed {
                 return false;
             }

@@ -2,7 +2,6 @@
 
 use core::ops::Range;
 use core::time::Duration;
-use std::sync::Arc;
 
 use buffer_ring::RingError;
 
@@ -19,7 +18,7 @@ const KEPT: usize = 2;
 
 /// How long closing waits before it looks whether the next segment is what it waits for: at first, and then, so long
 /// that the ring finds out about leaked reservations first.
-const SOON: Duration = Duration::from_millis(100);
+pub(super) const SOON: Duration = Duration::from_millis(100);
 const LATER: Duration = Duration::from_secs(7);
 
 /// What a trim has done.
@@ -52,16 +51,20 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::File`]: then close the log, and open it anew. [`Error::Forked`].
+    /// [`Error::File`]: then close the log, and open it anew. [`Error::NoSegment`]: a [named value](Self::set_meta) has
+    /// to be written again first, and the disk is full. [`Error::Closed`] and [`Error::Poisoned`], if one has to be;
+    /// [`Error::Forked`].
     pub fn trim(&self, before: Lsn) -> Result<Trimmed, Error> {
         let (inner, keeper) = (&*self.inner, &*self.inner.keeper);
         inner.check_process()?;
-        let mut opened = keeper.manifest();
-        let manifest = opened.manifest().clone();
-        let (size, durable) = (manifest.segment_size, inner.durable_batch());
+        let (size, durable) = (inner.manifest.segment_size, inner.durable_batch());
         let to = before.get().min(durable);
-        let nothing = Trimmed { first: Lsn::new(manifest.trim), bytes: 0 };
-        if to / size <= manifest.first_segment() {
+        if to / size > keeper.first() / size {
+            self.keep_values(to / size * size)?;
+        }
+        let mut opened = keeper.manifest();
+        let nothing = Trimmed { first: Lsn::new(opened.manifest().trim), bytes: 0 };
+        if to / size <= opened.manifest().first_segment() {
             return Ok(nothing);
         }
         let Some(first) = inner.first_batch(to / size * size)? else { return Ok(nothing) };
@@ -138,9 +141,7 @@ impl Inner {
         loop {
             match self.ring.close_timeout(patience) {
                 Err(RingError::TimedOut) => {
-                    if let Some(why) = &*self.keeper.trouble() {
-                        return Err(Error::NoSegment(Arc::clone(why)));
-                    }
+                    self.keeper.check_segments()?;
                     patience = LATER;
                 }
                 closed => {

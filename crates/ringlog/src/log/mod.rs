@@ -14,6 +14,7 @@
 //! | `commit` | durable records, and what is settled |
 //! | `callbacks` | calls when records are durable |
 //! | `truncate` | records that are void |
+//! | `own` | named values, and the snapshots of what is kept beside the records |
 //! | `writer` | a thread's own way in |
 //! | `sealer` | the frame of each batch |
 //! | `keeper` | the thread that makes segments, syncs by time, and seals an idle log |
@@ -27,6 +28,7 @@ mod error;
 mod keeper;
 mod maintain;
 mod options;
+mod own;
 mod read;
 mod sealer;
 mod truncate;
@@ -55,6 +57,7 @@ pub use writer::Writer;
 use callbacks::Callbacks;
 use commit::Unsettled;
 use keeper::Keeper;
+use own::Own;
 
 /// A log that is open for appending. Cheap to clone; the last clone that goes closes it.
 ///
@@ -108,8 +111,7 @@ struct Inner {
     callbacks: Callbacks,
     /// Held while the parts of a record longer than a buffer are appended.
     long: Mutex<()>,
-    /// See [`void`](crate::void).
-    void: Mutex<Vec<Range<Lsn>>>,
+    own: Arc<Mutex<Own>>,
     /// Whether `MANIFEST` says that the log was closed.
     closed: Mutex<bool>,
 }
@@ -168,7 +170,7 @@ impl Drop for Inner {
         if !self.process.is_here() {
             // Its threads are not here, and what they were changing must not even be freed.
             let threads = (self.thread.take(), mem::take(&mut self.callbacks));
-            return mem::forget((threads, mem::take(&mut self.void), Arc::clone(&self.unsettled)));
+            return mem::forget((threads, Arc::clone(&self.own), Arc::clone(&self.unsettled)));
         }
         // What went wrong has been reported to those that waited for it; a log that is not closed is recovered.
         if self.close().is_err() {

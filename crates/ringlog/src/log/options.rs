@@ -11,13 +11,14 @@ use buffer_ring::{BLOCK, BufferRing, BufferRingOptions, CommitPolicy, FileError,
 use super::callbacks::Callbacks;
 use super::commit::Unsettled;
 use super::keeper::{Keeper, Progress, WRITTEN_AT_OPEN};
+use super::own::Own;
 use super::sealer::{Sealer, longest_payload};
 use super::{Inner, Log};
 use crate::directory::{AnyDirectory, Directory, DiskDirectory, Either, MemoryDirectory};
 use crate::error::OpenError;
 use crate::format::{BatchInfo, HEADER_LEN, MAX_PAYLOAD, RecordHeader, RecordType, trailer_len};
 use crate::manifest::ManifestFile;
-use crate::recovery::{Item, OnDamage, Opened, Record, Recover, Replay, ReplayError, Report, TornTail, replay};
+use crate::recovery::{Item, OnDamage, Opened, Record, Recover, Replay, ReplayError, Report, TornTail, Verify, replay};
 use crate::segment::place;
 
 /// A segment holds at least so many buffers.
@@ -142,19 +143,22 @@ impl Options {
         self
     }
 
-    /// Opens the log in the directory `path`: creates it, or recovers it. All of it is verified.
+    /// Opens the log in the directory `path`: creates it, or recovers it. Of a long log only the end is read and
+    /// verified: from the last segment on before which everything is proven to have been durable. The report says from
+    /// where; damage below is found when it is read, by [`open_with`](Self::open_with), or by
+    /// [`verify`](crate::recovery::verify).
     ///
     /// # Errors
     ///
     /// [`OpenError`]: the log is damaged, locked, or cannot be read or written. Unless it is [`OpenError::Io`] or
     /// [`OpenError::Ring`], nothing was changed.
     pub fn open(self, path: impl AsRef<Path>) -> Result<(Log, Report), OpenError> {
-        let (directory, opened) = self.recovered(path.as_ref())?;
+        let (directory, opened) = self.recovered(path.as_ref(), Verify::new().fast(true))?;
         self.start(directory, opened)
     }
 
-    /// Opens the log, and gives each of its records to `each`, in order. No record is given before the verdict on all
-    /// of them.
+    /// Opens the log, verifies all of it, and gives each of its records to `each`, in order. No record is given before
+    /// the verdict on all of them.
     ///
     /// # Errors
     ///
@@ -164,7 +168,7 @@ impl Options {
         path: impl AsRef<Path>,
         mut each: impl FnMut(Record<'_>) -> Result<(), E>,
     ) -> Result<(Log, Report), ReplayError<E>> {
-        let (directory, opened) = self.recovered(path.as_ref())?;
+        let (directory, opened) = self.recovered(path.as_ref(), Verify::new())?;
         replay(&directory, opened.report(), &self.replay, |item| match item {
             Item::Record(record) => each(record),
             Item::Gap(_) => Ok(()),
@@ -173,7 +177,7 @@ impl Options {
     }
 
     /// Checks everything that can be refused without a change, then recovers.
-    fn recovered(&self, path: &Path) -> Result<(AnyDirectory, Opened<AnyDirectory>), OpenError> {
+    fn recovered(&self, path: &Path, how: Verify) -> Result<(AnyDirectory, Opened<AnyDirectory>), OpenError> {
         let is_buffer =
             self.buffer_size.is_multiple_of(BLOCK) && (1..=MAX_PAYLOAD as usize + BLOCK).contains(&self.buffer_size);
         if !is_buffer || self.buffers < 2 {
@@ -191,7 +195,7 @@ impl Options {
             Some(manifest) => self.check_segment(manifest.content().segment_size)?,
             None => self.check_segment(self.recover.segment_size)?,
         }
-        let opened = self.recover.clone().open(&directory)?;
+        let opened = self.recover.clone().verify(how).open(&directory)?;
         Ok((directory, opened))
     }
 
@@ -221,7 +225,8 @@ impl Options {
         let size = report.segment_size;
         let mut log = Start { end: report.end.get(), previous: report.previous, framing: opened.framing() };
         let (progress, here) = (Arc::new(Progress::new(size, self.buffer_size, log.end)), log.end / size);
-        let mut keeper = Keeper::new(directory, opened, Arc::clone(&progress), self.sync);
+        let own = Arc::new(Mutex::new(Own::recovered(&report)));
+        let mut keeper = Keeper::new(directory, opened, Arc::clone(&own), Arc::clone(&progress), self.sync);
         let mut files = vec![(here, keeper.made(here, WRITTEN_AT_OPEN)?)];
         if log.end % size > size - self.buffer_size as u64 {
             files.push((here + 1, keeper.made(here + 1, WRITTEN_AT_OPEN)?));
@@ -256,7 +261,7 @@ impl Options {
             report: report.clone(),
             callbacks: Callbacks::default(),
             long: Mutex::default(),
-            void: Mutex::new(report.void.clone()),
+            own,
         };
         Ok((Log { inner: Arc::new(inner) }, report))
     }

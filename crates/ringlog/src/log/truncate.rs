@@ -2,6 +2,8 @@
 
 use core::ops::Range;
 
+use buffer_ring::ring_io::events;
+
 use super::{Error, Log};
 use crate::Lsn;
 use crate::format::{RecordType, Truncation};
@@ -20,8 +22,9 @@ impl Log {
     /// [`Error::TooManyTruncations`], and those of [`append`](Self::append).
     pub fn truncate(&self, from: Lsn) -> Result<Range<Lsn>, Error> {
         self.inner.check_process()?;
+        let _held = events::hold();
         // From the append to the list, so that the list has the order of the log.
-        let mut void = self.inner.void.lock();
+        let void = &mut self.inner.own.lock().void;
         let (first, end) = (self.first(), self.end());
         if from > end {
             return Err(Error::NotAppended { address: from, end });
@@ -38,12 +41,12 @@ impl Log {
         }
         let payload = Truncation { from: from.get() }.encode();
         let placed = self.place(RecordType::Truncation, 0, [&payload[..]].into_iter())?;
-        void::add(&mut void, from..placed.start);
+        void::add(void, from..placed.start);
         Ok(placed)
     }
 
     /// Whether a truncation has made a record at this address void.
     pub(super) fn is_void(&self, at: Lsn) -> bool {
-        void::contains(&self.inner.void.lock(), at)
+        void::contains(&self.inner.own.lock().void, at)
     }
 }

@@ -7,9 +7,10 @@ use super::report::Content;
 use crate::directory::Directory;
 use crate::error::OpenError;
 use crate::format::{
-    BLOCK, BatchHeader, BlockSums, GROUP_ENTRY_LEN, HEADER_LEN, RECORD_HEADER_LEN, RecordHeader, RecordRefusal,
-    RecordType, is_zero, padded, u32_at, u64_at,
+    BLOCK, BatchHeader, BlockSums, GROUP_ENTRY_LEN, HEADER_LEN, Metadata, RECORD_HEADER_LEN, REMOVED, RecordHeader,
+    RecordRefusal, RecordType, Snapshot, SnapshotEntry, is_zero, padded, u32_at, u64_at,
 };
+use crate::values::{MAX_VALUES, Values};
 use crate::void::{self, MAX_VOIDS};
 
 const SUM: usize = 8;
@@ -130,7 +131,7 @@ fn check_payload<D: Directory>(
         RecordType::Record | RecordType::NoOp | RecordType::Cursor => true,
         RecordType::Group => return group_len(reader, payload, header.len).map(|entries| entries.map(drop)),
         RecordType::First => {
-            let of = [RecordType::Record, RecordType::Group, RecordType::Metadata, RecordType::Snapshot];
+            let of = [RecordType::Record, RecordType::Group];
             let begun = u64::from(header.len) - 16;
             of.iter().any(|of| *of as u8 == prefix[8]) && is_zero(&prefix[9..]) && u64_at(prefix, 0) > begun
         }
@@ -139,7 +140,30 @@ fn check_payload<D: Directory>(
         RecordType::Truncation => header.len == 8 && u64_at(prefix, 0) <= address,
         RecordType::Snapshot => u64_at(prefix, 0) <= address,
     };
-    Ok(if holds { Ok(()) } else { Err(RecordRefusal::Payload("the payload is not what its type asks for")) })
+    Ok(if holds { Ok(()) } else { Err(NOT_OF_ITS_TYPE) })
+}
+
+const NOT_OF_ITS_TYPE: RecordRefusal = RecordRefusal::Payload("the payload is not what its type asks for");
+
+fn too_long(address: u64) -> BadRecord {
+    (address, RecordRefusal::Payload("named values longer than a log can have"))
+}
+
+/// The whole payload of one of the log's own records; `None` if it is longer than any.
+fn payload<D: Directory>(
+    reader: &mut SegmentReader<'_, D>,
+    address: u64,
+    record: &RecordHeader,
+) -> Result<Option<Vec<u8>>, OpenError> {
+    let len = record.len as usize;
+    if len > MAX_SNAPSHOT {
+        return Ok(None);
+    }
+    let mut payload = vec![0; len];
+    for (n, piece) in payload.chunks_mut(MAX_READ).enumerate() {
+        reader.read_aside(address + (RECORD_HEADER_LEN + n * MAX_READ) as u64, piece)?;
+    }
+    Ok(Some(payload))
 }
 
 /// Counts the payloads of a group.
@@ -179,7 +203,16 @@ pub(super) struct Tally {
     pub(super) records: u64,
     /// In order, disjoint.
     pub(super) voids: Vec<Range<u64>>,
+    pub(super) values: Values,
+    /// The newest snapshot.
+    pub(super) snapshot: Option<u64>,
 }
+
+/// What is recovered is durable.
+const DURABLE: u64 = u64::MAX;
+
+/// Bytes of the longest snapshot: all named values, and all truncations.
+const MAX_SNAPSHOT: usize = 2 * MAX_VALUES + 32 * MAX_VOIDS;
 
 impl Tally {
     /// Reads the records of a verified batch.
@@ -206,6 +239,16 @@ impl Tally {
                     reader.read_aside(address + RECORD_HEADER_LEN as u64, &mut from)?;
                     self.void(u64::from_le_bytes(from)..address)?;
                 }
+                RecordType::Metadata | RecordType::Snapshot => {
+                    let read = if record.record_type == RecordType::Metadata { Self::named } else { Self::restart };
+                    let Some(payload) = payload(reader, address, &record)? else { return Ok(Err(too_long(address))) };
+                    if let Err(refusal) = read(self, address, record.kind, &payload)? {
+                        return Ok(Err((address, refusal)));
+                    }
+                    if self.values.len() > MAX_VALUES {
+                        return Ok(Err(too_long(address)));
+                    }
+                }
                 _ => {}
             }
         }
@@ -217,7 +260,41 @@ impl Tally {
     pub(super) fn join(&mut self, later: &Self) -> Result<(), OpenError> {
         self.batches += later.batches;
         self.records += later.records;
+        self.values.join(&later.values);
+        if later.snapshot.is_some() {
+            self.snapshot = later.snapshot;
+            self.voids.clear();
+        }
         later.voids.iter().try_for_each(|range| self.void(range.clone()))
+    }
+
+    /// A named value.
+    fn named(&mut self, address: u64, kind: u8, payload: &[u8]) -> Result<Result<(), RecordRefusal>, OpenError> {
+        Ok(Metadata::decode(payload).map_err(|_| NOT_OF_ITS_TYPE).map(|Metadata { name, value }| {
+            self.values.set(name, (kind != REMOVED).then_some(value), address, DURABLE);
+        }))
+    }
+
+    /// A snapshot says all; one that is complete only to an earlier address says nothing.
+    fn restart(&mut self, address: u64, _: u8, payload: &[u8]) -> Result<Result<(), RecordRefusal>, OpenError> {
+        let Ok(snapshot) = Snapshot::decode(payload, address) else { return Ok(Err(NOT_OF_ITS_TYPE)) };
+        if snapshot.complete_to != address {
+            return Ok(Ok(()));
+        }
+        self.values.restart();
+        self.voids.clear();
+        self.snapshot = Some(address);
+        for entry in snapshot.entries {
+            match entry {
+                SnapshotEntry::Metadata(Metadata { name, value }) => {
+                    self.values.set(name, Some(value), address, DURABLE)
+                }
+                SnapshotEntry::Void { from, to } if from <= to && to <= address => self.void(from..to)?,
+                SnapshotEntry::Void { .. } => return Ok(Err(NOT_OF_ITS_TYPE)),
+                SnapshotEntry::Cursor(_) => {}
+            }
+        }
+        Ok(Ok(()))
     }
 
     fn void(&mut self, range: Range<u64>) -> Result<(), OpenError> {

@@ -100,31 +100,23 @@ pub(super) fn judge<D: Directory>(
     }
     let source = Source { directory, manifest: content, segments };
     let mut judging = Judging { source: &source, scans: BTreeMap::new(), threads: how.threads };
-    let mut gaps = source.manifest.gaps.clone();
-    let start = judging.start(how.fast)?;
-    let (mut from, mut expected) = start;
-    let (mut tally, mut damage) = (Tally::default(), None);
-    let (chain, verdict, promised) = loop {
-        let chain = follow(&source, from, expected, &gaps, how.threads)?;
-        tally.join(&chain.tally)?;
-        let (verdict, promised) = judging.verdict(&chain)?;
-        let gap = if skip && matches!(verdict, Verdict::Damaged(_)) { judging.gap(&chain, promised)? } else { None };
-        let Some(gap) = gap else { break (chain, verdict, promised) };
-        damage = damage.or(Some(verdict.clone()));
-        accept(&mut gaps, gap)?;
-        if gap.end == promised && gap.number == chain.expected.number {
-            // Nothing behind it is intact: the log goes on where the promise ends.
-            break (Chain { end: gap.end, ..chain }, verdict, promised);
+    let mut candidates = Candidates { fast: how.fast, below: u64::MAX };
+    let found = loop {
+        let start = judging.start(&mut candidates)?;
+        let found = judging.find(start, skip)?;
+        // What was said before does not matter, or there is nothing before.
+        if found.tally.values.is_complete() || candidates.below == 0 {
+            break found;
         }
-        (from, expected) = (chain.end, chain.expected);
     };
+    let Found { start, chain, tally, verdict, promised, gaps } = found;
     let lsn = |range: Range<u64>| Lsn::new(range.start)..Lsn::new(range.end);
     let manifest_content = &source.manifest;
     let report = Report {
         log_id: manifest_content.log_id,
         segment_size: manifest_content.segment_size,
         first: Lsn::new(manifest_content.trim),
-        checked_from: Lsn::new(start.0),
+        checked_from: Lsn::new(start),
         end: Lsn::new(chain.end),
         promised: Lsn::new(promised),
         batches: tally.batches,
@@ -133,9 +125,11 @@ pub(super) fn judge<D: Directory>(
         next_number: chain.expected.number,
         previous: chain.expected.previous,
         epoch: manifest_content.newest_epoch().epoch,
-        verdict: damage.unwrap_or(verdict),
+        verdict,
         gaps: gaps.iter().map(|gap| lsn(gap.range())).collect(),
         void: tally.voids.into_iter().map(lsn).collect(),
+        values: tally.values.settled(),
+        snapshot: tally.snapshot,
         bad_segment_headers: headers.bad,
     };
     Ok(Some(Judged { manifest, report, gaps, cookie: headers.cookie }))
@@ -208,6 +202,26 @@ impl Headers {
     }
 }
 
+/// Where a log may be begun to be read.
+#[derive(Debug)]
+struct Candidates {
+    /// Whether elsewhere than where it begins.
+    fast: bool,
+    /// Only in segments below; 0: where it begins was given out.
+    below: u64,
+}
+
+/// What was found from a start on.
+#[derive(Debug)]
+struct Found {
+    start: u64,
+    chain: Chain,
+    tally: Tally,
+    verdict: Verdict,
+    promised: u64,
+    gaps: Vec<Gap>,
+}
+
 struct Judging<'s, 'd, D> {
     source: &'s Source<'d, D>,
     scans: BTreeMap<u64, Scan>,
@@ -244,21 +258,47 @@ impl<D: Directory> Judging<'_, '_, D> {
         segments.into_iter().map(|segment| Ok((segment, self.scan(segment)?))).collect()
     }
 
-    /// Where to begin, and what must be met there.
-    fn start(&mut self, fast: bool) -> Result<(u64, Expected), OpenError> {
+    /// Follows the log from a start, and judges what stands where it ends.
+    fn find(&mut self, start: (u64, Expected), skip: bool) -> Result<Found, OpenError> {
+        let source = self.source;
+        let (start, mut expected) = start;
+        let (mut from, mut gaps) = (start, source.manifest.gaps.clone());
+        let (mut tally, mut damage) = (Tally::default(), None);
+        loop {
+            let chain = follow(source, from, expected, &gaps, self.threads)?;
+            tally.join(&chain.tally)?;
+            let (verdict, promised) = self.verdict(&chain)?;
+            let is_damaged = matches!(verdict, Verdict::Damaged(_));
+            let gap = if skip && is_damaged { self.gap(&chain, promised)? } else { None };
+            let verdict = damage.get_or_insert(verdict).clone();
+            let Some(gap) = gap else { return Ok(Found { start, chain, tally, verdict, promised, gaps }) };
+            accept(&mut gaps, gap)?;
+            if gap.end == promised && gap.number == chain.expected.number {
+                // Nothing behind it is intact: the log goes on where the promise ends.
+                let chain = Chain { end: gap.end, ..chain };
+                return Ok(Found { start, chain, tally, verdict, promised, gaps });
+            }
+            (from, expected) = (chain.end, chain.expected);
+        }
+    }
+
+    /// Where to begin next, and what must be met there.
+    fn start(&mut self, candidates: &mut Candidates) -> Result<(u64, Expected), OpenError> {
         let manifest = &self.source.manifest;
-        if let Some(start) = if fast { self.proven_start()? } else { None } {
+        if let Some(start) = if candidates.fast { self.proven_start(candidates.below)? } else { None } {
+            candidates.below = start.0 / manifest.segment_size;
             return Ok(start);
         }
+        candidates.below = 0;
         let first = &manifest.first;
         let expected = Expected { number: first.number, previous: first.previous, before: None, exactly: first.epoch };
         Ok((manifest.first_segment() * manifest.segment_size, expected))
     }
 
-    /// The start of the last segment that begins with a good batch of exactly the right epoch, before which
-    /// everything is proven to have been durable, by `MANIFEST` or by a header in it or behind it, and whose
-    /// predecessor is linked from both sides.
-    fn proven_start(&mut self) -> Result<Option<(u64, Expected)>, OpenError> {
+    /// The start of the last segment below number `below` that begins with a good batch of exactly the right epoch,
+    /// before which everything is proven to have been durable, by `MANIFEST` or by a header in it or behind it, and
+    /// whose predecessor is linked from both sides.
+    fn proven_start(&mut self, below: u64) -> Result<Option<(u64, Expected)>, OpenError> {
         let source = self.source;
         let manifest = &source.manifest;
         let header_at = |address: u64| match source.reader(manifest.segment_of(address))? {
@@ -271,7 +311,7 @@ impl<D: Directory> Judging<'_, '_, D> {
         for &segment in source.segments.keys().rev().take_while(|segment| **segment > manifest.first_segment()) {
             let start = segment * manifest.segment_size;
             top = top.max(self.scan(segment)?.top.map_or(0, |(promise, _)| promise));
-            if top < start || manifest.epochs[0].start > start {
+            if segment >= below || top < start || manifest.epochs[0].start > start {
                 continue;
             }
             let Some(head) = header_at(start)?.filter(|head| manifest.epoch_fits(head, None)) else { continue };

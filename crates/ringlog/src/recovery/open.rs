@@ -26,6 +26,7 @@ use crate::format::{
 use crate::manifest::ManifestFile;
 use crate::random::Random;
 use crate::segment::{below, ensure, parse_name, remove};
+use crate::values::Values;
 
 /// The name of the file that is locked.
 const LOCK: &str = "LOCK";
@@ -279,6 +280,8 @@ impl Recover {
             verdict: Verdict::Fresh,
             gaps: Vec::new(),
             void: Vec::new(),
+            values: Values::default(),
+            snapshot: None,
             bad_segment_headers: Vec::new(),
         };
         Ok(Opened { report, manifest, header, _lock: lock })

@@ -4,6 +4,7 @@ use core::fmt;
 use core::ops::Range;
 
 use crate::Lsn;
+use crate::values::Values;
 
 /// What stands where the log stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,7 +204,24 @@ pub struct Report {
     pub gaps: Vec<Range<Lsn>>,
     /// Ranges whose records are void, because a truncation says so.
     pub void: Vec<Range<Lsn>>,
+    /// Named values at the end.
+    pub(crate) values: Values,
+    /// The newest snapshot of all that the log keeps beside its records.
+    pub(crate) snapshot: Option<u64>,
     /// Segment files whose header is bad. Their batches prove themselves; a header is repaired when its segment is
     /// written to.
     pub bad_segment_headers: Vec<String>,
+}
+
+impl Report {
+    /// Returns what a name stands for at the end of the log; see [`Log::set_meta`](crate::Log::set_meta).
+    #[must_use]
+    pub fn meta(&self, name: &str) -> Option<&[u8]> {
+        self.values.get(name.as_bytes())
+    }
+
+    /// Returns all names, and what each of them stands for, in the order of the names.
+    pub fn metas(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.values.iter()
+    }
 }

@@ -1,6 +1,9 @@
 //! The records of one batch, placed as the ring places them: each at the next multiple of 8.
 
-use crate::format::{BLOCK, HEADER_LEN, RECORD_HEADER_LEN, RecordHeader, RecordType, payload_capacity};
+use crate::format::{
+    BLOCK, HEADER_LEN, NOT_COUNTED, RECORD_HEADER_LEN, RecordHeader, RecordType, Snapshot, SnapshotEntry,
+    payload_capacity,
+};
 
 /// One payload of a group.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +70,12 @@ impl BatchBuilder {
             bytes.resize(bytes.len().next_multiple_of(8), 0);
         }
         self.push(RecordType::Group, 0, &bytes)
+    }
+
+    /// Places a snapshot that is complete: it says all that the log keeps beside its records.
+    pub fn snapshot(&mut self, entries: Vec<SnapshotEntry<'_>>) -> Option<u64> {
+        let complete_to = self.base + self.bytes.len() as u64;
+        self.push(RecordType::Snapshot, 0, &Snapshot { complete_to, records: NOT_COUNTED, entries }.encode())
     }
 
     /// Leaves this many bytes zero, rounded up to a multiple of 8, as an aborted reservation does.

@@ -14,7 +14,7 @@ use ringlog::manifest::ManifestFile;
 use ringlog::recovery::{Item, Replay, Report, Verdict, replay, verify};
 use ringlog::segment::parse_name;
 use ringlog::testing::Random;
-use ringlog::{Error, Group, Log, Lsn, Options, SyncPolicy};
+use ringlog::{Error, Group, Log, Lsn, Options, Record, SyncPolicy};
 
 use super::oracle::{self, Answer};
 use super::world::{Batch, Check, Figures, Shown, World, answer, how};
@@ -38,6 +38,8 @@ struct Truth {
     placed: BTreeMap<u64, Range<Lsn>>,
     /// Truncations that were asked for, and where they stand once they do.
     truncated: Vec<(Lsn, Option<Range<Lsn>>)>,
+    /// Of a few names: what each was said to stand for, in order, and up to where that is said once it is.
+    said: BTreeMap<&'static str, Vec<Said>>,
     /// The highest trim that was asked for, and the highest that was answered.
     trim: Lsn,
     trimmed: Lsn,
@@ -63,6 +65,12 @@ impl Truth {
         (number, payload)
     }
 }
+
+/// What a name stands for, and the end of the record that says so.
+type Said = (Option<Vec<u8>>, Option<Lsn>);
+
+/// Names that are set; each by one thread at a time.
+const NAMES: [&str; 3] = ["vote", "schema", ""];
 
 /// A real log that is written to, and that may crash.
 pub(crate) struct Machine {
@@ -108,11 +116,26 @@ impl Machine {
     pub(crate) fn open(&mut self) -> Check {
         let mut found = Vec::new();
         let options = self.options.clone().directory(&self.directory);
-        let opened = options.open_with("", |record| {
-            found.push((record.lsn.get(), record.kind, record.payload.to_vec()));
-            Ok::<_, Infallible>(())
-        });
-        let (log, report) = opened.map_err(|error| format!("opening a legal image: {error:?}"))?;
+        let full = verify(&self.directory, &how());
+        let fast = self.random.chance(50);
+        let opened = if fast {
+            options.open("").map_err(|error| format!("opening a legal image: {error:?}"))
+        } else {
+            let each = |record: Record<'_>| {
+                found.push((record.lsn.get(), record.kind, record.payload.to_vec()));
+                Ok::<_, Infallible>(())
+            };
+            options.open_with("", each).map_err(|error| format!("opening a legal image: {error:?}"))
+        };
+        let (log, report) = opened?;
+        if let (true, Ok(full)) = (fast, &full) {
+            self.figures.fast_jumps += u64::from(report.checked_from > full.checked_from);
+            if (report.end, &report.verdict) != (full.end, &full.verdict) {
+                return Err(format!("opened as {report:?}, which is {full:?}"));
+            }
+            // Before the first change, as a reader of files sees it.
+            found = replayed(&self.directory, full)?;
+        }
         if let Verdict::Damaged(damage) = &report.verdict {
             return Err(format!("opened as {damage}"));
         }
@@ -121,13 +144,20 @@ impl Machine {
         }
         self.log = Some(log);
         let seen = self.check_records(&found, &report)?;
-        let truth = self.truth.get_mut().expect("no panic");
+        let mut truth = lock(&self.truth);
         // What is not there now must never come back.
         let lost: Vec<_> = truth.sent.keys().copied().filter(|number| !seen.contains(number)).collect();
         truth.dead.extend(lost);
         truth.placed.retain(|number, _| seen.contains(number));
         truth.truncated.retain_mut(|(_, placed)| placed.as_ref().is_some_and(|placed| placed.end <= report.end));
         (truth.trim, truth.trimmed) = (report.first, report.first);
+        drop(truth);
+        let log = self.log();
+        for name in NAMES {
+            let now = log.meta(name);
+            check_said(lock(&self.truth).said.get(name), name, now.as_deref(), log.durable())?;
+            lock(&self.truth).said.insert(name, vec![(now, Some(Lsn::START))]);
+        }
         Ok(())
     }
 
@@ -256,7 +286,7 @@ fn step(log: &Log, truth: &Mutex<Truth>, directory: &MemoryDirectory, random: &m
     let place = |number: u64, range: Range<Lsn>| _ = lock(truth).placed.insert(number, range);
     let kind = random.next() as u8;
     let fits = |len: usize| move |payload: &mut Vec<u8>| payload.truncate(len.max(NUMBER));
-    match random.below(16) {
+    match random.below(18) {
         0..=3 => {
             let (number, payload) = draw(random);
             place(number, log.append(kind, &payload).map_err(failed("append"))?);
@@ -352,7 +382,34 @@ fn step(log: &Log, truth: &Mutex<Truth>, directory: &MemoryDirectory, random: &m
             let mut locked = lock(truth);
             locked.trimmed = locked.trimmed.max(trimmed.first);
         }
-        14 => _ = log.roll().map_err(failed("roll"))?,
+        14 | 15 => {
+            let mut locked = lock(truth);
+            let name = random.pick(&NAMES);
+            let value = random.chance(80).then(|| vec![random.next() as u8; random.pick(&[0, 1, 30, 800])]);
+            let said = locked.said.entry(name).or_default();
+            // Another thread is about to.
+            if said.last().is_some_and(|(_, end)| end.is_none()) {
+                return Ok(());
+            }
+            said.push((value.clone(), None));
+            drop(locked);
+            let placed = match &value {
+                Some(value) => log.set_meta(name, value).map(Some),
+                None => log.remove_meta(name),
+            };
+            let placed = placed.map_err(failed("a named value"))?;
+            let mut locked = lock(truth);
+            let said = locked.said.get_mut(name).expect("it was said");
+            match placed {
+                Some(placed) => said.last_mut().expect("it was said").1 = Some(placed.end),
+                // It stood for nothing already: no record says so again.
+                None => drop(said.pop()),
+            }
+            if log.meta(name) != value {
+                return Err(format!("{name:?} was set, and stands for something else"));
+            }
+        }
+        16 => _ = log.roll().map_err(failed("roll"))?,
         _ => {
             let placed = some(&lock(truth).placed, random);
             let Some(placed) = placed else { return Ok(()) };
@@ -399,6 +456,8 @@ struct Image {
     void: Vec<Range<Lsn>>,
     /// Was trimmed before.
     trimmed: Lsn,
+    /// What was said of names before.
+    names: BTreeMap<&'static str, Vec<Said>>,
 }
 
 struct Checked {
@@ -411,14 +470,14 @@ struct Checked {
 
 impl Image {
     fn take(log: &Log, truth: &Mutex<Truth>, directory: &MemoryDirectory, seed: u64, power: bool) -> Self {
-        let (durable, mut required, void, trimmed) = {
+        let (durable, mut required, void, trimmed, names) = {
             let truth = lock(truth);
             let durable = log.durable();
             let is_durable = |range: &&Range<Lsn>| range.end <= durable;
             let required = truth.placed.iter().filter(|(_, range)| is_durable(range));
             let required: BTreeMap<_, _> = required.map(|(number, range)| (*number, range.clone())).collect();
             let placed = truth.truncated.iter().filter_map(|(from, at)| Some((from, at.as_ref().filter(is_durable)?)));
-            (durable, required, placed.map(|(from, at)| *from..at.start).collect(), truth.trimmed)
+            (durable, required, placed.map(|(from, at)| *from..at.start).collect(), truth.trimmed, truth.said.clone())
         };
         let image = if power { directory.power_cut(seed) } else { directory.kill(seed) };
         let uncut = directory.fork();
@@ -430,7 +489,7 @@ impl Image {
             };
             range.start >= truth.trim && !truth.truncated.iter().any(|(from, at)| is_void(from, at))
         });
-        Self { directory: image, uncut, power, durable, required, void, trimmed }
+        Self { directory: image, uncut, power, durable, required, void, trimmed, names }
     }
 
     fn check(self, truth: &Mutex<Truth>) -> Result<Checked, String> {
@@ -439,7 +498,7 @@ impl Image {
         if said != expected {
             return Err(format!("a legal crash is {said:?} to the crate and {expected:?} to the oracle"));
         }
-        let Self { directory, uncut, power, durable, required, void, trimmed } = self;
+        let Self { directory, uncut, power, durable, required, void, trimmed, names } = self;
         let report = match said {
             Answer::Fresh => return Err("the log is gone".into()),
             Answer::Clean(_) | Answer::Torn(_) | Answer::Unclosed(_) => judged.expect("it has an answer"),
@@ -449,6 +508,13 @@ impl Image {
             return Err(format!("durable to {durable}, recovered to {}", report.end));
         }
         let truth = lock(truth);
+        for name in NAMES {
+            // What was said since may be there, too.
+            let before = names.get(name).map_or(0, Vec::len);
+            let later = truth.said.get(name).map_or(&[][..], |now| &now[before.min(now.len())..]);
+            let maybe = [names.get(name).map_or(&[][..], |said| said), later].concat();
+            check_said(Some(&maybe), name, report.meta(name), durable).map_err(|what| format!("{what}: {report:?}"))?;
+        }
         if report.first < trimmed || report.first > truth.trim {
             return Err(format!("trimmed to {trimmed} up to {}, recovered {}", truth.trim, report.first));
         }
@@ -462,6 +528,19 @@ impl Image {
         }
         Ok(Checked { directory, uncut, power, report: Some(report), records: found.len() as u64 })
     }
+}
+
+/// A name stands for what was said of it durably last, or for something that was said later.
+fn check_said(said: Option<&Vec<Said>>, name: &str, now: Option<&[u8]>, durable: Lsn) -> Check {
+    let said = said.map_or(&[][..], |said| said);
+    let last = said.iter().rposition(|(_, end)| end.is_some_and(|end| end <= durable));
+    let may_be = |from: usize| said[from..].iter().any(|(value, _)| value.as_deref() == now);
+    if last.map_or(now.is_none() || may_be(0), may_be) {
+        return Ok(());
+    }
+    let short = |value: Option<&[u8]>| value.map(|value| (value.len(), value.first().copied()));
+    let said: Vec<_> = said.iter().map(|(value, end)| (short(value.as_deref()), *end)).collect();
+    Err(format!("durable to {durable}, {name:?} stands for {:?}; said was {said:?}", short(now)))
 }
 
 fn replayed(directory: &MemoryDirectory, report: &Report) -> Result<Vec<Shown>, String> {
@@ -545,7 +624,7 @@ fn chain(directory: &MemoryDirectory, report: &Report) -> Result<Vec<Batch>, Str
         let groups = own.iter().filter_map(|(end, shown)| Some((shown.0, begins(*end)?))).collect();
         let voids = truncations(&bytes, at, head.payload_len as usize);
         let under = vec![0; bytes.len()];
-        batches.push(Batch { base: at, next, bytes, under, durable: head.durable, records, groups, voids });
+        batches.push(Batch { base: at, next, bytes, under, durable: head.durable, records, groups, voids, vote: None });
         at = next;
     }
     Ok(batches)

@@ -4,7 +4,7 @@ use core::convert::Infallible;
 use std::collections::BTreeMap;
 
 use ringlog::directory::{Directory, MemoryDirectory};
-use ringlog::format::{Manifest, Metadata, RecordType, Snapshot, SnapshotEntry};
+use ringlog::format::{Manifest, Metadata, REMOVED, RecordType, Snapshot, SnapshotEntry};
 use ringlog::manifest::ManifestFile;
 use ringlog::recovery::{Item, OnDamage, Recover, Replay, Report, Verdict, Verify, replay, verify};
 use ringlog::testing::{BatchBuilder, LongRecord, Payload, Random, ReferenceWriter, Submitted};
@@ -32,7 +32,12 @@ pub(crate) struct Batch {
     pub(crate) groups: BTreeMap<u64, u64>,
     /// Truncations in it: from where, and where they stand.
     pub(crate) voids: Vec<(u64, u64)>,
+    /// What it says of the name "vote".
+    pub(crate) vote: Option<Vote>,
 }
+
+/// What a name stands for, if it does.
+pub(crate) type Vote = Option<u8>;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Figures {
@@ -183,6 +188,11 @@ impl World {
         records.map(|(_, record)| record.clone()).collect()
     }
 
+    /// What is said of the name "vote" below an address, if anything is.
+    fn vote(&self, below: u64) -> Option<Vote> {
+        self.chain.iter().rev().filter(|batch| batch.base < below).find_map(|batch| batch.vote)
+    }
+
     /// What was accepted is exactly what was submitted there.
     pub(crate) fn check_content(&mut self, directory: &MemoryDirectory, report: &Report, any_trim: bool) -> Check {
         let (from, end, trim) = (report.checked_from.get(), report.end.get(), report.first.get());
@@ -249,8 +259,9 @@ impl World {
             return Err(format!("acknowledged to {}, recovered to {}", self.acknowledged, report.end));
         }
         let fast = verify(image, &how().fast(true)).map_err(|error| format!("fast: {error:?}"))?;
-        if (&fast.verdict, fast.end, fast.next_number, fast.previous)
-            != (&report.verdict, report.end, report.next_number, report.previous)
+        let vote = |report: &Report| report.meta("vote").map(<[u8]>::to_vec);
+        if (&fast.verdict, fast.end, fast.next_number, fast.previous, vote(&fast))
+            != (&report.verdict, report.end, report.next_number, report.previous, vote(&report))
         {
             return Err(format!("fast: {fast:?} instead of {report:?}"));
         }
@@ -460,7 +471,7 @@ impl World {
     ) -> Result<(), OpenError> {
         let mut batch = self.writer.as_ref().unwrap().batch();
         let records = fill(&mut batch);
-        self.submit(batch, roll, records, Vec::new())
+        self.submit(batch, roll, records, Vec::new(), None)
     }
 
     fn submit(
@@ -469,6 +480,7 @@ impl World {
         roll: bool,
         records: Vec<Shown>,
         voids: Vec<(u64, u64)>,
+        vote: Option<Vote>,
     ) -> Result<(), OpenError> {
         let durably = self.random.chance(30);
         let writer = self.writer.as_mut().unwrap();
@@ -478,7 +490,7 @@ impl World {
         let file = before.get(&format!("{:020}.seg", base / self.size * self.size));
         let at = 4096 + (base % self.size) as usize;
         let under = (at..at + bytes.len()).map(|at| file.and_then(|file| file.get(at)).copied().unwrap_or(0)).collect();
-        self.chain.push(Batch { base, next, bytes, under, durable, records, groups: BTreeMap::new(), voids });
+        self.chain.push(Batch { base, next, bytes, under, durable, records, groups: BTreeMap::new(), voids, vote });
         self.figures.batches += 1;
         Ok(())
     }
@@ -504,7 +516,7 @@ impl World {
     /// A batch with random content of every kind.
     fn random_batch(&mut self, roll: bool) -> Result<(), OpenError> {
         let mut batch = self.writer.as_ref().unwrap().batch();
-        let (mut records, mut voids) = (Vec::new(), Vec::new());
+        let (mut records, mut voids, mut vote) = (Vec::new(), Vec::new(), None);
         for _ in 0..self.random.below(5) {
             let room = batch.room();
             let kind = self.random.next() as u8;
@@ -533,12 +545,24 @@ impl World {
                     }
                 }
                 3 => {
-                    _ = batch.push(RecordType::Metadata, kind % 2, &Metadata { name: b"vote", value: &[kind] }.encode())
+                    let said = Metadata { name: b"vote", value: &[kind] }.encode();
+                    if batch.push(RecordType::Metadata, kind % 2, &said).is_some() {
+                        vote = Some((kind % 2 != REMOVED).then_some(kind));
+                    }
                 }
-                4 => {
+                4 if self.random.chance(30) => {
+                    // Complete to an earlier address only: it says nothing.
                     let entries = vec![SnapshotEntry::Void { from: 8, to: 16 }];
                     let snapshot = Snapshot { complete_to: 0, records: 9, entries };
                     _ = batch.push(RecordType::Snapshot, 0, &snapshot.encode());
+                }
+                4 => {
+                    let earlier = self.chain.iter().flat_map(|batch| &batch.voids).chain(&voids);
+                    let mut entries: Vec<_> = earlier.map(|&(from, to)| SnapshotEntry::Void { from, to }).collect();
+                    let value = vote.or_else(|| self.vote(u64::MAX)).flatten();
+                    let value = value.as_ref().map(core::slice::from_ref);
+                    entries.extend(value.map(|value| SnapshotEntry::Metadata(Metadata { name: b"vote", value })));
+                    _ = batch.snapshot(entries);
                 }
                 5 | 6 => self.long_part(&mut batch, &mut records),
                 _ => {
@@ -549,7 +573,7 @@ impl World {
                 }
             }
         }
-        self.submit(batch, roll, records, voids)
+        self.submit(batch, roll, records, voids, vote)
     }
 
     fn long_part(&mut self, batch: &mut BatchBuilder, records: &mut Vec<Shown>) {
