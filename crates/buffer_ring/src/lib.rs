@@ -71,7 +71,7 @@ pub use options::{BufferRingOptions, MAX_BUFFERS};
 pub use reservation::Reservation;
 pub use ring::BufferRing;
 #[cfg(feature = "async")]
-pub use ring::futures::{AppendFuture, DurableFuture};
+pub use ring::futures::{AppendFuture, DurableFuture, ReserveFuture};
 pub use ring::handle::{BufferHandle, FlushTicket};
 pub use ring::stats::{OldestReservation, RingStats, WriterStats};
 pub use ring::watch::DurableWatch;

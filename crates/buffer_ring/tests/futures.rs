@@ -149,6 +149,30 @@ fn a_future_waits_for_room_and_appends_once() {
 }
 
 #[test]
+fn a_future_waits_for_room_and_reserves_zeros_once() {
+    within(LIMIT, || {
+        let (ring, device) = in_memory(options(2, 4096));
+        let holding = Holding::new(&device);
+        for id in 0..2 {
+            ring.append(&pattern(id, 4096)).expect("room");
+        }
+        let counted = Arc::new(Counted);
+        let mut future = ring.reserve_async(100);
+        assert!(poll(&mut future, &counted).is_pending());
+        drop(holding);
+        let mut reserved = block_on(future).expect("room");
+        assert_eq!((reserved.extent().start(), &reserved[..]), (8192, &[0; 100][..]));
+        reserved.copy_from_slice(&pattern(2, 100));
+        let extent = reserved.commit();
+        drop(block_on(ring.reserve_async(8)).expect("room"));
+        assert_eq!((ring.stats().records_appended, ring.stats().reservations_aborted), (3, 1));
+        assert_eq!(block_on(ring.reserve_async(0)).map(drop), Err(AppendError::Empty));
+        ring.sync().expect("a working device");
+        assert!(stored(&device, extent) == pattern(2, 100));
+    });
+}
+
+#[test]
 fn a_dropped_future_takes_nothing_from_others_and_leaves_no_waker() {
     within(LIMIT, || {
         let (ring, device) = in_memory(options(2, 4096));

@@ -89,7 +89,7 @@ impl Core {
     }
 
     #[inline(always)]
-    fn fill(&self, mut grant: Grant<'_>, len: usize, fill: impl FnOnce(&mut [u8])) -> Extent {
+    pub(crate) fn fill(&self, mut grant: Grant<'_>, len: usize, fill: impl FnOnce(&mut [u8])) -> Extent {
         let extent = grant.extent();
         fill(grant.bytes_mut());
         self.release(grant);

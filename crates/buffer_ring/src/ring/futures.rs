@@ -17,10 +17,12 @@ use crate::commit::groups::WaiterCount;
 use crate::commit::helpers::{Ticket, run_again_after_panic};
 use crate::error::{AppendError, RingError};
 use crate::extent::Extent;
+use crate::reservation::Reservation;
 use crate::ring::BufferRing;
 use crate::ring::append::Patience;
 use crate::ring::core::Core;
 use crate::staging::rotation::BufferId;
+use crate::staging::slot::Grant;
 
 impl BufferRing {
     /// [`append`](Self::append) as a future: ready at once if there is room, else when there is.
@@ -31,7 +33,19 @@ impl BufferRing {
     ///
     /// Those of [`append`](Self::append).
     pub fn append_async<'a>(&'a self, payload: &'a [u8]) -> AppendFuture<'a> {
-        AppendFuture { core: &self.core, payload, place: None }
+        AppendFuture { room: RoomFuture::new(&self.core, payload.len()), payload }
+    }
+
+    /// [`reserve`](Self::reserve) as a future: ready at once if there is room, else when there is.
+    ///
+    /// Nothing is reserved before it is polled, nor after it was dropped. A task that holds the reservation while it
+    /// waits for something else holds a whole buffer back.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`reserve`](Self::reserve).
+    pub fn reserve_async(&self, len: usize) -> ReserveFuture<'_> {
+        ReserveFuture { room: RoomFuture::new(&self.core, len) }
     }
 
     /// [`append_durable`](Self::append_durable) as a future.
@@ -135,21 +149,55 @@ impl Drop for DurableFuture<'_> {
 #[derive(Debug)]
 #[must_use = "futures do nothing unless they are polled"]
 pub struct AppendFuture<'a> {
-    core: &'a Arc<Core>,
+    room: RoomFuture<'a>,
     payload: &'a [u8],
-    /// Its number among those that wait for room.
-    place: Option<u64>,
 }
 
 impl Future for AppendFuture<'_> {
     type Output = Result<Extent, AppendError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        this.forget();
-        let core = this.core;
+        let (core, payload) = (self.room.core, self.payload);
+        let fill = |grant| core.fill(grant, payload.len(), |target| target.copy_from_slice(payload));
+        self.room.poll(context).map(|grant| grant.map(fill))
+    }
+}
+
+/// Made by [`BufferRing::reserve_async`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless they are polled"]
+pub struct ReserveFuture<'a> {
+    room: RoomFuture<'a>,
+}
+
+impl<'a> Future for ReserveFuture<'a> {
+    type Output = Result<Reservation<'a>, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let core = self.room.core;
+        self.room.poll(context).map(|grant| grant.map(|grant| Reservation::new(core, grant)))
+    }
+}
+
+/// Seizes bytes when there is room.
+#[derive(Debug)]
+struct RoomFuture<'a> {
+    core: &'a Arc<Core>,
+    len: usize,
+    /// Its number among those that wait for room.
+    place: Option<u64>,
+}
+
+impl<'a> RoomFuture<'a> {
+    fn new(core: &'a Arc<Core>, len: usize) -> Self {
+        Self { core, len, place: None }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Grant<'a>, AppendError>> {
+        self.forget();
+        let core = self.core;
         let seen = core.staging.current();
-        match core.append(this.payload, Patience::Never) {
+        match core.seize(self.len, Patience::Never) {
             Err(AppendError::RingFull) if !core.staging.next_is_deferred(seen) => {}
             outcome => return Poll::Ready(outcome),
         }
@@ -157,19 +205,17 @@ impl Future for AppendFuture<'_> {
         let waker = context.waker().clone();
         match core.await_room(seen, waker) {
             Ok(place) => {
-                this.place = Some(place);
+                self.place = Some(place);
                 Poll::Pending
             }
             // Without a thread it cannot be had without waiting.
             Err(error) => {
                 warn_of_blocking(error);
-                Poll::Ready(core.append(this.payload, Patience::ForRoom))
+                Poll::Ready(core.seize(self.len, Patience::ForRoom))
             }
         }
     }
-}
 
-impl AppendFuture<'_> {
     fn forget(&mut self) {
         if let Some(place) = self.place.take()
             && !self.core.is_inherited()
@@ -179,7 +225,7 @@ impl AppendFuture<'_> {
     }
 }
 
-impl Drop for AppendFuture<'_> {
+impl Drop for RoomFuture<'_> {
     fn drop(&mut self) {
         self.forget();
     }

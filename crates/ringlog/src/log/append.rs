@@ -200,34 +200,81 @@ impl Log {
     #[cold]
     fn append_long(&self, record_type: RecordType, kind: u8, parts: &[&[u8]]) -> Result<Range<Lsn>, Error> {
         self.inner.check_process()?;
-        let payload = parts.concat();
-        let (longest, max) = (self.inner.longest, self.inner.replay.max_record);
-        if payload.len() > max {
-            return Err(Error::TooLarge { len: payload.len(), max });
-        }
-        // A subscriber to events may append one, too: it does so when the lock is free again.
+        let mut long = Long::new(self, record_type, parts.concat())?;
+        // A subscriber to events may append one, too: it does so when it is its turn again.
         let _held = events::hold();
-        let _alone = self.inner.long.lock();
-        let mut prefix = [0; FIRST_PREFIX];
-        prefix[..8].copy_from_slice(&(payload.len() as u64).to_le_bytes());
-        prefix[8] = record_type as u8;
-        let (begun, mut rest) = payload.split_at(longest - FIRST_PREFIX);
-        let first = self.place(RecordType::First, kind, [&prefix[..], begun].into_iter())?;
-        let prefix = first.start.to_bytes();
-        loop {
-            let (part, behind) = rest.split_at(rest.len().min(longest - NEXT_PREFIX));
-            rest = behind;
-            let part_type = if rest.is_empty() { RecordType::Last } else { RecordType::Middle };
-            let placed = self.place(part_type, kind, [&prefix[..], part].into_iter())?;
-            if rest.is_empty() {
-                return Ok(first.start..placed.end);
-            }
+        let _alone = self.inner.long.take();
+        while let Some((part_type, prefix, part)) = long.next() {
+            let placed = self.place(part_type, kind, [prefix.bytes(), part].into_iter())?;
+            long.placed(placed);
         }
+        Ok(long.range)
     }
 
     pub(super) fn check_short(&self, len: usize) -> Result<(), Error> {
         let max = self.inner.short;
         if len > max { Err(Error::TooLarge { len, max }) } else { Ok(()) }
+    }
+}
+
+/// A record longer than a buffer, while it is placed part by part.
+pub(super) struct Long {
+    record_type: RecordType,
+    payload: Vec<u8>,
+    /// Bytes of the longest part, prefix included.
+    longest: usize,
+    /// Bytes that are placed.
+    done: usize,
+    /// From the first part to the newest one.
+    pub(super) range: Range<Lsn>,
+}
+
+/// What a part begins with.
+pub(super) enum Prefix {
+    First([u8; FIRST_PREFIX]),
+    Next([u8; NEXT_PREFIX]),
+}
+
+impl Prefix {
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::First(bytes) => bytes,
+            Self::Next(bytes) => bytes,
+        }
+    }
+}
+
+impl Long {
+    pub(super) fn new(log: &Log, record_type: RecordType, payload: Vec<u8>) -> Result<Self, Error> {
+        let (len, max, longest) = (payload.len(), log.inner.replay.max_record, log.inner.longest);
+        if len > max {
+            return Err(Error::TooLarge { len, max });
+        }
+        Ok(Self { record_type, payload, longest, done: 0, range: Lsn::START..Lsn::START })
+    }
+
+    /// The part to be placed next; `None`: all are.
+    pub(super) fn next(&self) -> Option<(RecordType, Prefix, &[u8])> {
+        let rest = &self.payload[self.done..];
+        if self.done == 0 {
+            let mut prefix = [0; FIRST_PREFIX];
+            prefix[..8].copy_from_slice(&(self.payload.len() as u64).to_le_bytes());
+            prefix[8] = self.record_type as u8;
+            return Some((RecordType::First, Prefix::First(prefix), &rest[..self.longest - FIRST_PREFIX]));
+        }
+        let part = &rest[..rest.len().min(self.longest - NEXT_PREFIX)];
+        let part_type = if part.len() == rest.len() { RecordType::Last } else { RecordType::Middle };
+        (!part.is_empty()).then(|| (part_type, Prefix::Next(self.range.start.to_bytes()), part))
+    }
+
+    /// It is placed there.
+    pub(super) fn placed(&mut self, at: Range<Lsn>) {
+        let prefix = if self.done == 0 { FIRST_PREFIX } else { NEXT_PREFIX };
+        if self.done == 0 {
+            self.range.start = at.start;
+        }
+        self.range.end = at.end;
+        self.done += (self.longest - prefix).min(self.payload.len() - self.done);
     }
 }
 

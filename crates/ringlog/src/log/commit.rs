@@ -35,12 +35,16 @@ impl Log {
 
     /// Waits until what `append` has appended is durable.
     pub(super) fn committing(&self, append: impl FnOnce() -> Result<Range<Lsn>, Error>) -> Result<Committed, Error> {
-        self.inner.check_process()?;
-        // Before the append, so that no thread that asks meanwhile takes its record for settled.
-        let unsettled = self.inner.unsettled.begin(|| self.inner.ring.tail());
+        let unsettled = self.begin_commit()?;
         let range = append()?;
         self.wait_durable(range.end)?;
-        Ok(Committed { range, _unsettled: unsettled })
+        Ok(Committed::new(range, unsettled))
+    }
+
+    /// Before the append, so that no thread that asks meanwhile takes its record for settled.
+    pub(super) fn begin_commit(&self) -> Result<Held, Error> {
+        self.inner.check_process()?;
+        Ok(self.inner.unsettled.begin(|| self.inner.ring.tail()))
     }
 
     /// Everything that was committed below has been applied: none of its [`Committed`] values is left. What a
@@ -96,6 +100,10 @@ pub struct Committed {
 }
 
 impl Committed {
+    pub(super) fn new(range: Range<Lsn>, unsettled: Held) -> Self {
+        Self { range, _unsettled: unsettled }
+    }
+
     /// Where the record lies.
     #[must_use]
     pub fn lsn(&self) -> Lsn {
@@ -118,7 +126,7 @@ pub(super) struct Unsettled {
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
-struct Held {
+pub(super) struct Held {
     all: Arc<Unsettled>,
     end: u64,
 }

@@ -16,6 +16,7 @@
 //! | `truncate` | records that are void |
 //! | `own` | named values, and the snapshots of what is kept beside the records |
 //! | `writer` | a thread's own way in |
+//! | `futures`, `turn` | the same for tasks; the turn to append a record longer than a buffer |
 //! | `sealer` | the frame of each batch |
 //! | `keeper` | the thread that makes segments, syncs by time, and seals an idle log |
 //! | `maintain` | trimming, rolling, closing |
@@ -25,6 +26,8 @@ mod append;
 mod callbacks;
 mod commit;
 mod error;
+#[cfg(feature = "async")]
+mod futures;
 mod keeper;
 mod maintain;
 mod options;
@@ -32,6 +35,7 @@ mod own;
 mod read;
 mod sealer;
 mod truncate;
+mod turn;
 mod writer;
 
 use core::ops::Range;
@@ -58,6 +62,7 @@ use callbacks::Callbacks;
 use commit::Unsettled;
 use keeper::Keeper;
 use own::Own;
+use turn::Turn;
 
 /// A log that is open for appending. Cheap to clone; the last clone that goes closes it.
 ///
@@ -109,8 +114,8 @@ struct Inner {
     /// What recovery found.
     report: Report,
     callbacks: Callbacks,
-    /// Held while the parts of a record longer than a buffer are appended.
-    long: Mutex<()>,
+    /// Of those that append the parts of a record longer than a buffer.
+    long: Turn,
     own: Arc<Mutex<Own>>,
     /// Whether `MANIFEST` says that the log was closed.
     closed: Mutex<bool>,

@@ -13,6 +13,7 @@ use super::commit::Unsettled;
 use super::keeper::{Keeper, Progress, WRITTEN_AT_OPEN};
 use super::own::Own;
 use super::sealer::{Sealer, longest_payload};
+use super::turn::Turn;
 use super::{Inner, Log};
 use crate::directory::{AnyDirectory, Directory, DiskDirectory, Either, MemoryDirectory};
 use crate::error::OpenError;
@@ -260,7 +261,7 @@ impl Options {
             closed: Mutex::new(false),
             report: report.clone(),
             callbacks: Callbacks::default(),
-            long: Mutex::default(),
+            long: Turn::new(),
             own,
         };
         Ok((Log { inner: Arc::new(inner) }, report))

@@ -41,6 +41,18 @@ impl Writer {
         Ok(range(self.ring.append_filled(record_len(len), fill)?))
     }
 
+    /// The same without ever waiting for room; what is longer than a buffer is taken for not finding any.
+    #[cfg(feature = "async")]
+    pub(super) fn try_append(&mut self, kind: u8, payload: &[u8]) -> Result<Range<Lsn>, Error> {
+        if payload.len() > self.log.inner.short {
+            return Err(Error::Full);
+        }
+        let mut reserved = self.ring.try_reserve(record_len(payload.len()))?;
+        let (placement, len) = (reserved.placement(), payload.len());
+        encode(placement, RecordType::Record, kind, len, [payload], &mut reserved);
+        Ok(range(reserved.commit()))
+    }
+
     /// Has `fill` encode a record in place, like [`Log::append_with`].
     ///
     /// # Errors

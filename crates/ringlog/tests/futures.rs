@@ -1,0 +1,140 @@
+//! The log's futures, under a runtime and by hand.
+
+mod common;
+
+use core::future::Future;
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
+use std::collections::BTreeMap;
+use std::thread;
+
+use common::open::{payload, reopen, small};
+use ringlog::directory::MemoryDirectory;
+use ringlog::{Error, Lsn};
+use tokio::runtime::{Builder, Runtime};
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(3).build().expect("a runtime")
+}
+
+fn poll<F: Future>(future: core::pin::Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn records_of_tasks_and_threads_come_back_also_those_longer_than_a_buffer() {
+    let directory = MemoryDirectory::new();
+    let (log, _) = small().directory(&directory).open("").expect("a log");
+    directory.device().shuffle(1);
+    let len = |n: usize| if n.is_multiple_of(5) { 20_000 + n } else { n * 37 % 900 };
+    let mut expected = BTreeMap::new();
+    let runtime = runtime();
+    let tasks: Vec<_> = (0..8_usize)
+        .map(|task| {
+            let log = log.clone();
+            runtime.spawn(async move {
+                let (mut writer, mut sent) = (log.writer(), Vec::new());
+                for n in (task * 100..).take(30) {
+                    let bytes = payload(n, len(n));
+                    let at = match n % 4 {
+                        0 => log.append_async(n as u8, bytes.clone()).await?.start,
+                        1 => log.commit_async(n as u8, bytes.clone()).await?.lsn(),
+                        2 => writer.append_async(n as u8, &bytes).await?.start,
+                        _ => writer.commit_async(n as u8, &bytes).await?.lsn(),
+                    };
+                    sent.push((at, n as u8, bytes));
+                }
+                assert!(log.sync_async().await? > sent[29].0);
+                Ok::<_, Error>(sent)
+            })
+        })
+        .collect();
+    let threads: Vec<_> = (0..2_usize)
+        .map(|thread| {
+            let log = log.clone();
+            thread::spawn(move || {
+                let append = |n: usize| {
+                    let bytes = payload(n, len(n));
+                    (log.append(n as u8, &bytes).expect("room").start, n as u8, bytes)
+                };
+                (2000 + thread * 100..).take(30).map(append).collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    for task in tasks {
+        let sent = runtime.block_on(task).expect("no panic").expect("no failure");
+        expected.extend(sent.into_iter().map(|(at, kind, bytes)| (at, (kind, bytes))));
+    }
+    for thread in threads {
+        let sent = thread.join().expect("no panic");
+        expected.extend(sent.into_iter().map(|(at, kind, bytes)| (at, (kind, bytes))));
+    }
+    assert_eq!(log.settled(), log.durable());
+    drop(log);
+    let (_, _, records) = reopen(small().directory(&directory), "".as_ref());
+    let found: BTreeMap<_, _> = records.into_iter().map(|(at, kind, bytes)| (at, (kind, bytes))).collect();
+    assert_eq!(found.len(), 300);
+    assert!(found == expected);
+}
+
+#[test]
+fn a_long_record_whose_future_is_dropped_is_none_and_stands_in_no_other_ones_way() {
+    let directory = MemoryDirectory::new();
+    let (log, _) = small().directory(&directory).open("").expect("a log");
+    let device = directory.device();
+    device.hold();
+    {
+        // Room for a part of it.
+        let mut dropped = pin!(log.append_async(1, payload(1, 90_000)));
+        assert!(poll(dropped.as_mut()).is_pending());
+        let mut second = pin!(log.append_async(2, payload(2, 90_000)));
+        assert!(poll(second.as_mut()).is_pending());
+        device.release_all();
+        assert!(poll(second.as_mut()).is_pending(), "it is not its turn");
+    }
+    log.append(3, &payload(3, 30_000)).expect("it is its turn");
+    log.close().expect("closed");
+    drop(log);
+    let (_, _, records) = reopen(small().directory(&directory), "".as_ref());
+    assert_eq!(records.iter().map(|record| record.1).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn a_commit_of_a_task_holds_settled_back_until_it_is_applied_or_given_up() {
+    let directory = MemoryDirectory::new();
+    let (log, _) = small().directory(&directory).open("").expect("a log");
+    let device = directory.device();
+    drop(runtime().block_on(log.commit_async(0, vec![1])).expect("durable"));
+    let before = log.end();
+    device.hold();
+    let mut writer = log.writer();
+    let given_up = {
+        let mut commit = Box::pin(writer.commit_async(0, &[2]));
+        assert!(poll(commit.as_mut()).is_pending());
+        commit
+    };
+    let mut commit = Box::pin(log.commit_async(0, vec![3]));
+    assert!(poll(commit.as_mut()).is_pending());
+    device.release_all();
+    let done = runtime().block_on(commit).expect("durable");
+    assert!(log.durable() >= done.end());
+    assert_eq!(log.settled(), before, "the first one may still be applied");
+    drop(given_up);
+    assert_eq!(log.settled(), done.lsn());
+    drop(done);
+    assert_eq!(log.settled(), log.durable());
+}
+
+#[test]
+fn futures_of_what_will_not_be_are_errors() {
+    let runtime = runtime();
+    let (log, _) = small().in_memory().max_record(50_000).open("").expect("a log");
+    let long = runtime.block_on(log.append_async(0, vec![0; 50_001]));
+    assert!(matches!(long, Err(Error::TooLarge { len: 50_001, max: 50_000 })));
+    let beyond = Lsn::new(log.end().get() + 1);
+    assert!(matches!(runtime.block_on(log.wait_durable_async(beyond)), Err(Error::NotAppended { .. })));
+    let late = log.append_async(0, vec![1]);
+    log.close().expect("closed");
+    assert!(matches!(runtime.block_on(late), Err(Error::Closed)));
+    assert!(matches!(runtime.block_on(log.commit_async(0, vec![1])).map(drop), Err(Error::Closed)));
+}
