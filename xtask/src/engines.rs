@@ -37,6 +37,7 @@ const IN_MEMORY: &[&str] = &[
     "crashes",
     "disk",
     "encoding",
+    "fast",
     "failures",
     "faults",
     "foreign",

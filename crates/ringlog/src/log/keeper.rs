@@ -25,8 +25,8 @@ use crate::segment::{ensure, recycle};
 /// after one that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a sync of this thread waits before it looks whether a segment is wanted.
-const STEP: Duration = Duration::from_millis(5);
+/// How long this thread waits, in a sync or for room, before it looks whether a segment is wanted.
+pub(super) const STEP: Duration = Duration::from_millis(5);
 
 /// Bytes of the segment that a log is opened in that are written beforehand, if they are not there: opening waits for
 /// that.

@@ -10,6 +10,7 @@ use buffer_ring::ring_io::events;
 use buffer_ring::{AppendError, BufferRing};
 
 use super::append::header;
+use super::keeper::STEP;
 use super::maintain::SOON;
 use super::{Error, Log, record_len};
 use crate::Lsn;
@@ -142,13 +143,13 @@ impl Own {
         self.snapshot_end == tail
     }
 
-    /// Appends a snapshot, without ever waiting. `false`: the ring has no room now.
+    /// Appends a snapshot, without waiting for long. `false`: the ring has no room.
     pub(super) fn add_snapshot(&mut self, ring: &BufferRing, end: u64, segment_size: u64) -> bool {
         let values = self.values.iter().map(|(name, value)| SnapshotEntry::Metadata(Metadata { name, value }));
         let voids = self.void.iter().map(|void| SnapshotEntry::Void { from: void.start.get(), to: void.end.get() });
         let entries = values.chain(voids).collect();
         let mut payload = Snapshot { complete_to: 0, records: NOT_COUNTED, entries }.encode();
-        let at = match ring.try_reserve(record_len(payload.len())) {
+        let at = match ring.reserve_timeout(record_len(payload.len()), STEP) {
             Ok(mut reserved) => {
                 let at = reserved.extent().start();
                 payload[..8].copy_from_slice(&at.to_le_bytes());
@@ -159,7 +160,7 @@ impl Own {
                 self.values.repeat(at, ring.durable_watermark());
                 at
             }
-            Err(AppendError::RingFull | AppendError::Sealed) => return false,
+            Err(AppendError::TimedOut | AppendError::RingFull | AppendError::Sealed) => return false,
             // It does not fit a buffer, or the log has ended. Then opening begins with an earlier segment.
             Err(_) => end,
         };

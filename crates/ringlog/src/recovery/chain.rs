@@ -84,12 +84,14 @@ struct Walk {
     last: Option<BatchHeader>,
     next: u64,
     tally: Tally,
+    /// The highest promise of its batches, and where it stands.
+    top: Option<(u64, u64)>,
     stop: Option<Stop>,
 }
 
 /// Batches from `start` on, up to `until` in the same segment.
 fn walk<D: Directory>(source: &Source<'_, D>, start: u64, until: u64) -> Result<Walk, OpenError> {
-    let mut walk = Walk { first: None, last: None, next: start, tally: Tally::default(), stop: None };
+    let mut walk = Walk { first: None, last: None, next: start, tally: Tally::default(), top: None, stop: None };
     let Some(mut reader) = source.reader(source.manifest.segment_of(start))? else {
         walk.stop = Some(Stop::Content(Content::MissingFile));
         return Ok(walk);
@@ -102,6 +104,7 @@ fn walk<D: Directory>(source: &Source<'_, D>, start: u64, until: u64) -> Result<
                 Ok(()) => {
                     walk.first = walk.first.or(Some(header));
                     walk.last = Some(header);
+                    walk.top = walk.top.max(Some((source.manifest.promise_of(&header), header.address)));
                     let behind = walk.next + header.layout().len as u64;
                     walk.next = if header.flags.last { reader.end() } else { behind };
                 }
@@ -156,8 +159,12 @@ fn refused<D: Directory>(
 /// The part of a log that proves itself.
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
+    /// From here to its end, all was walked.
+    pub(super) walked_from: u64,
     /// Where it ends.
     pub(super) end: u64,
+    /// The highest promise of its batches in the segment with the end, and where it stands.
+    pub(super) top: Option<(u64, u64)>,
     pub(super) expected: Expected,
     pub(super) tally: Tally,
     /// What stands at the end.
@@ -173,11 +180,13 @@ pub(super) fn follow<D: Directory>(
     threads: usize,
 ) -> Result<Chain, OpenError> {
     let size = source.manifest.segment_size;
-    let mut chain = Chain { end: start, expected, tally: Tally::default(), content: Content::Zeros };
+    let (tally, content) = (Tally::default(), Content::Zeros);
+    let mut chain = Chain { walked_from: start, end: start, top: None, expected, tally, content };
     let mut ahead = BTreeMap::new();
     loop {
         if let Some(gap) = gaps.iter().find(|gap| gap.range().contains(&chain.end)) {
             (chain.end, chain.expected) = (gap.end, Expected::behind_gap(gap));
+            chain.walked_from = gap.end;
             continue;
         }
         let segment = chain.end / size;
@@ -202,6 +211,7 @@ pub(super) fn follow<D: Directory>(
             chain.expected = Expected::behind(last);
         }
         chain.end = walked.next;
+        chain.top = walked.top.filter(|_| walked.next / size == segment);
         chain.tally.join(&walked.tally)?;
         let file = || source.name(walked.next);
         match walked.stop {
@@ -247,7 +257,7 @@ pub(super) fn intact<D: Directory>(
     reader: &mut SegmentReader<'_, D>,
     at: u64,
 ) -> Result<Option<BatchHeader>, OpenError> {
-    let nothing = Walk { first: None, last: None, next: at, tally: Tally::default(), stop: None };
+    let nothing = Walk { first: None, last: None, next: at, tally: Tally::default(), top: None, stop: None };
     let end = reader.end();
     Ok(step(source, reader, &nothing, end)?.ok())
 }

@@ -234,19 +234,36 @@ impl<D: Directory> Judging<'_, '_, D> {
         if let Some(scan) = self.scans.get(&segment) {
             return Ok(*scan);
         }
-        let scan = Scan::of(self.source, segment)?;
+        let scan = Scan::of(self.source, segment * self.source.manifest.segment_size)?;
         self.scans.insert(segment, scan);
         Ok(scan)
     }
 
+    /// The highest promise in a segment, or one of at least `enough`.
+    fn promise(&mut self, segment: u64, enough: u64) -> Result<u64, OpenError> {
+        let scan = match self.scans.get(&segment) {
+            Some(scan) => *scan,
+            None => {
+                let (scan, is_whole) = Scan::until(self.source, segment * self.source.manifest.segment_size, enough)?;
+                if is_whole {
+                    self.scans.insert(segment, scan);
+                }
+                scan
+            }
+        };
+        Ok(scan.top.map_or(0, |(promise, _)| promise))
+    }
+
     /// The scans of all segments from `segment` on, several side by side.
-    fn scan_from(&mut self, segment: u64) -> Result<Vec<(u64, Scan)>, OpenError> {
+    fn scan_from(&mut self, segment: u64) -> Result<Vec<Scan>, OpenError> {
         let segments: Vec<_> = self.source.segments.range(segment..).map(|(segment, _)| *segment).collect();
         let unread: Vec<_> = segments.iter().copied().filter(|segment| !self.scans.contains_key(segment)).collect();
         let source = self.source;
         for group in unread.chunks(self.threads).filter(|group| group.len() > 1) {
             let scans = thread::scope(|scope| {
-                let scans = group.iter().map(|&segment| scope.spawn(move || Scan::of(source, segment)));
+                let scans = group
+                    .iter()
+                    .map(|&segment| scope.spawn(move || Scan::of(source, segment * source.manifest.segment_size)));
                 let scans = scans.collect::<Vec<_>>();
                 let join = |scan: thread::ScopedJoinHandle<'_, _>| {
                     scan.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -255,7 +272,7 @@ impl<D: Directory> Judging<'_, '_, D> {
             })?;
             self.scans.extend(group.iter().copied().zip(scans));
         }
-        segments.into_iter().map(|segment| Ok((segment, self.scan(segment)?))).collect()
+        segments.into_iter().map(|segment| self.scan(segment)).collect()
     }
 
     /// Follows the log from a start, and judges what stands where it ends.
@@ -310,7 +327,7 @@ impl<D: Directory> Judging<'_, '_, D> {
         let mut top = manifest.promise();
         for &segment in source.segments.keys().rev().take_while(|segment| **segment > manifest.first_segment()) {
             let start = segment * manifest.segment_size;
-            top = top.max(self.scan(segment)?.top.map_or(0, |(promise, _)| promise));
+            top = top.max(self.promise(segment, start)?);
             if segment >= below || top < start || manifest.epochs[0].start > start {
                 continue;
             }
@@ -346,15 +363,25 @@ impl<D: Directory> Judging<'_, '_, D> {
         };
         raise(manifest.known_durable, Proof::KnownDurable);
         raise(manifest.clean_end.unwrap_or(0), Proof::CleanEnd);
+        if let Some((promise, at)) = chain.top {
+            raise(promise, Proof::Batch { at: Lsn::new(at) });
+        }
+        // Of the segment with the end, what was walked has said all that it can.
+        let segment = manifest.segment_of(end);
+        let is_walked = chain.walked_from <= segment * manifest.segment_size;
+        let scans = if is_walked {
+            [Scan::of(source, end)?].into_iter().chain(self.scan_from(segment + 1)?).collect()
+        } else {
+            self.scan_from(segment)?
+        };
         let mut newest = None;
-        for (_, scan) in self.scan_from(manifest.segment_of(end))? {
+        for scan in scans {
             scan.check(source)?;
             if let Some((promise, at)) = scan.top {
                 raise(promise, Proof::Batch { at: Lsn::new(at) });
             }
             newest = newest.max(scan.newest);
         }
-        let segment = manifest.segment_of(end);
         let missing = !source.segments.contains_key(&segment);
         let (promised, proof) = promised;
         if promised > end || missing {

@@ -26,18 +26,29 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// Reads the start of each block of a segment.
-    pub(super) fn of<D: Directory>(source: &Source<'_, D>, segment: u64) -> Result<Self, OpenError> {
+    /// Reads the start of each block of a segment, from this address in it on.
+    pub(super) fn of<D: Directory>(source: &Source<'_, D>, from: u64) -> Result<Self, OpenError> {
+        Self::until(source, from, u64::MAX).map(|(scan, _)| scan)
+    }
+
+    /// The same, but no further than to a promise of `enough`. Also whether all was read.
+    pub(super) fn until<D: Directory>(
+        source: &Source<'_, D>,
+        from: u64,
+        enough: u64,
+    ) -> Result<(Self, bool), OpenError> {
         let mut scan = Self::default();
-        let Some(mut reader) = source.reader(segment)? else { return Ok(scan) };
-        let base = segment * source.manifest.segment_size;
-        for address in (base..reader.filled()).step_by(BLOCK) {
+        let Some(mut reader) = source.reader(source.manifest.segment_of(from))? else { return Ok((scan, true)) };
+        for address in (from..reader.filled()).step_by(BLOCK) {
             let bytes = reader.read(address, BLOCK)?;
             if let Some(bytes) = bytes.first_chunk::<HEADER_LEN>().filter(|bytes| BatchHeader::is_likely(*bytes)) {
                 scan.add(source, address, bytes);
+                if scan.top.is_some_and(|(promise, _)| promise >= enough) {
+                    return Ok((scan, false));
+                }
             }
         }
-        Ok(scan)
+        Ok((scan, true))
     }
 
     fn add<D>(&mut self, source: &Source<'_, D>, address: u64, bytes: &[u8; HEADER_LEN]) {

@@ -624,7 +624,18 @@ fn chain(directory: &MemoryDirectory, report: &Report) -> Result<Vec<Batch>, Str
         let groups = own.iter().filter_map(|(end, shown)| Some((shown.0, begins(*end)?))).collect();
         let voids = truncations(&bytes, at, head.payload_len as usize);
         let under = vec![0; bytes.len()];
-        batches.push(Batch { base: at, next, bytes, under, durable: head.durable, records, groups, voids, vote: None });
+        batches.push(Batch {
+            base: at,
+            next,
+            bytes,
+            under,
+            durable: head.durable,
+            records,
+            groups,
+            voids,
+            vote: None,
+            has_snapshot: false,
+        });
         at = next;
     }
     Ok(batches)

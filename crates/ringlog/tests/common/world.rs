@@ -34,6 +34,8 @@ pub(crate) struct Batch {
     pub(crate) voids: Vec<(u64, u64)>,
     /// What it says of the name "vote".
     pub(crate) vote: Option<Vote>,
+    /// Whether it repeats all truncations before it.
+    pub(crate) has_snapshot: bool,
 }
 
 /// What a name stands for, if it does.
@@ -180,7 +182,10 @@ impl World {
         let batches = self.chain.iter().filter(|batch| (from..to).contains(&batch.base));
         let batches = batches.filter(|batch| !gaps.iter().any(|gap| gap.contains(&Lsn::new(batch.base))));
         let batches = batches.collect::<Vec<_>>();
-        let voids: Vec<_> = batches.iter().flat_map(|batch| &batch.voids).collect();
+        // A snapshot knows those in a gap before it.
+        let repeated = batches.iter().rfind(|batch| batch.has_snapshot).map_or(0, |batch| batch.base);
+        let repeated = self.chain.iter().filter(|batch| batch.base < repeated);
+        let voids: Vec<_> = repeated.chain(batches.iter().copied()).flat_map(|batch| &batch.voids).collect();
         let is_void = |at: u64| voids.iter().any(|(from, to)| (*from..*to).contains(&at));
         let begins = |batch: &Batch, at: u64| batch.groups.get(&at).copied().unwrap_or(at);
         let records = batches.iter().flat_map(|batch| batch.records.iter().map(|record| (*batch, record)));
@@ -471,7 +476,7 @@ impl World {
     ) -> Result<(), OpenError> {
         let mut batch = self.writer.as_ref().unwrap().batch();
         let records = fill(&mut batch);
-        self.submit(batch, roll, records, Vec::new(), None)
+        self.submit(batch, roll, records, Vec::new(), None, false)
     }
 
     fn submit(
@@ -481,6 +486,7 @@ impl World {
         records: Vec<Shown>,
         voids: Vec<(u64, u64)>,
         vote: Option<Vote>,
+        has_snapshot: bool,
     ) -> Result<(), OpenError> {
         let durably = self.random.chance(30);
         let writer = self.writer.as_mut().unwrap();
@@ -490,7 +496,18 @@ impl World {
         let file = before.get(&format!("{:020}.seg", base / self.size * self.size));
         let at = 4096 + (base % self.size) as usize;
         let under = (at..at + bytes.len()).map(|at| file.and_then(|file| file.get(at)).copied().unwrap_or(0)).collect();
-        self.chain.push(Batch { base, next, bytes, under, durable, records, groups: BTreeMap::new(), voids, vote });
+        self.chain.push(Batch {
+            base,
+            next,
+            bytes,
+            under,
+            durable,
+            records,
+            groups: BTreeMap::new(),
+            voids,
+            vote,
+            has_snapshot,
+        });
         self.figures.batches += 1;
         Ok(())
     }
@@ -516,7 +533,7 @@ impl World {
     /// A batch with random content of every kind.
     fn random_batch(&mut self, roll: bool) -> Result<(), OpenError> {
         let mut batch = self.writer.as_ref().unwrap().batch();
-        let (mut records, mut voids, mut vote) = (Vec::new(), Vec::new(), None);
+        let (mut records, mut voids, mut vote, mut has_snapshot) = (Vec::new(), Vec::new(), None, false);
         for _ in 0..self.random.below(5) {
             let room = batch.room();
             let kind = self.random.next() as u8;
@@ -562,7 +579,7 @@ impl World {
                     let value = vote.or_else(|| self.vote(u64::MAX)).flatten();
                     let value = value.as_ref().map(core::slice::from_ref);
                     entries.extend(value.map(|value| SnapshotEntry::Metadata(Metadata { name: b"vote", value })));
-                    _ = batch.snapshot(entries);
+                    has_snapshot |= batch.snapshot(entries).is_some();
                 }
                 5 | 6 => self.long_part(&mut batch, &mut records),
                 _ => {
@@ -573,7 +590,7 @@ impl World {
                 }
             }
         }
-        self.submit(batch, roll, records, voids, vote)
+        self.submit(batch, roll, records, voids, vote, has_snapshot)
     }
 
     fn long_part(&mut self, batch: &mut BatchBuilder, records: &mut Vec<Shown>) {
