@@ -28,6 +28,8 @@ struct Truth {
     /// The trim point is one of these: the last that was settled, or one that was under way.
     trims: Vec<u64>,
     salts: Vec<(u32, u32)>,
+    /// Whether the last update of MANIFEST has come to its end, so that it was acted upon.
+    manifest_settled: bool,
 }
 
 #[derive(Clone)]
@@ -38,7 +40,6 @@ pub(crate) struct World {
     log: Option<Log>,
     bodies: u32,
     buffer: u64,
-    /// All slots there ever were, for damage.
     trace: Vec<String>,
     keep_trace: bool,
 }
@@ -326,7 +327,9 @@ impl World {
                     note!(self, "trim {to}");
                     self.truth.trims.push(to);
                     f.trims += 1;
+                    self.truth.manifest_settled = false;
                     log.trim(&mut self.disk, to, choose)?;
+                    self.truth.manifest_settled = true;
                     self.truth.trims = vec![to];
                 }
             }
@@ -348,7 +351,9 @@ impl World {
             if !log.is_tight() && !log.has_failed() {
                 self.submit(1, false, None, choose, f)?; // an empty batch, which proves the one before
             }
+            self.truth.manifest_settled = false;
             self.log.as_mut().unwrap().close(&mut self.disk)?;
+            self.truth.manifest_settled = true;
             self.acknowledge();
         }
         Ok(())
@@ -358,8 +363,10 @@ impl World {
         self.buffer = 1 + choose.pick(self.d.segment.min(4) as usize - 1) as u64;
         let salt = choose_salt(choose, &mut self.truth.salts);
         note!(self, "open at {:?}, buffer {}, aside {aside}", j.verdict, self.buffer);
+        self.truth.manifest_settled = false;
         let log = Log::open(&mut self.disk, self.d, j, self.buffer, salt, self.bodies, aside, choose)?;
         self.log = Some(log);
+        self.truth.manifest_settled = true;
         Ok(())
     }
 
@@ -466,8 +473,8 @@ impl World {
         self.check_legal(&before, f)?;
         let Verdict::End { at: end, .. } = before.verdict else { return Ok(None) };
         let clean_image = self.disk.stable.clone();
-        // A crash between the two writes of an update leaves two slots that differ: that update is not yet relied upon.
-        let both_settled = slot_sequences(&self.disk) == Some((m.sequence, m.sequence));
+        // A crash between the two writes of an update leaves two slots that differ, and nothing relies on that update.
+        let is_settled = slot_sequences(&self.disk) == Some((m.sequence, m.sequence)) || self.truth.manifest_settled;
         let times = 1 + usize::from(choose.percent(25));
         let mut slots_hit = 0;
         let mut missing_only: Option<u64> = None;
@@ -482,7 +489,7 @@ impl World {
         f.damaged_images += 1;
         let mut j = self.judge(false);
         let old_manifest = j.manifest.as_ref().is_some_and(|n| n.sequence != m.sequence);
-        if slots_hit < 2 && both_settled && j.manifest.as_ref() != Some(&m) {
+        if slots_hit < 2 && is_settled && j.manifest.as_ref() != Some(&m) {
             return Err(self.fail("d", format!("one slot was damaged: {m:?} became {:?}", j.manifest)));
         }
         let damaged = matches!(j.verdict, Verdict::Damaged { .. } | Verdict::BadManifest);
