@@ -7,10 +7,9 @@ mod kills;
 mod kv;
 
 use core::time::Duration;
-use std::env;
-use std::fs;
 use std::path::Path;
 use std::process::{self, Command};
+use std::{env, fs, thread};
 
 use kills::{Round, Rounds};
 use kv::{Kv, Map, load, save};
@@ -82,6 +81,28 @@ fn a_checkpoint_keeps_deletes_that_older_puts_could_undo() {
     let (kv, _) = Kv::open(folder.path(), options()).expect("a store");
     assert_eq!(keys(&kv), before);
     assert_eq!(before.len(), 40);
+}
+
+#[test]
+fn of_puts_that_meet_the_one_that_is_last_in_the_log_wins() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = || Log::options().ring(4, 4096).segment_size(4 << 12);
+    let (kv, _) = Kv::open(folder.path(), options()).expect("a store");
+    thread::scope(|scope| {
+        for thread in 0..4_u8 {
+            let kv = &kv;
+            scope.spawn(move || {
+                for key in 0..100_u8 {
+                    kv.put(&[key], &[thread]).expect("no failure");
+                }
+            });
+        }
+    });
+    let before = kv.map().clone();
+    drop(kv);
+    let (kv, _) = Kv::open(folder.path(), options()).expect("a store");
+    assert_eq!(*kv.map(), before);
+    assert_eq!(before.len(), 100);
 }
 
 #[test]
