@@ -113,10 +113,10 @@ impl Disk {
 
     pub(crate) fn completed(&mut self, done: u32) {
         for op in &mut self.pending {
-            if let Op::Write { flight, .. } = op {
-                if *flight == done {
-                    *flight = 0;
-                }
+            if let Op::Write { flight, .. } = op
+                && *flight == done
+            {
+                *flight = 0;
             }
         }
     }

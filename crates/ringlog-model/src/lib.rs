@@ -1,6 +1,6 @@
 //! The rules of `ringlog`'s record layer as a program: a specification that can be run.
 //!
-//! It shares no code with `ringlog`. A [`World`] is a log, its disk and the truth about both: a writer that submits
+//! It shares no code with `ringlog`. A `World` is a log, its disk and the truth about both: a writer that submits
 //! batches whose writes come back in any order, syncs, makes and recycles segments, trims and closes; a disk that
 //! leaves any legal state after a power cut or a kill; recovery, which may itself be stopped at each step; damage of
 //! many kinds; and an oracle. Checksums are ideal: they never collide.
@@ -20,8 +20,9 @@
 //! |---|---|
 //! | `disk` | what a crash may leave |
 //! | `format` | what stands in a sector |
-//! | `log` | the verdict, which only reads; opening; writing |
-//! | `world` | truth, oracle, damage, and what happens in a scenario |
+//! | `recovery` | the verdict, which only reads |
+//! | `log` | opening and writing |
+//! | `world` | what happens in a scenario, and the truth about it; `oracle`: what must hold; `damage` |
 //! | `flaw` | mistakes that can be planted, one at a time |
 //! | `choose` | where choices come from: chance, or all of them in order |
 //!
@@ -34,14 +35,16 @@
 #![forbid(unsafe_code)]
 
 mod choose;
+mod design;
 mod disk;
 mod flaw;
 mod format;
 mod log;
+mod recovery;
 mod world;
 
 use choose::Choose;
-use log::Design;
+use design::Design;
 use world::World;
 
 pub use flaw::Flaw;

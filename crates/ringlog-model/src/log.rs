@@ -1,383 +1,13 @@
-//! The log: verdict, opening, writing. [`judge`] only reads; everything else may be stopped at each step.
+//! The log: opening and writing. It may be stopped at each step.
 
-use crate::choose::Choose;
-use crate::disk::{Disk, Image, Name, Step};
-use crate::flaw::Flaw;
-use crate::format::{BatchHeader, Epoch, Manifest, NONE, SECTORS, Sector, Table, own_sum, sum};
 use std::collections::{BTreeMap, VecDeque};
 
-#[derive(Clone, Copy)]
-pub(crate) struct Design {
-    pub(crate) flaw: Option<Flaw>,
-    /// Blocks in a segment.
-    pub(crate) segment: u64,
-    pub(crate) log: u8,
-    /// Epochs that MANIFEST keeps.
-    pub(crate) epochs: usize,
-}
-
-impl Design {
-    pub(crate) fn has(&self, flaw: Flaw) -> bool {
-        self.flaw == Some(flaw)
-    }
-    pub(crate) fn segment_of(&self, address: u64) -> u64 {
-        address / self.segment
-    }
-    fn sector_of(&self, address: u64) -> usize {
-        SECTORS + (address % self.segment) as usize * SECTORS
-    }
-    pub(crate) fn block(&self, image: &Image, address: u64) -> Option<[Sector; SECTORS]> {
-        let (name, at) = (Name::Segment(self.segment_of(address)), self.sector_of(address));
-        Some([image.read(name, at)?, image.read(name, at + 1)?])
-    }
-    pub(crate) fn place(&self, address: u64) -> (Name, usize) {
-        (Name::Segment(self.segment_of(address)), self.sector_of(address))
-    }
-    fn seed(&self, head: &BatchHeader, address: u64) -> (u8, u32, u32, u64) {
-        let log = if self.has(Flaw::ForeignAccepted) { 0 } else { head.log };
-        (log, head.epoch, head.salt, if self.has(Flaw::NoAddress) { 0 } else { address })
-    }
-}
-
-// ---------------------------------------------------------------- verdict
-
-#[derive(Clone, Debug)]
-pub(crate) struct Accepted {
-    pub(crate) head: BatchHeader,
-    pub(crate) next: u64,
-    pub(crate) sectors: Vec<Sector>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Nothing is there.
-    Fresh,
-    /// The log ends at `end`; nothing behind it was acknowledged.
-    End {
-        at: u64,
-        clean: bool,
-    },
-    Damaged {
-        at: u64,
-        promised: u64,
-    },
-    /// MANIFEST is missing, bad, or older than the log.
-    BadManifest,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Judged {
-    pub(crate) verdict: Verdict,
-    pub(crate) manifest: Option<Manifest>,
-    /// Which slot holds it.
-    slot: usize,
-    /// Where it began to read.
-    pub(crate) from: u64,
-    /// Truncations behind the end, for a flaw.
-    unaccepted: Vec<(u64, u64)>,
-    pub(crate) accepted: Vec<Accepted>,
-    pub(crate) number: u64,
-    pub(crate) previous: u64,
-}
-
-fn slot(image: &Image, manifests: &[Manifest], n: usize) -> Option<Manifest> {
-    let at = n * SECTORS;
-    match (image.read(Name::Manifest, at)?, image.read(Name::Manifest, at + 1)?) {
-        (Sector::Slot(a), Sector::SlotRest(b)) if a == b => Some(manifests[a as usize].clone()),
-        _ => None,
-    }
-}
-
-/// A header that stands where it says and is this log's.
-fn header(d: &Design, image: &Image, address: u64) -> Option<BatchHeader> {
-    match d.block(image, address)? {
-        [Sector::First { head, .. }, _]
-            if head.ok
-                && (head.log == d.log || d.has(Flaw::ForeignAccepted))
-                && (head.address == address || d.has(Flaw::NoAddress))
-                && (head.durable <= head.address || d.has(Flaw::DurableTooNew)) =>
-        {
-            Some(head)
-        }
-        _ => None,
-    }
-}
-
-fn segment_head_is_good(d: &Design, image: &Image, segment: u64) -> bool {
-    let is_mine = |log, number| (log, number) == (d.log, segment);
-    let first = image.read(Name::Segment(segment), 0);
-    let rest = image.read(Name::Segment(segment), 1);
-    matches!(first, Some(Sector::SegmentHead { log, segment, .. }) if is_mine(log, segment))
-        && matches!(rest, Some(Sector::SegmentRest { log, segment }) if is_mine(log, segment))
-}
-
-fn epoch_at(m: &Manifest, address: u64) -> Option<&Epoch> {
-    m.epochs.iter().rev().find(|e| e.start <= address)
-}
-
-/// Epoch and salt are those that belong at `address`, behind a batch of epoch `before`.
-fn epoch_fits(d: &Design, m: &Manifest, head: &BatchHeader, before: Option<(u32, u32)>) -> bool {
-    if d.has(Flaw::SmallerEpochAccepted) {
-        return true;
-    }
-    match epoch_at(m, head.address) {
-        Some(e) => e.epoch == head.epoch && e.salt == head.salt,
-        // Below the oldest epoch that is kept: they only grow, and one epoch has one salt.
-        None => {
-            head.epoch < m.epochs[0].epoch
-                && before.is_none_or(|(epoch, salt)| {
-                    (epoch < head.epoch && (head.opens || d.has(Flaw::NoOpensFlag)))
-                        || (epoch == head.epoch && salt == head.salt)
-                })
-        }
-    }
-}
-
-/// How far a good header proves that bytes were durable.
-fn promise(d: &Design, m: &Manifest, head: &BatchHeader) -> u64 {
-    if d.has(Flaw::PromiseNotCapped) {
-        return head.durable;
-    }
-    let newest = m.epochs.last().unwrap();
-    if head.epoch > newest.epoch {
-        return 0;
-    }
-    match m.epochs.iter().find(|e| e.epoch >= head.epoch) {
-        // Not of this life of the log: of a copy that went another way.
-        Some(e) if e.epoch == head.epoch && (e.salt != head.salt || head.address < e.start) => return 0,
-        _ => {}
-    }
-    let cap = m.epochs.iter().find(|e| e.epoch > head.epoch).map_or(u64::MAX, |e| e.start);
-    head.durable.min(cap)
-}
-
-fn candidates<'a>(d: &'a Design, image: &'a Image, from_segment: u64) -> impl Iterator<Item = BatchHeader> + 'a {
-    image.names.range(Name::Segment(from_segment)..Name::Aside(0)).flat_map(move |(name, _)| {
-        let Name::Segment(k) = *name else { unreachable!() };
-        (k * d.segment..(k + 1) * d.segment).filter_map(move |a| header(d, image, a))
-    })
-}
-
-/// The verdict. `buffer` matters only to the flaw that computes with it; `fast`: begins at the last segment before
-/// which all is proven.
-pub(crate) fn judge(d: &Design, image: &Image, manifests: &[Manifest], buffer: u64, fast: bool) -> Judged {
-    let mut j = Judged {
-        verdict: Verdict::BadManifest,
-        manifest: None,
-        slot: 0,
-        from: 0,
-        unaccepted: Vec::new(),
-        accepted: Vec::new(),
-        number: 0,
-        previous: NONE,
-    };
-    if !image.names.contains_key(&Name::Manifest) {
-        // Nothing, or what an interrupted creation leaves: a first segment with nothing in it.
-        let empty = |n: &Name| match n {
-            Name::Segment(0) => (0..d.segment).all(|a| header(d, image, a).is_none()),
-            Name::Segment(_) => false,
-            _ => true,
-        };
-        if image.names.keys().all(empty) {
-            j.verdict = Verdict::Fresh;
-        }
-        return j;
-    }
-    let slots = [slot(image, manifests, 0), slot(image, manifests, 1)];
-    let Some(newest) = (0..2).filter(|&n| slots[n].is_some()).max_by_key(|&n| slots[n].as_ref().unwrap().sequence)
-    else {
-        return j;
-    };
-    let m = slots[newest].clone().unwrap();
-    j.slot = newest;
-    j.manifest = Some(m.clone());
-    if m.log != d.log {
-        return j;
-    }
-
-    let known = if d.has(Flaw::EpochStartNoPromise) {
-        0
-    } else {
-        m.known_durable.max(m.clean.unwrap_or(0)).max(m.epochs.last().unwrap().start)
-    };
-    let mut segment = d.segment_of(m.trim);
-    (j.number, j.previous) = m.first;
-    let mut trusted = !d.has(Flaw::FirstNotKnown) || segment == 0;
-    let mut first_epoch = m.first_epoch.filter(|_| !d.has(Flaw::FirstEpochNotKnown));
-    if fast {
-        // The last segment that begins with a good header of the right epoch, and before which all is proven durable,
-        // by MANIFEST or by a header in it or behind it.
-        let opens = |k: u64| header(d, image, k * d.segment).is_some_and(|head| epoch_fits(d, &m, &head, None));
-        let last = image
-            .names
-            .keys()
-            .filter_map(|n| if let Name::Segment(k) = n { Some(*k) } else { None })
-            .max()
-            .unwrap_or(0);
-        let mut begins = last.max(segment);
-        while begins > segment {
-            let top = candidates(d, image, begins).map(|head| promise(d, &m, &head)).max().unwrap_or(0).max(known);
-            if opens(begins) && (top >= begins * d.segment || d.has(Flaw::OpenUnproven)) {
-                break;
-            }
-            begins -= 1;
-        }
-        if begins > segment {
-            if let Some(head) = header(d, image, begins * d.segment) {
-                // The link is looked at from both sides.
-                let linked = head.previous != NONE
-                    && header(d, image, head.previous).is_some_and(|p| {
-                        p.number + 1 == head.number && p.last && epoch_fits(d, &m, &p, None) && p.epoch <= head.epoch
-                    });
-                if linked || d.has(Flaw::OpenUnproven) {
-                    segment = begins;
-                    (j.number, j.previous) = (head.number, head.previous);
-                    trusted = true;
-                    first_epoch = None;
-                }
-            }
-        }
-    }
-
-    let mut a = segment * d.segment;
-    j.from = a;
-    let mut before = None;
-    loop {
-        if d.has(Flaw::SegmentHeadDecides) && !segment_head_is_good(d, image, d.segment_of(a)) {
-            break;
-        }
-        let Some(head) = header(d, image, a) else { break };
-        let end = (d.segment_of(a) + 1) * d.segment;
-        if !epoch_fits(d, &m, &head, before) || first_epoch.take().is_some_and(|e| e != (head.epoch, head.salt)) {
-            break;
-        }
-        if trusted && !d.has(Flaw::NoLink) && (head.number != j.number || head.previous != j.previous) {
-            break;
-        }
-        trusted = true;
-        if head.blocks == 0 || a + head.blocks > end {
-            break;
-        }
-        let mut sectors = Vec::new();
-        for n in 0..head.blocks {
-            sectors.extend(d.block(image, a + n).unwrap());
-        }
-        if !body_is_good(d, &head, &sectors, a) {
-            break;
-        }
-        let after = a + head.blocks;
-        let next = if d.has(Flaw::SkipBySize) {
-            if after + buffer > end { end } else { after }
-        } else if head.last {
-            end
-        } else {
-            after
-        };
-        before = Some((head.epoch, head.salt));
-        j.number = head.number + 1;
-        j.previous = a;
-        j.accepted.push(Accepted { head, next, sectors });
-        a = next;
-    }
-
-    if d.has(Flaw::TruncationUnaccepted) {
-        let behind = candidates(d, image, d.segment_of(a)).filter(|head| head.address >= a);
-        j.unaccepted =
-            behind.filter_map(|head| Some((truncation(&d.block(image, head.address)?)?, head.address))).collect();
-    }
-
-    // What is proven beyond `a`?
-    let mut promised = known;
-    let newest = m.epochs.last().unwrap();
-    for head in candidates(d, image, d.segment_of(a)) {
-        if head.epoch > newest.epoch && !d.has(Flaw::HigherEpochIgnored) {
-            j.verdict = Verdict::BadManifest;
-            return j;
-        }
-        // One epoch has one salt: this MANIFEST and these batches are of two copies that went different ways.
-        let other_copy = m.epochs.iter().any(|e| e.epoch == head.epoch && e.salt != head.salt);
-        if other_copy && !d.has(Flaw::OtherSaltIgnored) {
-            j.verdict = Verdict::BadManifest;
-            return j;
-        }
-        promised = promised.max(promise(d, &m, &head));
-        if d.has(Flaw::IntactIsDamage) && head.address > a && head.epoch == newest.epoch && head.salt == newest.salt {
-            promised = promised.max(head.address);
-        }
-    }
-    if d.has(Flaw::PredecessorEndPromises) {
-        for (name, _) in image.names.range(Name::Segment(d.segment_of(a))..Name::Aside(0)) {
-            if let Some(Sector::SegmentHead { before, segment, .. }) = image.read(*name, 0) {
-                if before != NONE && *name == Name::Segment(segment) {
-                    promised = promised.max(before.min(segment * d.segment));
-                }
-            }
-        }
-    }
-    let len = image.len(Name::Segment(d.segment_of(a)));
-    if d.has(Flaw::ShortFileIsEnd) && len.is_some_and(|len| len <= d.sector_of(a)) {
-        promised = 0;
-    }
-    let is_short =
-        |(name, _): (&Name, &usize)| image.len(*name).is_some_and(|len| len < d.sector_of(d.segment - 1) + SECTORS);
-    if d.has(Flaw::ShortFileIsDamage)
-        && image.names.range(Name::Segment(segment)..=Name::Segment(d.segment_of(a))).any(is_short)
-    {
-        promised = u64::MAX;
-    }
-    // It was made before anything could lead there.
-    let missing = !image.names.contains_key(&Name::Segment(d.segment_of(a))) && !d.has(Flaw::LastBeforeNext);
-    j.verdict = if (promised > a && !d.has(Flaw::PromiseIgnored)) || missing {
-        Verdict::Damaged { at: a, promised }
-    } else {
-        Verdict::End { at: a, clean: m.clean == Some(a) }
-    };
-    j
-}
-
-impl Judged {
-    /// What replay shows: the addresses of the batches that are not void.
-    pub(crate) fn shown(&self, d: &Design) -> Vec<u64> {
-        let Some(manifest) = &self.manifest else { return Vec::new() };
-        let accepted = self.accepted.iter().filter_map(|batch| Some((truncation(&batch.sectors)?, batch.head.address)));
-        let all: Vec<_> = accepted.chain(self.unaccepted.iter().copied()).collect();
-        let is_void = |at: u64| {
-            all.iter().any(|&(from, by)| {
-                let is_voided = all.iter().any(|&(start, end)| start <= by && by < end);
-                at >= from
-                    && (at < by || d.has(Flaw::TruncationOpenEnded))
-                    && !d.has(Flaw::TruncationIgnored)
-                    && !(is_voided && d.has(Flaw::TruncationVoided))
-            })
-        };
-        let records = self.accepted.iter().filter(|batch| truncation(&batch.sectors).is_none());
-        records.map(|batch| batch.head.address).filter(|&at| at >= manifest.trim && !is_void(at)).collect()
-    }
-}
-
-/// The address that a batch truncates the log to, if its record is a truncation.
-fn truncation(sectors: &[Sector]) -> Option<u64> {
-    match sectors.first()? {
-        Sector::First { truncates, .. } => *truncates,
-        _ => None,
-    }
-}
-
-fn body_is_good(d: &Design, head: &BatchHeader, sectors: &[Sector], at: u64) -> bool {
-    if d.has(Flaw::TableUnchecked) {
-        return true;
-    }
-    let Some(Sector::Last { table, .. }) = sectors.last() else { return false };
-    if table.own != own_sum(d.seed(head, at), table.sums) {
-        return false;
-    }
-    sectors.chunks(SECTORS).enumerate().all(|(n, block)| {
-        sum(d.seed(head, at + n as u64), block) == table.sums[n]
-            || (d.has(Flaw::FillerUnchecked) && block.contains(&Sector::Zero))
-    })
-}
-
-// ---------------------------------------------------------------- writing
+use crate::choose::Choose;
+use crate::design::Design;
+use crate::disk::{Disk, Name, Step};
+use crate::flaw::Flaw;
+use crate::format::{BatchHeader, Epoch, Manifest, NONE, SECTORS, Sector, Table, own_sum, sum};
+use crate::recovery::{Judged, Verdict, segment_head_is_good};
 
 #[derive(Clone)]
 pub(crate) struct Flight {
@@ -492,18 +122,21 @@ fn create(disk: &mut Disk, d: &Design, m: &Manifest) -> Step<()> {
     disk.sync_dir()
 }
 
+/// How a log is opened.
+pub(crate) struct Opening {
+    /// Blocks of the longest batch.
+    pub(crate) buffer: u64,
+    pub(crate) salt: u32,
+    /// The last body that was written.
+    pub(crate) bodies: u32,
+    /// Opens also what is damaged: all from there on is given up.
+    pub(crate) aside: bool,
+}
+
 impl Log {
-    /// Goes on where the verdict says. `aside`: also if that is damage, all from there on being given up.
-    pub(crate) fn open(
-        disk: &mut Disk,
-        d: Design,
-        j: &Judged,
-        buffer: u64,
-        salt: u32,
-        bodies: u32,
-        aside: bool,
-        choose: &mut Choose,
-    ) -> Step<Log> {
+    /// Goes on where the verdict says.
+    pub(crate) fn open(disk: &mut Disk, d: Design, j: &Judged, how: Opening, choose: &mut Choose) -> Step<Self> {
+        let Opening { buffer, salt, bodies, aside } = how;
         let salt = if d.has(Flaw::NoSalt) { 0 } else { salt };
         let (mut m, mut slot, at) = match j.verdict {
             Verdict::Fresh => {
@@ -623,10 +256,10 @@ impl Log {
         // Leftovers: of a trim that did not come to its end, and sometimes of what was cut.
         let names: Vec<Name> = disk.seen.names.keys().copied().collect();
         for name in names {
-            if let Name::Segment(k) = name {
-                if k < first_segment || (k > log.ready && !aside && choose.percent(30)) {
-                    disk.unlink(name)?;
-                }
+            if let Name::Segment(k) = name
+                && (k < first_segment || (k > log.ready && !aside && choose.percent(30)))
+            {
+                disk.unlink(name)?;
             }
         }
         Ok(log)
@@ -644,16 +277,18 @@ impl Log {
     /// An epoch begins exactly at the cut. Where a whole buffer does not fit any more, the caller submits an empty
     /// batch, which leads on to the next segment.
     pub(crate) fn is_tight(&self) -> bool {
-        self.next % self.d.segment != 0 && self.next + self.buffer > (self.d.segment_of(self.next) + 1) * self.d.segment
+        !self.next.is_multiple_of(self.d.segment)
+            && self.next + self.buffer > (self.d.segment_of(self.next) + 1) * self.d.segment
     }
 
     fn set_aside(&mut self, disk: &mut Disk, here: u64) -> Step<()> {
         let names: Vec<Name> = disk.seen.names.keys().copied().collect();
         for name in names {
-            if let Name::Segment(k) = name {
-                if k > here && k > self.ready {
-                    disk.rename(name, Name::Aside(k))?;
-                }
+            if let Name::Segment(k) = name
+                && k > here
+                && k > self.ready
+            {
+                disk.rename(name, Name::Aside(k))?;
             }
         }
         Ok(())
@@ -676,7 +311,7 @@ impl Log {
             write_segment_head(disk, &d, segment, NONE);
         }
         disk.sync(name, u64::MAX)?;
-        if !d.has(Flaw::DirNotSynced) && !(there && d.has(Flaw::DirNotSyncedAtOpen)) {
+        if !(d.has(Flaw::DirNotSynced) || there && d.has(Flaw::DirNotSyncedAtOpen)) {
             disk.sync_dir()?;
         }
         Ok(())
@@ -744,7 +379,7 @@ impl Log {
         let own = own_sum(d.seed(&head, base), sums);
         *sectors.last_mut().unwrap() = Sector::Last { body, table: Table { sums, own } };
 
-        if base % d.segment == 0 {
+        if base.is_multiple_of(d.segment) {
             self.firsts.insert(here, (self.number, self.previous, Some((epoch.epoch, epoch.salt))));
             if d.has(Flaw::PredecessorEndPromises) && here > 0 {
                 write_segment_head(disk, &d, here, base);
@@ -905,16 +540,17 @@ impl Log {
     fn drop_segments(&mut self, disk: &mut Disk, keep: u64, choose: &mut Choose) -> Step<()> {
         let names: Vec<Name> = disk.seen.names.keys().copied().collect();
         for name in names {
-            if let Name::Segment(k) = name {
-                if k < keep && !self.pool.contains(&k) {
-                    if choose.percent(60) {
-                        self.pool.push(k);
-                        if self.d.has(Flaw::RecycleBeforeTrim) {
-                            self.prepare_next(disk, choose)?;
-                        }
-                    } else {
-                        disk.unlink(name)?;
+            if let Name::Segment(k) = name
+                && k < keep
+                && !self.pool.contains(&k)
+            {
+                if choose.percent(60) {
+                    self.pool.push(k);
+                    if self.d.has(Flaw::RecycleBeforeTrim) {
+                        self.prepare_next(disk, choose)?;
                     }
+                } else {
+                    disk.unlink(name)?;
                 }
             }
         }
