@@ -98,7 +98,7 @@ fn the_oracle_notices_each_flaw() {
 
 #[test]
 fn second_lines_of_defence_are_not_needed() {
-    let scenarios = number("RINGLOG_MODEL", 40_000);
+    let scenarios = number("RINGLOG_MODEL", 10_000);
     for flaw in Flaw::SPARE {
         if let Err((seed, _)) = first_violation(Some(*flaw), 0, scenarios) {
             panic!("{flaw:?} is needed, and belongs to the others:\n{}", explain(Some(*flaw), seed));
