@@ -59,7 +59,7 @@ fn a_store_that_is_killed_has_what_it_acknowledged_and_nothing_else() {
 }
 
 #[test]
-fn a_checkpoint_keeps_deletes_that_older_puts_could_undo() {
+fn what_was_deleted_stays_deleted_over_checkpoints_and_trims() {
     let folder = tempfile::tempdir().expect("a folder");
     let options = || Log::options().ring(2, 4096).segment_size(4 << 12);
     let (kv, _) = Kv::open(folder.path(), options()).expect("a store");
