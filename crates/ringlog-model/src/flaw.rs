@@ -73,6 +73,10 @@ flaws! {
     TruncationOpenEnded: "a truncation also makes void what is appended behind it",
     TruncationUnaccepted: "a truncation counts although its batch is not accepted",
     TruncationVoided: "a truncation that lies in the range of a later one does not count",
+    // Rules of snapshots at segment heads.
+    SnapshotIgnored: "a named value that was set in a trimmed segment is not taken from a snapshot",
+    SnapshotStale: "a snapshot lacks the newest change before it",
+    TrimBeforeSnapshot: "a segment is trimmed before the snapshot behind it is durable",
 }
 
 impl Flaw {

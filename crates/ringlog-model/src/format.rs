@@ -32,6 +32,16 @@ pub(crate) struct Table {
     pub(crate) own: u64,
 }
 
+/// What a batch's record is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Record {
+    Data,
+    /// The data from this address on is void, up to the truncation.
+    Truncation(u64),
+    /// The named value, of which there is one, changes.
+    Value(u32),
+}
+
 /// What a sector holds. Bodies are numbers: two that differ are different bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Sector {
@@ -40,7 +50,8 @@ pub(crate) enum Sector {
     First {
         head: BatchHeader,
         body: u32,
-        truncates: Option<u64>,
+        record: Record,
+        snapshot: Option<Option<u32>>,
     },
     Middle(u32),
     Last {

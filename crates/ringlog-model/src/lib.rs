@@ -29,8 +29,9 @@
 //! With a [`Flaw`] the model breaks one rule, and the oracle has to notice: so each rule is known to be needed, and the
 //! oracle to be awake. [`random`] and [`systematic`] run the scenarios; `tests/model.rs` says how many.
 //!
-//! Not modelled: the contents of records but truncations, long records, named values, cursors, gaps (damage that was
-//! skipped), writes of a killed process that arrive after the next opening, checksums that collide.
+//! Not modelled: the contents of records but truncations and one named value, which a snapshot at the head of each
+//! segment keeps; long records, cursors, gaps (damage that was skipped), failed writes of `MANIFEST` and the directory,
+//! writes of a killed process that arrive after the next opening, checksums that collide.
 
 #![forbid(unsafe_code)]
 

@@ -6,7 +6,7 @@ use crate::choose::Choose;
 use crate::design::Design;
 use crate::disk::{Disk, Name, Step};
 use crate::flaw::Flaw;
-use crate::format::{BatchHeader, Epoch, Manifest, NONE, SECTORS, Sector, Table, own_sum, sum};
+use crate::format::{BatchHeader, Epoch, Manifest, NONE, Record, SECTORS, Sector, Table, own_sum, sum};
 use crate::recovery::{Judged, Verdict, segment_head_is_good};
 
 #[derive(Clone)]
@@ -48,6 +48,9 @@ pub(crate) struct Log {
     /// Each segment's first batch.
     firsts: BTreeMap<u64, First>,
     bodies: u32,
+    /// The named value; and the one before, for a flaw.
+    value: Option<u32>,
+    value_before: Option<u32>,
     /// A write or a sync has failed: nothing is acknowledged any more.
     failed: bool,
 }
@@ -195,6 +198,8 @@ impl Log {
             pool: Vec::new(),
             firsts,
             bodies,
+            value: j.value(&d),
+            value_before: None,
             failed: false,
         };
         // What is missing is made only when the decision to go on without it is durable.
@@ -323,14 +328,15 @@ impl Log {
         Ok(())
     }
 
-    /// Seals a buffer of `blocks` and hands it to the device. `roll`: the next one begins a segment. `truncates`: its
-    /// record is a truncation from that address on.
+    /// Seals a buffer of `blocks` and hands it to the device. `roll`: the next one begins a segment.
+    ///
+    /// The first batch of a segment has a snapshot: the named value as all batches before have left it.
     pub(crate) fn submit(
         &mut self,
         disk: &mut Disk,
         blocks: u64,
         roll: bool,
-        truncates: Option<u64>,
+        record: Record,
         choose: &mut Choose,
     ) -> Step<Submitted> {
         let d = self.d;
@@ -367,7 +373,12 @@ impl Log {
             opens: base == epoch.start,
             ok: true,
         };
-        let mut sectors = vec![Sector::First { head, body, truncates }];
+        let value = if d.has(Flaw::SnapshotStale) { self.value_before } else { self.value };
+        let snapshot = (base > 0 && base.is_multiple_of(d.segment)).then_some(value);
+        if let Record::Value(value) = record {
+            (self.value_before, self.value) = (self.value, Some(value));
+        }
+        let mut sectors = vec![Sector::First { head, body, record, snapshot }];
         for _ in 1..blocks as usize * SECTORS - 1 {
             sectors.push(if choose.percent(30) { Sector::Zero } else { Sector::Middle(body) });
         }
@@ -517,6 +528,11 @@ impl Log {
         let d = self.d;
         let keep = d.segment_of(to);
         let Some(&first) = self.firsts.get(&keep) else { return Ok(()) };
+        // The value that was set below is kept by the snapshot, once that is durable.
+        let is_kept = keep == 0 || self.durable > keep * d.segment;
+        if !is_kept && !d.has(Flaw::TrimBeforeSnapshot) && !d.has(Flaw::TrimBeyondDurable) {
+            return Ok(());
+        }
         let early = d.has(Flaw::RecycleBeforeTrim);
         if early {
             self.drop_segments(disk, keep, choose)?;

@@ -3,7 +3,7 @@
 use crate::design::Design;
 use crate::disk::{Image, Name};
 use crate::flaw::Flaw;
-use crate::format::{BatchHeader, Epoch, Manifest, NONE, SECTORS, Sector, own_sum, sum};
+use crate::format::{BatchHeader, Epoch, Manifest, NONE, Record, SECTORS, Sector, own_sum, sum};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Accepted {
@@ -301,6 +301,21 @@ pub(crate) fn judge(d: &Design, image: &Image, manifests: &[Manifest], buffer: u
 }
 
 impl Judged {
+    /// The named value at the end: from the snapshots, and from what changed it since.
+    pub(crate) fn value(&self, d: &Design) -> Option<u32> {
+        let mut found = None;
+        for batch in &self.accepted {
+            let Sector::First { record, snapshot, .. } = batch.sectors[0] else { continue };
+            if let Some(value) = snapshot.filter(|_| !d.has(Flaw::SnapshotIgnored)) {
+                found = value;
+            }
+            if let Record::Value(value) = record {
+                found = Some(value);
+            }
+        }
+        found
+    }
+
     /// What replay shows: the addresses of the batches that are not void.
     pub(crate) fn shown(&self, d: &Design) -> Vec<u64> {
         let Some(manifest) = &self.manifest else { return Vec::new() };
@@ -315,15 +330,23 @@ impl Judged {
                     && !(is_voided && d.has(Flaw::TruncationVoided))
             })
         };
-        let records = self.accepted.iter().filter(|batch| truncation(&batch.sectors).is_none());
+        let records = self.accepted.iter().filter(|batch| record(&batch.sectors) == Some(Record::Data));
         records.map(|batch| batch.head.address).filter(|&at| at >= manifest.trim && !is_void(at)).collect()
+    }
+}
+
+/// The record of a batch.
+fn record(sectors: &[Sector]) -> Option<Record> {
+    match sectors.first()? {
+        Sector::First { record, .. } => Some(*record),
+        _ => None,
     }
 }
 
 /// The address that a batch truncates the log to, if its record is a truncation.
 fn truncation(sectors: &[Sector]) -> Option<u64> {
-    match sectors.first()? {
-        Sector::First { truncates, .. } => *truncates,
+    match record(sectors)? {
+        Record::Truncation(from) => Some(from),
         _ => None,
     }
 }

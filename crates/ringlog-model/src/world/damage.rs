@@ -100,6 +100,10 @@ impl World {
             }
             Verdict::Damaged { at, .. } if !old_manifest && at >= j.manifest.as_ref().unwrap().trim => {
                 f.set_aside += 1;
+                if at <= j.from {
+                    // Nothing is left that knows the value.
+                    self.truth.forget_values();
+                }
                 self.disk.fuse = if choose.percent(30) { 1 + choose.pick(16) as u32 } else { 0 };
                 while self.open(&j, true, choose).is_err() {
                     // Stopped half way: either it is still damage at the same place, or all of it is done.
@@ -201,11 +205,13 @@ impl World {
                 let Some(file) = file else { return "none".into() };
                 let i = at + choose.pick(SECTORS);
                 let new = match image.read(name, i).unwrap() {
-                    Sector::First { mut head, body, truncates } if choose.percent(50) => {
+                    Sector::First { mut head, body, record, snapshot } if choose.percent(50) => {
                         head.ok = false;
-                        Sector::First { head, body, truncates }
+                        Sector::First { head, body, record, snapshot }
                     }
-                    Sector::First { head, truncates, .. } => Sector::First { head, body: 999_999, truncates },
+                    Sector::First { head, record, snapshot, .. } => {
+                        Sector::First { head, body: 999_999, record, snapshot }
+                    }
                     Sector::Last { body, mut table } if choose.percent(50) => {
                         table.sums[0] ^= 1;
                         Sector::Last { body, table }

@@ -12,7 +12,7 @@ use crate::choose::Choose;
 use crate::design::Design;
 use crate::disk::{Crash, Disk, Step};
 use crate::flaw::Flaw;
-use crate::format::{SECTORS, Sector};
+use crate::format::{Record, SECTORS, Sector};
 use crate::log::{Log, Opening, Submitted};
 use crate::recovery::{Judged, Verdict, judge};
 
@@ -25,7 +25,9 @@ struct Batch {
     under: Vec<Sector>,
     /// What was durable when it was taken for flushing.
     watermark: u64,
-    truncates: bool,
+    is_data: bool,
+    /// What it has made the named value.
+    value: Option<u32>,
     /// The truncations that have made it void.
     void_by: Vec<u64>,
 }
@@ -40,6 +42,13 @@ struct Truth {
     salts: Vec<(u32, u32)>,
     /// Whether the last update of MANIFEST has come to its end, so that it was acted upon.
     manifest_settled: bool,
+}
+
+impl Truth {
+    /// The named value is lost, as if it had never been set.
+    fn forget_values(&mut self) {
+        self.chain.iter_mut().for_each(|batch| batch.value = None);
+    }
 }
 
 #[derive(Clone)]
@@ -103,6 +112,8 @@ pub struct Figures {
     pub segments: u64,
     /// Truncations.
     pub truncations: u64,
+    /// Changes of the named value.
+    pub values: u64,
     /// Writes and syncs that failed.
     pub failures: u64,
 }
@@ -136,16 +147,9 @@ impl World {
         }
     }
 
-    fn submit(
-        &mut self,
-        blocks: u64,
-        roll: bool,
-        truncates: Option<u64>,
-        choose: &mut Choose,
-        f: &mut Figures,
-    ) -> Step<()> {
+    fn submit(&mut self, blocks: u64, roll: bool, record: Record, choose: &mut Choose, f: &mut Figures) -> Step<()> {
         let watermark = self.log.as_ref().unwrap().durable;
-        let s = self.log.as_mut().unwrap().submit(&mut self.disk, blocks, roll, truncates, choose)?;
+        let s = self.log.as_mut().unwrap().submit(&mut self.disk, blocks, roll, record, choose)?;
         note!(self, "submit [{}..{}) next {} {:?}", s.base, s.base + blocks, s.next, s.sectors[0]);
         f.batches += 1;
         f.segments = f.segments.max(s.base / self.d.segment + 1);
@@ -156,18 +160,23 @@ impl World {
                 file.get(at + n % SECTORS).copied().unwrap_or(Sector::Zero)
             })
             .collect();
-        self.append_truth(s, under, watermark, truncates);
-        f.truncations += u64::from(truncates.is_some());
+        self.append_truth(s, under, watermark, record);
+        f.truncations += u64::from(matches!(record, Record::Truncation(_)));
+        f.values += u64::from(matches!(record, Record::Value(_)));
         Ok(())
     }
 
-    fn append_truth(&mut self, s: Submitted, under: Vec<Sector>, watermark: u64, truncates: Option<u64>) {
+    fn append_truth(&mut self, s: Submitted, under: Vec<Sector>, watermark: u64, record: Record) {
         let Submitted { base, next, sectors } = s;
-        for batch in self.truth.chain.iter_mut().filter(|b| truncates.is_some_and(|from| b.base >= from)) {
+        for batch in
+            self.truth.chain.iter_mut().filter(|b| matches!(record, Record::Truncation(from) if b.base >= from))
+        {
             batch.void_by.push(base);
         }
-        let truncates = truncates.is_some();
-        self.truth.chain.push(Batch { base, next, sectors, under, watermark, truncates, void_by: Vec::new() });
+        let is_data = record == Record::Data;
+        let value = if let Record::Value(value) = record { Some(value) } else { None };
+        let void_by = Vec::new();
+        self.truth.chain.push(Batch { base, next, sectors, under, watermark, is_data, value, void_by });
     }
 
     fn work(&mut self, choose: &mut Choose, f: &mut Figures) -> Step<()> {
@@ -176,7 +185,7 @@ impl World {
         let room = (end - log.next).min(self.buffer);
         if log.is_tight() {
             // An empty batch, which leads on; a log that has failed takes none.
-            return if log.has_failed() { Ok(()) } else { self.submit(1, false, None, choose, f) };
+            return if log.has_failed() { Ok(()) } else { self.submit(1, false, Record::Data, choose, f) };
         }
         match choose.pick(14) {
             0..=4 => {
@@ -185,8 +194,13 @@ impl World {
                     let roll = choose.percent(8);
                     let trim = log.trim_point();
                     let from: Vec<u64> = self.truth.chain.iter().map(|b| b.base).filter(|&b| b >= trim).collect();
-                    let truncates = (!from.is_empty() && choose.percent(15)).then(|| from[choose.pick(from.len())]);
-                    self.submit(blocks, roll, truncates, choose, f)?;
+                    let value = log.bodies() + 1;
+                    let record = match choose.pick(20) {
+                        0..=2 if !from.is_empty() => Record::Truncation(from[choose.pick(from.len())]),
+                        3..=5 => Record::Value(value),
+                        _ => Record::Data,
+                    };
+                    self.submit(blocks, roll, record, choose, f)?;
                 }
             }
             5..=8 => {
@@ -225,7 +239,7 @@ impl World {
             _ => {
                 let limit = if self.d.has(Flaw::TrimBeyondDurable) { u64::MAX } else { log.durable };
                 let low = log.trim_point();
-                let to: Vec<u64> = self.truth.chain.iter().map(|b| b.base).filter(|&b| b > low && b < limit).collect();
+                let to: Vec<u64> = self.truth.chain.iter().map(|b| b.base).filter(|&b| b > low && b <= limit).collect();
                 if !to.is_empty() && choose.percent(60) {
                     let to = to[choose.pick(to.len())];
                     note!(self, "trim {to}");
@@ -234,7 +248,7 @@ impl World {
                     self.truth.manifest_settled = false;
                     log.trim(&mut self.disk, to, choose)?;
                     self.truth.manifest_settled = true;
-                    self.truth.trims = vec![to];
+                    self.truth.trims = vec![log.trim_point()];
                 }
             }
         }
@@ -253,7 +267,7 @@ impl World {
             self.acknowledge();
             let log = self.log.as_ref().unwrap();
             if !log.is_tight() && !log.has_failed() {
-                self.submit(1, false, None, choose, f)?; // an empty batch, which proves the one before
+                self.submit(1, false, Record::Data, choose, f)?; // an empty batch, which proves the one before
             }
             self.truth.manifest_settled = false;
             self.log.as_mut().unwrap().close(&mut self.disk)?;
@@ -386,11 +400,12 @@ impl World {
                     note!(self, "open at {:?}", j.verdict);
                     for _ in 0..plan.batches {
                         let newest = self.truth.chain.last().map(|b| b.base);
-                        let truncates = newest.filter(|_| plan.failures && choose.pick(2) == 1);
-                        let s = self.log.as_mut().unwrap().submit(&mut self.disk, 1, false, truncates, &mut first);
+                        let truncation = newest.filter(|_| plan.failures && choose.pick(2) == 1);
+                        let record = truncation.map_or(Record::Data, Record::Truncation);
+                        let s = self.log.as_mut().unwrap().submit(&mut self.disk, 1, false, record, &mut first);
                         let s = s.expect("there is no fuse");
                         note!(self, "submit {}", s.base);
-                        self.append_truth(s, Vec::new(), 0, truncates);
+                        self.append_truth(s, Vec::new(), 0, record);
                         f.batches += 1;
                         let log = self.log.as_mut().unwrap();
                         // None comes back, the newest, or the oldest, which is synced; or it fails, or the sync does.

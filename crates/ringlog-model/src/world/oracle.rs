@@ -34,11 +34,15 @@ impl World {
         let trim = j.manifest.as_ref().unwrap().trim;
         let end = j.accepted.last().map_or(0, |last| last.next);
         let within = |b: &&Batch| b.base >= first.head.address.max(trim) && b.base < end;
-        let is_shown = |b: &&Batch| !b.truncates && b.void_by.iter().all(|&by| by >= end);
+        let is_shown = |b: &&Batch| b.is_data && b.void_by.iter().all(|&by| by >= end);
         let expected: Vec<u64> = self.truth.chain.iter().filter(within).filter(is_shown).map(|b| b.base).collect();
         let shown = j.shown(&self.d);
         if shown != expected {
             return Err(self.fail("b", format!("replay shows {shown:?} instead of {expected:?}")));
+        }
+        let value = self.truth.chain.iter().rev().filter(|b| b.base < end).find_map(|b| b.value);
+        if j.value(&self.d) != value {
+            return Err(self.fail("b", format!("the value is {:?} instead of {value:?}", j.value(&self.d))));
         }
         if !old_manifest && !self.truth.trims.contains(&trim) {
             return Err(self.fail("b", format!("trimmed to one of {:?}, recovered {trim}", self.truth.trims)));

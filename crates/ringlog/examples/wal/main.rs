@@ -190,8 +190,8 @@ fn die(args: &Args, folder: &Path, files: &Files) -> Result<(), String> {
         );
     }
     println!(
-        "nothing lost, nothing invented: {acknowledged} operations acknowledged in {} rounds, recovered in {slowest:.0?} \
-         at most",
+        "nothing lost, nothing invented: {acknowledged} operations acknowledged in {} rounds, at most {slowest:.0?} to \
+         recover",
         args.kills
     );
     Ok(())
