@@ -82,10 +82,10 @@ flaws! {
 impl Flaw {
     /// Second lines of defence: while all other rules are kept, no scenario needs them.
     ///
-    /// - `NoLink`: epoch, salt and address leave one batch that can stand at a place. The link says in addition that
-    ///   none is missing before it.
-    /// - `FirstNotKnown`: for the same reason the first batch after a trim is the right one without its number. The
-    ///   number is what damage to two slots at once would otherwise hide.
-    /// - `NoOpensFlag`: below the epochs that `MANIFEST` keeps, numbers and links already order the batches.
+    /// - `NoLink`: at one address, one epoch writes one batch. So address, epoch and salt, which are in the checksums,
+    ///   already leave no other batch that could stand there.
+    /// - `FirstNotKnown`: the same, of the first batch after a trim, whose epoch `MANIFEST` holds.
+    /// - `NoOpensFlag`: an epoch begins where the log was cut, and what an older epoch has left there is not whole. So
+    ///   a later epoch whose number and link fit rises only there.
     pub const SPARE: &'static [Self] = &[Self::NoLink, Self::FirstNotKnown, Self::NoOpensFlag];
 }
