@@ -25,6 +25,7 @@ use std::{env, fs, io, thread};
 
 use clap::Parser;
 use indicatif::{DecimalBytes, HumanCount, ProgressBar, ProgressStyle};
+use ringlog::recovery::Verdict;
 use ringlog::{Log, Lsn, Options};
 
 use kills::Rounds;
@@ -175,7 +176,7 @@ fn die(args: &Args, folder: &Path, files: &Files) -> Result<(), String> {
     println!("killing a child that puts and deletes, {} times", args.kills);
     let files = files.iter().map(|(path, content)| (path.clone(), (Lsn::START, Some(content.clone()))));
     let mut rounds = Rounds::new(folder, args.threads.into(), Map::from_iter(files)).map_err(text)?;
-    let (mut acknowledged, mut slowest) = (0, Duration::ZERO);
+    let (mut acknowledged, mut torn, mut slowest) = (0, 0, Duration::ZERO);
     for round in 1..=args.kills {
         let mut child = Command::new(env::current_exe().map_err(text)?);
         // By the clock's last digits: no two runs are killed at the same moments.
@@ -183,6 +184,7 @@ fn die(args: &Args, folder: &Path, files: &Files) -> Result<(), String> {
         let time = Duration::from_micros(u64::from(now.subsec_micros()) % 700_000);
         let seen = rounds.round(&mut child, time)?;
         acknowledged += seen.acknowledged;
+        torn += u32::from(matches!(seen.recovery.verdict, Verdict::Torn(_)));
         slowest = slowest.max(seen.time);
         println!(
             "  {round}: {} acknowledged, {} more there; recovered in {:.0?}: {}; {} values equal",
@@ -190,8 +192,8 @@ fn die(args: &Args, folder: &Path, files: &Files) -> Result<(), String> {
         );
     }
     println!(
-        "nothing lost, nothing invented: {acknowledged} operations acknowledged in {} rounds, at most {slowest:.0?} to \
-         recover",
+        "nothing lost, nothing invented: {acknowledged} operations acknowledged in {} rounds, {torn} torn tails cut, at \
+         most {slowest:.0?} to recover",
         args.kills
     );
     Ok(())
