@@ -5,7 +5,7 @@ use crate::choose::Choose;
 use crate::design::Design;
 use crate::disk::{Disk, Image, Name};
 use crate::flaw::Flaw;
-use crate::format::{SECTORS, Sector, Table, own_sum, sum};
+use crate::format::{Manifest, SECTORS, Sector, Table, own_sum, sum};
 use crate::recovery::Verdict;
 
 impl World {
@@ -44,8 +44,11 @@ impl World {
         }
         let damaged = matches!(j.verdict, Verdict::Damaged { .. } | Verdict::BadManifest);
         f.judged_damaged += u64::from(damaged);
-        // (b) holds whatever was damaged. Both slots replaced by older ones: what was trimmed since may appear again.
-        if j.manifest.is_some() {
+        // (b) holds whatever was damaged. Both slots replaced by older ones: what was trimmed since may appear again. If
+        // they are of an earlier epoch, and no header of a later one is left, everything is as it was then.
+        let newest = |m: &Manifest| m.epochs.last().map(|e| e.epoch);
+        let is_as_before = old_manifest && j.manifest.as_ref().and_then(newest) < newest(&m);
+        if j.manifest.is_some() && !is_as_before {
             self.check_content(&j, old_manifest)?;
         }
         if let Some((at, promised)) = self.must_be_damage(&self.disk.seen, &j, m.sequence) {
