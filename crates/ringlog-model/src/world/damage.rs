@@ -44,8 +44,8 @@ impl World {
         }
         let damaged = matches!(j.verdict, Verdict::Damaged { .. } | Verdict::BadManifest);
         f.judged_damaged += u64::from(damaged);
-        // (b) holds whatever was damaged. Both slots replaced by older ones: what was trimmed since may appear again. If
-        // they are of an earlier epoch, and no header of a later one is left, everything is as it was then.
+        // (b) holds whatever was damaged. Both slots replaced by older ones: what was trimmed since may appear again.
+        // If they are of an earlier epoch, and no header of a later one is left, everything is as it was then.
         let newest = |m: &Manifest| m.epochs.last().map(|e| e.epoch);
         let is_as_before = old_manifest && j.manifest.as_ref().and_then(newest) < newest(&m);
         if j.manifest.is_some() && !is_as_before {

@@ -192,8 +192,8 @@ fn die(args: &Args, folder: &Path, files: &Files) -> Result<(), String> {
         );
     }
     println!(
-        "nothing lost, nothing invented: {acknowledged} operations acknowledged in {} rounds, {torn} torn tails cut, at \
-         most {slowest:.0?} to recover",
+        "nothing lost, nothing invented: {acknowledged} operations acknowledged in {} rounds, {torn} torn tails cut, \
+         at most {slowest:.0?} to recover",
         args.kills
     );
     Ok(())
