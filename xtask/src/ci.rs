@@ -8,7 +8,7 @@ use crate::run::{root, run};
 use crate::{counts, engines, images, kills, lab, loom, models, shuttle};
 
 /// The two commands the README gives to a newcomer, word for word.
-const MAIN_JOB: &str = "cargo run --release --example pack";
+const MAIN_JOB: &str = "cargo run --release --example wal";
 pub(crate) const TESTS: &str = "cargo test --workspace";
 
 /// A target without `std`, but with the 64-bit atomics that the usual embedded targets lack.
