@@ -33,6 +33,10 @@ pub fn print(results: &Results) {
 pub fn metrics(workload: &str) -> &'static [Metric] {
     match workload {
         "staging" => &[Metric::NanosPerRecord],
+        "log-append" => &[Metric::NanosPerRecord, Metric::MegabytesPerSecond, Metric::CpuPerGigabyte],
+        "log-streaming" => &[Metric::MegabytesPerSecond, Metric::CpuPerGigabyte, Metric::DevicePerPayload],
+        "log-commit" => &[Metric::RecordsPerSecond, Metric::P50, Metric::P99, Metric::P999, Metric::DevicePerRecord],
+        "log-recovery" => &[Metric::MegabytesPerSecond, Metric::CpuPerGigabyte, Metric::ReadPerPayload],
         "streaming" => &[Metric::MegabytesPerSecond, Metric::CpuPerGigabyte, Metric::DevicePerPayload],
         "latency" => &[Metric::P999, Metric::P99, Metric::P50, Metric::MegabytesPerSecond],
         "space" => &[Metric::DevicePerPayload, Metric::DevicePerRecord, Metric::FilePerPayload],

@@ -40,6 +40,15 @@ impl<'a> Series<'a> {
     }
 }
 
+const OURS: &[(&str, u32)] = &[
+    ("ringlog writer", 0xfab005),
+    ("small segments", 0xff8787),
+    ("ringlog", 0x800f2f),
+    ("writer, growing", 0x862e9c),
+    ("writer", 0xf08c00),
+    ("growing", 0xe64980),
+];
+
 /// The same contestant has the same colour everywhere: ours are warm, limits grey.
 fn color(name: &str, family: Family) -> RGBColor {
     let pick = |parts: &[(&str, u32)], other: u32| {
@@ -48,7 +57,7 @@ fn color(name: &str, family: Family) -> RGBColor {
     };
     match family {
         Family::Limit => pick(&[], 0x868e96),
-        Family::Ours => pick(&[("writer", 0xf08c00), ("growing", 0xe64980)], 0xd9480f),
+        Family::Ours => pick(OURS, 0xd9480f),
         Family::Baseline => pick(&[("mutex", 0x1971c2)], 0x1098ad),
         Family::Rival => {
             pick(&[("raft", 0x7048e8), ("okaywal", 0xae3ec9), ("Rocks", 0x2f9e44), ("glommio", 0x5c7a29)], 0xa0522d)
