@@ -111,6 +111,7 @@ fn by_threads<'a>(rounds: &[&'a RoundResult], metric: Metric) -> Vec<Picture<'a>
         Picture {
             title: format!("{} B, by threads", rounds[0].size),
             unit: metric.title(),
+            axis: "threads",
             settings: rounds.iter().map(|round| round.threads.to_string()).collect(),
             series,
         }
@@ -125,6 +126,7 @@ fn percentiles<'a>(round: &'a RoundResult) -> Option<Picture<'a>> {
     (!series.is_empty()).then(|| Picture {
         title: format!("latency, {}", setting(round)),
         unit: "µs".into(),
+        axis: "percentile",
         settings: PERCENTILES.iter().map(|at| format!("p{at}")).collect(),
         series,
     })
@@ -135,6 +137,7 @@ fn bars<'a>(round: &'a RoundResult, metric: Metric) -> Picture<'a> {
     Picture {
         title: setting(round),
         unit: metric.title(),
+        axis: "",
         settings: vec![String::new()],
         series: entries.map(|entry| Series::new(entry, vec![entry.spread(metric)])).collect(),
     }

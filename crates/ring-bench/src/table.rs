@@ -68,6 +68,7 @@ fn cell(entry: &Entry, metric: Metric) -> String {
 /// Three digits that matter.
 pub fn short(value: f64) -> String {
     match value.abs() {
+        0.0 => "0".into(),
         size if size >= 10_000.0 => format!("{:.1}k", value / 1000.0),
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),

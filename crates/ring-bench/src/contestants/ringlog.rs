@@ -172,7 +172,7 @@ impl Writer for Commit<'_> {
 
 /// A closed log, and one as a killed process leaves it. All contestants of a workload share both.
 fn prepared_logs(place: &Place) -> Outcome<PathBuf> {
-    let shared = place.folder.parent().expect("a folder for each contestant").join("logs");
+    let shared = place.folder.parent().expect("a folder for each contestant").join(format!("logs-{}", place.size));
     let (closed, unclosed) = (shared.join("log"), shared.join("unclosed"));
     if closed.exists() {
         return Ok(shared);

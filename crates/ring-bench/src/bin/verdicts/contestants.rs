@@ -11,6 +11,7 @@ use okaywal::{Configuration, Entry, EntryId, LogManager, SegmentReader, WriteAhe
 use protobuf::well_known_types::BytesValue;
 use raft_engine::{Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 use ringlog::Log;
+use ringlog::recovery::TornTail;
 use wal_db::{OpenPolicy, Wal, WalConfig};
 
 use crate::disk::{Event, Recorder};
@@ -26,7 +27,9 @@ const REGION: u64 = 1;
 /// A log, and what it is told to do with what it does not like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contestant {
+    /// The default: torn tails are cut, damage is refused.
     Ringlog,
+    RinglogStrict,
     /// The default: what is bad in the last file is its end.
     RaftEngine,
     RaftEngineStrict,
@@ -48,8 +51,9 @@ pub enum Program {
 }
 
 impl Contestant {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ringlog,
+        Self::RinglogStrict,
         Self::RaftEngine,
         Self::RaftEngineStrict,
         Self::Okaywal,
@@ -61,6 +65,7 @@ impl Contestant {
     pub fn name(self) -> &'static str {
         match self {
             Self::Ringlog => "ringlog",
+            Self::RinglogStrict => "ringlog, torn tails refused",
             Self::RaftEngine => "raft-engine",
             Self::RaftEngineStrict => "raft-engine, absolute consistency",
             Self::Okaywal => "okaywal, bad entries left out",
@@ -76,7 +81,7 @@ impl Contestant {
 
     pub fn program(self) -> Program {
         match self {
-            Self::Ringlog => Program::Ringlog,
+            Self::Ringlog | Self::RinglogStrict => Program::Ringlog,
             Self::RaftEngine | Self::RaftEngineStrict => Program::RaftEngine,
             Self::Okaywal | Self::OkaywalStrict => Program::Okaywal,
             Self::WalDb | Self::WalDbStrict => Program::WalDb,
@@ -86,12 +91,13 @@ impl Contestant {
     /// Opens the log, and gives each of its records to `each`.
     pub fn read(self, folder: &Path, mut each: impl FnMut(&[u8])) -> Outcome<()> {
         match self {
-            Self::Ringlog => {
+            Self::Ringlog | Self::RinglogStrict => {
+                let tail = if self == Self::RinglogStrict { TornTail::Refuse } else { TornTail::Cut };
                 let each = |record: ringlog::Record<'_>| {
                     each(record.payload);
                     Ok::<_, Infallible>(())
                 };
-                let opened = ringlog().open_with(folder, each);
+                let opened = ringlog().torn_tail(tail).open_with(folder, each);
                 opened.map(drop).map_err(|error| chain(&error))
             }
             Self::RaftEngine | Self::RaftEngineStrict => {

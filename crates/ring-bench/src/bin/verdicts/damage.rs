@@ -77,12 +77,10 @@ impl Damage {
                 place = format!("{} at {block} and {} at {other}", path.display(), other_path.display());
             }
             Self::LostWrite => {
-                let relied_on = moment.relied_on(left);
-                let lost = moment.writes(left.node).find(|sectors| {
-                    let whole = sectors.clone().all(|sector| relied_on.contains(&sector));
-                    let changed = sectors.clone().any(|sector| moment.previous(left.node, sector).is_some());
-                    whole && changed
-                })?;
+                // With what was written to the same sectors since, which was not synced.
+                let end = left.bytes.len().div_ceil(SECTOR);
+                let mut writes = moment.writes(left.node).map(|sectors| *sectors.start()..end.min(*sectors.end() + 1));
+                let lost = writes.find(|sectors| sectors.clone().any(|at| moment.previous(left.node, at).is_some()))?;
                 place = format!("{} sectors {lost:?}", path.display());
                 let node = left.node;
                 let mut changed = false;

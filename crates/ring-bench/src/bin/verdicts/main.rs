@@ -69,6 +69,18 @@ struct Recording {
     events: Vec<Event>,
 }
 
+impl Recording {
+    /// An event at which the power is cut: while a group is appended and synced, from the groups of all openings, or
+    /// before the first one. The same group for all logs, however many events it has.
+    fn position(&self, random: &mut Random) -> usize {
+        let is_start = |(at, event): (usize, &Event)| matches!(event, Event::Submitted(_)).then_some(at);
+        let starts = self.events.iter().enumerate().filter_map(is_start);
+        let starts: Vec<_> = [0].into_iter().chain(starts).chain([self.events.len()]).collect();
+        let group = random.below(starts.len() - 1);
+        starts[group] + random.below(starts[group + 1] - starts[group])
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = if arguments.worker { worker::serve() } else { run(&arguments) };
@@ -162,7 +174,7 @@ impl Trial<'_> {
         const MOMENTS: usize = 20;
         let mut random = Random::new(self.seed);
         for _ in 0..MOMENTS {
-            let position = random.below(self.recording.events.len());
+            let position = self.recording.position(&mut random);
             let moment = Moment::at(&self.recording.events, position);
             let (mut image, keeps) = moment.image(&mut random);
             let place = match self.damage.map(|damage| damage.inflict(&mut image, &moment, &mut random)) {
