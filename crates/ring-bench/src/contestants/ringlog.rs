@@ -20,9 +20,9 @@ use crate::measure::{Job, Meters, Sample};
 use crate::stamp::{Record, Tally};
 
 pub const STAGING: [Contestant; 2] =
-    [ours::<Appends<false>>("ringlog append"), ours::<ByWriters<false>>("ringlog writer")];
+    [ours::<Appends<false>>("ringlog append"), ours::<ByLogWriters<false>>("ringlog writer")];
 pub const STREAMING: [Contestant; 2] =
-    [ours::<Appends<true>>("ringlog append"), ours::<ByWriters<true>>("ringlog writer")];
+    [ours::<Appends<true>>("ringlog append"), ours::<ByLogWriters<true>>("ringlog writer")];
 pub const DURABLE: [Contestant; 2] =
     [ours::<Commits<SEGMENT>>("ringlog commit"), ours::<Commits<SMALL_SEGMENT>>("ringlog commit, small segments")];
 pub const RECOVERY: [Contestant; 5] = [
@@ -80,15 +80,15 @@ impl Opened {
 pub struct Appends<const TO_DEVICE: bool>(Opened);
 
 impl<const TO_DEVICE: bool> Log for Appends<TO_DEVICE> {
-    type Writer<'a> = Append<'a>;
+    type Writer<'a> = LogAppend<'a>;
 
     fn open(place: &Place) -> Outcome<Self> {
         let memory = if TO_DEVICE { 8 * MIB } else { place.memory };
         Ok(Self(Opened::new(place, options(memory / MIB, MIB, SEGMENT))?))
     }
 
-    fn writer(&self, _: usize) -> Append<'_> {
-        Append(&self.0.log)
+    fn writer(&self, _: usize) -> LogAppend<'_> {
+        LogAppend(&self.0.log)
     }
 
     fn finish(&mut self) -> Outcome<()> {
@@ -103,9 +103,9 @@ impl<const TO_DEVICE: bool> Log for Appends<TO_DEVICE> {
     }
 }
 
-pub struct Append<'a>(&'a ringlog::Log);
+pub struct LogAppend<'a>(&'a ringlog::Log);
 
-impl Writer for Append<'_> {
+impl Writer for LogAppend<'_> {
     #[inline]
     fn append(&mut self, record: &[u8]) {
         self.0.append(0, record).expect("the log takes it");
@@ -113,9 +113,9 @@ impl Writer for Append<'_> {
 }
 
 /// The same through a writer for each thread.
-pub struct ByWriters<const TO_DEVICE: bool>(Appends<TO_DEVICE>);
+pub struct ByLogWriters<const TO_DEVICE: bool>(Appends<TO_DEVICE>);
 
-impl<const TO_DEVICE: bool> Log for ByWriters<TO_DEVICE> {
+impl<const TO_DEVICE: bool> Log for ByLogWriters<TO_DEVICE> {
     type Writer<'a> = ringlog::Writer;
 
     fn open(place: &Place) -> Outcome<Self> {

@@ -24,7 +24,10 @@ const SEGMENT: u64 = 64 << 10;
 const BUFFER: usize = 16 << 10;
 const REGION: u64 = 1;
 
-/// A log, and what it is told to do with what it does not like.
+/// Appends a group of records, and syncs it. The log is closed when it is dropped.
+type AppendGroup = Box<dyn FnMut(Vec<Vec<u8>>) -> Outcome<()>>;
+
+/// A log, and what it does about what it cannot read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contestant {
     /// The default: torn tails are cut, damage is refused.
@@ -139,20 +142,19 @@ impl Program {
             let mut append = self.open(folder)?;
             for group in workload::groups(seed, opening) {
                 recorder.note(Event::Submitted(group.end));
-                append(group.clone().map(|number| (number, workload::record(seed, number))).collect())?;
+                append(group.clone().map(|number| workload::record(seed, number)).collect())?;
                 recorder.note(Event::Acknowledged(group.end));
             }
         }
         Ok(())
     }
 
-    /// The way to append a group of numbered records, and to sync it. The log is closed when it is dropped.
-    fn open(self, folder: &Path) -> Outcome<Box<dyn FnMut(Vec<(u64, Vec<u8>)>) -> Outcome<()>>> {
+    fn open(self, folder: &Path) -> Outcome<AppendGroup> {
         Ok(match self {
             Self::Ringlog => {
                 let (log, _) = ringlog().open(folder).map_err(|error| chain(&error))?;
                 Box::new(move |group| {
-                    for (_, record) in group {
+                    for record in group {
                         log.append(0, &record).map_err(text)?;
                     }
                     log.sync().map(drop).map_err(text)
@@ -162,7 +164,7 @@ impl Program {
                 let engine = Engine::open(raft_engine(folder, false)).map_err(text)?;
                 Box::new(move |group| {
                     let mut batch = LogBatch::default();
-                    let entry = |(_, value)| BytesValue { value, ..BytesValue::default() };
+                    let entry = |value| BytesValue { value, ..BytesValue::default() };
                     let entries: Vec<_> = group.into_iter().map(entry).collect();
                     batch.add_entries::<Entries>(REGION, &entries).map_err(text)?;
                     engine.write(&mut batch, true).map(drop).map_err(text)
@@ -173,7 +175,7 @@ impl Program {
                 let log = Closing(Some(okaywal(folder).open(found).map_err(text)?));
                 Box::new(move |group| {
                     let mut entry = log.get().begin_entry().map_err(text)?;
-                    for (_, record) in group {
+                    for record in group {
                         entry.write_chunk(&record).map_err(text)?;
                     }
                     entry.commit().map(drop).map_err(text)
@@ -182,7 +184,7 @@ impl Program {
             Self::WalDb => {
                 let log = Wal::open_segmented(folder, SEGMENT).map_err(text)?;
                 Box::new(move |group| {
-                    for (_, record) in group {
+                    for record in group {
                         let _lsn = log.append(&record).map_err(text)?;
                     }
                     log.sync().map_err(text)

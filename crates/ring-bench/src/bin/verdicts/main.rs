@@ -119,10 +119,11 @@ fn run(arguments: &Arguments) -> Result<(), String> {
                 // The same for all logs, as far as their files allow.
                 let seed = Random::new(arguments.seed ^ trial << 16 ^ damage.map_or(0, |kind| kind as u64 + 1)).next();
                 let one = Trial { contestant, damage, recording, seed, plant: arguments.plant };
-                if let Some(seen) = one.run(&mut worker, &folder.path().join("image")).map_err(text)? {
-                    if row.count(seen.outcome) <= arguments.show {
-                        bar.suspend(|| println!("{seen}"));
-                    }
+                let seen = one.run(&mut worker, &folder.path().join("image")).map_err(text)?;
+                if let Some(seen) = seen
+                    && row.count(seen.outcome) <= arguments.show
+                {
+                    bar.suspend(|| println!("{seen}"));
                 }
                 bar.inc(1);
             }
