@@ -37,7 +37,7 @@ struct File {
     pieces: BTreeMap<usize, Vec<Piece>>,
     /// The size on stable storage, and all since.
     sizes: Vec<usize>,
-    /// Sectors as they were before the sync that last changed them.
+    /// Sectors as they were before the last sync of a write to them.
     previous: BTreeMap<usize, Vec<u8>>,
     /// Sectors of writes that are on stable storage, in order.
     writes: Vec<(usize, usize)>,
@@ -102,9 +102,8 @@ impl File {
             for piece in pieces {
                 self.certain[sector * SECTOR + piece.at..][..piece.bytes.len()].copy_from_slice(&piece.bytes);
             }
-            if before != self.certain_sector(sector) {
-                self.previous.insert(sector, before.to_vec());
-            }
+            // Also if it is the same: an older one would take earlier writes along.
+            self.previous.insert(sector, before.to_vec());
         }
     }
 
@@ -285,7 +284,7 @@ impl Moment {
         (0..certain.div_ceil(SECTOR)).filter(is_certain).filter(holds).collect()
     }
 
-    /// A sector of a file as it was before the sync that last changed it.
+    /// A sector of a file as it was before the last sync of a write to it.
     pub fn previous(&self, node: Node, sector: usize) -> Option<&[u8]> {
         Some(self.files[&node].previous.get(&sector)?)
     }
@@ -394,6 +393,14 @@ mod tests {
         let names: std::collections::BTreeSet<_> =
             (0..100).map(|seed| moment.image(&mut Random::new(seed)).0.files.into_keys().collect::<Vec<_>>()).collect();
         assert_eq!(names, [vec![PathBuf::from("a")], vec![PathBuf::from("b")]].into());
+    }
+
+    #[test]
+    fn a_sector_is_stale_by_one_sync_also_if_that_changed_nothing() {
+        let sync = || Event::Synced { node: NODE };
+        let events = [created("a"), written(0, 1, false), sync(), written(0, 1, false), sync(), Event::Submitted(1)];
+        let stale = |position| Moment::at(&events, position).previous(NODE, 0).map(|bytes| bytes[0]);
+        assert_eq!([stale(2), stale(4), stale(5)], [None, Some(0), Some(1)]);
     }
 
     #[test]
