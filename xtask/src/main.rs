@@ -18,6 +18,7 @@ mod shuttle;
 mod survivors;
 mod tidy;
 mod tsan;
+mod verdicts;
 mod workbench;
 
 use std::env;
@@ -78,6 +79,12 @@ const TASKS: &[(&str, &str, &str, Task)] = &[
     ("asan", "", "the tests under AddressSanitizer", asan::task),
     ("tidy", "", "what no compiler checks: imports, edges of orderings, long lines, names of types", tidy::task),
     ("tsan", "", "the tests under ThreadSanitizer; needs the sources of std", tsan::task),
+    (
+        "verdicts",
+        "[--trials n] [--seed s] [--only log]",
+        "what other logs and ringlog say about power cuts and damage to their own files",
+        verdicts::task,
+    ),
     ("help", "", "this list", help),
 ];
 

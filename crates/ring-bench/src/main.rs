@@ -36,7 +36,8 @@ const CHAPTER: &str = "docs/BENCHMARKING.md";
     about = "Measures the ring beside limits, baselines and rivals"
 )]
 struct Arguments {
-    /// Workloads to measure; all of them if none is named: staging, streaming, durable, memory-device, latency, space.
+    /// Workloads to measure; all of them if none is named: staging, streaming, durable, memory-device, latency,
+    /// log-append, log-streaming, log-commit, log-recovery, space.
     workloads: Vec<String>,
     /// Less of everything: to see that it runs, not to quote.
     #[arg(long)]

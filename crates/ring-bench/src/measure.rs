@@ -55,6 +55,8 @@ pub struct Sample {
     pub device: u64,
     /// Bytes that this process sent on their way to a device.
     pub process: u64,
+    /// Bytes that this process read, also from the page cache.
+    pub read: u64,
     /// Bytes of the log's file.
     pub file: Option<u64>,
     pub latency: Option<Histogram<u64>>,
@@ -156,11 +158,17 @@ pub struct Meters {
     cpu: Duration,
     device: u64,
     process: u64,
+    read: u64,
 }
 
 impl Meters {
     pub fn read(place: &Place) -> Self {
-        Self { cpu: cpu_time(), device: device_bytes(place).unwrap_or(0), process: process_bytes().unwrap_or(0) }
+        Self {
+            cpu: cpu_time(),
+            device: device_bytes(place).unwrap_or(0),
+            process: process_bytes("write_bytes: ").unwrap_or(0),
+            read: process_bytes("rchar: ").unwrap_or(0),
+        }
     }
 
     /// What it took to append `records` records since `start`.
@@ -174,6 +182,7 @@ impl Meters {
             cpu: now.cpu - self.cpu,
             device: now.device - self.device,
             process: now.process - self.process,
+            read: now.read - self.read,
             file: None,
             latency: None,
             verdict: None,
@@ -202,7 +211,7 @@ fn device_bytes(place: &Place) -> Option<u64> {
     Some(line.get(9)?.parse::<u64>().ok()? * 512)
 }
 
-fn process_bytes() -> Option<u64> {
+fn process_bytes(which: &str) -> Option<u64> {
     let all = fs::read_to_string("/proc/self/io").ok()?;
-    all.lines().find_map(|line| line.strip_prefix("write_bytes: "))?.parse().ok()
+    all.lines().find_map(|line| line.strip_prefix(which))?.parse().ok()
 }

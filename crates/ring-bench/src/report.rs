@@ -62,6 +62,12 @@ fn hint(workload: &str) -> &'static str {
         "streaming" => "256 bytes each, to one file, up to and with the last sync.",
         "durable" => "100 bytes each. The loops of 4 KiB overwrites run alone in each round.",
         "latency" => "Lower is better. Each append is timed; two threads write as fast as they can.",
+        "log-append" => {
+            "Lower is better. All but the copy and the ring in memory also write to a file meanwhile; wall time."
+        }
+        "log-streaming" => "To files that grow, up to and with the last sync.",
+        "log-commit" => "100 bytes each. Small segments are of 1 MiB, the others of 64 MiB.",
+        "log-recovery" => "Payload per second. By as many threads as there are processors; direct reads by four.",
         "space" => "Lower is better. Counted by the kernel for the whole device, journal included.",
         _ => "",
     }
@@ -72,8 +78,13 @@ fn pictures<'a>(workload: &str, rounds: &[&'a RoundResult]) -> Vec<Picture<'a>> 
     let percentiles = rounds.iter().filter_map(|round| percentiles(round));
     match workload {
         "staging" => by_threads(rounds, Metric::NanosPerRecord),
-        "durable" => by_threads(rounds, Metric::RecordsPerSecond).into_iter().chain(percentiles).collect(),
-        "streaming" => side_by_side(Metric::MegabytesPerSecond).chain(side_by_side(Metric::CpuPerGigabyte)).collect(),
+        "durable" | "log-commit" => {
+            by_threads(rounds, Metric::RecordsPerSecond).into_iter().chain(percentiles).collect()
+        }
+        "log-append" => side_by_side(Metric::NanosPerRecord).collect(),
+        "streaming" | "log-streaming" | "log-recovery" => {
+            side_by_side(Metric::MegabytesPerSecond).chain(side_by_side(Metric::CpuPerGigabyte)).collect()
+        }
         "memory-device" => side_by_side(Metric::RecordsPerSecond).chain(percentiles).collect(),
         "latency" => percentiles.collect(),
         _ => {
@@ -100,6 +111,7 @@ fn by_threads<'a>(rounds: &[&'a RoundResult], metric: Metric) -> Vec<Picture<'a>
         Picture {
             title: format!("{} B, by threads", rounds[0].size),
             unit: metric.title(),
+            axis: "threads",
             settings: rounds.iter().map(|round| round.threads.to_string()).collect(),
             series,
         }
@@ -114,6 +126,7 @@ fn percentiles<'a>(round: &'a RoundResult) -> Option<Picture<'a>> {
     (!series.is_empty()).then(|| Picture {
         title: format!("latency, {}", setting(round)),
         unit: "µs".into(),
+        axis: "percentile",
         settings: PERCENTILES.iter().map(|at| format!("p{at}")).collect(),
         series,
     })
@@ -124,6 +137,7 @@ fn bars<'a>(round: &'a RoundResult, metric: Metric) -> Picture<'a> {
     Picture {
         title: setting(round),
         unit: metric.title(),
+        axis: "",
         settings: vec![String::new()],
         series: entries.map(|entry| Series::new(entry, vec![entry.spread(metric)])).collect(),
     }

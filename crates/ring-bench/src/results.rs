@@ -42,6 +42,9 @@ pub struct Numbers {
     pub device_bytes: u64,
     /// Of this process.
     pub process_bytes: u64,
+    /// That this process read, from a device or from the page cache.
+    #[serde(default)]
+    pub read_bytes: u64,
     pub file_bytes: Option<u64>,
     /// Nanoseconds at [`PERCENTILES`].
     pub latency: Option<Vec<u64>>,
@@ -62,6 +65,7 @@ impl From<&Sample> for Numbers {
             cpu_seconds: sample.cpu.as_secs_f64(),
             device_bytes: sample.device,
             process_bytes: sample.process,
+            read_bytes: sample.read,
             file_bytes: sample.file,
             latency: latency.map(|all| PERCENTILES.iter().map(|&at| all.value_at_percentile(at)).collect()),
             hops: None,
@@ -82,6 +86,7 @@ pub enum Metric {
     DevicePerPayload,
     DevicePerRecord,
     FilePerPayload,
+    ReadPerPayload,
 }
 
 impl Metric {
@@ -92,8 +97,8 @@ impl Metric {
     /// What decides a workload.
     pub fn of(workload: &str) -> Self {
         match workload {
-            "staging" => Self::NanosPerRecord,
-            "streaming" => Self::MegabytesPerSecond,
+            "staging" | "log-append" => Self::NanosPerRecord,
+            "streaming" | "log-streaming" | "log-recovery" => Self::MegabytesPerSecond,
             "latency" => Self::P999,
             "space" => Self::DevicePerPayload,
             _ => Self::RecordsPerSecond,
@@ -110,6 +115,7 @@ impl Metric {
             Self::DevicePerPayload => "device bytes/payload byte".into(),
             Self::DevicePerRecord => "device bytes/record".into(),
             Self::FilePerPayload => "file bytes/payload byte".into(),
+            Self::ReadPerPayload => "bytes read/payload byte".into(),
         }
     }
 
@@ -128,6 +134,7 @@ impl Metric {
             Self::DevicePerPayload => numbers.device_bytes as f64 / payload,
             Self::DevicePerRecord => numbers.device_bytes as f64 / numbers.records as f64,
             Self::FilePerPayload => numbers.file_bytes? as f64 / payload,
+            Self::ReadPerPayload => numbers.read_bytes as f64 / payload,
         };
         value.is_finite().then_some(value)
     }

@@ -33,6 +33,10 @@ pub fn print(results: &Results) {
 pub fn metrics(workload: &str) -> &'static [Metric] {
     match workload {
         "staging" => &[Metric::NanosPerRecord],
+        "log-append" => &[Metric::NanosPerRecord, Metric::MegabytesPerSecond, Metric::CpuPerGigabyte],
+        "log-streaming" => &[Metric::MegabytesPerSecond, Metric::CpuPerGigabyte, Metric::DevicePerPayload],
+        "log-commit" => &[Metric::RecordsPerSecond, Metric::P50, Metric::P99, Metric::P999, Metric::DevicePerRecord],
+        "log-recovery" => &[Metric::MegabytesPerSecond, Metric::CpuPerGigabyte, Metric::ReadPerPayload],
         "streaming" => &[Metric::MegabytesPerSecond, Metric::CpuPerGigabyte, Metric::DevicePerPayload],
         "latency" => &[Metric::P999, Metric::P99, Metric::P50, Metric::MegabytesPerSecond],
         "space" => &[Metric::DevicePerPayload, Metric::DevicePerRecord, Metric::FilePerPayload],
@@ -64,6 +68,7 @@ fn cell(entry: &Entry, metric: Metric) -> String {
 /// Three digits that matter.
 pub fn short(value: f64) -> String {
     match value.abs() {
+        0.0 => "0".into(),
         size if size >= 10_000.0 => format!("{:.1}k", value / 1000.0),
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),

@@ -40,6 +40,10 @@ const WRITER: &str = "buffer_ring writer";
 const GROWING: &str = "buffer_ring, growing file";
 const DURABLE: &str = "buffer_ring append_durable";
 const OVERWRITING: &str = "append_durable, zero-filled";
+const GROWING_WRITER: &str = "buffer_ring writer, growing file";
+const LOG_APPEND: &str = "ringlog append";
+const LOG_WRITER: &str = "ringlog writer";
+const LOG_COMMIT: &str = "ringlog commit";
 
 const A2: Target = Target {
     number: "A2",
@@ -78,6 +82,46 @@ const B2: Target = Target {
     bound: Bound::AtMost(0.15),
     value: |round| cpu(round, APPEND),
     ..B1
+};
+
+const G2: Target = Target {
+    number: "G2",
+    what: "`ringlog`, `append`, 16 and 256 B, 1 thread: ns more than the ring's `append` to a file",
+    workload: "log-append",
+    sizes: &[16, 256],
+    threads: &[1],
+    bound: Bound::AtMost(2.0),
+    value: |round| more(round, LOG_APPEND, GROWING, Metric::NanosPerRecord),
+};
+
+const G3: Target = Target {
+    number: "G3",
+    what: "`ringlog`, commits by 1, 16 and 64 threads: rate of the ring on a new file",
+    workload: "log-commit",
+    sizes: &[],
+    threads: &[1, 16, 64],
+    bound: Bound::AtLeast(0.97),
+    value: |round| ratio(round, LOG_COMMIT, DURABLE, Metric::RecordsPerSecond),
+};
+
+const G4: Target = Target {
+    number: "G4",
+    what: "`ringlog`, streaming by `append`: speed of the ring on a growing file",
+    workload: "log-streaming",
+    sizes: &[],
+    threads: &[1, 4],
+    bound: Bound::AtLeast(0.95),
+    value: |round| megabytes(round, LOG_APPEND, GROWING),
+};
+
+const G5: Target = Target {
+    number: "G5",
+    what: "`ringlog`, verifying a log: speed of direct reads",
+    workload: "log-recovery",
+    sizes: &[],
+    threads: &[1],
+    bound: Bound::AtLeast(0.9),
+    value: |round| megabytes(round, "ringlog verify", "direct reads of 1 MiB"),
 };
 
 const TARGETS: &[Target] = &[
@@ -210,6 +254,63 @@ const TARGETS: &[Target] = &[
         bound: Bound::AtLeast(4.0),
         value: |round| ratio(round, DURABLE, "okaywal", Metric::RecordsPerSecond),
     },
+    G2,
+    Target {
+        what: "a writer, 16 B, 1 thread: ns",
+        sizes: &[16],
+        bound: Bound::AtMost(6.0),
+        value: |round| round.entry(LOG_WRITER)?.spread(Metric::NanosPerRecord),
+        ..G2
+    },
+    Target {
+        what: "a writer, 256 B, 1 and 4 threads: time of the ring's writer to a file",
+        sizes: &[256],
+        threads: &[1, 4],
+        bound: Bound::AtMost(1.15),
+        value: |round| nanos(round, LOG_WRITER, GROWING_WRITER),
+        ..G2
+    },
+    G3,
+    Target {
+        what: "the same: rate of the ring over written blocks",
+        value: |round| ratio(round, LOG_COMMIT, OVERWRITING, Metric::RecordsPerSecond),
+        ..G3
+    },
+    Target {
+        what: "the same, p99.9 that rotating each MiB adds: in medians of a 4 KiB dsync overwrite",
+        bound: Bound::AtMost(1.0),
+        value: |round| {
+            let small = "ringlog commit, small segments";
+            let of = [(small, Metric::P999), (LOG_COMMIT, Metric::P999), ("dsync overwrite loop", Metric::P50)];
+            at_each_moment(round, of, |[small, large, write]| (small - large) / write)
+        },
+        ..G3
+    },
+    G4,
+    Target {
+        what: "a writer: speed of the ring's writer on a growing file",
+        value: |round| megabytes(round, LOG_WRITER, GROWING_WRITER),
+        ..G4
+    },
+    Target {
+        what: "by `append`: CPU s/GB more than the ring's",
+        bound: Bound::AtMost(0.04),
+        value: |round| more(round, LOG_APPEND, GROWING, Metric::CpuPerGigabyte),
+        ..G4
+    },
+    Target {
+        what: "a writer: CPU s/GB more than the ring's",
+        bound: Bound::AtMost(0.04),
+        value: |round| more(round, LOG_WRITER, GROWING_WRITER, Metric::CpuPerGigabyte),
+        ..G4
+    },
+    G5,
+    Target {
+        what: "verifying a log from the page cache: MB/s",
+        bound: Bound::AtLeast(4000.0),
+        value: |round| round.entry("ringlog verify, from the page cache")?.spread(Metric::MegabytesPerSecond),
+        ..G5
+    },
 ];
 
 /// Rivals begin with a new file, and so does the ring beside them.
@@ -237,6 +338,26 @@ fn cpu(round: &RoundResult, name: &str) -> Option<Spread> {
 
 fn ratio(round: &RoundResult, one: &str, other: &str, metric: Metric) -> Option<Spread> {
     round.entry(one)?.ratio(round.entry(other)?, metric)
+}
+
+/// How much more of something one takes than the other.
+fn more(round: &RoundResult, one: &str, other: &str, metric: Metric) -> Option<Spread> {
+    at_each_moment(round, [(one, metric), (other, metric)], |[one, other]| one - other)
+}
+
+/// What `value` makes of some contestants' values, repetition by repetition.
+fn at_each_moment<const COUNT: usize>(
+    round: &RoundResult,
+    of: [(&str, Metric); COUNT],
+    value: impl Fn([f64; COUNT]) -> f64,
+) -> Option<Spread> {
+    let entries = of.iter().map(|&(name, metric)| Some((round.entry(name)?, metric))).collect::<Option<Vec<_>>>()?;
+    let moments = entries.iter().map(|(entry, _)| entry.samples.len()).min()?;
+    let values_at = |moment: usize| {
+        let values = entries.iter().map(|(entry, metric)| metric.read(&entry.samples[moment]));
+        Some(value(values.collect::<Option<Vec<_>>>()?.try_into().ok()?))
+    };
+    Spread::of((0..moments).filter_map(values_at))
 }
 
 impl Bound {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::contestants::rivals;
 #[cfg(feature = "rocksdb")]
 use crate::contestants::rocksdb;
-use crate::contestants::{baselines, limits, ours};
+use crate::contestants::{baselines, limits, ours, ringlog};
 use crate::log::Contestant;
 use crate::measure::Amount;
 
@@ -37,6 +37,8 @@ pub enum Check {
     First,
     /// Each of them.
     Always,
+    /// The contestants check by themselves what they find.
+    Never,
 }
 
 /// One setting.
@@ -81,6 +83,18 @@ pub const WORKLOADS: &[Workload] = &[
         question: "How long does one append take while the device is kept busy?",
         rounds: latency,
     },
+    Workload {
+        name: "log-append",
+        question: "What does a record cost in `ringlog`, beside the bare ring, while the device takes what is staged?",
+        rounds: log_append,
+    },
+    Workload { name: "log-streaming", question: "How fast do records reach segments?", rounds: log_streaming },
+    Workload {
+        name: "log-commit",
+        question: "How many records per second does `ringlog` commit, beside the bare ring, also while it rotates?",
+        rounds: log_commit,
+    },
+    Workload { name: "log-recovery", question: "How fast is a log verified and replayed?", rounds: log_recovery },
     Workload { name: "space", question: "How many bytes does the device get for a byte of payload?", rounds: space },
 ];
 
@@ -197,6 +211,69 @@ fn latency(scale: Scale) -> Vec<Round> {
         contestants: contestants.clone(),
     };
     vec![round(2)]
+}
+
+fn log_append(scale: Scale) -> Vec<Round> {
+    let contestants = [&[limits::COPY][..], &ours::STAGING, &ours::GROWING, &ringlog::STAGING].concat();
+    let settings = [(16, 1), (16, 4), (256, 1), (256, 4)];
+    let round = |(size, threads)| Round {
+        size,
+        threads,
+        amount: Amount::For(Duration::from_millis(scale.pick(60, 200))),
+        timed: false,
+        memory: 8 << 20,
+        expected: 8 << 20,
+        check: Check::Beforehand(20_000),
+        repetitions: scale.pick(3, 9),
+        contestants: contestants.clone(),
+    };
+    settings.map(round).into()
+}
+
+fn log_streaming(scale: Scale) -> Vec<Round> {
+    let contestants = [&[limits::LOOP, limits::COPY_LOOP][..], &ours::GROWING, &ringlog::STREAMING].concat();
+    let expected = scale.pick(256 << 20, 1 << 30);
+    let settings = [(256, 1), (256, 4), (4096, 1), (4096, 4)];
+    let round = |(size, threads)| Round {
+        size,
+        threads,
+        amount: Amount::Records(expected / size as u64),
+        timed: false,
+        memory: 0,
+        expected,
+        check: Check::First,
+        repetitions: scale.pick(3, 5),
+        contestants: contestants.clone(),
+    };
+    settings.map(round).into()
+}
+
+fn log_commit(scale: Scale) -> Vec<Round> {
+    let by_hand = [limits::OVERWRITE, baselines::GROUP_COMMIT];
+    let contestants = [&by_hand[..], &ours::DURABLE[..1], &ours::DURABLE[3..], &ringlog::DURABLE].concat();
+    let round = |threads| Round {
+        amount: Amount::For(Duration::from_millis(scale.pick(250, 800))),
+        repetitions: scale.pick(3, 5),
+        contestants: contestants.clone(),
+        ..commits(threads)
+    };
+    [1, 4, 16, 64].map(round).into()
+}
+
+fn log_recovery(scale: Scale) -> Vec<Round> {
+    let expected = scale.pick(256 << 20, 1 << 30);
+    let round = |size| Round {
+        size,
+        threads: 1,
+        amount: Amount::Records(expected / size as u64),
+        timed: false,
+        memory: 0,
+        expected,
+        check: Check::Never,
+        repetitions: scale.pick(3, 5),
+        contestants: ringlog::RECOVERY.to_vec(),
+    };
+    [256, 4096].map(round).into()
 }
 
 fn space(scale: Scale) -> Vec<Round> {

@@ -3,6 +3,7 @@
 pub mod baselines;
 pub mod limits;
 pub mod ours;
+pub mod ringlog;
 #[cfg(feature = "rivals")]
 pub mod rivals;
 #[cfg(feature = "rocksdb")]

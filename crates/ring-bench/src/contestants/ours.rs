@@ -17,6 +17,10 @@ pub const STREAMING: [Contestant; 3] = [
     ours::<ByWriters<Streaming<true>>>("buffer_ring writer"),
     ours::<Streaming<false>>("buffer_ring, growing file"),
 ];
+pub const GROWING: [Contestant; 2] = [
+    ours::<Streaming<false>>("buffer_ring, growing file"),
+    ours::<ByWriters<Streaming<false>>>("buffer_ring writer, growing file"),
+];
 pub const DURABLE: [Contestant; 4] = [
     ours::<Durable<false>>("buffer_ring append_durable"),
     ours::<DurableByWriters>("buffer_ring writer, durable"),

@@ -13,6 +13,8 @@ use crate::table::short;
 pub struct Picture<'a> {
     pub title: String,
     pub unit: String,
+    /// What the settings are.
+    pub axis: &'static str,
     pub settings: Vec<String>,
     pub series: Vec<Series<'a>>,
 }
@@ -40,6 +42,17 @@ impl<'a> Series<'a> {
     }
 }
 
+const OURS: &[(&str, u32)] = &[
+    ("ringlog writer", 0xfab005),
+    ("small segments", 0xff8787),
+    ("ringlog", 0x800f2f),
+    ("writer, growing", 0x862e9c),
+    ("writer", 0xf08c00),
+    ("growing", 0xe64980),
+    ("zero-filled", 0x795548),
+    ("tasks", 0xffc078),
+];
+
 /// The same contestant has the same colour everywhere: ours are warm, limits grey.
 fn color(name: &str, family: Family) -> RGBColor {
     let pick = |parts: &[(&str, u32)], other: u32| {
@@ -48,7 +61,7 @@ fn color(name: &str, family: Family) -> RGBColor {
     };
     match family {
         Family::Limit => pick(&[], 0x868e96),
-        Family::Ours => pick(&[("writer", 0xf08c00), ("growing", 0xe64980)], 0xd9480f),
+        Family::Ours => pick(OURS, 0xd9480f),
         Family::Baseline => pick(&[("mutex", 0x1971c2)], 0x1098ad),
         Family::Rival => {
             pick(&[("raft", 0x7048e8), ("okaywal", 0xae3ec9), ("Rocks", 0x2f9e44), ("glommio", 0x5c7a29)], 0xa0522d)
@@ -84,7 +97,7 @@ impl Picture<'_> {
         let mut chart = ChartBuilder::on(&plot)
             .caption(format!("{} ({})", self.title, self.unit), ("sans-serif", 18))
             .margin(12)
-            .x_label_area_size(30)
+            .x_label_area_size(44)
             .y_label_area_size(72)
             .build_cartesian_2d(
                 (0..self.settings.len() as i32 - 1).into_segmented(),
@@ -96,6 +109,7 @@ impl Picture<'_> {
             .label_style(TEXT)
             .x_label_formatter(&|place| at(place, |index| &self.settings[index]))
             .y_label_formatter(&|value| short(*value))
+            .x_desc(self.axis)
             .y_desc(&self.unit)
             .draw()?;
         for (at, one) in (50..).step_by(20).zip(series) {
@@ -107,7 +121,7 @@ impl Picture<'_> {
                 ErrorBar::new_vertical(x, low, median, high, one.color.filled(), 6)
             }))?;
             names.draw(&Rectangle::new([(4, at), (18, at + 10)], one.color.filled()))?;
-            let text = format!("{}  {}", one.name, short(one.last().unwrap_or_default()));
+            let text = format!("{}: {}", one.name, short(one.last().unwrap_or_default()));
             names.draw(&Text::new(text, (26, at - 2), TEXT.into_font()))?;
         }
         root.present()?;
@@ -131,6 +145,7 @@ impl Picture<'_> {
         chart
             .configure_mesh()
             .disable_y_mesh()
+            .x_max_light_lines(1)
             .label_style(TEXT)
             .x_label_formatter(&|value| short(*value))
             .y_labels(count)
@@ -140,8 +155,9 @@ impl Picture<'_> {
         for ((row, one), Spread { low, median, high }) in rows.zip(series).zip(values()) {
             let bar = [(0.0, row.clone()), (median, row.clone())];
             chart.draw_series([PathElement::new(bar, one.color.mix(0.7).stroke_width(18))])?;
-            let text = Text::new(format!("  {}", short(median)), (high, row.clone()), style.clone());
-            chart.draw_series([text])?;
+            // Beside the end of the range, not at it.
+            let text = Text::new(short(median), (8, 0), style.clone());
+            chart.draw_series([EmptyElement::at((high, row.clone())) + text])?;
             chart.draw_series([ErrorBar::new_horizontal(row, low, median, high, BLACK.filled(), 6)])?;
         }
         root.present()?;
