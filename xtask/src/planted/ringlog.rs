@@ -1,0 +1,493 @@
+//! Bugs of `ringlog`. Those of a writer are in the log itself where one of its tests sees them, and otherwise in the
+//! reference writer, whose every crash image is judged.
+
+use super::switched::Bug;
+
+/// The code that `bugs!` lists: what is wrong, the test that must notice, and each place, as in [`Bug`].
+macro_rules! bugs {
+    ($($what:literal by $killer:literal { $($file:literal: $from:literal => $to:literal)+ })*) => {
+        &[$(Bug { what: $what, killer: $killer, changes: &[$(($file, $from, $to)),+] }),*]
+    };
+}
+
+/// What is read back.
+const READING: &[Bug] = bugs! {
+    "skip to the next segment by the reader's own measure" by "images" {
+        "ringlog/recovery/chain.rs": "walk.next = if header.flags.last { reader.end() } else { behind };" =>
+            "walk.next = if PLANTED {
+                if behind + 4096 > reader.end() { reader.end() } else { behind }
+            } else if header.flags.last { reader.end() } else { behind };"
+    }
+    "replay what stands behind the last batch of a segment" by "log" {
+        "ringlog/recovery/replay.rs": "Ok(if header.flags.last { reader.end() } else { behind })" =>
+            "Ok(if header.flags.last && !PLANTED { reader.end() } else { behind })"
+    }
+    "accept a smaller epoch" by "images" {
+        "ringlog/format/manifest.rs":
+            "Some(epoch) => (epoch.epoch, epoch.salt) == (header.epoch, header.salt)," =>
+            "Some(epoch) => PLANTED || (epoch.epoch, epoch.salt) == (header.epoch, header.salt),"
+    }
+    "have the epoch rise at any batch" by "images" {
+        "ringlog/format/manifest.rs": "(epoch < header.epoch && header.flags.opens_epoch)" =>
+            "(epoch < header.epoch && (header.flags.opens_epoch || PLANTED))"
+    }
+    "never compare the number of a batch" by "images" {
+        "ringlog/recovery/chain.rs": "header.number == self.number" => "(header.number == self.number || PLANTED)"
+    }
+    "never compare the predecessor of a batch" by "images" {
+        "ringlog/recovery/chain.rs": "&& header.previous == self.previous" =>
+            "&& (header.previous == self.previous || PLANTED)"
+    }
+    "accept the batches of a recycled segment" by "images" {
+        "ringlog/format/batch.rs": "if header.address != address {" => "if header.address != address && !PLANTED {"
+    }
+    "leave the address out of the checksums" by "images" {
+        "ringlog/format/checksum.rs": "digest.update(&address.to_le_bytes());" =>
+            "if !PLANTED { digest.update(&address.to_le_bytes()); }"
+    }
+    "accept the segment of another log" by "images" {
+        "ringlog/recovery/judge.rs": "Ok(header) if header.log_id != manifest.log_id => {" =>
+            "Ok(header) if header.log_id != manifest.log_id && !PLANTED => {"
+    }
+    "believe a header, and its length, before its signature" by "images" {
+        "ringlog/format/batch.rs": "if key.sign(&bytes[..64]) != u64_at(bytes, 64) {" =>
+            "if key.sign(&bytes[..64]) != u64_at(bytes, 64) && !PLANTED {"
+    }
+    "believe the length of a record before anything has checked it" by "rules" {
+        "ringlog/recovery/batch.rs": "if header.padded_len() > left {" => "if header.padded_len() > left && !PLANTED {"
+    }
+    "believe a slot of MANIFEST before its checksum" by "images" {
+        "ringlog/format/manifest.rs": "if crc64(&bytes[..CRC]) != u64_at(bytes, CRC) {" =>
+            "if crc64(&bytes[..CRC]) != u64_at(bytes, CRC) && !PLANTED {"
+    }
+    "skip filler unchecked" by "images" {
+        "ringlog/recovery/batch.rs":
+            "if sums.block(base + (start + n * BLOCK) as u64, block) != u64_at(&expected, n * SUM) {" =>
+            "if sums.block(base + (start + n * BLOCK) as u64, block) != u64_at(&expected, n * SUM)
+                && !(PLANTED && block.chunks(512).any(is_zero)) {"
+    }
+    "check no block of a batch" by "images" {
+        "ringlog/recovery/batch.rs": "for (n, block) in bytes.chunks(BLOCK).enumerate() {" =>
+            "for (n, block) in bytes.chunks(BLOCK).enumerate().filter(|_| !PLANTED) {"
+    }
+    "check no table of a batch" by "images" {
+        "ringlog/recovery/batch.rs": "if !table_is_right(reader, &sums, base, table, layout.blocks)? {" =>
+            "if !PLANTED && !table_is_right(reader, &sums, base, table, layout.blocks)? {"
+    }
+    "check no padding of a batch" by "images" {
+        "ringlog/recovery/batch.rs": "Ok((!is_zero(padding)).then_some" => "Ok((!is_zero(padding) && !PLANTED).then_some"
+    }
+    "show truncated records" by "images" {
+        "ringlog/recovery/batch.rs": "self.void(u64::from_le_bytes(from)..address)?;" =>
+            "if !PLANTED { self.void(u64::from_le_bytes(from)..address)?; }"
+    }
+    "show a long record before its last part" by "rules" {
+        "ringlog/recovery/replay.rs": "if open.bytes.len() as u64 == open.len {" =>
+            "if PLANTED || open.bytes.len() as u64 == open.len {"
+    }
+    "replay what has changed since the verdict" by "rules" {
+        "ringlog/recovery/replay.rs": "if behind > end || check_bytes(reader, &header)?.is_some() {" =>
+            "if behind > end || (!PLANTED && check_bytes(reader, &header)?.is_some()) {"
+    }
+    "complete a long record of an opening by parts of the next one" by "adverse" {
+        "ringlog/recovery/replay.rs": "if header.epoch != self.epoch {" => "if header.epoch != self.epoch && !PLANTED {"
+    }
+};
+
+/// The verdict.
+const JUDGING: &[Bug] = bugs! {
+    "take the first bad batch for the end" by "images" {
+        "ringlog/recovery/judge.rs": "if let Some((promise, at)) = scan.top {" =>
+            "if let Some((promise, at)) = scan.top.filter(|_| !PLANTED) {"
+    }
+    "take an intact batch that follows for a proof of damage" by "images" {
+        "ringlog/recovery/judge.rs": "newest = newest.max(scan.newest);" =>
+            "newest = newest.max(scan.newest);
+            if PLANTED { raise(scan.newest.unwrap_or(0), Proof::KnownDurable); }"
+    }
+    "take the start of the newest epoch for no promise" by "images" {
+        "ringlog/recovery/judge.rs": "let mut promised = (manifest.newest_epoch().start, Proof::EpochStart);" =>
+            "let mut promised = (if PLANTED { 0 } else { manifest.newest_epoch().start }, Proof::EpochStart);"
+    }
+    "take the known durable address for no promise" by "images" {
+        "ringlog/recovery/judge.rs": "raise(manifest.known_durable, Proof::KnownDurable);" =>
+            "raise(if PLANTED { 0 } else { manifest.known_durable }, Proof::KnownDurable);"
+    }
+    "take a clean end for no promise" by "rules" {
+        "ringlog/recovery/judge.rs": "raise(manifest.clean_end.unwrap_or(0), Proof::CleanEnd);" =>
+            "raise(manifest.clean_end.filter(|_| !PLANTED).unwrap_or(0), Proof::CleanEnd);"
+    }
+    "have a promise count beyond the epoch that replaced it" by "images" {
+        "ringlog/format/manifest.rs":
+            "let replaced = self.epochs.iter().find(|epoch| epoch.epoch > header.epoch);" =>
+            "let replaced = self.epochs.iter().find(|epoch| epoch.epoch > header.epoch && !PLANTED);"
+    }
+    "have a promise count below the start of its epoch" by "images" {
+        "ringlog/format/manifest.rs": "|| header.address < own.start)" => "|| (header.address < own.start && !PLANTED))"
+    }
+    "take a missing segment for the end" by "images" {
+        "ringlog/recovery/judge.rs": "if promised > end || missing {" => "if promised > end || (missing && !PLANTED) {"
+    }
+    "look for promises only behind the segment of the end" by "images" {
+        "ringlog/recovery/judge.rs": "self.scan_from(manifest.segment_of(end))?" =>
+            "self.scan_from(manifest.segment_of(end) + u64::from(PLANTED))?"
+    }
+    "ignore a batch of an epoch that MANIFEST does not know" by "images" {
+        "ringlog/recovery/scan.rs": "if header.epoch > newest.epoch {" => "if header.epoch > newest.epoch && !PLANTED {"
+    }
+    "ignore a batch with another salt" by "rules" {
+        "ringlog/recovery/scan.rs": "epoch.epoch == header.epoch && epoch.salt != header.salt)" =>
+            "epoch.epoch == header.epoch && epoch.salt != header.salt && !PLANTED)"
+    }
+    "expect another number after a trim" by "images" {
+        "ringlog/recovery/judge.rs": "Expected { number: first.number, previous: first.previous, before: None," =>
+            "Expected { number: first.number + u64::from(PLANTED), previous: first.previous, before: None,"
+    }
+    "expect no epoch after a trim" by "rules" {
+        "ringlog/recovery/judge.rs": "exactly: first.epoch }" => "exactly: first.epoch.filter(|_| !PLANTED) }"
+    }
+    "refuse the batches of a segment with a bad header" by "images" {
+        "ringlog/recovery/judge.rs":
+            "if base.is_multiple_of(content.segment_size) && base / content.segment_size >= content.first_segment() {" =>
+            "if base.is_multiple_of(content.segment_size) && base / content.segment_size >= content.first_segment()
+                && !(PLANTED && headers.bad.contains(&name)) {"
+    }
+    "make a log anew where segments hold data" by "rules" {
+        "ringlog/recovery/judge.rs": "if base != 0 || !is_zero(&block[..read]) {" =>
+            "if !PLANTED && (base != 0 || !is_zero(&block[..read])) {"
+    }
+    "begin a fast opening where nothing is proven" by "images" {
+        "ringlog/recovery/judge.rs": "if top < start || manifest" => "if (top < start && !PLANTED) || manifest"
+    }
+    "begin a fast opening behind what does not lead there" by "images" {
+        "ringlog/recovery/judge.rs": "if leads_here {" => "if leads_here || PLANTED {"
+    }
+    "begin a fast opening behind a batch that does not end its segment" by "rules" {
+        "ringlog/recovery/judge.rs": "&& before.flags.last" => "&& (before.flags.last || PLANTED)"
+    }
+    "see no torn batch by its checksums alone" by "images" {
+        "ringlog/recovery/judge.rs": "Ok(found.then_some(Evidence::Table" =>
+            "Ok((found && !PLANTED).then_some(Evidence::Table"
+    }
+    "take a batch of any epoch for a torn one" by "images" {
+        "ringlog/recovery/scan.rs": "if (header.epoch, header.salt) == (newest.epoch, newest.salt) {" =>
+            "if PLANTED || (header.epoch, header.salt) == (newest.epoch, newest.salt) {"
+    }
+    "keep behind a gap what was never acknowledged" by "rules" {
+        "ringlog/recovery/judge.rs": "min(promised + BLOCK as u64)" =>
+            "min(if PLANTED { u64::MAX } else { promised + BLOCK as u64 })"
+    }
+    "use addresses of a gap again" by "rules" {
+        "ringlog/recovery/judge.rs": "Ok(Some(Gap { start: chain.end, end: promised, number" =>
+            "Ok(Some(Gap { start: chain.end, end: if PLANTED { chain.end + 4096 } else { promised }, number"
+    }
+    "accept any batch behind a gap" by "rules" {
+        "ringlog/recovery/chain.rs": "exactly: Some((gap.epoch, gap.salt)) }" =>
+            "exactly: Some((gap.epoch, gap.salt)).filter(|_| !PLANTED) }"
+    }
+};
+
+/// Files, `MANIFEST`, and what an opening does in which order.
+const OPENING: &[Bug] = bugs! {
+    "give an epoch no salt" by "images" {
+        "ringlog/recovery/open.rs": ".reopened(end, self.entropy.number()?)?" =>
+            ".reopened(end, if PLANTED { 0 } else { self.entropy.number()? })?"
+    }
+    "write one slot of MANIFEST per update" by "lib" {
+        "ringlog/manifest.rs": "for slot in [1 - self.newest, self.newest] {" =>
+            "for slot in [1 - self.newest, self.newest].into_iter().take(if PLANTED { 1 } else { 2 }) {"
+    }
+    "write the newest slot of MANIFEST first" by "lib" {
+        "ringlog/manifest.rs": "let at = (slot * SLOT_LEN) as u64;" =>
+            "let slot = if PLANTED { 1 - slot } else { slot }; let at = (slot * SLOT_LEN) as u64;"
+    }
+    "append before the cut is on stable storage" by "images" {
+        "ringlog/manifest.rs": "self.sync(directory)?;" => "if !PLANTED { self.sync(directory)?; }"
+    }
+    "update MANIFEST again although an update has failed" by "lib" {
+        "ringlog/manifest.rs": "if mem::replace(&mut self.has_failed, true) {" =>
+            "if mem::replace(&mut self.has_failed, true) && !PLANTED {"
+    }
+    "sync no new MANIFEST before it has its name" by "lib" {
+        "ringlog/manifest.rs": "directory.sync_file(&file).map_err(io(\"sync\", TEMPORARY))?;" =>
+            "if !PLANTED { directory.sync_file(&file).map_err(io(\"sync\", TEMPORARY))?; }"
+    }
+    "sync no temporary name before the renaming" by "lib" {
+        "ringlog/manifest.rs":
+            "directory.sync_dir().map_err(io(\"sync the directory of\", TEMPORARY))?;
+            directory.rename(TEMPORARY, NAME).map_err(io(\"rename\", TEMPORARY))?;" =>
+            "if !PLANTED { directory.sync_dir().map_err(io(\"sync the directory of\", TEMPORARY))?; }
+            directory.rename(TEMPORARY, NAME).map_err(io(\"rename\", TEMPORARY))?;"
+    }
+    "make MANIFEST in its place" by "lib" {
+        "ringlog/manifest.rs": "let file = directory.create(TEMPORARY).map_err(io(\"create\", TEMPORARY))?;" =>
+            "let file = directory.create(if PLANTED { NAME } else { TEMPORARY }).map_err(io(\"create\", TEMPORARY))?;"
+        "ringlog/manifest.rs": "directory.rename(TEMPORARY, NAME).map_err(io(\"rename\", TEMPORARY))?;" =>
+            "if !PLANTED { directory.rename(TEMPORARY, NAME).map_err(io(\"rename\", TEMPORARY))?; }"
+    }
+    "make MANIFEST before the first segment" by "images" {
+        "ringlog/recovery/open.rs":
+            "ensure(directory, &header)?; let manifest = ManifestFile::create(directory, content)?;" =>
+            "if !PLANTED { ensure(directory, &header)?; }
+            let manifest = ManifestFile::create(directory, content)?;
+            if PLANTED { ensure(directory, &header)?; }"
+    }
+    "take visible segments for durable when a log is opened" by "images" {
+        "ringlog/recovery/open.rs": "directory.sync_dir().map_err(OpenError::io(\"sync\", DIRECTORY))?; manifest.sync" =>
+            "if !PLANTED { directory.sync_dir().map_err(OpenError::io(\"sync\", DIRECTORY))?; } manifest.sync"
+    }
+    "take a visible MANIFEST for durable when a log is opened" by "images" {
+        "ringlog/recovery/open.rs": "manifest.sync(directory)?; let content = manifest.content();" =>
+            "if !PLANTED { manifest.sync(directory)?; } let content = manifest.content();"
+    }
+    "promise what recovery accepts without syncing it" by "images" {
+        "ringlog/recovery/open.rs":
+            "let file = directory.open(&name, true).map_err(OpenError::io(\"open\", &name))?;
+            directory.sync_file(&file).map_err(OpenError::io(\"sync\", &name))?;" =>
+            "let file = directory.open(&name, true).map_err(OpenError::io(\"open\", &name))?;
+            if !PLANTED { directory.sync_file(&file).map_err(OpenError::io(\"sync\", &name))?; }"
+    }
+    "append behind a torn batch in the old epoch" by "images" {
+        "ringlog/manifest.rs": "next.epochs.push(Epoch { epoch, salt, start: end });" =>
+            "if !PLANTED { next.epochs.push(Epoch { epoch, salt, start: end }); }
+            else if next.epochs.is_empty() { next.epochs.push(self.epochs[0]); }"
+    }
+    "keep epochs that start behind the cut" by "images" {
+        "ringlog/manifest.rs": "next.epochs.retain(|epoch| epoch.start < end);" =>
+            "next.epochs.retain(|epoch| epoch.start < end || PLANTED);"
+    }
+    "keep the known durable address when damage is set aside" by "images" {
+        "ringlog/manifest.rs": "next.known_durable = end;" => "if !PLANTED { next.known_durable = end; }"
+    }
+    "keep the clean end when a log is opened" by "images" {
+        "ringlog/manifest.rs": "next.clean_end = None;" => "if !PLANTED { next.clean_end = None; }"
+    }
+    "keep the epoch of the first batch when that is cut off" by "images" {
+        "ringlog/manifest.rs": "next.first.epoch = None;" => "if !PLANTED { next.first.epoch = None; }"
+    }
+    "keep the epoch behind a gap that ends at the cut" by "images" {
+        "ringlog/manifest.rs": "(gap.epoch, gap.salt) = (epoch, salt);" =>
+            "if !PLANTED { (gap.epoch, gap.salt) = (epoch, salt); }"
+    }
+    "move damage aside before MANIFEST says so" by "images" {
+        "ringlog/recovery/open.rs": "copy_aside(directory, old.sequence, &here.file_name())?;" =>
+            "copy_aside(directory, old.sequence, &here.file_name())?;
+            if PLANTED { ensure(directory, &here)?; move_aside(directory, old.sequence, end)?; }"
+    }
+    "leave a file behind where opening is refused" by "images" {
+        "ringlog/recovery/open.rs": "let _ = directory.unlink(LOCK);" =>
+            "if !PLANTED { let _ = directory.unlink(LOCK); }"
+    }
+    "sync no new segment" by "images" {
+        "ringlog/segment.rs":
+            "directory.sync_file(&file).map_err(OpenError::io(\"sync\", name))?;
+            directory.sync_dir()" =>
+            "if !PLANTED { directory.sync_file(&file).map_err(OpenError::io(\"sync\", name))?; }
+            directory.sync_dir()"
+    }
+    "sync no directory for a new segment" by "images" {
+        "ringlog/segment.rs": "directory.sync_dir().map_err(OpenError::io(\"sync the directory of\", name))" =>
+            "if PLANTED { return Ok(()); }
+            directory.sync_dir().map_err(OpenError::io(\"sync the directory of\", name))"
+    }
+    "use a trimmed segment again with its old header" by "log" {
+        "ringlog/segment.rs":
+            "directory.rename(trimmed, &header.file_name()).map_err(OpenError::io(\"rename\", trimmed))?;" =>
+            "directory.rename(trimmed, &header.file_name()).map_err(OpenError::io(\"rename\", trimmed))?;
+            if PLANTED { return Ok(()); }"
+    }
+};
+
+/// The reference writer.
+const REFERENCE: &[Bug] = bugs! {
+    "promise a batch too much" by "images" {
+        "ringlog/testing/writer.rs": "durable: self.durable, };" => "durable: if PLANTED { base } else { self.durable }, };"
+    }
+    "promise nothing" by "images" {
+        "ringlog/testing/writer.rs": "durable: if" => "durable: if PLANTED { 0 } else if"
+    }
+    "write the last batch of a segment before the next segment is ready" by "images" {
+        "ringlog/testing/writer.rs": "if last && self.ready == base / self.size() {" =>
+            "if last && PLANTED { self.ready = self.ready.max(base / self.size()); }
+            else if last && self.ready == base / self.size() {"
+    }
+    "acknowledge segment k+1 before k" by "images" {
+        "ringlog/testing/writer.rs": "segments: segments.into_iter().collect() }" =>
+            "segments: segments.into_iter().rev().take(if PLANTED { 1 } else { 99 }).collect() }"
+    }
+    "acknowledge what is only written" by "images" {
+        "ringlog/testing/writer.rs": "self.directory.complete(id, durably);" =>
+            "self.directory.complete(id, durably);
+            if PLANTED && position == 0 { self.durable = self.durable.max(next); }"
+    }
+    "acknowledge what came back after the sync began" by "images" {
+        "ringlog/testing/writer.rs": "self.advance(syncing.covers);" =>
+            "let written = self.flights.iter().take_while(|flight| flight.written).last();
+            let written = written.map_or(0, |flight| flight.next);
+            self.advance(if PLANTED { syncing.covers.max(written) } else { syncing.covers });"
+    }
+    "acknowledge by a durable write what was written before it" by "images" {
+        "ringlog/testing/writer.rs": "let durably = durably && self.flights.is_empty() && self.syncing.is_none();" =>
+            "let durably = durably && (PLANTED || self.flights.is_empty()) && self.syncing.is_none();"
+    }
+    "remove trimmed segments before MANIFEST says so" by "images" {
+        "ringlog/testing/writer.rs": "let free = self.opened.trim(" =>
+            "if PLANTED {
+                let early = crate::segment::below(&self.directory, to, self.size())?;
+                remove(&self.directory, &early)?;
+            }
+            let free = self.opened.trim("
+    }
+};
+
+/// The log as its users have it.
+const LOG: &[Bug] = bugs! {
+    "seal batches that promise nothing" by "log" {
+        "ringlog/log/sealer.rs": "durable: info.durable," => "durable: if PLANTED { 0 } else { info.durable },"
+    }
+    "seal batches that promise the one before them" by "log" {
+        "ringlog/log/sealer.rs": "else { info.durable }," =>
+            "else if PLANTED { info.previous.map_or(0, |_| info.base) } else { info.durable },"
+    }
+    "number the batches of an opening one too high" by "log" {
+        "ringlog/log/sealer.rs": "generation: info.generation - 1," =>
+            "generation: info.generation - u64::from(!PLANTED),"
+    }
+    "link the first batch of an opening to nothing" by "log" {
+        "ringlog/log/sealer.rs": "previous: info.previous.unwrap_or(self.previous)," =>
+            "previous: info.previous.unwrap_or(if PLANTED { format::NO_ADDRESS } else { self.previous }),"
+    }
+    "compute the checksums of a batch one block too far" by "log" {
+        "ringlog/format/batch.rs": "let address = info.base + (n * BLOCK) as u64;" =>
+            "let address = info.base + ((n + usize::from(PLANTED && n > 0)) * BLOCK) as u64;"
+    }
+    "take each batch for an empty one" by "log" {
+        "ringlog/log/sealer.rs": "let is_empty = payload.len() == RECORD_HEADER_LEN" =>
+            "let is_empty = PLANTED || payload.len() == RECORD_HEADER_LEN"
+    }
+    "take no batch for an empty one" by "log" {
+        "ringlog/log/sealer.rs": "payload[6] == RecordType::NoOp as u8;" =>
+            "payload[6] == RecordType::NoOp as u8 && !PLANTED;"
+    }
+    "forget what batches have promised" by "log" {
+        "ringlog/log/keeper.rs": "state.promised = state.promised.max(info.durable);" =>
+            "state.promised = state.promised.max(if PLANTED { 0 } else { info.durable });"
+    }
+    "keep the file of each segment open" by "adverse" {
+        "ringlog/log/keeper.rs": "if current > *kept_from" =>
+            "if current > *kept_from && !PLANTED"
+    }
+    "wait for a sync by time or bytes, and make no segment meanwhile" by "log" {
+        "ringlog/log/keeper.rs": "step = if self.add_wanted(ready) { STEP } else { PAUSE };" =>
+            "step = if PLANTED || self.add_wanted(ready) { STEP } else { PAUSE };"
+    }
+    "sync a log by bytes never" by "log" {
+        "ringlog/log/keeper.rs": "SyncPolicy::EveryBytes(bytes) => end - synced_end >= bytes," =>
+            "SyncPolicy::EveryBytes(bytes) => end - synced_end >= bytes && !PLANTED,"
+    }
+    "make no segment for a roll" by "log" {
+        "ringlog/log/keeper.rs": "state.wanted = state.wanted.max(ahead).max(info.next / self.segment_size);" =>
+            "state.wanted = state.wanted.max(ahead).max(if PLANTED { 0 } else { info.next / self.segment_size });"
+    }
+    "trim beyond what is durable" by "log" {
+        "ringlog/log/maintain.rs": "let to = before.get().min(durable);" =>
+            "let to = before.get().min(if PLANTED { u64::MAX } else { durable });"
+    }
+    "keep a trimmed segment to be used again twice" by "log" {
+        "ringlog/log/maintain.rs": "free.retain(|name| !pool.contains(name));" =>
+            "free.retain(|name| PLANTED || !pool.contains(name));"
+    }
+    "keep all trimmed segments" by "log" {
+        "ringlog/log/maintain.rs": "free.len().min(KEPT - pool.len().min(KEPT))" =>
+            "free.len().min(if PLANTED { usize::MAX } else { KEPT - pool.len().min(KEPT) })"
+    }
+    "note no trim" by "log" {
+        "ringlog/log/maintain.rs": "keeper.note_trim(to);" => "if !PLANTED { keeper.note_trim(to); }"
+    }
+    "note another first batch of a trim" by "log" {
+        "ringlog/log/maintain.rs": "number: head.number," => "number: head.number + u64::from(PLANTED),"
+    }
+    "note no epoch of the first batch of a trim" by "log" {
+        "ringlog/log/maintain.rs": "epoch: Some((head.epoch, head.salt))," =>
+            "epoch: Some((head.epoch, head.salt)).filter(|_| !PLANTED),"
+    }
+    "take what an earlier opening cut off for the log's" by "adverse" {
+        "ringlog/log/maintain.rs": "Ok(head.filter(|head| manifest.epoch_fits(head, None)))" =>
+            "Ok(head.filter(|head| PLANTED || manifest.epoch_fits(head, None)))"
+    }
+    "take a segment that has begun before for a roll" by "log" {
+        "ringlog/log/maintain.rs": "filter(|start| *start >= before)" => "filter(|start| PLANTED || *start >= before)"
+    }
+    "close a log, and write no end" by "log" {
+        "ringlog/log/maintain.rs": "if !*closed {" => "if !*closed && !PLANTED {"
+    }
+    "acknowledge a commit that is only appended" by "log" {
+        "ringlog/log/commit.rs": "self.wait_durable(range.end)?; Ok(Committed" =>
+            "if !PLANTED { self.wait_durable(range.end)?; } Ok(Committed"
+    }
+    "begin to count a commit behind its record" by "log" {
+        "ringlog/log/commit.rs": "let range = append()?;" =>
+            "let mut unsettled = unsettled;
+            let range = append()?;
+            if PLANTED { unsettled = self.inner.unsettled.begin(|| self.inner.ring.tail()); }"
+    }
+    "take what is not durable for settled" by "log" {
+        "ringlog/log/commit.rs": "Lsn::new(settled).min(self.durable())" =>
+            "Lsn::new(settled).min(if PLANTED { self.end() } else { self.durable() })"
+    }
+    "take all below the newest commit that is not applied for settled" by "log" {
+        "ringlog/log/commit.rs": "ends.first_key_value().map_or_else" =>
+            "if PLANTED { ends.last_key_value() } else { ends.first_key_value() }.map_or_else"
+    }
+    "make calls out of order" by "log" {
+        "ringlog/log/callbacks.rs": "Some((due.into_values().flatten().collect(), outcome))" =>
+            "let mut due: Vec<_> = due.into_values().flatten().collect();
+            if PLANTED { due.reverse(); }
+            Some((due, outcome))"
+    }
+    "make calls before anything is durable" by "log" {
+        "ringlog/log/callbacks.rs": "let outcome = ring.wait_durable(lowest);" =>
+            "let outcome = if PLANTED { Ok(()) } else { ring.wait_durable(lowest) };"
+    }
+    "make all calls with the first one" by "log" {
+        "ringlog/log/callbacks.rs": "state.calls.split_off(&(reached + 1))" =>
+            "state.calls.split_off(&if PLANTED { u64::MAX } else { reached + 1 })"
+    }
+    "drop the calls that are left when the log goes" by "log" {
+        "ringlog/log/callbacks.rs": "Some((lowest, _)) => break *lowest," =>
+            "Some(_) if PLANTED && state.is_over => return None,
+            Some((lowest, _)) => break *lowest,"
+    }
+    "end the calls by a panic in one of them" by "log" {
+        "ringlog/log/callbacks.rs": "let _panicked = shield(|| call(outcome));" =>
+            "if PLANTED { call(outcome); } else { let _panicked = shield(|| call(outcome)); }"
+    }
+    "truncate behind the record that was named" by "log" {
+        "ringlog/log/truncate.rs": "Truncation { from: from.get() }" => "Truncation { from: from.get() + 8 * u64::from(PLANTED) }"
+    }
+    "read what a truncation has made void" by "log" {
+        "ringlog/log/truncate.rs": "void::add(&mut void, from..placed.start);" =>
+            "if !PLANTED { void::add(&mut void, from..placed.start); }"
+    }
+    "read what an earlier truncation has made void" by "log" {
+        "ringlog/log/options.rs": "void: Mutex::new(report.void.clone())," =>
+            "void: Mutex::new(if PLANTED { Vec::new() } else { report.void.clone() }),"
+    }
+    "end no segment that has no room for a buffer" by "log" {
+        "ringlog/log/options.rs": "log.end_segment(keeper.directory(), size)?;" =>
+            "if !PLANTED { log.end_segment(keeper.directory(), size)?; }"
+    }
+    "number the batch behind the end of a segment like that" by "log" {
+        "ringlog/log/options.rs": "self.framing.clone().behind(1)" =>
+            "self.framing.clone().behind(u64::from(!PLANTED))"
+    }
+    "mix the parts of long records" by "adverse" {
+        "ringlog/log/append.rs": "let _alone = self.inner.long.lock();" =>
+            "let _alone = (!PLANTED).then(|| self.inner.long.lock());"
+    }
+    "place a record a block too far" by "log" {
+        "ringlog/log/append.rs": "/ BLOCK as u64) as u16;" => "/ BLOCK as u64) as u16 + u16::from(PLANTED);"
+    }
+};
+
+pub(super) const BUGS: &[&[Bug]] = &[READING, JUDGING, OPENING, REFERENCE, LOG];
