@@ -651,7 +651,9 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
             }
         }
     }
-    if switched.iter().any(|bug| bug.is_mounted()) && let Err(why) = engines::root_can_do_everything() {
+    if switched.iter().any(|bug| bug.is_mounted())
+        && let Err(why) = engines::root_can_do_everything()
+    {
         println!("{why}: no bug is planted that only a mounted file system shows");
         switched.retain(|bug| !bug.is_mounted());
     }

@@ -108,7 +108,8 @@ pub(crate) fn text_of(files: &mut BTreeMap<PathBuf, String>, path: PathBuf) -> R
     match files.entry(path) {
         Entry::Occupied(entry) => Ok(entry.into_mut()),
         Entry::Vacant(entry) => {
-            let text = fs::read_to_string(entry.key()).map_err(|error| format!("{}: {error}", entry.key().display()))?;
+            let text =
+                fs::read_to_string(entry.key()).map_err(|error| format!("{}: {error}", entry.key().display()))?;
             Ok(entry.insert(text))
         }
     }

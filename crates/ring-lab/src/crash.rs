@@ -301,8 +301,14 @@ fn under(system: FileSystem, records: bool, seed: u64, images: u64) -> Result<()
     bar.finish_and_clear();
     let heading = ["level", "incarnations", "images", "violations", "images/s"].map(str::to_owned).to_vec();
     let Totals { incarnations, images, .. } = totals;
-    let row =
-        [format!("{}{}", system.name(), if records { ", records" } else { "" }), count(incarnations), count(images), "0".into(), rate(images, begun.elapsed())].to_vec();
+    let row = [
+        format!("{}{}", system.name(), if records { ", records" } else { "" }),
+        count(incarnations),
+        count(images),
+        "0".into(),
+        rate(images, begun.elapsed()),
+    ]
+    .to_vec();
     print!("{}", table(&[heading, row]));
     Ok(())
 }

@@ -9,12 +9,14 @@
 //! folder of a log of [records].
 
 use core::ops::Range;
+use core::time::Duration;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
 use clap::ValueEnum;
 use indicatif::ProgressBar;
@@ -30,6 +32,10 @@ use crate::record::zeros;
 use crate::records::{self, Logged};
 use crate::workload::Engine;
 use ring_testing::Random;
+
+/// How often and how long unmounting waits for the last I/O of a process that has ended.
+const PAUSES: usize = 100;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Bytes of an image that are written at a time.
 const PIECE: usize = 64 << 10;
@@ -103,7 +109,11 @@ impl<'a> Mounted<'a> {
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        if let Err(error) = call(Command::new("umount").arg(self.0)) {
+        let umount = || call(Command::new("umount").arg(self.0));
+        // The kernel ends the I/O of a process that has ended without waiting for it.
+        let pauses = || thread::sleep(PAUSE);
+        let ended = (0..PAUSES).find_map(|_| umount().map_err(|_| pauses()).ok()).map_or_else(umount, Ok);
+        if let Err(error) = ended {
             eprintln!("{error}");
             let _ = call(Command::new("umount").arg("-l").arg(self.0));
         }
@@ -228,14 +238,14 @@ fn copy(image: &mut [u8], stable: &[u8], ranges: &[Range<usize>]) {
 /// What a mounted image must hold.
 enum Judge {
     File(Oracle),
-    Records(records::Oracle),
+    Records(records::Bounds),
 }
 
 impl Judge {
     /// For this log, of which nothing has happened yet.
     fn new(log: &Log) -> Result<Self, String> {
         if log.events.iter().any(|event| matches!(event, Event::Logged(_))) {
-            return Ok(Self::Records(records::Oracle::new(log)));
+            return Ok(Self::Records(records::Bounds::new(log)));
         }
         Oracle::new(log).map(Self::File)
     }
@@ -243,7 +253,7 @@ impl Judge {
     fn note(&mut self, event: &Event) {
         match (self, event) {
             (Self::File(oracle), _) => _ = oracle.note(event),
-            (Self::Records(oracle), Event::Logged(logged)) => oracle.note(logged),
+            (Self::Records(bounds), Event::Logged(logged)) => bounds.note(logged),
             (Self::Records(_), _) => {}
         }
     }
@@ -259,7 +269,7 @@ impl Judge {
                 };
                 oracle.judge_file(&content).and_then(|()| oracle.judge_end(&content, &[key]))
             }
-            Self::Records(oracle) => oracle.judge(&log),
+            Self::Records(bounds) => bounds.judge(&log),
         }
     }
 }

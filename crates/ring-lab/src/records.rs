@@ -1,7 +1,7 @@
 //! A log of `ringlog` under a file system: what a child process does to it, and what an image of it must hold.
 //!
-//! The child opens the log, appends and commits from several threads, rolls, trims and truncates, closes, opens it again,
-//! goes on, and ends with or without a close. Segments are small, so that they are rotated and used again.
+//! The child opens the log, appends and commits from several threads, rolls, trims and truncates, closes, opens it
+//! again, goes on, and ends with or without a close. Segments are small, so that they are rotated and used again.
 //!
 //! *Lower bound*: what was reported to be durable is there, with its address and kind, unless it was trimmed or
 //! truncated. *Upper bound*: each record that is there was appended, is whole, is there once, where it was placed, and
@@ -235,7 +235,7 @@ impl Void {
 
 /// Judges a log by both bounds.
 #[derive(Debug)]
-pub(crate) struct Oracle {
+pub(crate) struct Bounds {
     /// Where each record is placed, sooner or later.
     placed: BTreeMap<RecordId, (u64, u64)>,
     voids: Vec<Void>,
@@ -249,10 +249,10 @@ pub(crate) struct Oracle {
 
 type Found = BTreeMap<RecordId, u64>;
 
-impl Oracle {
+impl Bounds {
     /// For this log, of which nothing has happened yet.
     pub(crate) fn new(log: &log::Log) -> Self {
-        let mut oracle = Self {
+        let mut bounds = Self {
             placed: BTreeMap::new(),
             voids: Vec::new(),
             appending: BTreeMap::new(),
@@ -263,13 +263,13 @@ impl Oracle {
         for event in &log.events {
             match *event {
                 Event::Logged(Logged::Appended { record, start, end }) => {
-                    _ = oracle.placed.insert(record, (start, end));
+                    _ = bounds.placed.insert(record, (start, end));
                 }
-                Event::Logged(Logged::Truncated { from, start, end }) => oracle.voids.push(Void { from, start, end }),
+                Event::Logged(Logged::Truncated { from, start, end }) => bounds.voids.push(Void { from, start, end }),
                 _ => {}
             }
         }
-        oracle
+        bounds
     }
 
     pub(crate) fn note(&mut self, logged: &Logged) {

@@ -46,8 +46,8 @@ pub(super) struct Bug {
     pub(super) what: &'static str,
     /// The test program that must fail, `lib` or a name in `tests`, and which of its tests, if not any. Or `mounted`.
     pub(super) killer: &'static str,
-    /// In which file, which code, and what it becomes; with `PLANTED` for the switch. A bug may change what one above it
-    /// in the list has written.
+    /// In which file, which code, and what it becomes; with `PLANTED` for the switch. A bug may change what one above
+    /// it in the list has written.
     pub(super) changes: &'static [(&'static str, &'static str, &'static str)],
 }
 
@@ -140,7 +140,8 @@ fn run(workbench: &Workbench, program: &Path, arguments: &str, bug: Option<&Bug>
     if status.success() {
         return Ok(None);
     }
-    let is_telling = |line: &&str| line.starts_with("test ") && line.ends_with("FAILED") || line.starts_with("ring-lab: ");
+    let is_telling =
+        |line: &&str| line.starts_with("test ") && line.ends_with("FAILED") || line.starts_with("ring-lab: ");
     let failed = ran.output.lines().find(is_telling);
     Ok(Some(failed.or(ran.output.lines().next()).unwrap_or("it said nothing").chars().take(150).collect()))
 }
@@ -156,7 +157,11 @@ mod tests {
         for bug in all() {
             assert!(names.insert(bug.what), "{} is there twice", bug.what);
             let tests = root.join(format!("crates/{PACKAGE}/tests/{}.rs", bug.program()));
-            assert!(bug.is_mounted() || bug.program() == "lib" || tests.is_file(), "{}: there is no such test", bug.what);
+            assert!(
+                bug.is_mounted() || bug.program() == "lib" || tests.is_file(),
+                "{}: there is no such test",
+                bug.what
+            );
             let switched = bug.changes.iter().any(|(.., to)| to.contains(SWITCH));
             assert!(switched, "{} has no switch", bug.what);
         }
