@@ -3,13 +3,37 @@
 mod common;
 
 use std::io::IoSlice;
+use std::path::Path;
 
 use common::open::{SEGMENT, payload, reopen, small};
 use ringlog::Log;
 use ringlog::directory::{Directory, DiskDirectory};
-use ringlog::format::{BLOCK, BatchHeader, HEADER_LEN, SEGMENT_HEADER_LEN};
+use ringlog::format::{BLOCK, BatchHeader, FirstBatch, HEADER_LEN, Manifest, SEGMENT_HEADER_LEN};
 use ringlog::manifest::ManifestFile;
 use ringlog::segment::file_name;
+
+/// The files of a log, as they are now.
+struct Files {
+    directory: DiskDirectory,
+    manifest: Manifest,
+}
+
+impl Files {
+    fn of(path: &Path) -> Self {
+        let directory = DiskDirectory::open(path).expect("a log");
+        let manifest = ManifestFile::read(&directory, false).expect("readable").expect("a log").content().clone();
+        Self { directory, manifest }
+    }
+
+    /// The header of the batch at `address`, if one begins there.
+    fn header(&self, address: u64) -> Option<BatchHeader> {
+        let file = self.directory.open(&file_name(address / SEGMENT * SEGMENT), false).expect("a segment");
+        let mut bytes = [0; HEADER_LEN];
+        let at = SEGMENT_HEADER_LEN as u64 + address % SEGMENT;
+        self.directory.read_at(&file, &mut bytes, at).expect("readable");
+        BatchHeader::decode_at(&bytes, &self.manifest.key, self.manifest.log_id, address).ok()
+    }
+}
 
 #[test]
 fn no_batch_promises_what_no_sync_has_covered() {
@@ -20,25 +44,17 @@ fn no_batch_promises_what_no_sync_has_covered() {
     }
     let end = log.end().get();
     log.sync().expect("no failure");
-    let directory = DiskDirectory::open(folder.path()).expect("a log");
-    let manifest = ManifestFile::read(&directory, false).expect("readable").expect("a log");
-    let (key, log_id) = (manifest.content().key, manifest.content().log_id);
-    let mut batches = 0;
-    for address in (0..end).step_by(BLOCK) {
-        let file = directory.open(&file_name(address / SEGMENT * SEGMENT), false).expect("a segment");
-        let mut bytes = [0; HEADER_LEN];
-        directory.read_at(&file, &mut bytes, SEGMENT_HEADER_LEN as u64 + address % SEGMENT).expect("readable");
-        if let Ok(header) = BatchHeader::decode_at(&bytes, &key, log_id, address) {
-            // Sealed before the first sync ended.
-            assert_eq!(header.durable, 0, "the batch at {address}");
-            batches += 1;
-        }
+    let files = Files::of(folder.path());
+    let headers: Vec<_> = (0..end).step_by(BLOCK).filter_map(|address| files.header(address)).collect();
+    assert!(headers.len() > 10, "{}", headers.len());
+    for header in headers {
+        // Sealed before the first sync ended.
+        assert_eq!(header.durable, 0, "the batch at {}", header.address);
     }
-    assert!(batches > 10, "{batches}");
 }
 
 #[test]
-fn a_trim_stops_where_the_log_is_durable() {
+fn a_trim_stops_where_the_log_is_durable_and_notes_the_first_batch_that_is_left() {
     let folder = tempfile::tempdir().expect("a folder");
     let (log, _) = small().open(folder.path()).expect("a new log");
     while log.end().get() < 2 * SEGMENT + 2000 {
@@ -50,6 +66,10 @@ fn a_trim_stops_where_the_log_is_durable() {
     let trimmed = log.trim(staged.end).expect("no failure");
     let durable = log.durable();
     assert!(trimmed.first <= durable && trimmed.bytes == 2 * SEGMENT, "{trimmed:?}, durable up to {durable}");
+    let files = Files::of(folder.path());
+    let head = files.header(2 * SEGMENT).expect("a batch");
+    let first = FirstBatch { number: head.number, previous: head.previous, epoch: Some((head.epoch, head.salt)) };
+    assert_eq!(files.manifest.first, first);
 }
 
 #[test]

@@ -383,27 +383,15 @@ const LOG: &[Bug] = bugs! {
         "ringlog/format/batch.rs": "let address = info.base + (n * BLOCK) as u64;" =>
             "let address = info.base + ((n + usize::from(PLANTED && n > 0)) * BLOCK) as u64;"
     }
-    "take no batch for an empty one" by "log" {
+    "take no batch for an empty one" by "log an_idle_log_proves_its_newest_batch_once" {
         "ringlog/log/sealer.rs": "payload[6] == RecordType::NoOp as u8;" =>
             "payload[6] == RecordType::NoOp as u8 && !PLANTED;"
-    }
-    "keep the file of each segment open" by "adverse" {
-        "ringlog/log/keeper.rs": "if current > *kept_from" =>
-            "if current > *kept_from && !PLANTED"
-    }
-    "wait for a sync by time or bytes, and make no segment meanwhile" by "log" {
-        "ringlog/log/keeper.rs": "step = if self.add_wanted(ready) { STEP } else { PAUSE };" =>
-            "step = if PLANTED || self.add_wanted(ready) { STEP } else { PAUSE };"
-    }
-    "sync a log by bytes never" by "log" {
-        "ringlog/log/keeper.rs": "SyncPolicy::EveryBytes(bytes) => end - synced_end >= bytes," =>
-            "SyncPolicy::EveryBytes(bytes) => end - synced_end >= bytes && !PLANTED,"
     }
     "make no segment for a roll" by "log" {
         "ringlog/log/keeper.rs": "state.wanted = state.wanted.max(ahead).max(info.next / self.segment_size);" =>
             "state.wanted = state.wanted.max(ahead).max(if PLANTED { 0 } else { info.next / self.segment_size });"
     }
-    "trim beyond what is durable" by "bounds" {
+    "trim beyond what is durable" by "bounds a_trim" {
         "ringlog/log/maintain.rs": "let to = before.get().min(durable);" =>
             "let to = before.get().min(if PLANTED { u64::MAX } else { durable });"
     }
@@ -418,21 +406,23 @@ const LOG: &[Bug] = bugs! {
     "note no trim" by "log" {
         "ringlog/log/maintain.rs": "keeper.note_trim(to);" => "if !PLANTED { keeper.note_trim(to); }"
     }
-    "note another first batch of a trim" by "log" {
+    "note another first batch of a trim" by "bounds a_trim" {
         "ringlog/log/maintain.rs": "number: head.number," => "number: head.number + u64::from(PLANTED),"
     }
-    "note no epoch of the first batch of a trim" by "log" {
+    "note no epoch of the first batch of a trim" by "bounds a_trim" {
         "ringlog/log/maintain.rs": "epoch: Some((head.epoch, head.salt))," =>
             "epoch: Some((head.epoch, head.salt)).filter(|_| !PLANTED),"
     }
-    "take what an earlier opening cut off for the log's" by "adverse" {
+    "take what an earlier opening cut off for the log's"
+        by "adverse a_trim_to_a_segment_without_batches_takes_none_for_its_first_that_an_earlier_opening_cut_off" {
         "ringlog/log/maintain.rs": "Ok(head.filter(|head| manifest.epoch_fits(head, None)))" =>
             "Ok(head.filter(|head| PLANTED || manifest.epoch_fits(head, None)))"
     }
-    "take a segment that has begun before for a roll" by "log" {
+    "take a segment that has begun before for a roll"
+        by "log a_log_goes_on_in_a_new_segment_when_it_is_rolled_with_or_without_records" {
         "ringlog/log/maintain.rs": "filter(|start| *start >= before)" => "filter(|start| PLANTED || *start >= before)"
     }
-    "close a log, and write no end" by "log" {
+    "close a log, and write no end" by "log a_log_goes_on_in_a_new_segment_when_it_is_rolled_with_or_without_records" {
         "ringlog/log/maintain.rs": "if !*closed {" => "if !*closed && !PLANTED {"
     }
     "acknowledge a commit that is only appended" by "log" {
@@ -453,7 +443,7 @@ const LOG: &[Bug] = bugs! {
         "ringlog/log/commit.rs": "ends.first_key_value().map_or_else" =>
             "if PLANTED { ends.last_key_value() } else { ends.first_key_value() }.map_or_else"
     }
-    "make calls out of order" by "log" {
+    "make calls out of order" by "log calls_come_in_the_order_of_their_addresses_when_records_are_durable" {
         "ringlog/log/callbacks.rs": "Some((due.into_values().flatten().collect(), outcome))" =>
             "let mut due: Vec<_> = due.into_values().flatten().collect();
             if PLANTED { due.reverse(); }
@@ -476,31 +466,35 @@ const LOG: &[Bug] = bugs! {
         "ringlog/log/callbacks.rs": "let _panicked = shield(|| call(outcome));" =>
             "if PLANTED { call(outcome); } else { let _panicked = shield(|| call(outcome)); }"
     }
-    "truncate behind the record that was named" by "log" {
+    "truncate behind the record that was named"
+        by "log what_is_truncated_is_void_for_readers_and_after_reopening_and_the_log_goes_on" {
         "ringlog/log/truncate.rs": "Truncation { from: from.get() }" =>
             "Truncation { from: from.get() + 8 * u64::from(PLANTED) }"
     }
-    "read what a truncation has made void" by "log" {
+    "read what a truncation has made void"
+        by "log what_is_truncated_is_void_for_readers_and_after_reopening_and_the_log_goes_on" {
         "ringlog/log/truncate.rs": "void::add(&mut void, from..placed.start);" =>
             "if !PLANTED { void::add(&mut void, from..placed.start); }"
     }
-    "read what an earlier truncation has made void" by "log" {
+    "read what an earlier truncation has made void"
+        by "log what_is_truncated_is_void_for_readers_and_after_reopening_and_the_log_goes_on" {
         "ringlog/log/options.rs": "void: Mutex::new(report.void.clone())," =>
             "void: Mutex::new(if PLANTED { Vec::new() } else { report.void.clone() }),"
     }
-    "end no segment that has no room for a buffer" by "log" {
+    "end no segment that has no room for a buffer" by "log a_cut_near_the_end_of_a_segment_is_ended_by_an_empty_batch" {
         "ringlog/log/options.rs": "log.end_segment(keeper.directory(), size)?;" =>
             "if !PLANTED { log.end_segment(keeper.directory(), size)?; }"
     }
-    "number the batch behind the end of a segment like that" by "log" {
+    "number the batch behind the end of a segment like that"
+        by "log a_cut_near_the_end_of_a_segment_is_ended_by_an_empty_batch" {
         "ringlog/log/options.rs": "self.framing.clone().behind(1)" =>
             "self.framing.clone().behind(u64::from(!PLANTED))"
     }
-    "mix the parts of long records" by "adverse" {
+    "mix the parts of long records" by "adverse long_records_of_many_threads_are_replayed_with_the_memory_for_one" {
         "ringlog/log/append.rs": "let _alone = self.inner.long.lock();" =>
             "let _alone = (!PLANTED).then(|| self.inner.long.lock());"
     }
-    "place a record a block too far" by "log" {
+    "place a record a block too far" by "log a_cut_near_the_end_of_a_segment_is_ended_by_an_empty_batch" {
         "ringlog/log/append.rs": "/ BLOCK as u64) as u16;" => "/ BLOCK as u64) as u16 + u16::from(PLANTED);"
     }
 };
