@@ -240,16 +240,6 @@ const OPENING: &[Bug] = bugs! {
             let manifest = ManifestFile::create(directory, content)?;
             if PLANTED { ensure(directory, &header)?; }"
     }
-    "take visible segments for durable when a log is opened" by "images" {
-        "ringlog/recovery/open.rs":
-            "directory.sync_dir().map_err(OpenError::io(\"sync\", DIRECTORY))?; manifest.sync" =>
-            "if !PLANTED { directory.sync_dir().map_err(OpenError::io(\"sync\", DIRECTORY))?; } manifest.sync"
-        "ringlog/recovery/open.rs": "if !is_damaged {" => "if !is_damaged && PLANTED {} else if !is_damaged {"
-        "ringlog/recovery/open.rs": "manifest.update(directory, next)?; if is_damaged {" =>
-            "manifest.update(directory, next)?;
-            if !is_damaged && PLANTED { ensure(directory, &here)?; }
-            if is_damaged {"
-    }
     "take a visible MANIFEST for durable when a log is opened"
         by "rules a_crash_while_the_manifest_of_a_killed_writer_is_replaced_leaves_a_whole_slot" {
         "ringlog/recovery/open.rs": "manifest.sync(directory)?; let content = manifest.content();" =>
