@@ -377,21 +377,9 @@ const LOG: &[Bug] = bugs! {
         "ringlog/log/sealer.rs": "payload[6] == RecordType::NoOp as u8;" =>
             "payload[6] == RecordType::NoOp as u8 && !PLANTED;"
     }
-    "make no segment for a roll" by "log" {
-        "ringlog/log/keeper.rs": "state.wanted = state.wanted.max(ahead).max(info.next / self.segment_size);" =>
-            "state.wanted = state.wanted.max(ahead).max(if PLANTED { 0 } else { info.next / self.segment_size });"
-    }
     "trim beyond what is durable" by "bounds a_trim" {
         "ringlog/log/maintain.rs": "let to = before.get().min(durable);" =>
             "let to = before.get().min(if PLANTED { u64::MAX } else { durable });"
-    }
-    "keep a trimmed segment to be used again twice" by "log" {
-        "ringlog/log/maintain.rs": "free.retain(|name| !pool.contains(name));" =>
-            "free.retain(|name| PLANTED || !pool.contains(name));"
-    }
-    "keep all trimmed segments" by "log" {
-        "ringlog/log/maintain.rs": "free.len().min(KEPT - pool.len().min(KEPT))" =>
-            "free.len().min(if PLANTED { usize::MAX } else { KEPT - pool.len().min(KEPT) })"
     }
     "note no trim" by "log" {
         "ringlog/log/maintain.rs": "keeper.note_trim(to);" => "if !PLANTED { keeper.note_trim(to); }"
