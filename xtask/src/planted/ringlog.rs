@@ -403,11 +403,11 @@ const LOG: &[Bug] = bugs! {
     "close a log, and write no end" by "log a_log_goes_on_in_a_new_segment_when_it_is_rolled_with_or_without_records" {
         "ringlog/log/maintain.rs": "if !*closed {" => "if !*closed && !PLANTED {"
     }
-    "acknowledge a commit that is only appended" by "log" {
+    "acknowledge a commit that is only appended" by "log commits_of_many_threads" {
         "ringlog/log/commit.rs": "self.wait_durable(range.end)?; Ok(Committed" =>
             "if !PLANTED { self.wait_durable(range.end)?; } Ok(Committed"
     }
-    "begin to count a commit behind its record" by "log" {
+    "begin to count a commit behind its record" by "log what_is_trimmed" {
         "ringlog/log/commit.rs": "let range = append()?;" =>
             "let mut unsettled = unsettled;
             let range = append()?;
@@ -441,10 +441,6 @@ const LOG: &[Bug] = bugs! {
         "ringlog/log/callbacks.rs": "Some((lowest, _)) => break *lowest," =>
             "Some(_) if PLANTED && state.is_over => return None,
             Some((lowest, _)) => break *lowest,"
-    }
-    "end the calls by a panic in one of them" by "log calls_come" {
-        "ringlog/log/callbacks.rs": "let _panicked = shield(|| call(outcome));" =>
-            "if PLANTED { call(outcome); } else { let _panicked = shield(|| call(outcome)); }"
     }
     "truncate behind the record that was named"
         by "log what_is_truncated_is_void_for_readers_and_after_reopening_and_the_log_goes_on" {
