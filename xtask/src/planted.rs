@@ -3,6 +3,11 @@
 //!
 //! Each bug names the level that must kill it. All of them have to die; before that, every level has to find nothing in
 //! what is unchanged.
+//!
+//! Bugs of `ringlog` are [planted all at once](switched), each behind a switch.
+
+mod ringlog;
+mod switched;
 
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -15,6 +20,10 @@ use crate::{engines, mutants};
 
 /// A lab that is not done by then hangs.
 const PATIENCE: Duration = Duration::from_secs(900);
+
+/// Most of the time goes into builds.
+const RELEASE: &[(&str, &str)] =
+    &[("CARGO_PROFILE_RELEASE_INCREMENTAL", "true"), ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")];
 
 /// Who must kill it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -611,14 +620,14 @@ const BUGS: &[Bug] = &[
 pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     let filters: Vec<_> = arguments.iter().filter(|argument| *argument != "--gate").collect();
     let gate = filters.len() < arguments.len();
-    let wanted = |bug: &&Bug| {
-        (bug.gate || !gate) && (filters.is_empty() || filters.iter().any(|filter| bug.what.contains(filter.as_str())))
-    };
-    let bugs: Vec<_> = BUGS.iter().filter(wanted).collect();
-    if bugs.is_empty() {
+    let is_named = |what: &str| filters.is_empty() || filters.iter().any(|filter| what.contains(filter.as_str()));
+    let bugs: Vec<_> = BUGS.iter().filter(|bug| (bug.gate || !gate) && is_named(bug.what)).collect();
+    // A mounted file system takes long.
+    let is_wanted = |bug: &&switched::Bug| is_named(&bug.title()) && !(gate && bug.is_mounted());
+    let mut switched: Vec<_> = switched::all().filter(is_wanted).collect();
+    if bugs.is_empty() && switched.is_empty() {
         return Err("no planted bug has such a name".into());
     }
-    let start = Instant::now();
     let lab = Lab::new()?;
     let levels: BTreeSet<_> = bugs.iter().map(|bug| bug.level).collect();
     if levels.iter().any(|level| level.arguments().is_some()) {
@@ -642,20 +651,53 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
             }
         }
     }
+    if switched.iter().any(|bug| bug.is_mounted())
+        && let Err(why) = engines::root_can_do_everything()
+    {
+        println!("{why}: no bug is planted that only a mounted file system shows");
+        switched.retain(|bug| !bug.is_mounted());
+    }
     let bugs: Vec<_> = bugs.into_iter().filter(|bug| !skipped.contains(&bug.level)).collect();
-    let mut survivors = Vec::new();
-    for (number, bug) in bugs.iter().enumerate() {
+    let mut tally = Tally::of(bugs.len() + switched.len());
+    for bug in bugs {
         let begun = Instant::now();
         let killed = lab.try_bug(bug)?;
-        let verdict = killed.clone().map_or("SURVIVED".to_owned(), |why| format!("killed: {why}"));
-        let (count, seconds) = (bugs.len(), begun.elapsed().as_secs_f64());
-        println!("[{}/{count}] {} ({:?}, {seconds:.0} s): {verdict}", number + 1, bug.what, bug.level);
-        if killed.is_none() {
-            survivors.push(bug.what);
-        }
+        tally.add(bug.what, &format!("{:?}", bug.level), begun.elapsed(), killed);
     }
-    println!("\n{} of {} killed ({:.0} s)", bugs.len() - survivors.len(), bugs.len(), start.elapsed().as_secs_f64());
-    if survivors.is_empty() { Ok(()) } else { Err(format!("not noticed: {}", survivors.join("; "))) }
+    if !switched.is_empty() {
+        switched::try_all(&lab.0, &switched, &mut tally)?;
+    }
+    tally.end()
+}
+
+/// What has become of the bugs so far.
+struct Tally {
+    start: Instant,
+    all: usize,
+    tried: usize,
+    survivors: Vec<&'static str>,
+}
+
+impl Tally {
+    fn of(all: usize) -> Self {
+        Self { start: Instant::now(), all, tried: 0, survivors: Vec::new() }
+    }
+
+    /// `killed`: how it was noticed.
+    fn add(&mut self, what: &'static str, level: &str, time: Duration, killed: Option<String>) {
+        self.tried += 1;
+        if killed.is_none() {
+            self.survivors.push(what);
+        }
+        let verdict = killed.map_or("SURVIVED".to_owned(), |why| format!("killed: {why}"));
+        println!("[{}/{}] {what} ({level}, {:.0} s): {verdict}", self.tried, self.all, time.as_secs_f64());
+    }
+
+    fn end(self) -> Result<(), String> {
+        let killed = self.tried - self.survivors.len();
+        println!("\n{killed} of {} killed ({:.0} s)", self.tried, self.start.elapsed().as_secs_f64());
+        if self.survivors.is_empty() { Ok(()) } else { Err(format!("not noticed: {}", self.survivors.join("; "))) }
+    }
 }
 
 impl Level {
@@ -688,9 +730,7 @@ impl Lab {
     }
 
     fn build(&self) -> Result<(), String> {
-        // Most of the time goes into builds.
-        let variables = [("CARGO_PROFILE_RELEASE_INCREMENTAL", "true"), ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")];
-        self.0.cargo("build --release --package ring-lab", &variables).map(drop)
+        self.0.cargo("build --release --package ring-lab", RELEASE).map(drop)
     }
 
     fn run(&self, arguments: &str) -> Result<Ran, String> {

@@ -1,7 +1,8 @@
 //! A copy of the checkout in which bugs are planted, one at a time, built, and taken out again.
 
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -52,16 +53,26 @@ impl Workbench {
 
     /// Does `work` on the copy with these changes, and undoes them.
     pub(crate) fn with<T>(&self, changes: &[Change], work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-        let mut before = Vec::new();
-        let outcome = changes.iter().try_for_each(|change| {
-            let path = change.path(&self.tree)?;
-            let source = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-            let changed = change.apply(&source)?;
-            before.push((path.clone(), source));
-            write(&path, &changed)
-        });
-        let outcome = outcome.and_then(|()| work());
-        before.iter().rev().try_for_each(|(path, source)| write(path, source))?;
+        let mut files = BTreeMap::new();
+        for change in changes {
+            let text = text_of(&mut files, change.path(&self.tree)?)?;
+            *text = change.apply(text)?;
+        }
+        self.with_files(&files, work)
+    }
+
+    /// Does `work` on the copy with these texts in these files, and puts back what was there.
+    pub(crate) fn with_files<T>(
+        &self,
+        files: &BTreeMap<PathBuf, String>,
+        work: impl FnOnce() -> Result<T, String>,
+    ) -> Result<T, String> {
+        let mut before = BTreeMap::new();
+        for path in files.keys() {
+            text_of(&mut before, path.clone())?;
+        }
+        let outcome = files.iter().try_for_each(|(path, text)| write(path, text)).and_then(|()| work());
+        before.iter().try_for_each(|(path, text)| write(path, text))?;
         outcome
     }
 
@@ -89,6 +100,18 @@ impl Workbench {
         let status = wait(child, patience).map_err(|error| format!("cannot wait for {name}: {error}"))?;
         let output = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(Ran { status, output: String::from_utf8_lossy(&output).into_owned() })
+    }
+}
+
+/// The text of a file, to be changed: as it has become, or as it is on disk.
+pub(crate) fn text_of(files: &mut BTreeMap<PathBuf, String>, path: PathBuf) -> Result<&mut String, String> {
+    match files.entry(path) {
+        Entry::Occupied(entry) => Ok(entry.into_mut()),
+        Entry::Vacant(entry) => {
+            let text =
+                fs::read_to_string(entry.key()).map_err(|error| format!("{}: {error}", entry.key().display()))?;
+            Ok(entry.insert(text))
+        }
     }
 }
 

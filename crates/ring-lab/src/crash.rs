@@ -55,6 +55,9 @@ pub(crate) struct CrashOptions {
     /// Under this file system, on a loop device: 50 images by default
     #[arg(long, value_enum)]
     fs: Option<FileSystem>,
+    /// A log of `ringlog` under the file system instead of a bare ring
+    #[arg(long, requires = "fs")]
+    records: bool,
     /// Only this log, kept from a failure
     #[arg(long)]
     log: Option<PathBuf>,
@@ -80,7 +83,7 @@ pub(crate) fn task(options: &CrashOptions) -> Result<(), String> {
     let seed = options.seed.unwrap_or_else(clock);
     println!("seed {seed}");
     if let Some(system) = options.fs {
-        return under(system, seed, options.images.unwrap_or(FS_IMAGES));
+        return under(system, options.records, seed, options.images.unwrap_or(FS_IMAGES));
     }
     let images = options.images.unwrap_or(IMAGES);
     let heading =
@@ -274,7 +277,7 @@ fn on_fuse(seed: u64, images: u64) -> Result<Totals, String> {
 }
 
 /// Runs under a file system; each image is mounted.
-fn under(system: FileSystem, seed: u64, images: u64) -> Result<(), String> {
+fn under(system: FileSystem, records: bool, seed: u64, images: u64) -> Result<(), String> {
     if !incarnation::is_available()? {
         return Ok(());
     }
@@ -286,16 +289,26 @@ fn under(system: FileSystem, seed: u64, images: u64) -> Result<(), String> {
         if totals.images >= images {
             break;
         }
-        let engine = engines[seed as usize % engines.len()];
-        let log = filesystem::record(seed, system, engine, FS_IMAGES_PER_INCARNATION.min(images - totals.images))?;
+        let some = FS_IMAGES_PER_INCARNATION.min(images - totals.images);
+        let log = if records {
+            filesystem::record_records(seed, system, some)?
+        } else {
+            filesystem::record(seed, system, engines[seed as usize % engines.len()], some)?
+        };
         let explored = filesystem::explore(&log, &bar);
         totals.add(&explored.map_err(|violation| report::violation(&log, &violation))?);
     }
     bar.finish_and_clear();
     let heading = ["level", "incarnations", "images", "violations", "images/s"].map(str::to_owned).to_vec();
     let Totals { incarnations, images, .. } = totals;
-    let row =
-        [system.name().into(), count(incarnations), count(images), "0".into(), rate(images, begun.elapsed())].to_vec();
+    let row = [
+        format!("{}{}", system.name(), if records { ", records" } else { "" }),
+        count(incarnations),
+        count(images),
+        "0".into(),
+        rate(images, begun.elapsed()),
+    ]
+    .to_vec();
     print!("{}", table(&[heading, row]));
     Ok(())
 }

@@ -134,6 +134,11 @@ pub(crate) fn run(plan: &Plan, log: &Path, acks: &Path) -> Result<String, String
     if let Some(hands) = plan.hands.and_then(|hands| hands.to_possible_value()) {
         command.args(["--hands", hands.get_name()]);
     }
+    finish(command, plan.seed)
+}
+
+/// Runs a workload, and returns its last line.
+pub(crate) fn finish(mut command: Command, seed: u64) -> Result<String, String> {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.map_err(|error| format!("the workload does not start: {error}"))?;
     let begun = Instant::now();
@@ -142,7 +147,7 @@ pub(crate) fn run(plan: &Plan, log: &Path, acks: &Path) -> Result<String, String
             Some(status) => break status,
             None if begun.elapsed() > PATIENCE => {
                 let _ = child.kill();
-                return Err(format!("the workload of seed {} does not end: a thread waits for ever", plan.seed));
+                return Err(format!("the workload of seed {} does not end: a thread waits for ever", seed));
             }
             None => thread::sleep(Duration::from_millis(1)),
         }
@@ -153,6 +158,6 @@ pub(crate) fn run(plan: &Plan, log: &Path, acks: &Path) -> Result<String, String
     if status.success() {
         Ok(said.trim().lines().last().unwrap_or_default().to_owned())
     } else {
-        Err(format!("the workload of seed {} ended by {status}: {}", plan.seed, said.trim()))
+        Err(format!("the workload of seed {} ended by {status}: {}", seed, said.trim()))
     }
 }

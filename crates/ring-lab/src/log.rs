@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::record::{Key, RecordId};
+use crate::records::Logged;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Event {
@@ -81,6 +82,8 @@ pub(crate) enum Event {
     Leased {
         records: u64,
     },
+    /// What happened to a log of records.
+    Logged(Logged),
 }
 
 impl fmt::Display for Event {

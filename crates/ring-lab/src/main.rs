@@ -6,6 +6,8 @@
 //!                        bare or under a loop device with ext4 or xfs
 //! ```
 //!
+//! Under a file system, the same is done to a log of `ringlog`: see [`records`].
+//!
 //! An incarnation is recorded once, and everything that a power cut might have left is computed from the log.
 //! `cargo xtask crash` starts it.
 
@@ -24,6 +26,7 @@ mod machine;
 mod oracle;
 mod promise;
 mod record;
+mod records;
 mod report;
 mod simulate;
 mod workload;
@@ -48,6 +51,9 @@ enum Task {
     /// What the other tasks start in a process of its own
     #[command(hide = true)]
     Workload(workload::WorkloadOptions),
+    /// The same for a log of records
+    #[command(hide = true)]
+    Records(records::RecordsOptions),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +61,7 @@ fn main() -> ExitCode {
         Task::Crash(options) => crash::task(&options),
         Task::Faults(options) => faults::task(&options),
         Task::Workload(options) => workload::task(&options),
+        Task::Records(options) => records::task(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -168,7 +168,7 @@ pub(crate) fn task(options: &WorkloadOptions) -> Result<(), String> {
 }
 
 /// If the disk is gone, this is lost with it.
-fn note(mut acks: &File, event: &Event) {
+pub(crate) fn note(mut acks: &File, event: &Event) {
     let bytes = postcard::to_stdvec(event).expect("it fits memory");
     let _ = acks.write(&bytes);
 }
