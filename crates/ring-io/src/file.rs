@@ -133,12 +133,8 @@ impl LogFile {
         if self.process.is_here() { Ok(()) } else { Err(Errno::PERM) }
     }
 
-    /// What direct I/O on the file has to be aligned to, where the kernel reports it.
     pub(crate) fn direct_alignment(&self) -> Option<u32> {
-        let stat = rustix::fs::statx(&self.file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok()?;
-        let is_known = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::DIOALIGN);
-        // 0 stands for files that the kernel serves through its cache even so.
-        is_known.then_some(stat.stx_dio_mem_align.max(stat.stx_dio_offset_align))
+        direct_alignment(&self.file)
     }
 
     fn file_type(&self) -> Result<FileType, FileError> {
@@ -165,6 +161,14 @@ impl AsFd for LogFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// The alignment that direct I/O needs of memory and offsets, if the kernel knows it.
+pub(crate) fn direct_alignment(file: &File) -> Option<u32> {
+    let stat = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok()?;
+    let is_known = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::DIOALIGN);
+    // 0 stands for files that the kernel serves through its cache even so.
+    is_known.then_some(stat.stx_dio_mem_align.max(stat.stx_dio_offset_align))
 }
 
 impl Storage for LogFile {

@@ -114,6 +114,7 @@ pub use engine::memory::MemoryDevice;
 pub use engine::{Engine, EngineKind};
 pub use error::{AttachError, DeviceError, FileError, OpenError, Operation, SegmentFault};
 pub use files::{SEGMENT_HEADER, SegmentFile};
+pub use open::make_direct;
 pub use queue::{Finished, LogWrite, Registered, Wait, WriteQueue};
 pub use quik_io::QuikIO;
 pub use sequencer::WriteMode;

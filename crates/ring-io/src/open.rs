@@ -19,7 +19,7 @@ use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 
 use crate::backend::Storage;
-use crate::file::LogFile;
+use crate::file::{LogFile, direct_alignment};
 use crate::lock::WriterLock;
 use crate::{OpenError, event};
 
@@ -111,6 +111,20 @@ fn open_existing(path: &Path) -> io::Result<(LogFile, Option<String>)> {
     let file = with(OFlags::empty())?;
     warn_of_the_cache(path, &reason);
     Ok((file, Some(reason)))
+}
+
+/// Has all further I/O of an open file go past the kernel's cache (`O_DIRECT`), which then takes whole blocks only.
+/// `false`: the file system refuses it, or wants more than blocks of 4096 bytes, and nothing has changed.
+///
+/// For files that are opened elsewhere, such as [segments](crate::QuikIOOptions::segments). All handles that share the
+/// opening are changed.
+pub fn make_direct(file: &File) -> bool {
+    let Ok(flags) = rustix::fs::fcntl_getfl(file) else { return false };
+    if rustix::fs::fcntl_setfl(file, flags | OFlags::DIRECT).is_err() {
+        return false;
+    }
+    let fits = direct_alignment(file).is_none_or(|needed| needed <= BLOCK as u32);
+    fits || rustix::fs::fcntl_setfl(file, flags).is_err()
 }
 
 fn warn_of_the_cache(path: &Path, reason: &str) {

@@ -1,13 +1,16 @@
 //! Recovery on a real file system: what a directory in memory cannot show.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
-use ringlog::OpenError;
+use buffer_ring::ring_io::make_direct;
 use ringlog::directory::{Directory, DiskDirectory};
 use ringlog::format::{BatchInfo, HEADER_LEN, NO_ADDRESS, RecordHeader, RecordType, trailer_len};
 use ringlog::recovery::{Item, Recover, Replay, Verdict, Verify, replay, verify};
 use ringlog::segment::file_name;
+use ringlog::{Log, OpenError};
+use rustix::fs::OFlags;
 
 const SIZE: u64 = 1 << 20;
 
@@ -126,4 +129,28 @@ fn a_directory_without_permission_is_an_error_and_a_read_only_log_verifies() {
     assert_eq!(verify(&directory, &Verify::new()).unwrap().batches, 1);
     assert!(DiskDirectory::open(folder.path().join("missing")).is_err());
     assert!(DiskDirectory::open(path.join("LOCK")).is_err());
+}
+
+#[test]
+fn segments_are_written_past_the_kernels_cache_where_it_can_be() {
+    const DIRECT: u32 = OFlags::DIRECT.bits();
+    let folder = tempfile::tempdir().unwrap();
+    let plain = File::create(folder.path().join("plain")).unwrap();
+    let can_be = make_direct(&plain);
+    let (log, _) = Log::options().segment_size(SIZE).ring(4, 64 << 10).open(folder.path().join("log")).unwrap();
+    for _ in 0..40 {
+        log.append(0, &[1; 60_000]).unwrap();
+    }
+    log.sync().unwrap();
+    let mut seen = 0;
+    for entry in fs::read_dir("/proc/self/fd").unwrap().flatten() {
+        let is_segment = |path: &Path| path.starts_with(folder.path()) && path.extension() == Some("seg".as_ref());
+        if fs::read_link(entry.path()).is_ok_and(|path| is_segment(&path)) {
+            let info = fs::read_to_string(Path::new("/proc/self/fdinfo").join(entry.file_name())).unwrap();
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
+            let is_direct = u32::from_str_radix(flags, 8).unwrap() & DIRECT != 0;
+            seen += u32::from(is_direct == can_be);
+        }
+    }
+    assert!(seen > 0, "{can_be}");
 }

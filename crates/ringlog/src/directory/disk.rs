@@ -8,7 +8,9 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use buffer_ring::SegmentFile;
+use buffer_ring::ring_alloc::Buffer;
+use buffer_ring::ring_io::make_direct;
+use buffer_ring::{BLOCK, SegmentFile};
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
 use rustix::io::Errno;
 
@@ -118,7 +120,11 @@ impl Directory for DiskDirectory {
 
     fn extend(&self, DiskFile(file): &DiskFile, len: u64, written: u64) -> io::Result<()> {
         let (mut at, written) = (file.metadata()?.len(), written.min(len));
-        let zeros = vec![0; PIECE];
+        // What the ring will write past the cache should not be there from now.
+        if at.is_multiple_of(BLOCK as u64) {
+            make_direct(file);
+        }
+        let zeros = Buffer::zeroed(PIECE).map_err(io::Error::other)?;
         while at < written {
             let piece = PIECE.min((written - at) as usize);
             file.write_all_at(&zeros[..piece], at)?;
@@ -134,8 +140,9 @@ impl Directory for DiskDirectory {
         Ok(())
     }
 
-    fn segment_file(&self, file: DiskFile, _: Range<u64>) -> SegmentFile {
-        file.0.into()
+    fn segment_file(&self, DiskFile(file): DiskFile, _: Range<u64>) -> SegmentFile {
+        make_direct(&file);
+        file.into()
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -111,6 +111,7 @@ pub enum RecordRefusal {
 impl RecordHeader {
     /// Returns the header's bytes.
     #[must_use]
+    #[inline]
     pub fn encode(&self) -> [u8; RECORD_HEADER_LEN] {
         let mut bytes = [0; RECORD_HEADER_LEN];
         put(&mut bytes, 0, &self.len.to_le_bytes());
