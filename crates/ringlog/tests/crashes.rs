@@ -30,6 +30,7 @@ fn scenario(seed: u64, rounds: usize, steps: usize) -> Result<Figures, String> {
         match machine.random.below(8) {
             0 => machine.close()?,
             1 | 2 => machine.crash(false)?,
+            3 | 4 => machine.interrupt()?,
             _ => machine.crash(true)?,
         }
     }

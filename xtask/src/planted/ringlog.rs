@@ -94,6 +94,11 @@ const READING: &[Bug] = bugs! {
         "ringlog/recovery/replay.rs": "if behind > end || check_bytes(reader, &header)?.is_some() {" =>
             "if behind > end || (!PLANTED && check_bytes(reader, &header)?.is_some()) {"
     }
+    "give the payloads of a long group addresses that are other records'"
+        by "memory each_payload_of_a_group_longer_than_a_buffer_has_the_address_of_its_own_bytes" {
+        "ringlog/recovery/replay.rs": "Lsn::new(address_of(parts, at))" =>
+            "Lsn::new(if PLANTED { address + 8 + at as u64 } else { address_of(parts, at) })"
+    }
     "complete a long record of an opening by parts of the next one"
         by "adverse a_log_opens_however_often_it_was_killed_in_the_middle_of_a_long_record" {
         "ringlog/recovery/replay.rs": "if header.epoch != self.epoch {" => "if header.epoch != self.epoch && !PLANTED {"
@@ -138,10 +143,19 @@ const JUDGING: &[Bug] = bugs! {
     "take a missing segment for the end" by "rules a_missing_segment_is_damage_even_without_a_promise" {
         "ringlog/recovery/judge.rs": "if promised > end || missing {" => "if promised > end || (missing && !PLANTED) {"
     }
+    "begin at a segment without a snapshot" by "rules fast_opening_begins_where_a_snapshot_says_what_was_before" {
+        "ringlog/recovery/judge.rs": "if found.tally.values.is_complete() || candidates.below == 0 {" =>
+            "if PLANTED || found.tally.values.is_complete() || candidates.below == 0 {"
+    }
+    "take a snapshot for complete to where it stands"
+        by "rules fast_opening_begins_where_a_snapshot_says_what_was_before" {
+        "ringlog/recovery/batch.rs": "if snapshot.complete_to != address {" =>
+            "if snapshot.complete_to != address && !PLANTED {"
+    }
     "look for promises only behind the segment of the end"
         by "rules a_bad_last_batch_is_torn_and_one_below_a_promise_is_damage" {
-        "ringlog/recovery/judge.rs": "self.scan_from(manifest.segment_of(end))?" =>
-            "self.scan_from(manifest.segment_of(end) + u64::from(PLANTED))?"
+        "ringlog/recovery/judge.rs": "[Scan::of(source, end)?]" =>
+            "[if PLANTED { Scan::default() } else { Scan::of(source, end)? }]"
     }
     "ignore a batch of an epoch that MANIFEST does not know" by "rules a_manifest_older_than_the_log_is_refused" {
         "ringlog/recovery/scan.rs": "if header.epoch > newest.epoch {" => "if header.epoch > newest.epoch && !PLANTED {"
@@ -170,7 +184,7 @@ const JUDGING: &[Bug] = bugs! {
             "if !PLANTED && (base != 0 || !is_zero(&block[..read])) {"
     }
     "begin a fast opening where nothing is proven" by "images" {
-        "ringlog/recovery/judge.rs": "if top < start || manifest" => "if (top < start && !PLANTED) || manifest"
+        "ringlog/recovery/judge.rs": "|| top < start ||" => "|| (top < start && !PLANTED) ||"
     }
     "begin a fast opening behind what does not lead there"
         by "rules fast_opening_reads_one_segment_and_finds_the_same_end" {
@@ -449,13 +463,13 @@ const LOG: &[Bug] = bugs! {
     }
     "read what a truncation has made void"
         by "log what_is_truncated_is_void_for_readers_and_after_reopening_and_the_log_goes_on" {
-        "ringlog/log/truncate.rs": "void::add(&mut void, from..placed.start);" =>
-            "if !PLANTED { void::add(&mut void, from..placed.start); }"
+        "ringlog/log/truncate.rs": "void::add(void, from..placed.start);" =>
+            "if !PLANTED { void::add(void, from..placed.start); }"
     }
     "read what an earlier truncation has made void"
         by "log what_is_truncated_is_void_for_readers_and_after_reopening_and_the_log_goes_on" {
-        "ringlog/log/options.rs": "void: Mutex::new(report.void.clone())," =>
-            "void: Mutex::new(if PLANTED { Vec::new() } else { report.void.clone() }),"
+        "ringlog/log/own.rs": "let (void, values) = (report.void.clone(), report.values.clone());" =>
+            "let (void, values) = (if PLANTED { Vec::new() } else { report.void.clone() }, report.values.clone());"
     }
     "end no segment that has no room for a buffer" by "log a_cut_near_the_end_of_a_segment_is_ended_by_an_empty_batch" {
         "ringlog/log/options.rs": "log.end_segment(keeper.directory(), size)?;" =>
@@ -467,15 +481,54 @@ const LOG: &[Bug] = bugs! {
             "self.framing.clone().behind(u64::from(!PLANTED))"
     }
     "mix the parts of long records" by "adverse long_records_of_many_threads_are_replayed_with_the_memory_for_one" {
-        "ringlog/log/append.rs": "let _alone = self.inner.long.lock();" =>
-            "let _alone = (!PLANTED).then(|| self.inner.long.lock());"
+        "ringlog/log/append.rs": "let _alone = self.inner.long.take();" =>
+            "let _alone = (!PLANTED).then(|| self.inner.long.take());"
     }
     "place a record a block too far" by "log a_cut_near_the_end_of_a_segment_is_ended_by_an_empty_batch" {
         "ringlog/log/append.rs": "/ BLOCK as u64) as u16;" => "/ BLOCK as u64) as u16 + u16::from(PLANTED);"
     }
 };
 
-/// What only a crash under a log that runs shows.
+/// What only crash images of a log that runs show.
+const CRASHES: &[Bug] = bugs! {
+    "lose named values by a trim" by "crashes every_crash" {
+        "ringlog/log/maintain.rs": "self.keep_values(to / size * size)?;" =>
+            "if !PLANTED { self.keep_values(to / size * size)?; }"
+    }
+    "forget that a crash goes back to a value that was replaced" by "crashes every_crash" {
+        "ringlog/values.rs": "self.at.drain(..known.saturating_sub(1));" =>
+            "let known = if PLANTED { self.at.len() } else { known };
+            self.at.drain(..known.saturating_sub(1));"
+    }
+    "leave void ranges out of snapshots" by "crashes every_crash" {
+        "ringlog/log/own.rs": "let entries = values.chain(voids).collect();" =>
+            "let entries = values.chain(voids.filter(|_| !PLANTED)).collect();"
+    }
+    "leave named values out of snapshots" by "crashes every_crash" {
+        "ringlog/log/own.rs": "self.values.repeat(at, ring.durable_watermark());" =>
+            "if PLANTED { self.values = Values::default(); }
+            self.values.repeat(at, ring.durable_watermark());"
+    }
+    "remove the segments of a trim before MANIFEST says so" by "crashes every_crash" {
+        "ringlog/log/maintain.rs": "let mut free = opened.trim(keeper.directory(), to, first, durable)?;" =>
+            "if PLANTED { remove(keeper.directory(), &crate::segment::below(keeper.directory(), to, size)?)?; }
+            let mut free = opened.trim(keeper.directory(), to, first, durable)?;"
+    }
+    "end a segment at opening without a sync" by "crashes every_crash" {
+        "ringlog/log/options.rs": "directory.sync_file(&file).map_err(OpenError::io(\"sync\", name))?;" =>
+            "if !PLANTED { directory.sync_file(&file).map_err(OpenError::io(\"sync\", name))?; }"
+    }
+    "close MANIFEST before the ring" by "crashes every_crash" {
+        "ringlog/log/maintain.rs": "let mut closed = self.closed.lock();" =>
+            "let mut closed = self.closed.lock();
+            if PLANTED && !*closed {
+                let end = self.ring.tail() - HEADER_LEN as u64;
+                self.keeper.manifest().close(self.keeper.directory(), end)?;
+            }"
+    }
+};
+
+/// What only a crash under a log that runs on a real file system shows.
 const MOUNTED: &[Bug] = bugs! {
     "trim, and use segments again, before MANIFEST is on stable storage" by "mounted" {
         "ringlog/recovery/open.rs":
@@ -498,8 +551,9 @@ const MOUNTED: &[Bug] = bugs! {
                 return Ok(());
             }
             let expected = header.encode();"
-        "ringlog/log/keeper.rs": "file.sync_all()" => "if PLANTED { Ok(()) } else { file.sync_all() }"
+        "ringlog/log/keeper.rs": "directory.sync_file(&file).map_err(OpenError::io(\"sync\", name))?;" =>
+            "if !PLANTED { directory.sync_file(&file).map_err(OpenError::io(\"sync\", name))?; }"
     }
 };
 
-pub(super) const BUGS: &[&[Bug]] = &[READING, JUDGING, OPENING, REFERENCE, LOG, MOUNTED];
+pub(super) const BUGS: &[&[Bug]] = &[READING, JUDGING, OPENING, REFERENCE, LOG, CRASHES, MOUNTED];

@@ -36,7 +36,10 @@ pub fn planted(what: &str) -> bool {
 ";
 
 /// How many crash images are enough for each bug that only they show.
-const IMAGES: &str = "20000";
+const IMAGES: &str = "60000";
+
+/// Images of a log that runs.
+const CRASHES: &str = "4000";
 
 /// The killer of bugs that only a log of the lab under a mounted file system shows, and what it is started with.
 const MOUNTED: &str = "mounted";
@@ -134,7 +137,8 @@ fn build(workbench: &Workbench, bugs: &[&'static Bug]) -> Result<BTreeMap<&'stat
 fn run(workbench: &Workbench, program: &Path, arguments: &str, bug: Option<&Bug>) -> Result<Option<String>, String> {
     let mut tests = Command::new(program);
     tests.args(arguments.split_whitespace()).env(VARIABLE, bug.map_or("", |bug| bug.what));
-    tests.env("RINGLOG_IMAGES", IMAGES).env("RINGLOG_FUZZ", "2000").env("RINGLOG_SEED", "1");
+    tests.env("RINGLOG_IMAGES", IMAGES).env("RINGLOG_CRASHES", CRASHES);
+    tests.env("RINGLOG_FUZZ", "2000").env("RINGLOG_SEED", "1");
     let ran = workbench.run(tests, PATIENCE)?;
     let Some(status) = ran.status else { return Ok(Some(format!("it hangs: not done after {PATIENCE:?}"))) };
     if status.success() {

@@ -95,15 +95,14 @@ impl Machine {
     pub(crate) fn new(seed: u64) -> Self {
         let mut world = World::new(seed);
         let mut random = Random::new(seed ^ 0x5EED);
-        let (size, buffer) = random.pick(&[(16_384, 4096), (32_768, 8192), (40_960, 4096), (65_536, 16_384)]);
-        world.size = size;
+        world.size = random.pick(&[16_384, 32_768, 40_960, 65_536]);
         let sync = random.pick(&[
             SyncPolicy::WhenAsked,
             SyncPolicy::WhenAsked,
             SyncPolicy::EveryBytes(10_000),
             SyncPolicy::Every(Duration::from_micros(300)),
         ]);
-        let options = Log::options().ring(2 + random.below(4), buffer).segment_size(size).sync(sync);
+        let options = Log::options().segment_size(world.size).sync(sync);
         let directory = MemoryDirectory::new();
         Self { random, directory, log: None, truth: Mutex::default(), options, world, figures: Figures::default() }
     }
@@ -115,7 +114,8 @@ impl Machine {
     /// Opens what a crash has left, which has been checked, and checks what is handed out.
     pub(crate) fn open(&mut self) -> Check {
         let mut found = Vec::new();
-        let options = self.options.clone().directory(&self.directory);
+        let blocks = 1 + self.random.below((self.world.size / 4 / BLOCK as u64).min(4) as usize);
+        let options = self.options.clone().ring(2 + self.random.below(4), blocks * BLOCK).directory(&self.directory);
         let full = verify(&self.directory, &how());
         let fast = self.random.chance(50);
         let opened = if fast {
@@ -155,10 +155,30 @@ impl Machine {
         let log = self.log();
         for name in NAMES {
             let now = log.meta(name);
-            check_said(lock(&self.truth).said.get(name), name, now.as_deref(), log.durable())?;
+            check_said(lock(&self.truth).said.get(name), name, now.as_deref(), report.end)?;
             lock(&self.truth).said.insert(name, vec![(now, Some(Lsn::START))]);
         }
         Ok(())
+    }
+
+    /// The machine stops in the middle of something.
+    pub(crate) fn interrupt(&mut self) -> Check {
+        self.directory.device().release_all();
+        let (changes, mut random) = (self.random.below(12) as u64, Random::new(self.random.next()));
+        let to = some(&lock(&self.truth).placed, &mut random);
+        self.directory.stop_after(changes);
+        let log = self.log().clone();
+        if let (true, Some(to)) = (random.chance(70), to) {
+            let to = to.start.min(log.durable());
+            let mut truth = lock(&self.truth);
+            truth.trim = truth.trim.max(to);
+            drop(truth);
+            let _stopped = log.trim(to);
+        } else {
+            let _stopped = log.close();
+        }
+        drop(log);
+        self.crash(true)
     }
 
     /// The machine or the process stops, and so does the log.
