@@ -54,7 +54,8 @@ impl Load {
         }
     }
 
-    /// Runs it some times, says how that went, and gives the largest part that was lost.
+    /// Runs it some times, says how that went, and gives the median of what was lost: where other programs want the
+    /// processor, a writer loses the lease that it holds meanwhile.
     fn lost(&self) -> f64 {
         let mut runs: Vec<_> = (0..TIMES).map(|_| self.run()).collect();
         runs.sort_by(|one, other| one.0.total_cmp(&other.0));
@@ -68,7 +69,7 @@ impl Load {
         let (least, median, most) = (runs[0], runs[TIMES / 2], runs[TIMES - 1]);
         let (least, median, most, leased) = (percent(least.0), percent(median.0), percent(most.0), percent(median.1));
         println!("| {len} B, {threads} thr., {waits} | {median} [{least}–{most}] | {leased} |");
-        runs[TIMES - 1].0
+        runs[TIMES / 2].0
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) const EIO: i32 = 5;
 pub(crate) const EAGAIN: i32 = 11;
 
 /// More than anything here takes, on the slowest machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
 /// Long enough to be noticed as a wait, short enough to be waited for. No test depends on it being longer than
 /// something else.

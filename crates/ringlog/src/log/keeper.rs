@@ -8,6 +8,7 @@ use std::sync::{Arc, MutexGuard, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use buffer_ring::ring_io::events;
 use buffer_ring::ring_io::locks::{Condvar, Mutex};
 use buffer_ring::{BatchInfo, BufferRing, QuikIO, RingError, SegmentFile};
 
@@ -301,6 +302,8 @@ impl Keeper {
     /// Appends a snapshot if a segment has been begun that needs one. `false` if there is no room for it now.
     fn add_snapshot(&self, end: u64) -> bool {
         let Some(ring) = self.ring.upgrade() else { return true };
+        // A subscriber to events may change it, too: it does so when the lock is free again.
+        let _held = events::hold();
         // Its owner may wait for room in the ring, and so for a segment that only this thread makes.
         let Some(mut own) = self.own.try_lock() else { return false };
         let size = self.progress.segment_size;
