@@ -69,7 +69,7 @@ fn records_of_tasks_and_threads_come_back_also_those_longer_than_a_buffer() {
         let sent = thread.join().expect("no panic");
         expected.extend(sent.into_iter().map(|(at, kind, bytes)| (at, (kind, bytes))));
     }
-    assert_eq!(log.settled(), log.durable());
+    assert!(log.settled() > *expected.last_key_value().expect("many").0);
     drop(log);
     let (_, _, records) = reopen(small().directory(&directory), "".as_ref());
     let found: BTreeMap<_, _> = records.into_iter().map(|(at, kind, bytes)| (at, (kind, bytes))).collect();
@@ -118,11 +118,13 @@ fn a_commit_of_a_task_holds_settled_back_until_it_is_applied_or_given_up() {
     device.release_all();
     let done = runtime().block_on(commit).expect("durable");
     assert!(log.durable() >= done.end());
-    assert_eq!(log.settled(), before, "the first one may still be applied");
+    let held = log.settled();
+    assert!(before <= held && held < done.lsn(), "the first one may still be applied");
     drop(given_up);
-    assert_eq!(log.settled(), done.lsn());
+    let end = done.end();
+    assert!(held < log.settled() && log.settled() <= done.lsn());
     drop(done);
-    assert_eq!(log.settled(), log.durable());
+    assert!(log.settled() >= end);
 }
 
 #[test]
