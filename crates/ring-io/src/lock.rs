@@ -116,6 +116,21 @@ fn reopen(file: &File, flags: OFlags) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::CLOEXEC | flags, Mode::empty())
 }
 
+/// Tries again for about a second while the answer is `busy`: what a process that has ended had, or what another one has
+/// for a moment, such as a program that looks at devices, is free then.
+fn patiently<T>(busy: Errno, mut attempt: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    let mut outcome = attempt();
+    for pause in (0..ATTEMPTS).map(|attempt| Duration::from_millis(1 << attempt)) {
+        if outcome.as_ref().err() != Some(&busy) {
+            break;
+        }
+        event!(DEBUG, ?pause, "another process has the file: trying again");
+        thread::sleep(pause);
+        outcome = attempt();
+    }
+    outcome
+}
+
 /// Whether nothing has the file locked, this process's own descriptors included. What cannot be known is taken for
 /// locked.
 fn is_unlocked(file: &File) -> Result<bool, FileError> {
@@ -125,7 +140,7 @@ fn is_unlocked(file: &File) -> Result<bool, FileError> {
 
 /// Claims a block device, as mounting it does. `None`: it cannot be opened for that.
 fn claim(file: &File) -> Result<Option<OwnedFd>, FileError> {
-    match reopen(file, OFlags::EXCL) {
+    match patiently(Errno::BUSY, || reopen(file, OFlags::EXCL)) {
         Ok(claim) => Ok(Some(claim)),
         Err(Errno::BUSY) => Err(FileError::InUse),
         Err(errno) => {
@@ -138,17 +153,8 @@ fn claim(file: &File) -> Result<Option<OwnedFd>, FileError> {
 impl FileLock {
     /// `None`: the file system has no locks.
     fn new(file: &Arc<File>) -> Result<Option<Self>, FileError> {
-        let attempt = || retry_on_intr(|| rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive));
-        let mut outcome = attempt();
-        for pause in (0..ATTEMPTS).map(|attempt| Duration::from_millis(1 << attempt)) {
-            if outcome != Err(Errno::WOULDBLOCK) {
-                break;
-            }
-            event!(DEBUG, ?pause, "another process has the file locked: trying again");
-            thread::sleep(pause);
-            outcome = attempt();
-        }
-        match outcome {
+        let lock = || rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive);
+        match patiently(Errno::WOULDBLOCK, || retry_on_intr(lock)) {
             Ok(()) => Ok(Some(Self { file: Arc::clone(file), process: Process::here() })),
             Err(Errno::WOULDBLOCK) => Err(FileError::Locked),
             Err(errno @ (Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL)) => {

@@ -4,6 +4,7 @@
 mod common;
 
 use core::mem;
+use core::time::Duration;
 use std::env;
 use std::fs::File;
 use std::io::{self, Write};
@@ -302,5 +303,12 @@ fn a_block_device_has_one_writer_whatever_its_nodes_are_called() {
     let queue = attach(&on(&device.node));
     assert_eq!(first.attach(&arena).unwrap_err(), AttachError::File(FileError::Locked));
     drop(queue);
+    // For a moment, as by a program that looks at new devices.
+    let claimed = rustix::fs::open(&device.node, OFlags::RDONLY | OFlags::EXCL, Mode::empty()).expect("free");
+    let looking = thread::spawn(|| {
+        thread::sleep(Duration::from_millis(50));
+        drop(claimed);
+    });
     drop(attach(&first));
+    looking.join().expect("no panic");
 }
