@@ -116,8 +116,8 @@ fn reopen(file: &File, flags: OFlags) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::CLOEXEC | flags, Mode::empty())
 }
 
-/// Tries again for about a second while the answer is `busy`: what a process that has ended had, or what another one has
-/// for a moment, such as a program that looks at devices, is free then.
+/// Tries again for about a second while the answer is `busy`: what a process that has ended had, or what another one
+/// has for a moment, such as a program that looks at devices, is free then.
 fn patiently<T>(busy: Errno, mut attempt: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     let mut outcome = attempt();
     for pause in (0..ATTEMPTS).map(|attempt| Duration::from_millis(1 << attempt)) {
