@@ -15,7 +15,7 @@ use common::world::Figures;
 
 /// Crash images of one run; damaged ones are counted besides.
 fn wanted() -> u64 {
-    let default = if cfg!(debug_assertions) { 500 } else { 50_000 };
+    let default = if cfg!(debug_assertions) { 500 } else { 25_000 };
     env::var("RINGLOG_CRASHES").ok().and_then(|images| images.parse().ok()).unwrap_or(default)
 }
 
