@@ -8,8 +8,8 @@ pub(crate) const MAX_VALUES: usize = 64 << 10;
 /// Named values, or the changes of a part of a log to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Values {
-    /// Whether what was before does not matter: a snapshot has said all.
-    is_complete: bool,
+    /// The newest snapshot, which says all: what was before it does not matter.
+    snapshot: Option<u64>,
     values: BTreeMap<Vec<u8>, Value>,
 }
 
@@ -51,22 +51,22 @@ impl Values {
         known.value = value.map(<[u8]>::to_vec);
     }
 
-    /// A snapshot begins: what it does not say is not there.
-    pub(crate) fn restart(&mut self) {
-        *self = Self { is_complete: true, values: BTreeMap::new() };
+    /// A snapshot begins at `at`: what it does not say is not there.
+    pub(crate) fn restart(&mut self, at: u64) {
+        *self = Self { snapshot: Some(at), values: BTreeMap::new() };
     }
 
     /// Adds the changes of what follows.
     pub(crate) fn join(&mut self, later: &Self) {
-        if later.is_complete {
+        if later.snapshot.is_some() {
             self.clone_from(later);
         } else {
             self.values.extend(later.values.iter().map(|(name, value)| (name.clone(), value.clone())));
         }
     }
 
-    pub(crate) fn is_complete(&self) -> bool {
-        self.is_complete
+    pub(crate) fn snapshot(&self) -> Option<u64> {
+        self.snapshot
     }
 
     /// Leaves out the names that stand for nothing.
@@ -124,14 +124,14 @@ mod tests {
         later.set(b"c", Some(b"33"), 32, 0);
         values.join(&later);
         assert_eq!((values.get(b"a"), values.get(b"b"), values.get(b"c")), (None, Some(&b"2"[..]), Some(&b"33"[..])));
-        assert_eq!((values.len(), values.is_complete()), (5, false));
+        assert_eq!((values.len(), values.snapshot()), (5, None));
         let mut snapshot = Values::default();
         snapshot.set(b"old", Some(b"gone"), 48, 0);
-        snapshot.restart();
+        snapshot.restart(52);
         snapshot.set(b"b", Some(b"4"), 56, 0);
         values.join(&snapshot);
         assert_eq!(values.iter().collect::<Vec<_>>(), [(&b"b"[..], &b"4"[..])]);
-        assert!(values.is_complete());
+        assert_eq!(values.snapshot(), Some(52));
     }
 
     #[test]

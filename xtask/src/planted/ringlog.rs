@@ -144,8 +144,8 @@ const JUDGING: &[Bug] = bugs! {
         "ringlog/recovery/judge.rs": "if promised > end || missing {" => "if promised > end || (missing && !PLANTED) {"
     }
     "begin at a segment without a snapshot" by "rules fast_opening_begins_where_a_snapshot_says_what_was_before" {
-        "ringlog/recovery/judge.rs": "if found.tally.values.is_complete() || candidates.below == 0 {" =>
-            "if PLANTED || found.tally.values.is_complete() || candidates.below == 0 {"
+        "ringlog/recovery/judge.rs": "if found.tally.values.snapshot().is_some() || candidates.below == 0 {" =>
+            "if PLANTED || found.tally.values.snapshot().is_some() || candidates.below == 0 {"
     }
     "take a snapshot for complete to where it stands"
         by "rules fast_opening_begins_where_a_snapshot_says_what_was_before" {

@@ -9,7 +9,7 @@ use core::ops::Range;
 use buffer_ring::ring_io::events;
 use buffer_ring::{AppendError, BufferRing};
 
-use super::append::header;
+use super::append::encode;
 use super::keeper::STEP;
 use super::maintain::SOON;
 use super::{Error, Log, record_len};
@@ -128,7 +128,7 @@ const NAME_LEN: usize = RecordType::Metadata.prefix_len();
 
 impl Own {
     pub(super) fn recovered(report: &Report) -> Self {
-        let snapshot_at = report.snapshot.unwrap_or(report.first.get());
+        let snapshot_at = report.values.snapshot().unwrap_or(report.first.get());
         let (void, values) = (report.void.clone(), report.values.clone());
         Self { void, values, snapshot_in: snapshot_at / report.segment_size, snapshot_end: 0 }
     }
@@ -148,14 +148,13 @@ impl Own {
         let values = self.values.iter().map(|(name, value)| SnapshotEntry::Metadata(Metadata { name, value }));
         let voids = self.void.iter().map(|void| SnapshotEntry::Void { from: void.start.get(), to: void.end.get() });
         let entries = values.chain(voids).collect();
-        let mut payload = Snapshot { complete_to: 0, records: NOT_COUNTED, entries }.encode();
+        let payload = Snapshot { complete_to: 0, records: NOT_COUNTED, entries }.encode();
         let at = match ring.reserve_timeout(record_len(payload.len()), STEP) {
             Ok(mut reserved) => {
                 let at = reserved.extent().start();
-                payload[..8].copy_from_slice(&at.to_le_bytes());
-                let header = header(reserved.placement(), RecordType::Snapshot, 0, payload.len());
-                reserved[..RECORD_HEADER_LEN].copy_from_slice(&header);
-                reserved[RECORD_HEADER_LEN..][..payload.len()].copy_from_slice(&payload);
+                // It is complete to where it stands, which is known only now.
+                let parts = [&at.to_le_bytes()[..], &payload[8..]];
+                encode(reserved.placement(), RecordType::Snapshot, 0, payload.len(), parts, &mut reserved);
                 self.snapshot_end = reserved.commit().end();
                 self.values.repeat(at, ring.durable_watermark());
                 at

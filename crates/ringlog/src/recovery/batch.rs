@@ -204,8 +204,6 @@ pub(super) struct Tally {
     /// In order, disjoint.
     pub(super) voids: Vec<Range<u64>>,
     pub(super) values: Values,
-    /// The newest snapshot.
-    pub(super) snapshot: Option<u64>,
 }
 
 /// What is recovered is durable.
@@ -261,8 +259,7 @@ impl Tally {
         self.batches += later.batches;
         self.records += later.records;
         self.values.join(&later.values);
-        if later.snapshot.is_some() {
-            self.snapshot = later.snapshot;
+        if later.values.snapshot().is_some() {
             self.voids.clear();
         }
         later.voids.iter().try_for_each(|range| self.void(range.clone()))
@@ -281,9 +278,8 @@ impl Tally {
         if snapshot.complete_to != address {
             return Ok(Ok(()));
         }
-        self.values.restart();
+        self.values.restart(address);
         self.voids.clear();
-        self.snapshot = Some(address);
         for entry in snapshot.entries {
             match entry {
                 SnapshotEntry::Metadata(Metadata { name, value }) => {

@@ -105,7 +105,7 @@ pub(super) fn judge<D: Directory>(
         let start = judging.start(&mut candidates)?;
         let found = judging.find(start, skip)?;
         // What was said before does not matter, or there is nothing before.
-        if found.tally.values.is_complete() || candidates.below == 0 {
+        if found.tally.values.snapshot().is_some() || candidates.below == 0 {
             break found;
         }
     };
@@ -129,7 +129,6 @@ pub(super) fn judge<D: Directory>(
         gaps: gaps.iter().map(|gap| lsn(gap.range())).collect(),
         void: tally.voids.into_iter().map(lsn).collect(),
         values: tally.values.settled(),
-        snapshot: tally.snapshot,
         bad_segment_headers: headers.bad,
     };
     Ok(Some(Judged { manifest, report, gaps, cookie: headers.cookie }))

@@ -281,7 +281,6 @@ impl Recover {
             gaps: Vec::new(),
             void: Vec::new(),
             values: Values::default(),
-            snapshot: None,
             bad_segment_headers: Vec::new(),
         };
         Ok(Opened { report, manifest, header, _lock: lock })

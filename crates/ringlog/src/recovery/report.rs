@@ -206,8 +206,6 @@ pub struct Report {
     pub void: Vec<Range<Lsn>>,
     /// Named values at the end.
     pub(crate) values: Values,
-    /// The newest snapshot of all that the log keeps beside its records.
-    pub(crate) snapshot: Option<u64>,
     /// Segment files whose header is bad. Their batches prove themselves; a header is repaired when its segment is
     /// written to.
     pub bad_segment_headers: Vec<String>,
