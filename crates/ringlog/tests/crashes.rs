@@ -4,20 +4,8 @@
 
 mod common;
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::env;
-use std::panic::catch_unwind;
-use std::sync::Mutex;
-use std::thread;
-
 use common::crash::Machine;
-use common::world::Figures;
-
-/// Crash images of one run; damaged ones are counted besides.
-fn wanted() -> u64 {
-    let default = if cfg!(debug_assertions) { 500 } else { 25_000 };
-    env::var("RINGLOG_CRASHES").ok().and_then(|images| images.parse().ok()).unwrap_or(default)
-}
+use common::world::{Figures, run};
 
 /// Crashes, recovers and goes on, `rounds` times.
 fn scenario(seed: u64, rounds: usize, steps: usize) -> Result<Figures, String> {
@@ -41,36 +29,10 @@ fn scenario(seed: u64, rounds: usize, steps: usize) -> Result<Figures, String> {
 
 #[test]
 fn every_crash_of_a_real_log_keeps_what_was_durable_and_adds_nothing() {
-    let (wanted, next) = (wanted(), AtomicU64::new(0));
-    let first = env::var("RINGLOG_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    let total = Mutex::new((Figures::default(), None::<String>));
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = first + next.fetch_add(1, Relaxed);
-                    let ran = catch_unwind(|| scenario(seed, 4, 60)).unwrap_or_else(|_| Err("panic".into()));
-                    let (figures, failure) = &mut *total.lock().expect("no panic");
-                    match ran {
-                        Ok(more) => figures.add(&more),
-                        Err(what) => {
-                            let again = format!("RINGLOG_SEED={seed} RINGLOG_CRASHES=1");
-                            _ = failure.get_or_insert(format!("seed {seed}: {what}\n  {again}"));
-                        }
-                    }
-                    if failure.is_some() || figures.images >= wanted {
-                        break;
-                    }
-                }
-            });
-        }
-    });
-    let (figures, failure) = total.into_inner().expect("no panic");
-    if let Some(failure) = failure {
-        panic!("{failure}");
-    }
-    println!("{figures:#?}");
+    // Damaged ones are counted besides.
+    let default = if cfg!(debug_assertions) { 500 } else { 50_000 };
+    let images = |figures: &Figures| figures.images;
+    let (wanted, figures) = run("RINGLOG_CRASHES", default, images, |seed| scenario(seed, 4, 60));
     if wanted >= 500 {
         let Figures { torn, clean, unclosed, kills, records, .. } = figures;
         let Figures { damaged_images, judged_damaged, refused, had_to_be_damaged, .. } = figures;

@@ -4,19 +4,8 @@
 
 mod common;
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::env;
-use std::sync::Mutex;
-use std::thread;
-
-use common::world::{Figures, World};
+use common::world::{Figures, World, run};
 use ringlog::recovery::Verdict;
-
-/// Two figures of one run: crash images, and damaged ones.
-fn wanted() -> u64 {
-    let default = if cfg!(debug_assertions) { 3_000 } else { 100_000 };
-    env::var("RINGLOG_IMAGES").ok().and_then(|images| images.parse().ok()).unwrap_or(default)
-}
 
 fn scenario(seed: u64) -> Result<Figures, String> {
     let mut world = World::new(seed);
@@ -83,36 +72,9 @@ fn look(world: &mut World) -> Result<(), String> {
 
 #[test]
 fn every_crash_image_is_judged_right_and_with_every_kind_of_damage() {
-    let (wanted, next) = (wanted(), AtomicU64::new(0));
-    let first = env::var("RINGLOG_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    let total = Mutex::new((Figures::default(), None::<String>));
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = first + next.fetch_add(1, Relaxed);
-                    let ran = std::panic::catch_unwind(|| scenario(seed)).unwrap_or_else(|_| Err("panic".into()));
-                    let (figures, failure) = &mut *total.lock().unwrap();
-                    match ran {
-                        Ok(more) => figures.add(&more),
-                        Err(what) => {
-                            _ = failure
-                                .get_or_insert(format!("seed {seed}: {what}\n  RINGLOG_SEED={seed} RINGLOG_IMAGES=1"))
-                        }
-                    }
-                    if failure.is_some() || figures.images + figures.damaged_images >= wanted {
-                        break;
-                    }
-                }
-            });
-        }
-    });
-    let (figures, failure) = total.into_inner().unwrap();
-    if let Some(failure) = failure {
-        panic!("{failure}");
-    }
-    println!("{figures:#?}");
+    let default = if cfg!(debug_assertions) { 3_000 } else { 100_000 };
+    let images = |figures: &Figures| figures.images + figures.damaged_images;
+    let (wanted, figures) = run("RINGLOG_IMAGES", default, images, scenario);
     // Every case that must occur has occurred.
     if wanted >= 3_000 {
         let Figures { torn, clean, unclosed, fresh, judged_damaged, refused, had_to_be_damaged, .. } = figures;

@@ -143,8 +143,8 @@ impl Machine {
             self.directory.device().shuffle(self.random.next());
         }
         self.log = Some(log);
-        let seen = self.check_records(&found, &report)?;
         let mut truth = lock(&self.truth);
+        let seen = check_records(&truth, &found, &report)?;
         // What is not there now must never come back.
         let lost: Vec<_> = truth.sent.keys().copied().filter(|number| !seen.contains(number)).collect();
         truth.dead.extend(lost);
@@ -216,7 +216,7 @@ impl Machine {
         let (log, truth, directory) = (self.log().clone(), &self.truth, self.directory.clone());
         let hand = |random: &mut Random| step(&log, truth, &directory, random);
         let mut own = Random::new(self.random.next());
-        let mut looks: Vec<_> = (0..steps).map(|_| self.random.chance(35).then(|| self.random.next())).collect();
+        let looks: Vec<_> = (0..steps).map(|_| self.random.chance(35).then(|| self.random.next())).collect();
         thread::scope(|scope| {
             let others: Vec<_> = seeds
                 .into_iter()
@@ -230,7 +230,7 @@ impl Machine {
                 .collect();
             let mut outcome = Ok(());
             let mut images = Vec::new();
-            for look in looks.drain(..) {
+            for look in looks {
                 outcome = outcome.and_then(|()| hand(&mut own));
                 if let (Some(seed), Ok(())) = (look, &outcome) {
                     let image = Image::take(&log, truth, &directory, seed, seed % 5 > 0);
@@ -292,11 +292,6 @@ impl Machine {
         self.figures.unprovable += now.unprovable - before.unprovable;
         Ok(())
     }
-
-    /// Checks what was handed out against the truth of now, when nothing is written. Returns the numbers.
-    fn check_records(&self, found: &[Shown], report: &Report) -> Result<BTreeSet<u64>, String> {
-        check_records(&lock(&self.truth), found, report)
-    }
 }
 
 /// One thing that a thread does with the log.
@@ -305,7 +300,6 @@ fn step(log: &Log, truth: &Mutex<Truth>, directory: &MemoryDirectory, random: &m
     let draw = |random: &mut Random| lock(truth).draw(random, &copied);
     let place = |number: u64, range: Range<Lsn>| _ = lock(truth).placed.insert(number, range);
     let kind = random.next() as u8;
-    let fits = |len: usize| move |payload: &mut Vec<u8>| payload.truncate(len.max(NUMBER));
     match random.below(18) {
         0..=3 => {
             let (number, payload) = draw(random);
@@ -326,16 +320,15 @@ fn step(log: &Log, truth: &Mutex<Truth>, directory: &MemoryDirectory, random: &m
             }
         }
         7 => {
-            let (number, payload) = draw(random);
-            let mut short = payload;
-            fits(3000)(&mut short);
+            let (number, mut short) = draw(random);
+            short.truncate(3000);
             lock(truth).sent.insert(number, short.clone());
             let filled = log.append_with(kind, short.len(), |_, bytes| bytes.copy_from_slice(&short));
             place(number, filled.map_err(failed("append_with"))?);
         }
         8 => {
             let (number, mut payload) = draw(random);
-            fits(3000)(&mut payload);
+            payload.truncate(3000);
             let mut truth = lock(truth);
             truth.sent.insert(number, payload.clone());
             let given_up = random.chance(60);

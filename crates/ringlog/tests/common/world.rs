@@ -1,7 +1,12 @@
 //! A log, its directory, and the truth about it.
 
 use core::convert::Infallible;
+use core::panic::AssertUnwindSafe;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::collections::BTreeMap;
+use std::panic::catch_unwind;
+use std::sync::Mutex;
+use std::{env, thread};
 
 use ringlog::directory::{Directory, MemoryDirectory};
 use ringlog::format::{Manifest, Metadata, REMOVED, RecordType, Snapshot, SnapshotEntry};
@@ -86,6 +91,48 @@ impl Figures {
         self.trims += other.trims;
         self.records += other.records;
     }
+}
+
+/// Runs scenarios, each with another seed, until `count` says that enough was seen: as many as the variable says, or
+/// `default`. Returns how many were wanted, and the figures of all.
+pub(crate) fn run(
+    variable: &str,
+    default: u64,
+    count: impl Fn(&Figures) -> u64 + Sync,
+    scenario: impl Fn(u64) -> Result<Figures, String> + Sync,
+) -> (u64, Figures) {
+    let number = |variable: &str| env::var(variable).ok().and_then(|number| number.parse().ok());
+    let (wanted, first) = (number(variable).unwrap_or(default), number("RINGLOG_SEED").unwrap_or(1));
+    let next = AtomicU64::new(0);
+    let total = Mutex::new((Figures::default(), None::<String>));
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = first + next.fetch_add(1, Relaxed);
+                    let ran = catch_unwind(AssertUnwindSafe(|| scenario(seed)));
+                    let (figures, failure) = &mut *total.lock().expect("no panic");
+                    match ran.unwrap_or_else(|_| Err("panic".into())) {
+                        Ok(more) => figures.add(&more),
+                        Err(what) => {
+                            let again = format!("RINGLOG_SEED={seed} {variable}=1");
+                            _ = failure.get_or_insert(format!("seed {seed}: {what}\n  {again}"));
+                        }
+                    }
+                    if failure.is_some() || count(figures) >= wanted {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    let (figures, failure) = total.into_inner().expect("no panic");
+    if let Some(failure) = failure {
+        panic!("{failure}");
+    }
+    println!("{figures:#?}");
+    (wanted, figures)
 }
 
 pub(crate) struct World {
