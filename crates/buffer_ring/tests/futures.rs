@@ -128,14 +128,20 @@ fn futures_need_no_runtime_and_get_along_with_threads_that_wait() {
     });
 }
 
+/// A ring of two buffers, both full and in flight until the last value is dropped.
+fn full() -> (BufferRing, MemoryDevice, Holding) {
+    let (ring, device) = in_memory(options(2, 4096));
+    let holding = Holding::new(&device);
+    for id in 0..2 {
+        ring.append(&pattern(id, 4096)).expect("room");
+    }
+    (ring, device, holding)
+}
+
 #[test]
 fn a_future_waits_for_room_and_appends_once() {
     within(LIMIT, || {
-        let (ring, device) = in_memory(options(2, 4096));
-        let holding = Holding::new(&device);
-        for id in 0..2 {
-            ring.append(&pattern(id, 4096)).expect("room");
-        }
+        let (ring, device, holding) = full();
         let counted = Arc::new(Counted);
         let payload = pattern(2, 4096);
         let mut future = ring.append_async(&payload);
@@ -151,11 +157,7 @@ fn a_future_waits_for_room_and_appends_once() {
 #[test]
 fn a_future_waits_for_room_and_reserves_zeros_once() {
     within(LIMIT, || {
-        let (ring, device) = in_memory(options(2, 4096));
-        let holding = Holding::new(&device);
-        for id in 0..2 {
-            ring.append(&pattern(id, 4096)).expect("room");
-        }
+        let (ring, device, holding) = full();
         let counted = Arc::new(Counted);
         let mut future = ring.reserve_async(100);
         assert!(poll(&mut future, &counted).is_pending());
