@@ -28,7 +28,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     })?;
     step("each crate alone", each_crate_alone)?;
     step("ring-state without std", ring_state_without_std)?;
-    step("tests, over each engine", || engines::task(&[]))?;
+    step("tests, over each engine", engines::few)?;
     step("futures", || {
         run(&[], "cargo test -p buffer_ring --features async --test futures --test foreign_wakers")?;
         run(&[], "cargo test -p ringlog --features async --test futures")

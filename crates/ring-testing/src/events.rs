@@ -1,8 +1,9 @@
 //! What is reported through `tracing`.
 
 use core::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use tracing::dispatcher::Dispatch;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -76,6 +77,11 @@ impl<F: Fn(&str) + 'static> Subscriber for OnEvent<F> {
 ///
 /// If `body` does.
 pub fn during(body: impl FnOnce()) -> Vec<String> {
+    // Where `tracing` knows of one subscriber only, the thread that comes first to an event decides alone, by its own
+    // default, whether anybody wants it: another test's thread, which has none, would turn it off for this one.
+    static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
+    ANOTHER.get_or_init(|| Dispatch::new(OnEvent::new(|_: &str| ())));
+
     let log = Arc::new(Mutex::new(Vec::new()));
     let of_subscriber = Arc::clone(&log);
     let keep = move |line: &str| of_subscriber.lock().expect("no panic").push(line.to_owned());
@@ -93,5 +99,22 @@ pub fn assert_one(events: &[String], start: &str, fields: &[&str]) {
     assert_eq!(found.len(), 1, "{start:?} in {events:#?}");
     for field in fields {
         assert!(found[0].contains(&format!(" {field}")), "{field:?} in {:?}", found[0]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn an_event_is_seen_although_another_thread_came_to_it_first() {
+        let report = || tracing::trace!("an event");
+        let events = during(|| {
+            thread::spawn(report).join().expect("no panic");
+            report();
+        });
+        assert_one(&events, "TRACE an event", &[]);
     }
 }
