@@ -14,7 +14,7 @@ use super::keeper::STEP;
 use super::maintain::SOON;
 use super::{Error, Log, range, record_len};
 use crate::Lsn;
-use crate::format::{Cursor, Metadata, NOT_COUNTED, RECORD_HEADER_LEN, REMOVED, RecordType, Snapshot, SnapshotEntry};
+use crate::format::{Metadata, NOT_COUNTED, Position, RECORD_HEADER_LEN, REMOVED, RecordType, Snapshot, SnapshotEntry};
 use crate::recovery::Report;
 use crate::values::{Endangered, MAX_VALUES, Values};
 
@@ -188,7 +188,7 @@ impl Own {
     pub(super) fn add_snapshot(&mut self, ring: &BufferRing, end: u64, segment_size: u64) -> bool {
         let values = self.values.metas.iter().map(|(name, value)| SnapshotEntry::Metadata(Metadata { name, value }));
         let cursors = self.values.cursors.iter();
-        let cursors = cursors.map(|(name, &position)| SnapshotEntry::Cursor(Cursor { position, name }));
+        let cursors = cursors.map(|(name, &position)| SnapshotEntry::Cursor(Position { position, name }));
         let voids = self.void.iter().map(|void| SnapshotEntry::Void { from: void.start.get(), to: void.end.get() });
         let entries = values.chain(cursors).chain(voids).collect();
         let payload = Snapshot { complete_to: 0, records: NOT_COUNTED, entries }.encode();

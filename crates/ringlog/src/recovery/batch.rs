@@ -7,7 +7,7 @@ use super::report::Content;
 use crate::directory::Directory;
 use crate::error::OpenError;
 use crate::format::{
-    BLOCK, BatchHeader, BlockSums, Cursor, GROUP_ENTRY_LEN, HEADER_LEN, Metadata, RECORD_HEADER_LEN, REMOVED,
+    BLOCK, BatchHeader, BlockSums, GROUP_ENTRY_LEN, HEADER_LEN, Metadata, Position, RECORD_HEADER_LEN, REMOVED,
     RecordHeader, RecordRefusal, RecordType, Snapshot, SnapshotEntry, is_zero, padded, u32_at, u64_at,
 };
 use crate::values::{MAX_VALUES, Values};
@@ -278,7 +278,7 @@ impl Tally {
 
     /// A named position.
     fn cursor(&mut self, address: u64, kind: u8, payload: &[u8]) -> Result<Result<(), RecordRefusal>, OpenError> {
-        Ok(Cursor::decode(payload).map_err(|_| NOT_OF_ITS_TYPE).map(|Cursor { position, name }| {
+        Ok(Position::decode(payload).map_err(|_| NOT_OF_ITS_TYPE).map(|Position { position, name }| {
             self.values.cursors.set(name, (kind != REMOVED).then_some(position), address, DURABLE);
         }))
     }
@@ -296,7 +296,7 @@ impl Tally {
                 SnapshotEntry::Metadata(Metadata { name, value }) => {
                     self.values.metas.set(name, Some(value.to_vec()), address, DURABLE);
                 }
-                SnapshotEntry::Cursor(Cursor { position, name }) if position <= address => {
+                SnapshotEntry::Cursor(Position { position, name }) if position <= address => {
                     self.values.cursors.set(name, Some(position), address, DURABLE);
                 }
                 SnapshotEntry::Void { from, to } if from <= to && to <= address => self.void(from..to)?,
