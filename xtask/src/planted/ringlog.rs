@@ -495,7 +495,8 @@ const CURSORS: &[Bug] = bugs! {
         "ringlog/log/own.rs": "lowest.filter(|(position, _)| *position < to)" =>
             "lowest.filter(|(position, _)| *position < to && !PLANTED)"
     }
-    "trim up to a position of a cursor that a crash would lose" by "cursors a_position_that_a_crash_would_lose_frees_nothing" {
+    "trim up to a position of a cursor that a crash would lose"
+        by "cursors a_position_that_a_crash_would_lose_frees_nothing" {
         "ringlog/values.rs": "said.iter().filter_map(|said| said.value).min()" =>
             "said.iter().skip(if PLANTED { said.len() - 1 } else { 0 }).filter_map(|said| said.value).min()"
     }
