@@ -26,6 +26,22 @@ fn fill(log: &Log, segments: u64) -> Vec<Range<Lsn>> {
     records
 }
 
+/// What keeps writes from coming back; not while a failed test has the log closed.
+struct Held<'a>(&'a MemoryDirectory);
+
+impl<'a> Held<'a> {
+    fn all(directory: &'a MemoryDirectory) -> Self {
+        directory.device().hold();
+        Self(directory)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.device().release_all();
+    }
+}
+
 fn durable(log: &Log, cursor: &Cursor, to: Lsn) {
     let said = cursor.advance(to).expect("room");
     log.wait_durable(said.end).expect("durable");
@@ -113,7 +129,7 @@ fn a_position_that_a_crash_would_lose_frees_nothing() {
     let low = records[records.len() / 3].end;
     durable(&log, &cursor, low);
     let all = log.durable();
-    directory.device().hold();
+    let held = Held::all(&directory);
     cursor.advance(all).expect("room");
     assert_eq!(cursor.position(), all);
     let trimmed = log.trim(all).expect("held");
@@ -122,7 +138,7 @@ fn a_position_that_a_crash_would_lose_frees_nothing() {
         let report = recovered(&directory, seed);
         assert!(report.cursor("mailer").expect("durable") >= report.first, "{report:?}");
     }
-    directory.device().release_all();
+    drop(held);
     log.sync().expect("durable");
     let trimmed = log.trim(all).expect("trimmed");
     assert_eq!((trimmed.first, trimmed.held_by), (all, None));
@@ -136,14 +152,14 @@ fn a_removal_that_a_crash_would_lose_frees_nothing_and_one_that_is_durable_is_fo
     let cursor = log.cursor("mailer").expect("room");
     let other = log.cursor("mailer").expect("it is there");
     let all = log.sync().expect("durable");
-    directory.device().hold();
+    let held = Held::all(&directory);
     cursor.remove().expect("room");
     let trimmed = log.trim(all).expect("held");
     assert_eq!((trimmed.first, trimmed.held_by.as_deref()), (Lsn::START, Some("mailer")));
     assert!(matches!(other.advance(all), Err(Error::CursorRemoved)));
     assert_eq!((other.position(), log.cursors().len()), (Lsn::START, 0));
     other.remove().expect("nothing to do");
-    directory.device().release_all();
+    drop(held);
     log.sync().expect("durable");
     assert_eq!(log.trim(all).expect("trimmed").held_by, None);
     assert!(log.first() > Lsn::START);
@@ -227,8 +243,8 @@ fn a_cursor_that_is_made_or_goes_back_while_the_log_is_trimmed_begins_where_the_
     let all = log.sync().expect("durable");
     durable(&log, &old, all);
     let to = records[records.len() / 2].end;
-    directory.device().hold();
     thread::scope(|scope| {
+        let held = Held::all(&directory);
         let (said, trimming) = (log.end(), scope.spawn(|| log.trim(to)));
         while log.end() == said && !trimming.is_finished() {
             thread::yield_now();
@@ -237,7 +253,7 @@ fn a_cursor_that_is_made_or_goes_back_while_the_log_is_trimmed_begins_where_the_
         let back = old.advance(records[0].end);
         assert_eq!((new.position(), log.first(), trimming.is_finished()), (to, Lsn::START, false));
         assert!(matches!(back, Err(Error::Trimmed { first }) if first == to), "{back:?}");
-        directory.device().release_all();
+        drop(held);
         assert_eq!(trimming.join().expect("no panic").expect("trimmed").first, to);
         assert_eq!((new.position(), log.first()), (to, to));
     });
