@@ -43,6 +43,8 @@ struct Truth {
     said: BTreeMap<&'static str, Vec<Said<Vec<u8>>>>,
     /// The same of cursors, and where each was set to.
     moved: BTreeMap<&'static str, Vec<Said<Lsn>>>,
+    /// Whether there are any: they hold trims back.
+    has_cursors: bool,
     /// The highest trim that was asked for, and the highest that was answered.
     trim: Lsn,
     trimmed: Lsn,
@@ -113,7 +115,8 @@ impl Machine {
         ]);
         let options = Log::options().segment_size(world.size).sync(sync);
         let directory = MemoryDirectory::new();
-        Self { random, directory, log: None, truth: Mutex::default(), options, world, figures: Figures::default() }
+        let truth = Mutex::new(Truth { has_cursors: seed.is_multiple_of(2), ..Truth::default() });
+        Self { random, directory, log: None, truth, options, world, figures: Figures::default() }
     }
 
     fn log(&self) -> &Log {
@@ -315,7 +318,7 @@ fn step(log: &Log, truth: &Mutex<Truth>, directory: &MemoryDirectory, random: &m
     let draw = |random: &mut Random| lock(truth).draw(random, &copied);
     let place = |number: u64, range: Range<Lsn>| _ = lock(truth).placed.insert(number, range);
     let kind = random.next() as u8;
-    match random.below(21) {
+    match random.below(if lock(truth).has_cursors { 21 } else { 18 }) {
         0..=3 => {
             let (number, payload) = draw(random);
             place(number, log.append(kind, &payload).map_err(failed("append"))?);
@@ -438,7 +441,7 @@ fn step(log: &Log, truth: &Mutex<Truth>, directory: &MemoryDirectory, random: &m
             }
         }
         16 => _ = log.roll().map_err(failed("roll"))?,
-        17..=19 => move_cursor(log, truth, random)?,
+        18.. => move_cursor(log, truth, random)?,
         _ => {
             let placed = some(&lock(truth).placed, random);
             let Some(placed) = placed else { return Ok(()) };
