@@ -69,7 +69,7 @@ mod values;
 mod void;
 
 pub use error::OpenError;
-pub use log::{Committed, Error, Group, Log, Options, Reservation, Segment, SyncPolicy, Trimmed, Writer};
+pub use log::{Committed, Cursor, Error, Group, Log, Options, Reservation, Segment, SyncPolicy, Trimmed, Writer};
 pub use lsn::Lsn;
 pub use reading::{Follow, Reader, Scan, ScanRev, Upto};
 pub use recovery::{Item, Record, Report as Recovery};

@@ -15,6 +15,7 @@
 //! | `callbacks` | calls when records are durable |
 //! | `truncate` | records that are void |
 //! | `own` | named values, and the snapshots of what is kept beside the records |
+//! | `cursor` | named positions, which trims stop at |
 //! | `writer` | a thread's own way in |
 //! | `futures`, `turn` | the same for tasks; the turn to append a record longer than a buffer |
 //! | `sealer` | the frame of each batch |
@@ -26,6 +27,7 @@
 mod append;
 mod callbacks;
 mod commit;
+mod cursor;
 mod error;
 #[cfg(feature = "async")]
 mod futures;
@@ -56,6 +58,7 @@ use crate::recovery::Replay;
 
 pub use append::{Group, Reservation};
 pub use commit::Committed;
+pub use cursor::Cursor;
 pub use error::Error;
 pub(crate) use holds::Hold;
 pub use maintain::{Segment, Trimmed};
