@@ -63,6 +63,8 @@ mod random;
 mod reading;
 pub mod recovery;
 pub mod segment;
+#[cfg(feature = "async")]
+mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod values;
@@ -72,6 +74,8 @@ pub use error::OpenError;
 pub use log::{Committed, Cursor, Error, Group, Log, Options, Reservation, Segment, SyncPolicy, Trimmed, Writer};
 pub use lsn::Lsn;
 pub use reading::{Follow, Reader, Scan, ScanRev, Upto};
+#[cfg(feature = "async")]
+pub use reading::{OwnedRecord, Records};
 pub use recovery::{Item, Record, Report as Recovery};
 
 #[cfg(doctest)]

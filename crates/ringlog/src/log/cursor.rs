@@ -8,6 +8,7 @@ use super::own::Own;
 use super::{Error, Log};
 use crate::Lsn;
 use crate::format::{REMOVED, RecordType};
+use crate::reading::{Follow, Upto};
 
 /// A position with a name, kept in the log: how far a consumer of its records has come.
 ///
@@ -134,6 +135,13 @@ impl Cursor {
             }
             self.log.move_cursor(own, &self.name, Some(to))
         })
+    }
+
+    /// All records from its position on, and those that come. It moves only when it is [advanced](Self::advance): to
+    /// [`Follow::position`], when what was given has been dealt with.
+    #[must_use]
+    pub fn follow(&self, upto: Upto) -> Follow {
+        self.log.follow(self.position(), upto)
     }
 
     /// Removes it, for all handles and for good: it holds no trim back when the record that says so is durable. Nothing

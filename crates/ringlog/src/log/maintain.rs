@@ -61,13 +61,17 @@ impl Log {
         inner.check_process()?;
         let (size, durable) = (inner.manifest.segment_size, inner.durable_batch());
         let going = self.begin_trim(before.get().min(durable));
-        let (to, held_by) = (going.to, going.held_by.clone());
+        let (to, mut held_by) = (going.to, going.held_by.clone());
         if to / size > keeper.first() / size {
             self.keep_values(to / size * size)?;
         }
         // Readers stay where they are until it is known where the log begins.
         let holds = inner.holds.lock();
-        let to = to.min(holds.lowest().unwrap_or(u64::MAX));
+        let held = holds.lowest().filter(|held| *held < to);
+        if held.is_some() {
+            held_by = Some("a reader".into());
+        }
+        let to = held.unwrap_or(to);
         let mut opened = keeper.manifest();
         let nothing = Trimmed { first: Lsn::new(opened.manifest().trim), bytes: 0, held_by: held_by.clone() };
         if to / size <= opened.manifest().first_segment() {
