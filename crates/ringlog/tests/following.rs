@@ -342,6 +342,18 @@ fn what_is_in_memory_is_not_read_from_a_file() {
 }
 
 #[test]
+fn a_follower_that_begins_within_a_long_record_that_is_staged_gets_it() {
+    let log = small().ring(16, 2 << 12).in_memory().open("").expect("a log").0;
+    log.commit(0, &[IoSlice::new(b"before")]).expect("room");
+    let long = log.append(1, &payload(7, 30_000)).expect("room");
+    let next = log.append(2, b"next").expect("room");
+    let mut follow = log.follow(Lsn::new(long.start.get() + 10_000), Upto::Staged);
+    for expected in [long, next] {
+        assert_eq!(follow.next_timeout(LONG).expect("a log").map(|record| record.lsn), Some(expected.start));
+    }
+}
+
+#[test]
 fn a_follower_that_begins_within_a_long_record_gets_it_when_it_is_complete() {
     let log = in_memory();
     let long = log.append(1, &payload(7, 50_000)).expect("room");

@@ -5,16 +5,17 @@ mod common;
 use core::future::Future;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
+use core::time::Duration;
 use std::collections::BTreeMap;
 use std::thread;
 
 use common::open::{payload, reopen, small};
 use ringlog::directory::MemoryDirectory;
-use ringlog::{Error, Lsn};
+use ringlog::{Error, Lsn, Upto};
 use tokio::runtime::{Builder, Runtime};
 
 fn runtime() -> Runtime {
-    Builder::new_multi_thread().worker_threads(3).build().expect("a runtime")
+    Builder::new_multi_thread().worker_threads(3).enable_time().build().expect("a runtime")
 }
 
 fn poll<F: Future>(future: core::pin::Pin<&mut F>) -> Poll<F::Output> {
@@ -139,4 +140,97 @@ fn futures_of_what_will_not_be_are_errors() {
     log.close().expect("closed");
     assert!(matches!(runtime.block_on(late), Err(Error::Closed)));
     assert!(matches!(runtime.block_on(log.commit_async(0, vec![1])).map(drop), Err(Error::Closed)));
+}
+
+#[test]
+fn tasks_follow_what_is_durable_and_what_is_staged_beside_tasks_that_append() {
+    const EACH: u64 = 400;
+    let runtime = runtime();
+    let log = small().in_memory().open("").expect("a log").0;
+    let followers = [Upto::Durable, Upto::Staged, Upto::Durable].map(|upto| {
+        let (mut follow, log) = (log.follow(Lsn::START, upto), log.clone());
+        runtime.spawn(async move {
+            let mut counts = [0; 4];
+            loop {
+                // A future that is dropped has taken nothing.
+                let next = tokio::time::timeout(Duration::from_micros(300), follow.next_async()).await;
+                let Ok(record) = next else { continue };
+                let Some(record) = record.expect("a working log") else { return counts };
+                assert!(upto == Upto::Staged || record.end <= log.durable());
+                let (n, count) = record.payload.split_first_chunk::<8>().expect("a number");
+                let n = u64::from_le_bytes(*n) as usize;
+                assert_eq!(u64::from_le_bytes(*count.first_chunk().expect("a count")), counts[n]);
+                counts[n] += 1;
+            }
+        })
+    });
+    let producers = [0, 1, 2, 3].map(|n: u64| {
+        let (log, mut writer) = (log.clone(), log.writer());
+        runtime.spawn(async move {
+            for count in 0..EACH {
+                let mut bytes = [n.to_le_bytes(), count.to_le_bytes()].concat();
+                bytes.extend(payload(count as usize, (count * 7 % 300) as usize));
+                match n {
+                    0 => drop(writer.append_async(1, &bytes).await.expect("room")),
+                    1 if count % 20 == 0 => drop(log.commit_async(1, bytes).await.expect("room")),
+                    _ => drop(log.append_async(1, bytes).await.expect("room")),
+                }
+            }
+        })
+    });
+    runtime.block_on(async {
+        for producer in producers {
+            producer.await.expect("no panic");
+        }
+        log.close().expect("a working device");
+        for follower in followers {
+            assert_eq!(follower.await.expect("no panic"), [EACH; 4]);
+        }
+    });
+}
+
+#[test]
+fn a_record_is_read_by_a_thread_of_the_log_and_a_stream_ends_with_it() {
+    use tokio_stream::StreamExt;
+
+    let runtime = runtime();
+    let log = small().in_memory().open("").expect("a log").0;
+    let ats: Vec<_> = (0..200).map(|n| log.append(n as u8, &payload(n, 700)).expect("room")).collect();
+    for n in [0, 7, 150] {
+        let read = runtime.block_on(log.read_async(ats[n].start)).expect("a record");
+        assert_eq!(read, (n as u8, payload(n, 700)));
+    }
+    assert!(matches!(runtime.block_on(log.read_async(Lsn::new(ats[3].start.get() + 8))), Err(Error::NotARecord(_))));
+    let stream = log.follow(Lsn::START, Upto::Durable).into_stream();
+    log.close().expect("a working device");
+    let records: Vec<_> = runtime.block_on(stream.map(|record| record.expect("a record")).collect());
+    assert_eq!(
+        records.iter().map(|record| record.lsn).collect::<Vec<_>>(),
+        ats.iter().map(|at| at.start).collect::<Vec<_>>()
+    );
+    assert!(records.iter().enumerate().all(|(n, record)| record.payload == payload(n, 700)));
+}
+
+#[test]
+fn a_future_that_was_given_up_while_a_file_is_read_leaves_the_follower_where_it_was() {
+    let log = small().in_memory().open("").expect("a log").0;
+    let ats: Vec<_> = (0..400).map(|n| log.append(n as u8, &payload(n, 700)).expect("room")).collect();
+    log.sync().expect("a working device");
+    let mut follow = log.follow(Lsn::START, Upto::Durable);
+    for at in &ats {
+        // Each is given up after one look, which may have begun to read.
+        assert!(follow.position() <= at.start);
+        let looked = {
+            let mut future = pin!(follow.next_async());
+            match poll(future.as_mut()) {
+                Poll::Ready(record) => Some(record.expect("a log").map(|record| record.lsn)),
+                Poll::Pending => None,
+            }
+        };
+        let lsn = match looked {
+            Some(lsn) => lsn,
+            None => follow.next().expect("a log").map(|record| record.lsn),
+        };
+        assert_eq!(lsn, Some(at.start));
+    }
 }

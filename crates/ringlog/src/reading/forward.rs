@@ -112,8 +112,8 @@ impl<F> Forward<F> {
     /// Begins with the batch at `next`, and reads so many bytes at once.
     pub(crate) fn new(max_record: usize, next: u64, ahead: usize) -> Self {
         let (batches, records) = (BatchReader::new(ahead), Assembler::new(max_record));
-        let (current, staged, expected, is_backwards) = (None, Vec::new(), None, false);
-        Self { batches, records, max_record, current, staged, next, expected, is_backwards }
+        let (current, staged, expected) = (None, Vec::new(), None);
+        Self { batches, records, max_record, current, staged, next, expected, is_backwards: false }
     }
 
     /// Where the next batch begins.
@@ -199,10 +199,6 @@ impl<F> Forward<F> {
                 Ok(Some(Piece::Missed { first, is_last: false })) if self.is_backwards => self.records.ignore(first),
                 Ok(Some(Piece::Missed { first, .. })) => {
                     let upto = self.records.base();
-                    if upto > files.durable {
-                        // Its parts are not in files yet.
-                        return Ok(None);
-                    }
                     self.fetch(files, first, upto)?;
                 }
                 Ok(None) => match current {
@@ -376,7 +372,8 @@ impl<F> Forward<F> {
     fn fetch<D: Directory<File = F>>(&mut self, files: &Files<'_, D>, first: u64, upto: u64) -> Result<(), Problem> {
         // Unless they are found.
         self.records.ignore(first);
-        if first < files.first {
+        // A reader begins with a batch that is in its file, or behind one; so what is not there yet was met.
+        if first < files.first || upto > files.durable {
             return Ok(());
         }
         let mut earlier = Self::new(self.max_record, 0, AHEAD);
