@@ -11,6 +11,9 @@ use indicatif::BinaryBytes;
 use ringlog::Lsn;
 use serde_json::{Map, Value, json};
 
+/// Text is wrapped there.
+const COLUMNS: usize = 100;
+
 /// Text or JSON.
 #[derive(Debug, Args)]
 pub(crate) struct Form {
@@ -342,13 +345,18 @@ impl Page {
         let facts = self.items.iter().filter(|(_, item)| !matches!(item, Item::Table(..)));
         let width = facts.map(|(name, _)| name.len()).max().unwrap_or(0);
         let mut text = String::new();
+        let add = |text: &mut String, name: &str, cell: &Cell| {
+            for (n, line) in wrapped(&cell.text, COLUMNS.saturating_sub(width + 2)).into_iter().enumerate() {
+                let name = if n == 0 { name } else { "" };
+                let _ = writeln!(text, "{name:width$}  {line}");
+            }
+        };
         for (name, item) in &self.items {
             match item {
-                Item::Fact(cell) => _ = writeln!(text, "{name:width$}  {}", cell.text),
+                Item::Fact(cell) => add(&mut text, name, cell),
                 Item::List(cells) => {
                     for (n, cell) in cells.iter().enumerate() {
-                        let name = if n == 0 { name } else { "" };
-                        let _ = writeln!(text, "{name:width$}  {}", cell.text);
+                        add(&mut text, if n == 0 { name } else { "" }, cell);
                     }
                 }
                 Item::Table(_, rows) if rows.is_empty() => {}
@@ -360,6 +368,21 @@ impl Page {
         }
         text
     }
+}
+
+/// The text in lines of so many columns, unless a word is longer.
+fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.len() - 1;
+        if !lines[line].is_empty() && lines[line].chars().count() + 1 + word.chars().count() > columns {
+            lines.push(word.to_owned());
+        } else {
+            let space = if lines[line].is_empty() { "" } else { " " };
+            lines[line].extend([space, word]);
+        }
+    }
+    lines
 }
 
 fn add_table(text: &mut String, columns: &[&str], rows: &[Vec<Cell>]) {
@@ -399,6 +422,8 @@ mod tests {
         page.fact("segment size", Cell::size(65_536)).fact("clean end", None::<u64>);
         page.list("done", ["one", "two"]).table("rows", &["from", "why"], vec![vec![7_u64.into(), "x".into()]]);
         page.table("none", &["from"], Vec::new());
+        let long = ["word"; 30].join(" ");
+        assert_eq!(wrapped(&long, 100).iter().map(String::len).collect::<Vec<_>>(), [99, 49]);
         assert_eq!(
             page.text(),
             "segment size  65536 B (64.00 KiB)\nclean end     -\ndone          one\n              two\n\n\

@@ -335,7 +335,8 @@ impl Plan {
         self.write(&key)?;
         directory.sync_dir()?;
 
-        let names = directory.list()?;
+        let mut names = directory.list()?;
+        names.sort();
         let number =
             (0..).find(|number| !names.iter().any(|name| name.starts_with(&aside(*number, "")))).unwrap_or(u64::MAX);
         let mut done = Vec::new();

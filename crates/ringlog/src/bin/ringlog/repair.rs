@@ -123,10 +123,12 @@ impl Repair {
         }
         directory.sync_dir().map_err(Failure::at("cannot sync the directory"))?;
         opened.close(&directory, end.get())?;
-        let made = directory.list()?.into_iter().filter(|name| !names.contains(name));
+        let mut made = directory.list()?;
+        made.retain(|name| !names.contains(name));
+        made.sort();
         let said =
             |name: String| if name.starts_with("aside-") { format!("kept {name}") } else { format!("made {name}") };
-        done.extend(made.map(said));
+        done.extend(made.into_iter().map(said));
         Ok(done)
     }
 

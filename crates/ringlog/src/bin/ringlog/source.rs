@@ -250,6 +250,7 @@ impl Judgement {
         let intact = match gaps.len() {
             _ if checked_from == end => format!("there is no batch at {end}, where the log begins"),
             0 => format!("all batches from {checked_from} to {end} are intact"),
+            1 => format!("all batches from {checked_from} to {end} are intact, but for one gap that was accepted"),
             gaps => {
                 format!("all batches from {checked_from} to {end} are intact, but for {gaps} gaps that were accepted")
             }
