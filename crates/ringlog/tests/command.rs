@@ -296,12 +296,18 @@ fn what_cannot_be_judged_is_status_3_with_the_reason() {
         }
         assert!(!target.exists());
     }
-    // What repair cannot do it does not begin.
+    // What repair cannot do it does not begin, unless it is asked for.
     for name in ["none", "empty", "photos", "file", "strange", "foreign", "yesterday"] {
         let before = place(name).is_dir().then(|| files(&place(name)));
         assert_eq!(run(&place(name), &["repair"]).0, 3, "{name}");
         assert_eq!(place(name).is_dir().then(|| files(&place(name))), before, "{name}");
     }
+    let before = files(&yesterday);
+    let (status, page) = json(&yesterday, &["repair", "--rebuild"]);
+    assert_eq!((status, page["records"].as_u64()), (0, Some(400)), "{page}");
+    assert!(page["not_known"].to_string().contains("still held the key"), "{page}");
+    assert_nothing_is_lost(&before, &files(&yesterday));
+    assert_eq!(json(&yesterday, &["verify"]).0, 0);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `ringlog dump`: records, in order.
 
+use core::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -42,7 +43,7 @@ impl Dump {
                 left -= 1;
                 output.raw(&self.show.line(output, &item))?;
             }
-            Ok(())
+            Ok(if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
         judged.remark(output)
     }

@@ -3,7 +3,7 @@
 //! `MANIFEST` alone knows the key under which the headers of batches are signed, the trim point, the accepted gaps, and
 //! how far the log was known to be durable. Without it, a batch is recognised by its structure: its own address, the
 //! log's id, the number and the address that continue the batch before, an epoch that may follow, and the checksums of
-//! all of its bytes. If a bad slot still holds a key under which the signatures are right, these are checked, too.
+//! all of its bytes. If a slot still holds a key under which the signatures are right, these are checked, too.
 //!
 //! The log that results has the same id, the same addresses, and the same records. Its headers are signed with a new
 //! key, unless the old one was found, so that its segments are written anew, beside the old ones, which are kept. At no
@@ -293,7 +293,7 @@ impl Plan {
         let Chain { first, end, .. } = &self.chain;
         let mut unknown = vec![
             match self.files.key {
-                Some(_) => "nothing about signatures: the bad MANIFEST still held the key, and all were checked".into(),
+                Some(_) => "nothing about signatures: MANIFEST still held the key, and all were checked".into(),
                 None => {
                     "whether each batch was signed by this log: its key is lost, so only structure, numbers, links \
                          and checksums were checked"

@@ -1,6 +1,6 @@
 //! The records of a log, for the subcommands that print, count or copy them.
 
-use core::ops::Range;
+use core::ops::{ControlFlow, Range};
 
 use clap::{Args, ValueEnum};
 use ringlog::recovery::{Item, Record, Replay, ReplayError, Verify, replay};
@@ -21,17 +21,17 @@ pub(crate) struct Reading {
 
 /// Why reading ends early.
 enum Stop {
-    Reached,
+    Enough,
     Failed(Failure),
 }
 
-/// Gives the records, and the gaps, of which the end lies in `range`, without its start, to `each`, in order. A log that
-/// is open elsewhere is read up to the end that it had at first.
+/// Gives the records, and the gaps, of which the end lies in `range`, without its start, to `each`, in order, until that
+/// has enough. A log that is open elsewhere is read up to the end that it had at first.
 pub(crate) fn records(
     source: &Source,
     reading: &Reading,
     range: Range<Lsn>,
-    each: impl FnMut(Item<'_>) -> Result<(), Failure>,
+    each: impl FnMut(Item<'_>) -> Result<ControlFlow<()>, Failure>,
 ) -> Result<Judgement, Failure> {
     let judged = judge_from(source, range.start)?;
     read(source, reading, &judged, range, each)?;
@@ -44,7 +44,7 @@ pub(crate) fn read(
     reading: &Reading,
     judged: &Judgement,
     range: Range<Lsn>,
-    mut each: impl FnMut(Item<'_>) -> Result<(), Failure>,
+    mut each: impl FnMut(Item<'_>) -> Result<ControlFlow<()>, Failure>,
 ) -> Result<(), Failure> {
     let replaying = Replay::new().max_record(reading.max_record);
     let outcome = replay(source.directory(), &judged.report, &replaying, |item| {
@@ -53,13 +53,14 @@ pub(crate) fn read(
             Item::Gap(gap) => gap.end,
             _ => return Ok(()),
         };
-        if end > range.end {
-            return Err(Stop::Reached);
+        if end <= range.start {
+            return Ok(());
         }
-        if end > range.start { each(item).map_err(Stop::Failed) } else { Ok(()) }
+        let is_enough = end > range.end || each(item).map_err(Stop::Failed)?.is_break();
+        if is_enough { Err(Stop::Enough) } else { Ok(()) }
     });
     match outcome {
-        Ok(()) | Err(ReplayError::Stopped(_, Stop::Reached)) => Ok(()),
+        Ok(()) | Err(ReplayError::Stopped(_, Stop::Enough)) => Ok(()),
         Err(ReplayError::Stopped(_, Stop::Failed(failure))) => Err(failure),
         Err(ReplayError::Log(error)) => {
             let first = source.manifest().map_or(judged.report.first, |manifest| Lsn::new(manifest.trim));

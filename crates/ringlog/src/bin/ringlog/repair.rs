@@ -37,6 +37,10 @@ pub(crate) struct Repair {
     /// What is done about damage
     #[arg(long, value_enum, default_value_t = OnDamage::SetAside)]
     on_damage: OnDamage,
+    /// Rebuild the log from its batches also if MANIFEST can be read, but is older than the log or contradicts itself:
+    /// when the right one cannot be restored
+    #[arg(long)]
+    rebuild: bool,
     /// Say what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -63,7 +67,7 @@ impl Repair {
                 page.fact("found", judged.proof());
                 (judged.status(), done)
             }
-            Err(error @ (OpenError::NoManifest { .. } | OpenError::BadManifest { .. })) => {
+            Err(error) if self.can_rebuild(&error) => {
                 page.fact("found", error.to_string());
                 let plan = Plan::new(&self.dir)?;
                 let done = if self.dry_run { plan.say() } else { plan.carry_out()? };
@@ -84,6 +88,15 @@ impl Repair {
         }
         output.page(&page)?;
         Ok(status)
+    }
+
+    /// Whether the log can be rebuilt without what MANIFEST says.
+    fn can_rebuild(&self, error: &OpenError) -> bool {
+        match error {
+            OpenError::NoManifest { .. } | OpenError::BadManifest { .. } => true,
+            OpenError::OldManifest { .. } | OpenError::Contradiction { .. } => self.rebuild,
+            _ => false,
+        }
     }
 
     /// Cuts a torn tail, or deals with damage.

@@ -1,5 +1,6 @@
 //! `ringlog stats`: what a log holds, in numbers.
 
+use core::ops::ControlFlow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -47,7 +48,7 @@ impl Stats {
                 kind.bytes += len as u64;
                 (kind.shortest, kind.longest) = (kind.shortest.min(len), kind.longest.max(len));
             }
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         });
         let judged = judged.inspect_err(|_| source.done())?;
         let manifest = source.manifest().map_err(source.here())?;

@@ -1,5 +1,6 @@
 //! `ringlog tail`: the last records, and those that come.
 
+use core::ops::ControlFlow;
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -71,7 +72,7 @@ impl Tail {
                         last.pop_front();
                     }
                 }
-                Ok(())
+                Ok(ControlFlow::Continue(()))
             })?;
             if last.len() >= self.lines || start <= judged.report.first {
                 last.iter().try_for_each(|line| output.raw(line))?;
@@ -103,7 +104,10 @@ impl Tail {
                     Item::Gap(gap) => position = gap.end,
                     _ => {}
                 }
-                if self.show.shows(&item) { output.raw(&self.show.line(output, &item)) } else { Ok(()) }
+                if self.show.shows(&item) {
+                    output.raw(&self.show.line(output, &item))?;
+                }
+                Ok(ControlFlow::Continue(()))
             });
             judged = match outcome {
                 // What is left is read with the next look.
