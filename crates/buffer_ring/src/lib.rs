@@ -73,6 +73,7 @@ pub use ring::BufferRing;
 #[cfg(feature = "async")]
 pub use ring::futures::{AppendFuture, DurableFuture, ReserveFuture};
 pub use ring::handle::{BufferHandle, FlushTicket};
+pub use ring::read::Peek;
 pub use ring::stats::{OldestReservation, RingStats, WriterStats};
 pub use ring::watch::DurableWatch;
 #[cfg(any(loom, shuttle))]

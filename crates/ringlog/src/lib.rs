@@ -60,6 +60,7 @@ mod log;
 mod lsn;
 pub mod manifest;
 mod random;
+mod reading;
 pub mod recovery;
 pub mod segment;
 #[cfg(feature = "testing")]
@@ -70,7 +71,8 @@ mod void;
 pub use error::OpenError;
 pub use log::{Committed, Error, Group, Log, Options, Reservation, Segment, SyncPolicy, Trimmed, Writer};
 pub use lsn::Lsn;
-pub use recovery::{Record, Report as Recovery};
+pub use reading::{Follow, Reader, Scan, ScanRev, Upto};
+pub use recovery::{Item, Record, Report as Recovery};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

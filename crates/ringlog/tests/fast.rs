@@ -80,6 +80,10 @@ impl Directory for Counting {
     fn lock(&self, name: &str) -> io::Result<Option<MemoryLock>> {
         self.inner.lock(name)
     }
+
+    fn is_locked(&self, name: &str) -> io::Result<bool> {
+        self.inner.is_locked(name)
+    }
 }
 
 /// Bytes that opening a copy of the directory reads, and what it finds.

@@ -2,9 +2,11 @@
 
 mod common;
 
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::io::IoSlice;
-use std::sync::mpsc;
+use std::panic;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
@@ -210,13 +212,26 @@ fn a_cut_near_the_end_of_a_segment_is_ended_by_an_empty_batch() {
     }
     log.close().expect("no failure");
     drop(log);
-    let (log, recovery, found) = reopen(options(), folder.path());
+    let panics = panics_of_keepers();
+    let (log, recovery, found) = reopen(options().sync(SyncPolicy::EveryBytes(1)), folder.path());
     assert_eq!((recovery.verdict, &found), (Verdict::Clean, &expected));
     let at = log.commit(4, &[IoSlice::new(b"next")]).expect("no failure").lsn();
     assert_eq!(at.get(), SEGMENT + 72);
     expected.push((at, 4, b"next".to_vec()));
     drop(log);
+    assert_eq!(panics.load(Ordering::Relaxed), 0);
     assert_eq!(reopen(options(), folder.path()).2, expected);
+}
+
+/// Counts the panics of keepers from now on.
+fn panics_of_keepers() -> Arc<AtomicUsize> {
+    let panics = Arc::new(AtomicUsize::new(0));
+    let (counted, hook) = (Arc::clone(&panics), panic::take_hook());
+    panic::set_hook(Box::new(move |info| {
+        counted.fetch_add(usize::from(thread::current().name() == Some("ringlog-keeper")), Ordering::Relaxed);
+        hook(info);
+    }));
+    panics
 }
 
 #[test]

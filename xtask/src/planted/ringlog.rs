@@ -20,8 +20,8 @@ const READING: &[Bug] = bugs! {
     }
     "replay what stands behind the last batch of a segment"
         by "log a_log_goes_on_in_a_new_segment_when_it_is_rolled_with_or_without_records" {
-        "ringlog/recovery/replay.rs": "Ok(if header.flags.last { reader.end() } else { behind })" =>
-            "Ok(if header.flags.last && !PLANTED { reader.end() } else { behind })"
+        "ringlog/reading/forward.rs": "if header.flags.last { (manifest" =>
+            "if header.flags.last && !PLANTED { (manifest"
     }
     "accept a smaller epoch" by "rules a_tail_that_was_cut_off_never_comes_back" {
         "ringlog/format/manifest.rs":
@@ -87,21 +87,22 @@ const READING: &[Bug] = bugs! {
             "if !PLANTED { self.void(u64::from_le_bytes(from)..address)?; }"
     }
     "show a long record before its last part" by "rules a_long_record_with_a_part_in_a_gap_is_not_shown" {
-        "ringlog/recovery/replay.rs": "if open.bytes.len() as u64 == open.len {" =>
-            "if PLANTED || open.bytes.len() as u64 == open.len {"
+        "ringlog/reading/records.rs": "if open.bytes.len() as u64 != open.len {" =>
+            "if !PLANTED && open.bytes.len() as u64 != open.len {"
     }
     "replay what has changed since the verdict" by "rules replay_stops_where_the_callers_function_fails" {
-        "ringlog/recovery/replay.rs": "if behind > end || check_bytes(reader, &header)?.is_some() {" =>
-            "if behind > end || (!PLANTED && check_bytes(reader, &header)?.is_some()) {"
+        "ringlog/reading/batch.rs": "let content = check(&header, self.bytes(at, len));" =>
+            "let content = check(&header, self.bytes(at, len)).filter(|_| !PLANTED);"
     }
     "give the payloads of a long group addresses that are other records'"
         by "memory each_payload_of_a_group_longer_than_a_buffer_has_the_address_of_its_own_bytes" {
-        "ringlog/recovery/replay.rs": "Lsn::new(address_of(parts, at))" =>
-            "Lsn::new(if PLANTED { address + 8 + at as u64 } else { address_of(parts, at) })"
+        "ringlog/reading/records.rs": "let lsn = if at == 0 { group.lsn } else { Lsn::new(address) };" =>
+            "let address = if PLANTED { group.lsn.get() + 8 + at as u64 } else { address };
+            let lsn = if at == 0 { group.lsn } else { Lsn::new(address) };"
     }
     "complete a long record of an opening by parts of the next one"
         by "adverse a_log_opens_however_often_it_was_killed_in_the_middle_of_a_long_record" {
-        "ringlog/recovery/replay.rs": "if header.epoch != self.epoch {" => "if header.epoch != self.epoch && !PLANTED {"
+        "ringlog/reading/records.rs": "if epoch != self.epoch {" => "if epoch != self.epoch && !PLANTED {"
     }
 };
 
@@ -154,8 +155,8 @@ const JUDGING: &[Bug] = bugs! {
     }
     "look for promises only behind the segment of the end"
         by "rules a_bad_last_batch_is_torn_and_one_below_a_promise_is_damage" {
-        "ringlog/recovery/judge.rs": "[Scan::of(source, end)?]" =>
-            "[if PLANTED { Scan::default() } else { Scan::of(source, end)? }]"
+        "ringlog/recovery/judge.rs": "[HeaderScan::of(source, end)?]" =>
+            "[if PLANTED { HeaderScan::default() } else { HeaderScan::of(source, end)? }]"
     }
     "ignore a batch of an epoch that MANIFEST does not know" by "rules a_manifest_older_than_the_log_is_refused" {
         "ringlog/recovery/scan.rs": "if header.epoch > newest.epoch {" => "if header.epoch > newest.epoch && !PLANTED {"
@@ -174,9 +175,8 @@ const JUDGING: &[Bug] = bugs! {
     "refuse the batches of a segment with a bad header"
         by "rules a_bad_segment_header_never_hides_a_batch_and_is_repaired_when_written_to" {
         "ringlog/recovery/judge.rs":
-            "if base.is_multiple_of(content.segment_size)
-                && base / content.segment_size >= content.first_segment() {" =>
-            "if base.is_multiple_of(content.segment_size) && base / content.segment_size >= content.first_segment()
+            "if base.is_multiple_of(size) && base / size >= manifest.first_segment() {" =>
+            "if base.is_multiple_of(size) && base / size >= manifest.first_segment()
                 && !(PLANTED && headers.bad.contains(&name)) {"
     }
     "make a log anew where segments hold data" by "rules without_manifest_any_byte_in_a_segment_is_refused" {

@@ -12,7 +12,7 @@ pub(crate) mod futures;
 pub(crate) mod handle;
 #[cfg(any(loom, shuttle))]
 mod on_model;
-mod read;
+pub(crate) mod read;
 mod rotate;
 pub(crate) mod stats;
 mod sync;
@@ -35,6 +35,7 @@ use crate::ring::append::{Patience, gather, total_len};
 use crate::ring::core::Core;
 use crate::ring::drive::deadline;
 use crate::ring::handle::{BufferHandle, FlushTicket};
+use crate::ring::read::Peek;
 use crate::ring::stats::RingStats;
 use crate::ring::watch::DurableWatch;
 use crate::sync::Ordering;
@@ -436,6 +437,22 @@ impl BufferRing {
     /// A [`ReadError`], which says what of the extent cannot be had and why: its variants are documented there.
     pub fn read(&self, extent: Extent, target: &mut [u8]) -> Result<usize, ReadError> {
         self.core.read(extent, target)
+    }
+
+    /// Adds to `bytes`, which holds the first bytes of the payload of the batch that begins at `base`, all that was
+    /// appended to it since, if the batch is in memory. For following a log without waiting, and without a buffer being
+    /// sealed or a file read for it: also bytes that are not durable are seen.
+    ///
+    /// It looks at a moment in which no thread is writing to the buffer, and takes back the leases of idle
+    /// [`Writer`](crate::Writer)s for it; where appends are so dense that there is none, the bytes are seen when the
+    /// buffer is full. Only for a ring with [frames](crate::Framing); without them no batch is known to have ended. To
+    /// be called again after the ring was closed, or has failed: what is in memory stays there.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Forked`].
+    pub fn peek(&self, base: u64, bytes: &mut Vec<u8>) -> Result<Peek, ReadError> {
+        self.core.peek(base, bytes)
     }
 
     /// The error that poisoned the ring, if it is.

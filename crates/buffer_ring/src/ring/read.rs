@@ -31,7 +31,54 @@ enum Found {
     Nothing,
 }
 
+/// What [`BufferRing::peek`](crate::BufferRing::peek) finds of a batch in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Peek {
+    /// All that is appended to it so far was added. `next` is where the batch behind it begins; `None`: more may come.
+    Bytes {
+        /// The address of the next batch.
+        next: Option<u64>,
+    },
+    /// A thread may be writing in it, so that nothing was added.
+    Writing,
+    /// It has not begun.
+    NotBegun,
+    /// Its buffer is in use again: it has been written to the device, which may not have synced it.
+    Written,
+}
+
 impl Core {
+    /// Which batch is at `base`, and what it has behind the first `bytes`.
+    pub(crate) fn peek(&self, base: u64, bytes: &mut Vec<u8>) -> Result<Peek, ReadError> {
+        if self.is_inherited() {
+            return Err(ReadError::Forked);
+        }
+        let mut is_later_there = false;
+        for slot in self.staging.slots() {
+            if !slot.latch.try_acquire() {
+                continue;
+            }
+            let begins = (slot.generation() > 0).then(|| slot.batch_base());
+            is_later_there |= begins.is_some_and(|begins| begins > base);
+            let found = (begins == Some(base)).then(|| {
+                let copied = slot.copy_rest(bytes).or_else(|| {
+                    // Writers may be idle.
+                    self.revoke_leases(slot);
+                    slot.copy_rest(bytes)
+                });
+                copied.map_or(Peek::Writing, |next| Peek::Bytes { next })
+            });
+            if slot.latch.release() {
+                self.advance();
+            }
+            if let Some(found) = found {
+                return Ok(found);
+            }
+        }
+        Ok(if is_later_there { Peek::Written } else { Peek::NotBegun })
+    }
+
     pub(crate) fn read(&self, extent: Extent, target: &mut [u8]) -> Result<usize, ReadError> {
         if self.is_inherited() {
             return Err(ReadError::Forked);

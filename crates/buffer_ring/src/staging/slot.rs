@@ -306,28 +306,28 @@ impl Slot {
         self.sealed_at.load(Relaxed)
     }
 
-    /// How many bytes of the generation no thread writes any more, all of them from the first on; `None` if a thread
+    /// The bytes of the generation that no thread writes any more, all of them from the first on; `None` if a thread
     /// may be writing.
     ///
     /// Only for a reader inside the latch.
-    fn stable_len(&self) -> Option<u32> {
+    fn stable(&self) -> Option<Stable> {
         let generation = self.generation();
         if self.has_completed(generation) {
-            return Some(self.sealed_len());
+            return Some(Stable { len: self.sealed_len(), is_sealed: true });
         }
         let word = self.word.snapshot();
         if word.is_flushing() {
-            return Some(self.sealed_len());
+            return Some(Stable { len: self.sealed_len(), is_sealed: true });
         }
         // The sealer's pin is there from the seal on, until the flush is requested; it has no bytes.
         let places = u32::from(word.is_sealed() && self.deferred.is_deferred(generation));
-        (word.writers() == places).then(|| word.offset())
+        (word.writers() == places).then(|| Stable { len: word.offset(), is_sealed: word.is_sealed() })
     }
 
     /// Copies bytes of the generation from `start` on into `target`, as many as there are and fit; those behind the
     /// end, up to the next block, are zeros. Only for a reader inside the latch.
     pub(crate) fn copy_stable(&self, start: u64, target: &mut [u8]) -> Copied {
-        let Some(len) = self.stable_len() else {
+        let Some(Stable { len, .. }) = self.stable() else {
             // Where a sealed generation ends is known before its last writers have left.
             let sealed_len = self.sealed_len();
             let end = if sealed_len > 0 { self.span(sealed_len) } else { self.capacity_bytes() };
@@ -340,15 +340,42 @@ impl Slot {
         let (start, len) = (start as usize, len as usize);
         let copied = target.len().min(len.saturating_sub(start));
         let padding = (target.len() - copied).min(span as usize - (start + copied));
-        self.shadow.read(start..start + copied);
-        // SAFETY: *unwritten*: `stable_len` saw, at one moment, all threads gone that had been granted a range below
-        // `len`, and acquired their release. In this generation no range below it is granted again; the next generation
-        // cannot begin while the caller is inside the latch; and a flush only writes behind it.
-        let bytes = unsafe { self.region.bytes(start..start + copied) };
-        target[..copied].copy_from_slice(bytes);
+        target[..copied].copy_from_slice(self.stable_bytes(start..start + copied));
         target[copied..copied + padding].fill(0);
         Copied::Bytes(copied + padding)
     }
+
+    /// Adds to `bytes`, which holds the first bytes of the generation, all further ones that no thread writes any more.
+    /// `None`: a thread may be writing. Else the address of the next batch, with frames, if no others will follow.
+    ///
+    /// Only for a reader inside the latch.
+    pub(crate) fn copy_rest(&self, bytes: &mut Vec<u8>) -> Option<Option<u64>> {
+        let Stable { len, is_sealed } = self.stable()?;
+        let len = len as usize;
+        bytes.extend_from_slice(self.stable_bytes(bytes.len().min(len)..len));
+        // All that were inside have left, the sealer too, or it has deferred the flush: this is ordered behind both.
+        let next = if is_sealed { self.next_base.load(Relaxed) } else { 0 };
+        Some((next > 0).then(|| next - self.layout.header_len() as u64))
+    }
+
+    /// Bytes of the generation, for a reader inside the latch. They are below what [`stable`](Self::stable) gave
+    /// it.
+    fn stable_bytes(&self, range: Range<usize>) -> &[u8] {
+        self.shadow.read(range.clone());
+        // SAFETY: *unwritten*: `stable` saw, at one moment, all threads gone that had been granted a range below
+        // its answer, and acquired their release. In this generation no range below it is granted again; the next
+        // generation cannot begin while the caller is inside the latch; and a flush only writes behind it.
+        unsafe { self.region.bytes(range) }
+    }
+}
+
+/// Bytes of a generation that no thread writes any more.
+#[derive(Clone, Copy, Debug)]
+struct Stable {
+    /// The first so many.
+    len: u32,
+    /// Whether no others follow.
+    is_sealed: bool,
 }
 
 /// What a reader found in a slot.

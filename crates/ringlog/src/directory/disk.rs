@@ -192,6 +192,19 @@ impl Directory for DiskDirectory {
         }
         Ok(None)
     }
+
+    fn is_locked(&self, name: &str) -> io::Result<bool> {
+        let DiskFile(file) = match self.open(name, false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            opened => opened?,
+        };
+        // For a moment, and beside others that look: a writer tries again.
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -235,11 +248,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let directory = DiskDirectory::open(folder.path()).unwrap();
         assert_eq!(directory.lock("LOCK").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(!directory.is_locked("LOCK").unwrap());
         directory.create("LOCK").unwrap();
+        assert!(!directory.is_locked("LOCK").unwrap());
         let held = directory.lock("LOCK").unwrap();
-        assert!(held.is_some());
+        assert!(held.is_some() && directory.is_locked("LOCK").unwrap());
         assert!(directory.lock("LOCK").unwrap().is_none());
         drop(held);
+        assert!(!directory.is_locked("LOCK").unwrap());
         assert!(directory.lock("LOCK").unwrap().is_some());
     }
 }

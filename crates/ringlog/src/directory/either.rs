@@ -107,4 +107,8 @@ impl Directory for AnyDirectory {
             Either::Memory(directory) => Ok(directory.lock(name)?.map(Either::Memory)),
         }
     }
+
+    fn is_locked(&self, name: &str) -> io::Result<bool> {
+        either!(self.is_locked(name))
+    }
 }

@@ -479,6 +479,10 @@ impl Directory for MemoryDirectory {
         let is_free = state.locked.insert(name.to_owned());
         Ok(is_free.then(|| MemoryLock { state: Arc::clone(&self.state), name: name.to_owned() }))
     }
+
+    fn is_locked(&self, name: &str) -> io::Result<bool> {
+        Ok(self.state().locked.contains(name))
+    }
 }
 
 impl fmt::Debug for MemoryLock {

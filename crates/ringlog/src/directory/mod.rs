@@ -122,4 +122,12 @@ pub trait Directory: fmt::Debug + Sync {
     ///
     /// `NotFound`, and what the file system reports.
     fn lock(&self, name: &str) -> io::Result<Option<Self::Lock>>;
+
+    /// Whether another opener has a file [locked](Self::lock) now; a file that does not exist is not locked. Changes
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the file system reports.
+    fn is_locked(&self, name: &str) -> io::Result<bool>;
 }

@@ -1,11 +1,13 @@
 //! Why a log that is open did not do what it was asked for.
 
+use core::ops::Range;
 use std::io;
 use std::sync::Arc;
 
 use buffer_ring::{AppendError, ReadError, RingError};
 use thiserror::Error;
 
+use crate::recovery::Content;
 use crate::{Lsn, OpenError};
 
 /// Why a call on an open log failed.
@@ -56,9 +58,22 @@ pub enum Error {
     /// No record begins at this address.
     #[error("no record begins at address {0}")]
     NotARecord(Lsn),
-    /// What was on stable storage is not as it was.
-    #[error("the batch of the record at address {0} is damaged; verify the log")]
-    Damaged(Lsn),
+    /// A reader cannot begin inside of a record.
+    #[error("address {address} is inside of a record; begin at {}, or behind it at {}", .record.start, .record.end)]
+    InsideRecord {
+        /// What was asked for.
+        address: Lsn,
+        /// Where the record lies.
+        record: Range<Lsn>,
+    },
+    /// What was on stable storage is not as it was. What lies behind the range can still be read.
+    #[error("{} to {} is damaged: {content} at its start; verify the log", .range.start, .range.end)]
+    Damaged {
+        /// What cannot be read.
+        range: Range<Lsn>,
+        /// What stands where it begins.
+        content: Content,
+    },
     /// The segment that the log needs next cannot be made, as on a full disk. What is staged stays; when there is room
     /// again, or after a [trim](crate::Log::trim), the log goes on.
     #[error("the next segment cannot be made; make room, or trim the log")]
@@ -115,13 +130,15 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         use io::ErrorKind;
         let kind = match &error {
-            Error::Empty | Error::TooLarge { .. } | Error::NotAppended { .. } | Error::NotARecord(_) => {
-                ErrorKind::InvalidInput
-            }
+            Error::Empty
+            | Error::TooLarge { .. }
+            | Error::NotAppended { .. }
+            | Error::NotARecord(_)
+            | Error::InsideRecord { .. } => ErrorKind::InvalidInput,
             Error::Full => ErrorKind::WouldBlock,
             Error::TimedOut => ErrorKind::TimedOut,
             Error::Trimmed { .. } | Error::Truncated(_) => ErrorKind::NotFound,
-            Error::Damaged(_) => ErrorKind::InvalidData,
+            Error::Damaged { .. } => ErrorKind::InvalidData,
             Error::AddressesExhausted => ErrorKind::FileTooLarge,
             Error::Closed => ErrorKind::BrokenPipe,
             Error::Poisoned(error) => error.kind(),

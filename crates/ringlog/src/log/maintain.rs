@@ -62,6 +62,9 @@ impl Log {
         if to / size > keeper.first() / size {
             self.keep_values(to / size * size)?;
         }
+        // Readers stay where they are until it is known where the log begins.
+        let holds = inner.holds.lock();
+        let to = to.min(holds.lowest().unwrap_or(u64::MAX));
         let mut opened = keeper.manifest();
         let nothing = Trimmed { first: Lsn::new(opened.manifest().trim), bytes: 0 };
         if to / size <= opened.manifest().first_segment() {
@@ -71,7 +74,7 @@ impl Log {
         let mut pool = keeper.pool();
         let mut free = opened.trim(keeper.directory(), to, first, durable)?;
         keeper.note_trim(to);
-        drop(opened);
+        drop((opened, holds));
         free.retain(|name| !pool.contains(name));
         if let Some(io) = keeper.io.upgrade() {
             // One that is being read now is removed when the log is opened again.

@@ -20,7 +20,8 @@
 //! | `sealer` | the frame of each batch |
 //! | `keeper` | the thread that makes segments, syncs by time, and seals an idle log |
 //! | `maintain` | trimming, rolling, closing |
-//! | `read` | one record, checked |
+//! | `read` | one record, checked; what readers need of the log |
+//! | `holds` | what readers need that a trim leaves |
 
 mod append;
 mod callbacks;
@@ -28,6 +29,7 @@ mod commit;
 mod error;
 #[cfg(feature = "async")]
 mod futures;
+mod holds;
 mod keeper;
 mod maintain;
 mod options;
@@ -39,6 +41,7 @@ mod turn;
 mod writer;
 
 use core::ops::Range;
+use core::sync::atomic::AtomicU64;
 use core::{fmt, mem};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -49,17 +52,19 @@ use buffer_ring::{BufferRing, Extent, RingStats};
 
 use crate::Lsn;
 use crate::format::{Manifest, RECORD_HEADER_LEN};
-use crate::recovery::{Replay, Report};
+use crate::recovery::Replay;
 
 pub use append::{Group, Reservation};
 pub use commit::Committed;
 pub use error::Error;
+pub(crate) use holds::Hold;
 pub use maintain::{Segment, Trimmed};
 pub use options::{Options, SyncPolicy};
 pub use writer::Writer;
 
 use callbacks::Callbacks;
 use commit::Unsettled;
+use holds::Holds;
 use keeper::Keeper;
 use own::Own;
 use turn::Turn;
@@ -104,19 +109,20 @@ struct Inner {
     thread: Option<JoinHandle<()>>,
     unsettled: Arc<Unsettled>,
     /// What does not change while the log is open: its id, its key, its segments' size, its epochs.
-    manifest: Manifest,
+    manifest: Arc<Manifest>,
     /// Bytes of the longest payload that fits a buffer.
     longest: usize,
     /// How records are read back; it knows the longest one that is allowed.
     replay: Replay,
     /// Bytes of the longest record of the user's that is placed as a whole: the smaller one of both.
     short: usize,
-    /// What recovery found.
-    report: Report,
     callbacks: Callbacks,
     /// Of those that append the parts of a record longer than a buffer.
     long: Turn,
     own: Arc<Mutex<Own>>,
+    /// Counts truncations.
+    void_version: AtomicU64,
+    holds: Arc<Holds>,
     /// Whether `MANIFEST` says that the log was closed.
     closed: Mutex<bool>,
 }

@@ -1,5 +1,6 @@
 //! Opening: recover, replay, and start the ring behind what was found.
 
+use core::sync::atomic::AtomicU64;
 use core::time::Duration;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use buffer_ring::{BLOCK, BufferRing, BufferRingOptions, CommitPolicy, FileError,
 
 use super::callbacks::Callbacks;
 use super::commit::Unsettled;
+use super::holds::Holds;
 use super::keeper::{Keeper, Progress, WRITTEN_AT_OPEN};
 use super::own::Own;
 use super::sealer::{Sealer, longest_payload};
@@ -43,12 +45,12 @@ pub enum SyncPolicy {
 #[must_use]
 pub struct Options {
     recover: Recover,
-    replay: Replay,
+    pub(crate) replay: Replay,
     buffers: usize,
     buffer_size: usize,
     sync: SyncPolicy,
     commits: CommitPolicy,
-    memory: Option<MemoryDirectory>,
+    pub(crate) memory: Option<MemoryDirectory>,
 }
 
 impl Options {
@@ -172,7 +174,7 @@ impl Options {
         let (directory, opened) = self.recovered(path.as_ref(), Verify::new())?;
         replay(&directory, opened.report(), &self.replay, |item| match item {
             Item::Record(record) => each(record),
-            Item::Gap(_) => Ok(()),
+            Item::Gap(_) | Item::Truncated { .. } => Ok(()),
         })?;
         Ok(self.start(directory, opened)?)
     }
@@ -225,11 +227,14 @@ impl Options {
         let (report, manifest) = (opened.report().clone(), opened.manifest().clone());
         let size = report.segment_size;
         let mut log = Start { end: report.end.get(), previous: report.previous, framing: opened.framing() };
-        let (progress, here) = (Arc::new(Progress::new(size, self.buffer_size, log.end)), log.end / size);
+        // No buffer fits behind the end: the ring begins with the next segment.
+        let (here, is_full) = (log.end / size, log.end % size > size - self.buffer_size as u64);
+        let start = if is_full { (here + 1) * size } else { log.end };
+        let progress = Arc::new(Progress::new(size, self.buffer_size, start));
         let own = Arc::new(Mutex::new(Own::recovered(&report)));
         let mut keeper = Keeper::new(directory, opened, Arc::clone(&own), Arc::clone(&progress), self.sync);
         let mut files = vec![(here, keeper.made(here, WRITTEN_AT_OPEN)?)];
-        if log.end % size > size - self.buffer_size as u64 {
+        if is_full {
             files.push((here + 1, keeper.made(here + 1, WRITTEN_AT_OPEN)?));
             log.end_segment(keeper.directory(), size)?;
         }
@@ -254,15 +259,16 @@ impl Options {
             keeper,
             thread: Some(thread),
             unsettled: Unsettled::new(),
-            manifest,
+            manifest: Arc::new(manifest),
             longest,
             short: longest.min(self.replay.max_record),
             replay: self.replay,
             closed: Mutex::new(false),
-            report: report.clone(),
             callbacks: Callbacks::default(),
             long: Turn::new(),
             own,
+            void_version: AtomicU64::new(0),
+            holds: Holds::new(),
         };
         Ok((Log { inner: Arc::new(inner) }, report))
     }

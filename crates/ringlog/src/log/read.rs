@@ -1,10 +1,20 @@
-//! Reading one record back, checked.
+//! Reading records back, checked.
 
-use super::{Error, Log};
+use core::ops::{Range, RangeBounds};
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+use std::sync::Arc;
+
+use buffer_ring::{Peek, RingError};
+
+use super::{Error, Hold, Log};
 use crate::Lsn;
-use crate::error::OpenError;
-use crate::format::{BLOCK, RECORD_HEADER_LEN, u16_at};
-use crate::recovery::read_one;
+use crate::directory::AnyDirectory;
+use crate::format::Manifest;
+use crate::reading::{Event, Follow, Forward, Origin, Scan, Upto};
+
+/// Bytes that are read at once: records are mostly short, and in batches of a few blocks.
+const AHEAD: usize = 16 << 10;
 
 impl Log {
     /// Reads the record at `at` into `into`, whose old content goes, and returns its kind. Its batch is read and
@@ -31,42 +41,145 @@ impl Log {
         if at >= durable {
             durable = self.sync()?;
         }
-        let mut found = self.look(at)?;
+        let mut found = self.find(at, into)?;
         if found.is_none() && durable < end {
             // Further parts of it may be missing.
             self.sync()?;
-            found = self.look(at)?;
+            found = self.find(at, into)?;
         }
-        let (kind, payload) = found.ok_or(Error::NotARecord(at))?;
-        *into = payload;
-        Ok(kind)
+        // It may have gone meanwhile.
+        let first = self.first();
+        found.ok_or(if at < first { Error::Trimmed { first } } else { Error::NotARecord(at) })
     }
 
-    /// The record at `at`, if all of it is durable.
-    fn look(&self, at: Lsn) -> Result<Option<(u8, Vec<u8>)>, Error> {
-        match (self.find(at), self.first()) {
-            (Ok(Some(found)), _) => Ok(Some(found)),
-            // Its file went meanwhile, or is used again.
-            (_, first) if at < first => Err(Error::Trimmed { first }),
-            (Err(OpenError::Changed { .. } | OpenError::Record { .. }), _) => Err(Error::Damaged(at)),
-            (found, _) => Ok(found?),
-        }
-    }
-
-    fn find(&self, at: Lsn) -> Result<Option<(u8, Vec<u8>)>, OpenError> {
+    /// Reads the record at `at`, if all of it is durable.
+    fn find(&self, at: Lsn, into: &mut Vec<u8>) -> Result<Option<u8>, Error> {
         let inner = &self.inner;
-        let (manifest, directory, size) = (&inner.manifest, inner.keeper.directory(), inner.manifest.segment_size);
-        let header: [u8; RECORD_HEADER_LEN] = inner.bytes_at(at.get())?;
-        // Only a hint: the header of the batch there is signed, and all records up to this one are read.
-        let blocks = at.get() / BLOCK as u64;
-        let base = blocks.checked_sub(u64::from(u16_at(&header, 4))).map(|block| block * BLOCK as u64);
-        let Some(base) = base.filter(|base| *base >= at.get() / size * size) else { return Ok(None) };
-        let mut report = inner.report.clone();
-        (report.first, report.end) = (at, Lsn::new(inner.durable_batch()));
-        match read_one(directory, manifest, &report, &inner.replay, base, at) {
-            // No batch is there: the hint was no record's.
-            Err(OpenError::Changed { address, .. }) if address == base && inner.header_at(base)?.is_none() => Ok(None),
-            found => found,
+        let origin = Origin::Open(self.clone());
+        let (files, end) = (&origin.files(&inner.manifest), inner.durable_batch());
+        let mut forward = Forward::new(inner.replay.max_record, 0, AHEAD);
+        let base = forward.locate(files, at.get(), end)?;
+        forward.seek(base);
+        loop {
+            match forward.advance(files, end) {
+                Ok(Some(Event::Record(record))) if record.lsn == at => {
+                    into.clear();
+                    into.extend_from_slice(forward.record(&record).payload);
+                    return Ok(Some(record.kind));
+                }
+                // Parts of it may be followed by other records.
+                Ok(Some(Event::Record(record))) if record.lsn > at && !forward.is_open(at) => return Ok(None),
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(None),
+                Err(problem) => return Err(origin.explain(problem)),
+            }
         }
+    }
+
+    /// The records of a range, in the order of the log: see [`Scan`]. Without an end, it is what is durable when the
+    /// first record is read; a range that ends behind that is made durable first.
+    ///
+    /// ```
+    /// use ringlog::Log;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (log, _) = Log::options().in_memory().segment_size(1 << 20).ring(4, 64 << 10).open("")?;
+    /// log.append(1, b"one")?;
+    /// let two = log.append(2, b"two")?;
+    /// let mut scan = log.scan(..two.end);
+    /// while let Some(record) = scan.next()? {
+    ///     println!("{}: {:?}", record.lsn, record.payload);
+    /// }
+    /// assert_eq!(log.scan(two.start..two.end).next()?.map(|record| record.kind), Some(2));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn scan(&self, range: impl RangeBounds<Lsn>) -> Scan {
+        Scan::new(Origin::Open(self.clone()), &range)
+    }
+
+    /// All records that end behind `from`, and those that come: see [`Follow`]. `from` may be older than this process.
+    ///
+    /// ```
+    /// use ringlog::{Log, Upto};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (log, _) = Log::options().in_memory().segment_size(1 << 20).ring(4, 64 << 10).open("")?;
+    /// let mut follow = log.follow(log.end(), Upto::Staged);
+    /// let at = log.append(1, b"one")?;
+    /// let record = follow.next()?.expect("the log is open");
+    /// assert_eq!((record.lsn, record.payload), (at.start, &b"one"[..]));
+    /// log.close()?;
+    /// assert_eq!(follow.next()?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn follow(&self, from: Lsn, upto: Upto) -> Follow {
+        Follow::new(Origin::Open(self.clone()), from, upto)
+    }
+}
+
+/// What readers need of the log.
+impl Log {
+    pub(crate) fn peek(&self, base: u64, bytes: &mut Vec<u8>) -> Result<Peek, Error> {
+        Ok(self.inner.ring.peek(base, bytes)?)
+    }
+
+    /// Where the batch at `at` ends, which has been written to its file, and may not be durable.
+    pub(crate) fn written_batch(&self, at: u64) -> Result<u64, Error> {
+        let header = self.inner.header_at(at)?;
+        Ok(header.map_or(at, |header| at + header.layout().len as u64))
+    }
+
+    /// Whether the log was closed, or has failed.
+    pub(crate) fn ending(&self) -> Option<Result<(), Error>> {
+        match self.inner.ring.durable_watch().wait_ge_timeout(u64::MAX, Duration::ZERO) {
+            Ok(_) | Err(RingError::TimedOut) => None,
+            Err(RingError::Closed) => Some(Ok(())),
+            Err(error) => Some(Err(error.into())),
+        }
+    }
+
+    /// Waits until all below `address` is durable, or never will be; has nothing done for it.
+    pub(crate) fn await_durable(&self, address: u64, timeout: Duration) {
+        let _outcome = self.inner.ring.durable_watch().wait_ge_timeout(address, timeout);
+    }
+
+    pub(crate) fn check_process(&self) -> Result<(), Error> {
+        self.inner.check_process()
+    }
+
+    pub(crate) fn directory(&self) -> &AnyDirectory {
+        self.inner.keeper.directory()
+    }
+
+    pub(crate) fn manifest(&self) -> Arc<Manifest> {
+        Arc::clone(&self.inner.manifest)
+    }
+
+    pub(crate) fn durable_batch(&self) -> u64 {
+        self.inner.durable_batch()
+    }
+
+    pub(crate) fn max_record(&self) -> usize {
+        self.inner.replay.max_record
+    }
+
+    /// Where the log begins, and keeps it from being trimmed behind `from`, or behind that.
+    pub(crate) fn hold(&self, from: Option<Lsn>) -> (Lsn, Hold) {
+        let (first, hold) = self.inner.holds.hold(from.map(Lsn::get), || self.inner.keeper.first());
+        (Lsn::new(first), hold)
+    }
+
+    /// Moves with each truncation.
+    pub(crate) fn void_version(&self) -> u64 {
+        // Relaxed: it orders nothing, and is as new as what the caller knows of.
+        self.inner.void_version.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn voids(&self) -> Vec<Range<Lsn>> {
+        self.inner.own.lock().void.clone()
     }
 }

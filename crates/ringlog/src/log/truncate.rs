@@ -1,6 +1,7 @@
 //! Making the newest records void: by one more record that says so, and nothing rewritten.
 
 use core::ops::Range;
+use core::sync::atomic::Ordering;
 
 use buffer_ring::ring_io::events;
 
@@ -42,6 +43,8 @@ impl Log {
         let payload = Truncation { from: from.get() }.encode();
         let placed = self.place(RecordType::Truncation, 0, [&payload[..]].into_iter())?;
         void::add(void, from..placed.start);
+        // Relaxed: it orders nothing; the list is read under its lock.
+        self.inner.void_version.fetch_add(1, Ordering::Relaxed);
         Ok(placed)
     }
 

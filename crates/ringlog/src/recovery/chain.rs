@@ -171,13 +171,15 @@ pub(super) struct Chain {
     pub(super) content: Content,
 }
 
-/// Follows the log from `start`, where `expected` must be met, as far as it goes.
+/// Follows the log from `start`, where `expected` must be met, as far as it goes below `limit`; that is the end of a
+/// batch.
 pub(super) fn follow<D: Directory>(
     source: &Source<'_, D>,
     start: u64,
     expected: Expected,
     gaps: &[Gap],
     threads: usize,
+    limit: u64,
 ) -> Result<Chain, OpenError> {
     let size = source.manifest.segment_size;
     let (tally, content) = (Tally::default(), Content::Zeros);
@@ -190,12 +192,15 @@ pub(super) fn follow<D: Directory>(
             continue;
         }
         let segment = chain.end / size;
+        if chain.end >= limit {
+            return Ok(chain);
+        }
         if chain.end >= MAX_ADDRESS - size {
             chain.content = Content::BeyondFile;
             return Ok(chain);
         }
         let next_gap = gaps.iter().map(|gap| gap.start).filter(|&start| start > chain.end).min();
-        let until = next_gap.unwrap_or(u64::MAX).min((segment + 1) * size);
+        let until = next_gap.unwrap_or(limit).min(limit).min((segment + 1) * size);
         if threads > 1 && chain.end == segment * size && next_gap.is_none() && !ahead.contains_key(&segment) {
             ahead = walk_side_by_side(source, segment, threads)?;
         }

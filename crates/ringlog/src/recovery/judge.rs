@@ -7,7 +7,7 @@ use std::thread;
 use super::batch::Tally;
 use super::chain::{Chain, Expected, Source, follow, intact};
 use super::report::{Content, Damage, Evidence, Proof, Report, Torn, Verdict};
-use super::scan::{Scan, has_table};
+use super::scan::{HeaderScan, has_table};
 use crate::Lsn;
 use crate::directory::Directory;
 use crate::error::OpenError;
@@ -88,50 +88,26 @@ pub(super) fn judge<D: Directory>(
     let Some(manifest) = ManifestFile::read(directory, write)? else {
         return names.iter().try_for_each(|name| holds_nothing(directory, name)).map(|()| None);
     };
-    let content = manifest.content().clone();
-    let mut headers = Headers::default();
-    let mut segments = BTreeMap::new();
-    for name in names {
-        let Some(base) = parse_name(&name) else { continue };
-        headers.look_at(directory, &content, &name, base)?;
-        if base.is_multiple_of(content.segment_size) && base / content.segment_size >= content.first_segment() {
-            segments.insert(base / content.segment_size, name);
-        }
-    }
-    let source = Source { directory, manifest: content, segments };
+    let (source, headers) = Source::of(directory, manifest.content(), names)?;
     let mut judging = Judging { source: &source, scans: BTreeMap::new(), threads: how.threads };
-    let mut candidates = Candidates { fast: how.fast, below: u64::MAX };
-    let found = loop {
-        let start = judging.start(&mut candidates)?;
-        let found = judging.find(start, skip)?;
-        // What was said before does not matter, or there is nothing before.
-        if found.tally.values.snapshot().is_some() || candidates.below == 0 {
-            break found;
-        }
-    };
-    let Found { start, chain, tally, verdict, promised, gaps } = found;
-    let lsn = |range: Range<u64>| Lsn::new(range.start)..Lsn::new(range.end);
-    let manifest_content = &source.manifest;
-    let report = Report {
-        log_id: manifest_content.log_id,
-        segment_size: manifest_content.segment_size,
-        first: Lsn::new(manifest_content.trim),
-        checked_from: Lsn::new(start),
-        end: Lsn::new(chain.end),
-        promised: Lsn::new(promised),
-        batches: tally.batches,
-        records: tally.records,
-        segments: source.segments.len(),
-        next_number: chain.expected.number,
-        previous: chain.expected.previous,
-        epoch: manifest_content.newest_epoch().epoch,
-        verdict,
-        gaps: gaps.iter().map(|gap| lsn(gap.range())).collect(),
-        void: tally.voids.into_iter().map(lsn).collect(),
-        values: tally.values.settled(),
-        bad_segment_headers: headers.bad,
-    };
+    let found = judging.judge(how, |judging, start| judging.find(start, skip))?;
+    let gaps = found.gaps.clone();
+    let report = found.report(&source, headers.bad);
     Ok(Some(Judged { manifest, report, gaps, cookie: headers.cookie }))
+}
+
+/// What is certain of a log that another opener writes to: all that it has made durable. Reads, and never writes.
+///
+/// # Errors
+///
+/// [`OpenError`]; it may be gone the next time, as files come and go meanwhile.
+pub(super) fn survey<D: Directory>(directory: &D, how: &Verify) -> Result<(Report, Manifest), OpenError> {
+    let names = directory.list().map_err(OpenError::io("list", "the directory"))?;
+    let manifest = ManifestFile::read(directory, false)?.ok_or(OpenError::Missing)?.content().clone();
+    let (source, headers) = Source::of(directory, &manifest, names)?;
+    let mut judging = Judging { source: &source, scans: BTreeMap::new(), threads: 1 };
+    let found = judging.judge(how, |judging, start| judging.find_proven(start))?;
+    Ok((found.report(&source, headers.bad), manifest))
 }
 
 /// Adds a gap; those that it meets become part of it.
@@ -221,19 +197,60 @@ struct Found {
     gaps: Vec<Gap>,
 }
 
+impl Found {
+    fn report<D: Directory>(self, source: &Source<'_, D>, bad_segment_headers: Vec<String>) -> Report {
+        let Self { start, chain, tally, verdict, promised, gaps } = self;
+        let (manifest, lsn) = (&source.manifest, |range: Range<u64>| Lsn::new(range.start)..Lsn::new(range.end));
+        Report {
+            log_id: manifest.log_id,
+            segment_size: manifest.segment_size,
+            first: Lsn::new(manifest.trim),
+            checked_from: Lsn::new(start),
+            end: Lsn::new(chain.end),
+            promised: Lsn::new(promised),
+            batches: tally.batches,
+            records: tally.records,
+            segments: source.segments.len(),
+            next_number: chain.expected.number,
+            previous: chain.expected.previous,
+            epoch: manifest.newest_epoch().epoch,
+            verdict,
+            gaps: gaps.iter().map(|gap| lsn(gap.range())).collect(),
+            void: tally.voids.into_iter().map(lsn).collect(),
+            values: tally.values.settled(),
+            bad_segment_headers,
+        }
+    }
+}
+
+impl<'a, D: Directory> Source<'a, D> {
+    /// The files that `names` name, and what their headers say.
+    fn of(directory: &'a D, manifest: &Manifest, names: Vec<String>) -> Result<(Self, Headers), OpenError> {
+        let (mut headers, mut segments, size) = (Headers::default(), BTreeMap::new(), manifest.segment_size);
+        for name in names {
+            let Some(base) = parse_name(&name) else { continue };
+            headers.look_at(directory, manifest, &name, base)?;
+            if base.is_multiple_of(size) && base / size >= manifest.first_segment() {
+                segments.insert(base / size, name);
+            }
+        }
+        Ok((Source { directory, manifest: manifest.clone(), segments }, headers))
+    }
+}
+
 struct Judging<'s, 'd, D> {
     source: &'s Source<'d, D>,
-    scans: BTreeMap<u64, Scan>,
+    scans: BTreeMap<u64, HeaderScan>,
     threads: usize,
 }
 
 impl<D: Directory> Judging<'_, '_, D> {
     /// What the headers of a segment say; each segment is read once.
-    fn scan(&mut self, segment: u64) -> Result<Scan, OpenError> {
+    fn scan(&mut self, segment: u64) -> Result<HeaderScan, OpenError> {
         if let Some(scan) = self.scans.get(&segment) {
             return Ok(*scan);
         }
-        let scan = Scan::of(self.source, segment * self.source.manifest.segment_size)?;
+        let scan = HeaderScan::of(self.source, segment * self.source.manifest.segment_size)?;
         self.scans.insert(segment, scan);
         Ok(scan)
     }
@@ -243,7 +260,8 @@ impl<D: Directory> Judging<'_, '_, D> {
         let scan = match self.scans.get(&segment) {
             Some(scan) => *scan,
             None => {
-                let (scan, is_whole) = Scan::until(self.source, segment * self.source.manifest.segment_size, enough)?;
+                let (scan, is_whole) =
+                    HeaderScan::until(self.source, segment * self.source.manifest.segment_size, enough)?;
                 if is_whole {
                     self.scans.insert(segment, scan);
                 }
@@ -254,15 +272,15 @@ impl<D: Directory> Judging<'_, '_, D> {
     }
 
     /// The scans of all segments from `segment` on, several side by side.
-    fn scan_from(&mut self, segment: u64) -> Result<Vec<Scan>, OpenError> {
+    fn scan_from(&mut self, segment: u64) -> Result<Vec<HeaderScan>, OpenError> {
         let segments: Vec<_> = self.source.segments.range(segment..).map(|(segment, _)| *segment).collect();
         let unread: Vec<_> = segments.iter().copied().filter(|segment| !self.scans.contains_key(segment)).collect();
         let source = self.source;
         for group in unread.chunks(self.threads).filter(|group| group.len() > 1) {
             let scans = thread::scope(|scope| {
-                let scans = group
-                    .iter()
-                    .map(|&segment| scope.spawn(move || Scan::of(source, segment * source.manifest.segment_size)));
+                let scans = group.iter().map(|&segment| {
+                    scope.spawn(move || HeaderScan::of(source, segment * source.manifest.segment_size))
+                });
                 let scans = scans.collect::<Vec<_>>();
                 let join = |scan: thread::ScopedJoinHandle<'_, _>| {
                     scan.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -274,6 +292,50 @@ impl<D: Directory> Judging<'_, '_, D> {
         segments.into_iter().map(|segment| self.scan(segment)).collect()
     }
 
+    /// Has the log `found` from where it begins, or from the last proven start before which nothing has to be known.
+    fn judge(
+        &mut self,
+        how: &Verify,
+        find: impl Fn(&mut Self, (u64, Expected)) -> Result<Found, OpenError>,
+    ) -> Result<Found, OpenError> {
+        let mut candidates = Candidates { fast: how.fast, below: u64::MAX };
+        loop {
+            let start = self.start(&mut candidates)?;
+            let found = find(self, start)?;
+            // What was said before does not matter, or there is nothing before.
+            if found.tally.values.snapshot().is_some() || candidates.below == 0 {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Follows the log from a start up to where the headers that are there prove that all is durable.
+    fn find_proven(&mut self, start: (u64, Expected)) -> Result<Found, OpenError> {
+        let (source, (start, expected)) = (self.source, start);
+        let manifest = &source.manifest;
+        let mut promised = (manifest.promise(), Proof::KnownDurable);
+        // The newest header is in the last segment that has any.
+        for &segment in source.segments.keys().rev() {
+            let scan = HeaderScan::of(source, segment * manifest.segment_size)?;
+            scan.check(source)?;
+            let Some((promise, at)) = scan.top else { continue };
+            if promise > promised.0 {
+                promised = (promise, Proof::Batch { at: Lsn::new(at) });
+            }
+            break;
+        }
+        let (promised, proof) = promised;
+        let chain = follow(source, start, expected, &manifest.gaps, self.threads, promised)?;
+        let verdict = if chain.end < promised {
+            let range = Lsn::new(chain.end)..Lsn::new(promised);
+            Verdict::Damaged(Damage { range, file: source.name(chain.end), content: chain.content, proof })
+        } else {
+            Verdict::InUse
+        };
+        let (tally, gaps) = (chain.tally.clone(), manifest.gaps.clone());
+        Ok(Found { start, chain, tally, verdict, promised, gaps })
+    }
+
     /// Follows the log from a start, and judges what stands where it ends.
     fn find(&mut self, start: (u64, Expected), skip: bool) -> Result<Found, OpenError> {
         let source = self.source;
@@ -281,7 +343,7 @@ impl<D: Directory> Judging<'_, '_, D> {
         let (mut from, mut gaps) = (start, source.manifest.gaps.clone());
         let (mut tally, mut damage) = (Tally::default(), None);
         loop {
-            let chain = follow(source, from, expected, &gaps, self.threads)?;
+            let chain = follow(source, from, expected, &gaps, self.threads, u64::MAX)?;
             tally.join(&chain.tally)?;
             let (verdict, promised) = self.verdict(&chain)?;
             let is_damaged = matches!(verdict, Verdict::Damaged(_));
@@ -369,7 +431,7 @@ impl<D: Directory> Judging<'_, '_, D> {
         let segment = manifest.segment_of(end);
         let is_walked = chain.walked_from <= segment * manifest.segment_size;
         let scans = if is_walked {
-            [Scan::of(source, end)?].into_iter().chain(self.scan_from(segment + 1)?).collect()
+            [HeaderScan::of(source, end)?].into_iter().chain(self.scan_from(segment + 1)?).collect()
         } else {
             self.scan_from(segment)?
         };

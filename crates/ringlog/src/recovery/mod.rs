@@ -19,6 +19,7 @@
 mod batch;
 mod chain;
 mod judge;
+mod look;
 mod open;
 mod reader;
 mod replay;
@@ -26,7 +27,7 @@ mod report;
 mod scan;
 
 pub use judge::{Verify, verify};
+pub(crate) use look::look;
 pub use open::{OnDamage, Opened, Recover, TornTail};
-pub(crate) use replay::read_one;
 pub use replay::{Item, Record, Replay, ReplayError, replay};
 pub use report::{Content, Damage, Evidence, Proof, Report, Torn, Verdict};

@@ -29,7 +29,7 @@ use crate::segment::{below, ensure, parse_name, remove};
 use crate::values::Values;
 
 /// The name of the file that is locked.
-const LOCK: &str = "LOCK";
+pub(super) const LOCK: &str = "LOCK";
 
 /// The name of the directory in errors.
 const DIRECTORY: &str = "the directory";

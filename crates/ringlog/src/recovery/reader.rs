@@ -51,10 +51,6 @@ impl<'a, D: Directory> SegmentReader<'a, D> {
         Ok(Self { directory, file, name: name.to_owned(), base, size, filled, data, table })
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
     pub(super) fn end(&self) -> u64 {
         self.base + self.size
     }

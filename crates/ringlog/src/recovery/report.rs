@@ -156,6 +156,8 @@ pub enum Verdict {
     Torn(Torn),
     /// Acknowledged bytes are not as they were.
     Damaged(Damage),
+    /// Another opener writes to it: nothing is said of what it has not made durable.
+    InUse,
 }
 
 impl fmt::Display for Verdict {
@@ -166,6 +168,7 @@ impl fmt::Display for Verdict {
             Self::Unclosed => f.write_str("not closed; nothing acknowledged is lost"),
             Self::Torn(torn) => write!(f, "torn ({}); nothing acknowledged is lost", torn.content),
             Self::Damaged(damage) => damage.fmt(f),
+            Self::InUse => f.write_str("in use by another opener"),
         }
     }
 }

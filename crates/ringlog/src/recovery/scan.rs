@@ -12,7 +12,7 @@ const PART: usize = 256;
 
 /// What the headers in one segment say.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Scan {
+pub(super) struct HeaderScan {
     /// The highest promise, and where it stands.
     pub(super) top: Option<(u64, u64)>,
     /// A batch of an epoch that `MANIFEST` does not know: address and epoch.
@@ -25,7 +25,7 @@ pub(super) struct Scan {
     pub(super) newest: Option<u64>,
 }
 
-impl Scan {
+impl HeaderScan {
     /// Reads the start of each block of a segment, from this address in it on.
     pub(super) fn of<D: Directory>(source: &Source<'_, D>, from: u64) -> Result<Self, OpenError> {
         Self::until(source, from, u64::MAX).map(|(scan, _)| scan)

@@ -1,0 +1,72 @@
+//! What readers still need, so that trimming leaves it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard};
+
+use buffer_ring::ring_io::fork::Process;
+use buffer_ring::ring_io::locks::Mutex;
+
+/// Where the readers of a log are.
+#[derive(Debug)]
+pub(crate) struct Holds {
+    process: Process,
+    positions: Mutex<Positions>,
+}
+
+/// By the number of the reader.
+#[derive(Debug, Default)]
+pub(super) struct Positions {
+    of_readers: BTreeMap<u64, u64>,
+    readers: u64,
+}
+
+impl Positions {
+    /// The lowest one.
+    pub(super) fn lowest(&self) -> Option<u64> {
+        self.of_readers.values().min().copied()
+    }
+}
+
+impl Holds {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { process: Process::here(), positions: Mutex::default() })
+    }
+
+    /// Locked as long as it is decided what is trimmed.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Positions> {
+        self.positions.lock()
+    }
+
+    /// Holds what lies behind `from`, or behind `first`, where the log begins: no trim is going on when that is called.
+    pub(super) fn hold(self: &Arc<Self>, from: Option<u64>, first: impl FnOnce() -> u64) -> (u64, Hold) {
+        let mut positions = self.positions.lock();
+        positions.readers += 1;
+        let (reader, first) = (positions.readers, first());
+        positions.of_readers.insert(reader, from.unwrap_or(first).max(first));
+        (first, Hold { all: Arc::clone(self), reader })
+    }
+}
+
+/// Holds what lies behind a position, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    all: Arc<Holds>,
+    reader: u64,
+}
+
+impl Hold {
+    /// What lies before `position` is not needed any more.
+    pub(crate) fn advance(&self, position: u64) {
+        if self.all.process.is_here() {
+            self.all.positions.lock().of_readers.insert(self.reader, position);
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.all.process.is_here() {
+            self.all.positions.lock().of_readers.remove(&self.reader);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Batches of segment files, one at a time: read ahead by the mebibyte, and verified before anything of them is used.
+
+use crate::directory::Directory;
+use crate::error::OpenError;
+use crate::format::{BLOCK, BatchHeader, BlockSums, HEADER_LEN, HeaderRefusal, Manifest, is_zero, u64_at};
+use crate::recovery::Content;
+use crate::segment::place;
+
+/// Bytes that a reader of many batches reads at once, unless a batch is longer.
+pub(crate) const AHEAD: usize = 1 << 20;
+
+/// A checksum in a batch's table.
+const SUM: usize = 8;
+
+/// Reads batches. The newest one stays in memory.
+#[derive(Debug)]
+pub(crate) struct BatchReader<F> {
+    /// The number of the segment that is open, and its file.
+    file: Option<(u64, F)>,
+    ahead: usize,
+    window: Vec<u8>,
+    /// The address of the window's first byte.
+    start: u64,
+    /// Bytes of the window that are read.
+    len: usize,
+}
+
+/// A batch that is not as it was sealed: what stands there, and how long it is, if that is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bad {
+    pub(crate) content: Content,
+    pub(crate) len: Option<u64>,
+}
+
+impl<F> BatchReader<F> {
+    /// A reader that reads so many bytes at once.
+    pub(crate) fn new(ahead: usize) -> Self {
+        Self { file: None, ahead, window: Vec::new(), start: 0, len: 0 }
+    }
+
+    /// Reads the batch at `at`, and verifies all of it. What lies at `end` or behind is not read, as it may still
+    /// change.
+    pub(crate) fn load<D: Directory<File = F>>(
+        &mut self,
+        directory: &D,
+        manifest: &Manifest,
+        at: u64,
+        end: u64,
+    ) -> Result<Result<BatchHeader, Bad>, OpenError> {
+        let bad = |content| Ok(Err(Bad { content, len: None }));
+        let end = end.min((manifest.segment_of(at) + 1) * manifest.segment_size);
+        if !self.open(directory, manifest, at)? {
+            return bad(Content::MissingFile);
+        }
+        let filled = self.fill(directory, manifest, at, BLOCK.min(left(at, end)), end)?;
+        let header = match decode(self.bytes(at, filled), manifest, at) {
+            Ok(header) => header,
+            Err(HeaderRefusal::OtherAddress(address)) => return bad(Content::OtherAddress { address }),
+            Err(refusal @ (HeaderRefusal::Version(_) | HeaderRefusal::Flags(_) | HeaderRefusal::Rule(_))) => {
+                return Err(OpenError::Header { file: place(at, manifest.segment_size).0, address: at, refusal });
+            }
+            Err(_) if filled == 0 => return bad(Content::BeyondFile),
+            Err(_) if is_zero(self.bytes(at, filled)) => return bad(Content::Zeros),
+            Err(_) => return bad(Content::BadHeader),
+        };
+        if !manifest.epoch_fits(&header, None) {
+            return bad(Content::StaleBatch { number: header.number, epoch: header.epoch });
+        }
+        let len = header.layout().len;
+        if len > left(at, end) {
+            return bad(Content::BadLength);
+        }
+        let filled = self.fill(directory, manifest, at, len, end)?;
+        // What the file does not have reads as zeros: the end of the padding may be missing.
+        self.window[filled..len].fill(0);
+        self.len = self.len.max(len);
+        let content = check(&header, self.bytes(at, len));
+        Ok(content.map_or(Ok(header), |content| Err(Bad { content, len: Some(len as u64) })))
+    }
+
+    /// The bytes of the batch with this header, which was the last one read, that hold records.
+    pub(crate) fn payload(&self, header: &BatchHeader) -> &[u8] {
+        &self.bytes(header.address, header.layout().table)[HEADER_LEN..]
+    }
+
+    /// The header of the batch at `at`, the start of a block, if there is one that belongs there; nothing else of it is
+    /// verified.
+    pub(crate) fn header<D: Directory<File = F>>(
+        &mut self,
+        directory: &D,
+        manifest: &Manifest,
+        at: u64,
+    ) -> Result<Option<BatchHeader>, OpenError> {
+        let bytes: [u8; HEADER_LEN] = self.peek(directory, manifest, at)?;
+        Ok(decode(&bytes, manifest, at).ok().filter(|header| manifest.epoch_fits(header, None)))
+    }
+
+    /// Bytes as they are in the file, not verified; those that are missing are zeros.
+    pub(crate) fn peek<D: Directory<File = F>, const N: usize>(
+        &mut self,
+        directory: &D,
+        manifest: &Manifest,
+        at: u64,
+    ) -> Result<[u8; N], OpenError> {
+        let mut bytes = [0; N];
+        if self.open(directory, manifest, at)?
+            && let Some((_, file)) = &self.file
+        {
+            let (name, offset) = place(at, manifest.segment_size);
+            directory.read_at(file, &mut bytes, offset).map_err(OpenError::io("read", &name))?;
+        }
+        Ok(bytes)
+    }
+
+    /// Opens the segment that holds `at`. `false`: it does not exist.
+    fn open<D: Directory<File = F>>(&mut self, directory: &D, manifest: &Manifest, at: u64) -> Result<bool, OpenError> {
+        let segment = manifest.segment_of(at);
+        if self.file.as_ref().is_some_and(|(open, _)| *open == segment) {
+            return Ok(true);
+        }
+        (self.file, self.len) = (None, 0);
+        let (name, _) = place(at, manifest.segment_size);
+        match directory.open(&name, false) {
+            Ok(file) => self.file = Some((segment, file)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(OpenError::io("open", &name)(error)),
+        }
+        Ok(true)
+    }
+
+    /// Has `len` bytes from `at` on in the window, and reads ahead, up to `end`. Fewer: the file ends before.
+    fn fill<D: Directory<File = F>>(
+        &mut self,
+        directory: &D,
+        manifest: &Manifest,
+        at: u64,
+        len: usize,
+        end: u64,
+    ) -> Result<usize, OpenError> {
+        if at < self.start || at > self.start + self.len as u64 {
+            (self.start, self.len) = (at, 0);
+        }
+        let before = (at - self.start) as usize;
+        if self.len - before >= len {
+            return Ok(len);
+        }
+        self.window.copy_within(before..self.len, 0);
+        (self.start, self.len) = (at, self.len - before);
+        let wanted = self.ahead.max(len).min(left(at, end));
+        if wanted > self.window.len() {
+            self.window.resize(wanted, 0);
+        }
+        let (name, offset) = place(at, manifest.segment_size);
+        if let Some((_, file)) = &self.file {
+            let read = directory.read_at(file, &mut self.window[self.len..wanted], offset + self.len as u64);
+            self.len += read.map_err(OpenError::io("read", &name))?;
+        }
+        Ok(len.min(self.len))
+    }
+
+    fn bytes(&self, at: u64, len: usize) -> &[u8] {
+        &self.window[(at - self.start) as usize..][..len]
+    }
+}
+
+fn left(at: u64, end: u64) -> usize {
+    usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX)
+}
+
+fn decode(bytes: &[u8], manifest: &Manifest, at: u64) -> Result<BatchHeader, HeaderRefusal> {
+    let bytes = bytes.first_chunk::<HEADER_LEN>().ok_or(HeaderRefusal::Magic)?;
+    BatchHeader::decode_at(bytes, &manifest.key, manifest.log_id, at)
+}
+
+/// What is wrong with the bytes of the batch with this header: all that its layout names.
+fn check(header: &BatchHeader, batch: &[u8]) -> Option<Content> {
+    let (layout, sums, base) = (header.layout(), BlockSums::of(header), header.address);
+    let (blocks, rest) = batch.split_at(layout.table);
+    let (table, rest) = rest.split_at(layout.blocks * SUM);
+    if sums.table(base, table) != u64_at(rest, 0) {
+        return Some(Content::BadTable);
+    }
+    let mut addresses = (base..).step_by(BLOCK);
+    for (n, block) in blocks.chunks(BLOCK).enumerate() {
+        if sums.block(addresses.next()?, block) != u64_at(table, n * SUM) {
+            return Some(Content::BadBlock { index: n as u64 });
+        }
+    }
+    (!is_zero(&rest[SUM..])).then_some(Content::BadPadding)
+}

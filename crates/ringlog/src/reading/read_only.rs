@@ -1,0 +1,198 @@
+//! A log that this process only reads: it takes no lock, and writes nothing. Another process may write to it meanwhile.
+
+use core::ops::{Range, RangeBounds};
+use std::path::Path;
+use std::sync::Arc;
+
+use buffer_ring::ring_io::locks::Mutex;
+
+use super::batch::BatchReader;
+use super::follow::{Follow, Upto};
+use super::forward::behind;
+use super::origin::{File, Origin};
+use super::scan::Scan;
+use crate::directory::{AnyDirectory, DiskDirectory, Either};
+use crate::error::OpenError;
+use crate::format::Manifest;
+use crate::log::Options;
+use crate::manifest::ManifestFile;
+use crate::recovery::{Report, Verify, look};
+use crate::{Lsn, Recovery};
+
+/// A log that is only read: without a lock, beside its writer, and also if it is damaged. Cheap to clone. Made by
+/// [`Options::open_read_only`].
+///
+/// It shows the log as it was when it was opened, or [refreshed](Self::refresh). Of a log that another process writes
+/// to, that is all that is proven to have been durable then: up to the promise of its newest batch, which is some
+/// batches behind the writer. What the writer trims meanwhile is gone: [`Error::Trimmed`](crate::Error::Trimmed).
+#[derive(Clone, Debug)]
+pub struct Reader {
+    log: Arc<ReadOnly>,
+}
+
+/// What the clones of a reader share.
+#[derive(Debug)]
+pub(crate) struct ReadOnly {
+    directory: AnyDirectory,
+    max_record: usize,
+    seen: Mutex<Arc<View>>,
+    /// Reads headers, to see what has become durable since.
+    headers: Mutex<BatchReader<File>>,
+}
+
+/// The log at one moment.
+#[derive(Debug)]
+struct View {
+    manifest: Arc<Manifest>,
+    report: Report,
+    /// Also behind damage, as far as it is proven that there was something.
+    durable: u64,
+    voids: Arc<Vec<Range<Lsn>>>,
+}
+
+impl View {
+    fn of(directory: &AnyDirectory) -> Result<Arc<Self>, OpenError> {
+        let (report, manifest) = look(directory, &Verify::new().fast(true))?;
+        let (voids, durable) = (Arc::new(report.void.clone()), report.end.max(report.promised).get());
+        Ok(Arc::new(Self { manifest: Arc::new(manifest), report, durable, voids }))
+    }
+}
+
+impl Options {
+    /// Opens the log in the directory `path` to be read, by any number of processes, also while another one writes to
+    /// it. No lock is taken, and nothing is changed. Of the options only [`max_record`](Self::max_record) and
+    /// [`directory`](Self::directory) matter.
+    ///
+    /// ```
+    /// use ringlog::Log;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("my-log");
+    /// let (log, _) = Log::options().open(&path)?;
+    /// log.append(1, b"a record")?;
+    /// log.close()?;
+    /// let mut scan = Log::options().open_read_only(&path)?.scan(..);
+    /// assert_eq!(scan.next()?.map(|record| record.payload), Some(&b"a record"[..]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]: there is no log, or none that can be read. That it is damaged is no error, but said by the
+    /// [report](Reader::report).
+    pub fn open_read_only(self, path: impl AsRef<Path>) -> Result<Reader, OpenError> {
+        let path = path.as_ref();
+        let directory = match self.memory {
+            Some(memory) => Either::Memory(memory),
+            None => Either::Disk(match DiskDirectory::open(path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(OpenError::Missing),
+                opened => opened.map_err(OpenError::io("open", &path.display().to_string()))?,
+            }),
+        };
+        let (seen, headers) = (Mutex::new(View::of(&directory)?), Mutex::new(BatchReader::new(0)));
+        Ok(Reader { log: Arc::new(ReadOnly { directory, max_record: self.replay.max_record, seen, headers }) })
+    }
+}
+
+impl Reader {
+    /// What was found when the log was opened, or refreshed. Like [`Options::open`], that begins at the last segment
+    /// before which everything is proven to have been durable.
+    #[must_use]
+    pub fn report(&self) -> Recovery {
+        self.log.seen().report.clone()
+    }
+
+    /// Looks at the log again: at what was appended, truncated and trimmed since.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Options::open_read_only`]; what was seen before stays.
+    pub fn refresh(&self) -> Result<(), OpenError> {
+        let seen = View::of(&self.log.directory)?;
+        *self.log.seen.lock() = seen;
+        Ok(())
+    }
+
+    /// Where the log begins.
+    #[must_use]
+    pub fn first(&self) -> Lsn {
+        Lsn::new(self.log.first())
+    }
+
+    /// Where it ends: behind that, nothing is proven to be durable.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        Lsn::new(self.log.durable())
+    }
+
+    /// All records that end behind `from`, and those that become durable: see [`Follow`]. It looks at the files every
+    /// few milliseconds, and sees a record when a later batch proves that it is durable; it never ends by itself. A
+    /// [truncation](crate::Log::truncate) made after the log was opened here is seen when it is come to.
+    #[must_use]
+    pub fn follow(&self, from: Lsn) -> Follow {
+        Follow::new(Origin::ReadOnly(Arc::clone(&self.log)), from, Upto::Durable)
+    }
+
+    /// The records of a range, in the order of the log: see [`Scan`].
+    #[must_use]
+    pub fn scan(&self, range: impl RangeBounds<Lsn>) -> Scan {
+        Scan::new(Origin::ReadOnly(Arc::clone(&self.log)), &range)
+    }
+}
+
+impl ReadOnly {
+    fn seen(&self) -> Arc<View> {
+        Arc::clone(&self.seen.lock())
+    }
+
+    pub(crate) fn directory(&self) -> &AnyDirectory {
+        &self.directory
+    }
+
+    pub(crate) fn manifest(&self) -> Arc<Manifest> {
+        Arc::clone(&self.seen().manifest)
+    }
+
+    pub(crate) fn max_record(&self) -> usize {
+        self.max_record
+    }
+
+    pub(crate) fn first(&self) -> u64 {
+        self.seen().manifest.trim
+    }
+
+    /// Where the last batch ends that is known to be durable.
+    pub(crate) fn durable(&self) -> u64 {
+        self.seen().durable
+    }
+
+    /// Looks what has become durable since, from the batch at `at` on, the first one that is not known to be.
+    pub(crate) fn look_on(&self, at: u64) -> Result<u64, OpenError> {
+        let file = ManifestFile::read(&self.directory, false)?.ok_or(OpenError::Missing)?;
+        let mut seen = self.seen.lock();
+        if *file.content() != *seen.manifest {
+            let manifest = Arc::new(file.content().clone());
+            let (report, voids) = (seen.report.clone(), Arc::clone(&seen.voids));
+            *seen = Arc::new(View { durable: seen.durable.max(manifest.promise()), manifest, report, voids });
+        }
+        let (manifest, mut durable) = (Arc::clone(&seen.manifest), seen.durable);
+        let (mut next, mut headers) = (at, self.headers.lock());
+        while let Some(header) = headers.header(&self.directory, &manifest, next)? {
+            durable = durable.max(manifest.promise_of(&header));
+            next = behind(&manifest, &header);
+        }
+        // A file may be made, or used again, before the next look.
+        *headers = BatchReader::new(0);
+        if durable > seen.durable {
+            let (report, voids) = (seen.report.clone(), Arc::clone(&seen.voids));
+            *seen = Arc::new(View { manifest, report, durable, voids });
+        }
+        Ok(durable)
+    }
+
+    pub(crate) fn voids(&self) -> Arc<Vec<Range<Lsn>>> {
+        Arc::clone(&self.seen().voids)
+    }
+}
