@@ -1,6 +1,5 @@
 //! `ringlog copy`: the records of a log, as a log of its own.
 
-use core::ops::ControlFlow;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -98,9 +97,7 @@ impl Copy {
         let (log, made) = options.open(partial).map_err(Failure::at(partial.display()))?;
 
         let mut copying = Copying { log: &log, end: Lsn::START, pending: Vec::new(), copied: Copied::default() };
-        read(source, &self.reading, &judged, Lsn::START..Lsn::new(u64::MAX), |item| {
-            copying.add(&item).map(ControlFlow::Continue)
-        })?;
+        read(source, &self.reading, &judged, |item| copying.add(&item))?;
         copying.flush()?;
         let Copying { copied, .. } = copying;
         for (name, value) in judged.report.metas() {

@@ -1,26 +1,27 @@
 //! `ringlog dump`: records, in order.
 
-use core::ops::ControlFlow;
+use core::ops::Bound;
 use std::path::PathBuf;
 
 use clap::Args;
 use ringlog::Lsn;
 
 use crate::output::{Failure, Output, Status};
-use crate::records::{Reading, Show, records};
-use crate::source::{Source, lsn};
+use crate::records::{Reading, Show, Troubles};
+use crate::source::lsn;
 
 /// Print the records of a log, in order: one line each, or one JSON object each
 ///
 /// Records that were truncated, or trimmed, are not printed. A record longer than a buffer comes where its last part
-/// is. Of a log that a process is writing, the records up to its present end are printed.
+/// is. Of a log that a process is writing, those are printed that are proven to be durable. Damage is reported where it
+/// lies, and what is behind it is printed, too.
 #[derive(Debug, Args)]
 pub(crate) struct Dump {
     /// Directory of the log
     dir: PathBuf,
     /// Print records that end behind this position, such as that of a record
-    #[arg(long, value_name = "LSN", value_parser = lsn, default_value = "0", hide_default_value = true)]
-    from: Lsn,
+    #[arg(long, value_name = "LSN", value_parser = lsn)]
+    from: Option<Lsn>,
     /// Print records that end at this position or before
     #[arg(long, value_name = "LSN", value_parser = lsn)]
     to: Option<Lsn>,
@@ -35,16 +36,28 @@ pub(crate) struct Dump {
 
 impl Dump {
     pub(crate) fn run(&self, output: &mut Output) -> Result<Status, Failure> {
-        let source = Source::open(&self.dir)?;
-        let range = self.from..self.to.unwrap_or(Lsn::new(u64::MAX));
-        let mut left = self.limit.unwrap_or(u64::MAX);
-        let judged = records(&source, &self.reading, range, |item| {
-            if left > 0 && self.show.shows(&item) {
-                left -= 1;
-                output.raw(&self.show.line(output, &item))?;
+        let reader = self.reading.open(&self.dir)?;
+        let to = self.to.filter(|to| *to < reader.end());
+        let bound = |limit: Option<Lsn>| limit.map_or(Bound::Unbounded, Bound::Included);
+        let mut scan = reader.scan((bound(self.from), bound(to)));
+        let (mut left, mut troubles) = (self.limit.unwrap_or(u64::MAX), Troubles::default());
+        while left > 0 {
+            match scan.next_item() {
+                Ok(None) => break,
+                Ok(Some(item)) => {
+                    troubles.pass();
+                    if self.show.shows(&item) {
+                        output.raw(&self.show.line(output, &item))?;
+                        left -= 1;
+                    }
+                }
+                Err(error) => {
+                    if troubles.meet(output, error)?.is_break() {
+                        break;
+                    }
+                }
             }
-            Ok(if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-        })?;
-        judged.remark(output)
+        }
+        troubles.end(output, &reader)
     }
 }

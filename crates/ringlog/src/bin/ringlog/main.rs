@@ -86,7 +86,6 @@ fn main() -> ExitCode {
     let why = match outcome {
         Ok(status) => return status.into(),
         Err(Failure::Pipe) => return ExitCode::SUCCESS,
-        Err(Failure::Trimmed(first)) => format!("the log was trimmed to {first} while it was read; start again"),
         Err(Failure::Why(why)) => why,
     };
     output.fail(&why);

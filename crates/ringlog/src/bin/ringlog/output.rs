@@ -45,8 +45,6 @@ impl From<Status> for ExitCode {
 pub(crate) enum Failure {
     /// To be printed.
     Why(String),
-    /// The log was trimmed to this position while it was read.
-    Trimmed(Lsn),
     /// The reader of the output has gone.
     Pipe,
 }

@@ -1,15 +1,16 @@
 //! The records of a log, for the subcommands that print, count or copy them.
 
 use core::ops::{ControlFlow, Range};
+use std::collections::BTreeSet;
+use std::path::Path;
 
 use clap::{Args, ValueEnum};
-use ringlog::recovery::{Item, Record, Replay, ReplayError, Verify, replay};
-use ringlog::{Lsn, Recovery};
+use ringlog::recovery::{Item, Record, Replay, ReplayError, replay};
+use ringlog::{Error, Log, Lsn, Reader};
 use serde_json::{Map, Value, json};
 
-use crate::output::{Failure, Output, clean, escaped, hex, json_bytes};
+use crate::output::{Failure, Output, Status, clean, escaped, hex, json_bytes};
 use crate::source::{Judgement, Source};
-use crate::walk::is_begun_before;
 
 /// How records are read.
 #[derive(Clone, Debug, Args)]
@@ -19,53 +20,32 @@ pub(crate) struct Reading {
     pub(crate) max_record: usize,
 }
 
-/// Why reading ends early.
-enum Stop {
-    Enough,
-    Failed(Failure),
+impl Reading {
+    /// Opens a log to be read, beside its writer, and also if it is damaged.
+    pub(crate) fn open(&self, path: &Path) -> Result<Reader, Failure> {
+        // Its absence has another error than that of a log in it.
+        Source::open(path)?;
+        let options = Log::options().max_record(self.max_record);
+        options.open_read_only(path).map_err(Failure::at(path.display()))
+    }
 }
 
-/// Gives the records, and the gaps, of which the end lies in `range`, without its start, to `each`, in order, until that
-/// has enough. A log that is open elsewhere is read up to the end that it had at first.
-pub(crate) fn records(
-    source: &Source,
-    reading: &Reading,
-    range: Range<Lsn>,
-    each: impl FnMut(Item<'_>) -> Result<ControlFlow<()>, Failure>,
-) -> Result<Judgement, Failure> {
-    let judged = judge_from(source, range.start)?;
-    read(source, reading, &judged, range, each)?;
-    Ok(judged)
-}
-
-/// The same of a log that was judged from where the first of them begins.
+/// Gives the records and the gaps of a judged log to `each`, in order.
 pub(crate) fn read(
     source: &Source,
     reading: &Reading,
     judged: &Judgement,
-    range: Range<Lsn>,
-    mut each: impl FnMut(Item<'_>) -> Result<ControlFlow<()>, Failure>,
+    each: impl FnMut(Item<'_>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let replaying = Replay::new().max_record(reading.max_record);
-    let outcome = replay(source.directory(), &judged.report, &replaying, |item| {
-        let end = match &item {
-            Item::Record(record) => record.end,
-            Item::Gap(gap) => gap.end,
-            _ => return Ok(()),
-        };
-        if end <= range.start {
-            return Ok(());
-        }
-        let is_enough = end > range.end || each(item).map_err(Stop::Failed)?.is_break();
-        if is_enough { Err(Stop::Enough) } else { Ok(()) }
-    });
-    match outcome {
-        Ok(()) | Err(ReplayError::Stopped(_, Stop::Enough)) => Ok(()),
-        Err(ReplayError::Stopped(_, Stop::Failed(failure))) => Err(failure),
+    match replay(source.directory(), &judged.report, &replaying, each) {
+        Ok(()) => Ok(()),
+        Err(ReplayError::Stopped(_, failure)) => Err(failure),
         Err(ReplayError::Log(error)) => {
             let first = source.manifest().map_or(judged.report.first, |manifest| Lsn::new(manifest.trim));
             if first > judged.report.first {
-                return Err(Failure::Trimmed(first));
+                let why = format!("the log was trimmed to {first} while it was read; start again");
+                return Err(Failure::new(why));
             }
             Err(source.here()(error))
         }
@@ -73,14 +53,59 @@ pub(crate) fn read(
     }
 }
 
-/// Judges only the end of the log, if that is where all of the records begin that end behind `after`.
-fn judge_from(source: &Source, after: Lsn) -> Result<Judgement, Failure> {
-    let judged = source.judge(&Verify::new().fast(true)).map_err(source.here())?;
-    let Recovery { first, checked_from, .. } = judged.report;
-    if checked_from <= first || (checked_from <= after && !is_begun_before(source, &judged.report, after)?) {
-        return Ok(judged);
+/// What a stream of records has met that was no record.
+#[derive(Debug, Default)]
+pub(crate) struct Troubles {
+    /// Where damage begins; it is met again by each record that has a part in it.
+    damaged: BTreeSet<Lsn>,
+    trimmed: Lsn,
+    /// Errors since the last record.
+    in_a_row: u32,
+    /// The error that ended the stream.
+    last: Option<Error>,
+}
+
+/// No log has so many errors between two records: reading it gets no further.
+const STUCK: u32 = 100_000;
+
+impl Troubles {
+    /// A record was met.
+    pub(crate) fn pass(&mut self) {
+        self.in_a_row = 0;
     }
-    source.judge(&Verify::new()).map_err(source.here())
+
+    /// Says what was met. Whether what comes behind can be read.
+    pub(crate) fn meet(&mut self, output: &mut Output, error: Error) -> Result<ControlFlow<()>, Failure> {
+        self.in_a_row += 1;
+        match error {
+            Error::Damaged { ref range, .. } if self.in_a_row < STUCK => {
+                if self.damaged.insert(range.start) {
+                    let json = json!({ "damaged": { "from": range.start.get(), "to": range.end.get() } });
+                    output.remark(&error.to_string(), || json)?;
+                }
+            }
+            Error::Trimmed { first } if first > self.trimmed => {
+                self.trimmed = first;
+                output.remark(&error.to_string(), || json!({ "trimmed_to": first.get() }))?;
+            }
+            Error::Damaged { .. } | Error::Trimmed { .. } => {
+                self.last = Some(error);
+                return Ok(ControlFlow::Break(()));
+            }
+            error => return Err(error.into()),
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Ends the stream: says how the log ends, if that is not well.
+    pub(crate) fn end(self, output: &mut Output, reader: &Reader) -> Result<Status, Failure> {
+        let status = Judgement::of(reader.report()).remark(output)?;
+        match self.last {
+            _ if !self.damaged.is_empty() => Ok(Status::Damaged),
+            Some(error) if status == Status::Good => Err(error.into()),
+            _ => Ok(status),
+        }
+    }
 }
 
 /// How payloads are shown.
@@ -127,6 +152,9 @@ impl Show {
                 || format!("{start}..{end}  gap: damage that was accepted"),
                 || json!({ "gap": { "from": start.get(), "to": end.get() } }),
             ),
+            Item::Truncated { from } => {
+                output.line(|| format!("{from}..  truncated"), || json!({ "truncated": { "from": from.get() } }))
+            }
             _ => String::new(),
         }
     }

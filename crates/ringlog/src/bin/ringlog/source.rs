@@ -2,7 +2,6 @@
 
 use core::ops::Range;
 use core::time::Duration;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -13,8 +12,6 @@ use ringlog::manifest::ManifestFile;
 use ringlog::recovery::{Damage, Evidence, Proof, Torn, Verdict, Verify, verify};
 use ringlog::segment::parse_name;
 use ringlog::{Lsn, OpenError, Recovery};
-use rustix::fs::{FlockOperation, OFlags, flock};
-use rustix::io::Errno;
 use serde_json::json;
 
 use crate::output::{Cell, Failure, Output, Page, Status};
@@ -98,6 +95,10 @@ impl Directory for ReadOnly {
     fn lock(&self, _: &str) -> io::Result<Option<core::convert::Infallible>> {
         refused()
     }
+
+    fn is_locked(&self, name: &str) -> io::Result<bool> {
+        self.directory.is_locked(name)
+    }
 }
 
 /// The log in a directory.
@@ -157,17 +158,9 @@ impl Source {
         Ok(ManifestFile::read(&self.directory, false)?.ok_or(OpenError::Missing)?.content().clone())
     }
 
-    /// Whether a process has the log open: it holds the lock of `LOCK`. That is asked for without waiting, and given
-    /// back at once; an opener that meets this moment tries again.
+    /// Whether a process has the log open: it holds the lock of `LOCK`.
     pub(crate) fn is_open_elsewhere(&self) -> bool {
-        let options = rustix::fs::open(
-            self.path.join("LOCK"),
-            OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
-            rustix::fs::Mode::empty(),
-        );
-        let Ok(file) = options.map(File::from) else { return false };
-        // Shared, so that several of these do not take each other for writers.
-        matches!(flock(&file, FlockOperation::NonBlockingLockShared), Err(Errno::WOULDBLOCK))
+        self.directory.is_locked("LOCK").unwrap_or(false)
     }
 
     /// One look: the report, and whether the log was open elsewhere, or was opened meanwhile.
@@ -295,6 +288,12 @@ impl Judgement {
             )),
             _ => None,
         }
+    }
+
+    /// What was found when the log was opened to be read.
+    pub(crate) fn of(report: Recovery) -> Self {
+        let is_open = report.verdict == Verdict::InUse;
+        Self { verdict: (!is_open).then(|| report.verdict.clone()), is_open, report }
     }
 
     /// Ends a stream of records: says how the log ends, if that is not well.

@@ -1,16 +1,14 @@
 //! `ringlog stats`: what a log holds, in numbers.
 
-use core::ops::ControlFlow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
-use ringlog::Lsn;
 use ringlog::format::{BatchHeader, HEADER_LEN, Manifest, RECORD_HEADER_LEN, RecordType};
-use ringlog::recovery::Item;
+use ringlog::recovery::{Item, Verify};
 
 use crate::output::{Cell, Failure, Output, Page, Status};
-use crate::records::{Reading, records};
+use crate::records::{Reading, read};
 use crate::source::{Judgement, Source};
 use crate::walk::Walk;
 
@@ -39,7 +37,11 @@ impl Stats {
         let mut source = Source::open(&self.dir)?;
         source.show_progress(4);
         let mut kinds = BTreeMap::new();
-        let judged = records(&source, &self.reading, Lsn::START..Lsn::new(u64::MAX), |item| {
+        let judged = source.judge(&Verify::new()).map_err(|error| {
+            source.done();
+            source.here()(error)
+        })?;
+        let counted = read(&source, &self.reading, &judged, |item| {
             if let Item::Record(record) = item {
                 let len = record.payload.len();
                 let kind =
@@ -48,9 +50,9 @@ impl Stats {
                 kind.bytes += len as u64;
                 (kind.shortest, kind.longest) = (kind.shortest.min(len), kind.longest.max(len));
             }
-            Ok(ControlFlow::Continue(()))
+            Ok(())
         });
-        let judged = judged.inspect_err(|_| source.done())?;
+        counted.inspect_err(|_| source.done())?;
         let manifest = source.manifest().map_err(source.here())?;
         let counts = Counts::of(&source, &manifest, &judged);
         source.done();

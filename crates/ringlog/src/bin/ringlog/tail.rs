@@ -1,34 +1,26 @@
 //! `ringlog tail`: the last records, and those that come.
 
-use core::ops::ControlFlow;
 use core::time::Duration;
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::thread;
 
 use clap::Args;
-use ringlog::recovery::{Item, Verify};
-use ringlog::{Lsn, Recovery};
-use serde_json::json;
+use ringlog::{Error, Reader};
 
 use crate::output::{Failure, Output, Status};
-use crate::records::{Reading, Show, records};
-use crate::source::{Judgement, Source};
-use crate::walk::has_batch;
+use crate::records::{Reading, Show, Troubles};
 
-/// Pauses between looks at a log: at first, and when nothing comes for long.
-const SOON: Duration = Duration::from_millis(20);
-const LATER: Duration = Duration::from_millis(500);
+/// How long a follower waits for more before it has to be asked again.
+const LONG: Duration = Duration::from_secs(3600);
 
-/// So often the last records are looked for anew, when a writer trims them away meanwhile.
-const TRIES: u32 = 20;
-
-/// Behind every record.
-const END: Lsn = Lsn::new(u64::MAX);
+/// An error of a log that is followed is believed when it comes so many times in a row: its writer may be changing it.
+const ERRORS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Print the last records of a log, and those that a process appends to it meanwhile
 ///
-/// With -f it goes on until it is interrupted, over restarts of the writer. A batch is printed when all of it is there.
+/// With -f it goes on until it is interrupted, over restarts of the writer. A record is printed when it is proven to be
+/// durable: by the next batch, which follows within 100 ms, or by the end of the writer.
 #[derive(Debug, Args)]
 pub(crate) struct Tail {
     /// Directory of the log
@@ -47,85 +39,64 @@ pub(crate) struct Tail {
 
 impl Tail {
     pub(crate) fn run(&self, output: &mut Output) -> Result<Status, Failure> {
-        let source = Source::open(&self.dir)?;
-        let mut tries = 0;
-        let judged = loop {
-            match self.last(&source, output) {
-                // Nothing was printed yet.
-                Err(Failure::Trimmed(_)) if tries < TRIES => tries += 1,
-                outcome => break outcome?,
-            }
-        };
-        if self.follow { self.go_on(&source, output, judged) } else { judged.remark(output) }
+        let reader = self.reading.open(&self.dir)?;
+        let mut troubles = Troubles::default();
+        self.last(&reader, output, &mut troubles)?;
+        if self.follow { self.go_on(&reader, output, troubles) } else { troubles.end(output, &reader) }
     }
 
     /// Prints the last records.
-    fn last(&self, source: &Source, output: &mut Output) -> Result<Judgement, Failure> {
-        // Most logs have enough of them where opening would begin.
-        let mut start = source.judge(&Verify::new().fast(true)).map_err(source.here())?.report.checked_from;
-        loop {
-            let mut last = VecDeque::new();
-            let judged = records(source, &self.reading, start..END, |item| {
-                if self.show.shows(&item) {
-                    last.push_back(self.show.line(output, &item));
-                    if last.len() > self.lines {
-                        last.pop_front();
+    fn last(&self, reader: &Reader, output: &mut Output, troubles: &mut Troubles) -> Result<(), Failure> {
+        let (mut last, mut scan) = (Vec::new(), reader.scan(..).rev());
+        while last.len() < self.lines {
+            match scan.next_item() {
+                Ok(None) => break,
+                Ok(Some(item)) => {
+                    troubles.pass();
+                    if self.show.shows(&item) {
+                        last.push(self.show.line(output, &item));
                     }
                 }
-                Ok(ControlFlow::Continue(()))
-            })?;
-            if last.len() >= self.lines || start <= judged.report.first {
-                last.iter().try_for_each(|line| output.raw(line))?;
-                return Ok(judged);
+                // A writer has trimmed what is before.
+                Err(Error::Trimmed { .. }) => break,
+                Err(error) => {
+                    if troubles.meet(output, error)?.is_break() {
+                        break;
+                    }
+                }
             }
-            start = Lsn::START;
         }
+        last.iter().rev().try_for_each(|line| output.raw(line))
     }
 
-    /// Prints what comes behind the end that was judged.
-    fn go_on(&self, source: &Source, output: &mut Output, mut judged: Judgement) -> Result<Status, Failure> {
-        let (mut position, mut pause, mut sequence) = (judged.report.end, SOON, None);
+    /// Prints what comes behind the last records.
+    fn go_on(&self, reader: &Reader, output: &mut Output, mut troubles: Troubles) -> Result<Status, Failure> {
+        let (mut follow, mut patience, mut errors) = (reader.follow(reader.end()), Duration::ZERO, 0);
         loop {
-            output.flush()?;
-            if judged.status() == Status::Damaged {
-                return judged.remark(output);
-            }
-            thread::sleep(pause);
-            pause = (pause * 2).min(LATER);
-            let now = source.manifest().map(|manifest| manifest.sequence).ok();
-            if now == sequence && !has_batch(source, position)? {
-                continue;
-            }
-            sequence = now;
-            let before = position;
-            let outcome = records(source, &self.reading, before..END, |item| {
-                match &item {
-                    Item::Record(record) => position = record.end,
-                    Item::Gap(gap) => position = gap.end,
-                    _ => {}
+            match follow.next_item_timeout(patience) {
+                Ok(None) => return troubles.end(output, reader),
+                Ok(Some(item)) => {
+                    if self.show.shows(&item) {
+                        output.raw(&self.show.line(output, &item))?;
+                    }
+                    // Printed at the latest when nothing more is there.
+                    (patience, errors) = (Duration::ZERO, 0);
+                    troubles.pass();
                 }
-                if self.show.shows(&item) {
-                    output.raw(&self.show.line(output, &item))?;
+                Err(Error::TimedOut) => {
+                    output.flush()?;
+                    (patience, errors) = (LONG, 0);
                 }
-                Ok(ControlFlow::Continue(()))
-            });
-            judged = match outcome {
-                // What is left is read with the next look.
-                Err(Failure::Trimmed(_)) => continue,
-                outcome => outcome?,
-            };
-            let Recovery { first, end, .. } = judged.report;
-            if first > before {
-                let text = format!("what came next was trimmed; the log begins at {first}");
-                output.remark(&text, || json!({ "trimmed_to": first.get() }))?;
-            } else if end < before {
-                let text = format!("the log was cut back to {end}");
-                output.remark(&text, || json!({ "cut_to": end.get() }))?;
+                Err(Error::File(_)) if errors < ERRORS => {
+                    errors += 1;
+                    thread::sleep(PAUSE);
+                }
+                Err(error) => {
+                    if troubles.meet(output, error)?.is_break() {
+                        return troubles.end(output, reader);
+                    }
+                }
             }
-            if end != before {
-                pause = SOON;
-            }
-            position = end;
         }
     }
 }

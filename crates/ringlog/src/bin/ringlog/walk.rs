@@ -1,9 +1,7 @@
 //! From batch to batch through a log that has been judged: what its records do not show.
 
 use ringlog::directory::{Directory, DiskFile};
-use ringlog::format::{
-    BLOCK, BatchHeader, HEADER_LEN, Manifest, RECORD_HEADER_LEN, RecordHeader, RecordType, SEGMENT_HEADER_LEN,
-};
+use ringlog::format::{BLOCK, BatchHeader, HEADER_LEN, Manifest, RECORD_HEADER_LEN, RecordHeader, SEGMENT_HEADER_LEN};
 use ringlog::segment::file_name;
 use ringlog::{Lsn, OpenError, Recovery};
 
@@ -33,13 +31,6 @@ pub(crate) fn header_at(source: &Source, manifest: &Manifest, address: u64) -> R
         return Ok(None);
     }
     Ok(BatchHeader::decode_at(&bytes, &manifest.key, manifest.log_id, address).ok())
-}
-
-/// Whether something that looks like a batch stands at `address`, or its segment is gone.
-pub(crate) fn has_batch(source: &Source, address: Lsn) -> Result<bool, Failure> {
-    let Ok(manifest) = source.manifest() else { return Ok(true) };
-    let mut bytes = [0; HEADER_LEN];
-    Ok(!read(source, &manifest, address.get(), &mut bytes)? || BatchHeader::is_likely(&bytes))
 }
 
 /// The batches of a log, in order.
@@ -95,21 +86,4 @@ impl<'a> Walk<'a> {
             }
         })
     }
-}
-
-/// Whether a record that ends behind `after` began before the place where checking began.
-pub(crate) fn is_begun_before(source: &Source, report: &Recovery, after: Lsn) -> Result<bool, Failure> {
-    let manifest = source.manifest().map_err(source.here())?;
-    let mut walk = Walk::new(source, &manifest, report);
-    while let Some((_, next)) = walk.next()? {
-        let begun_before = |(record, payload): (RecordHeader, &[u8])| {
-            let first = payload.first_chunk().map(|bytes| Lsn::from_bytes(*bytes));
-            matches!(record.record_type, RecordType::Middle | RecordType::Last)
-                && first.is_some_and(|first| first < report.checked_from)
-        };
-        if next > after.get() && walk.records().any(begun_before) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
