@@ -174,6 +174,7 @@ fn records_are_printed_in_order_with_ranges_kinds_and_forms() {
     assert_eq!(part, printed[150..160]);
     let (_, part) = lines(&path, &["dump", "--payload", "hex", "--kind", "1", "--limit", "5"]);
     assert_eq!(part, printed[100..105]);
+    assert_eq!(lines(&path, &["dump", "--payload", "hex", "--to", "99999999"]), (0, printed.clone()));
     let (_, part) = lines(&path, &["tail", "--payload", "hex"]);
     assert_eq!(part, printed[190..]);
     let (_, part) = lines(&path, &["tail", "--payload", "hex", "-n", "1000"]);
@@ -229,6 +230,12 @@ fn a_record_over_several_segments_is_found_from_behind() {
     let (_, printed) = lines(folder.path(), &["dump", "--from", &from, "--limit", "2", "--payload", "none"]);
     let found: Vec<_> = printed.iter().map(|line| (line["kind"].as_u64(), line["len"].as_u64())).collect();
     assert_eq!(found, [(Some(2), Some(200_000)), (Some(3), Some(5))]);
+    // Damage below where opening begins is met when it is read.
+    let path = folder.path().join("00000000000000000000.seg");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[4096 + 100] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert_eq!((json(folder.path(), &["verify", "--fast"]).0, lines(folder.path(), &["dump"]).0), (0, 2));
 }
 
 #[test]
