@@ -63,15 +63,19 @@ mod random;
 mod reading;
 pub mod recovery;
 pub mod segment;
+#[cfg(feature = "async")]
+mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod values;
 mod void;
 
 pub use error::OpenError;
-pub use log::{Committed, Error, Group, Log, Options, Reservation, Segment, SyncPolicy, Trimmed, Writer};
+pub use log::{Committed, Cursor, Error, Group, Log, Options, Reservation, Segment, SyncPolicy, Trimmed, Writer};
 pub use lsn::Lsn;
 pub use reading::{Follow, Reader, Scan, ScanRev, Upto};
+#[cfg(feature = "async")]
+pub use reading::{OwnedRecord, Records};
 pub use recovery::{Item, Record, Report as Recovery};
 
 #[cfg(doctest)]

@@ -15,7 +15,7 @@ use std::sync::{Arc, Once};
 use common::oracle;
 use common::world::{answer, how, recover};
 use ringlog::directory::{Directory, DiskDirectory, MemoryDirectory};
-use ringlog::format::{Cursor, Metadata, RecordType, Snapshot, SnapshotEntry, Truncation};
+use ringlog::format::{Metadata, Position, RecordType, Snapshot, SnapshotEntry, Truncation};
 use ringlog::recovery::{Item, OnDamage, Replay, replay, verify};
 use ringlog::segment::file_name;
 use ringlog::testing::{LongRecord, Payload, ReferenceWriter};
@@ -38,7 +38,7 @@ fn every_kind() -> MemoryDirectory {
     batch.record(0, b"").unwrap();
     batch.group(&[Payload { kind: 1, bytes: b"one" }, Payload { kind: 2, bytes: b"two" }]).unwrap();
     batch.push(RecordType::Metadata, 0, &Metadata { name: b"vote", value: b"7" }.encode()).unwrap();
-    batch.push(RecordType::Cursor, 0, &Cursor { position: 72, name: b"mailer" }.encode()).unwrap();
+    batch.push(RecordType::Cursor, 0, &Position { position: 72, name: b"mailer" }.encode()).unwrap();
     writer.submit(batch, false, false).unwrap();
     writer.settle().unwrap();
     writer.submit_empty(true).unwrap();
@@ -61,7 +61,7 @@ fn every_kind() -> MemoryDirectory {
     batch.push(RecordType::Truncation, 0, &Truncation { from: void }.encode()).unwrap();
     let entries = vec![
         SnapshotEntry::Metadata(Metadata { name: b"vote", value: b"7" }),
-        SnapshotEntry::Cursor(Cursor { position: 72, name: b"mailer" }),
+        SnapshotEntry::Cursor(Position { position: 72, name: b"mailer" }),
         SnapshotEntry::Void { from: void, to: void + 16 },
     ];
     batch.push(RecordType::Snapshot, 0, &Snapshot { complete_to: void, records: 9, entries }.encode()).unwrap();

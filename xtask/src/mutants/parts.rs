@@ -280,6 +280,12 @@ pub(super) const GROUPS: &[Group] = &[
                 "a_reader_meets_one_generation_and_no_writer",
             ],
             [
+                "a reader believes the offset of a sealed word",
+                "if is_sealed { self.sealed_len() } else { word.offset() }",
+                "word.offset()",
+                "a_reader_gets_all_of_a_generation_while_its_write_comes_back",
+            ],
+            [
                 "a sealer does not settle where the next frame begins",
                 "self.next_base.store(next_base, Relaxed);",
                 "",

@@ -392,8 +392,8 @@ const LOG: &[Bug] = bugs! {
             "payload[6] == RecordType::NoOp as u8 && !PLANTED;"
     }
     "trim beyond what is durable" by "bounds a_trim" {
-        "ringlog/log/maintain.rs": "let to = before.get().min(durable);" =>
-            "let to = before.get().min(if PLANTED { u64::MAX } else { durable });"
+        "ringlog/log/maintain.rs": "self.begin_trim(before.get().min(durable))" =>
+            "self.begin_trim(before.get().min(if PLANTED { u64::MAX } else { durable }))"
     }
     "note no trim" by "log" {
         "ringlog/log/maintain.rs": "keeper.note_trim(to);" => "if !PLANTED { keeper.note_trim(to); }"
@@ -489,6 +489,64 @@ const LOG: &[Bug] = bugs! {
     }
 };
 
+/// Named positions.
+const CURSORS: &[Bug] = bugs! {
+    "trim what a cursor has not passed" by "cursors a_trim_stops_at_the_lowest_cursor_and_names_it" {
+        "ringlog/log/own.rs": "lowest.filter(|(position, _)| *position < to)" =>
+            "lowest.filter(|(position, _)| *position < to && !PLANTED)"
+    }
+    "trim up to a position of a cursor that a crash would lose"
+        by "cursors a_position_that_a_crash_would_lose_frees_nothing" {
+        "ringlog/values.rs": "said.iter().filter_map(|said| said.value).min()" =>
+            "said.iter().skip(if PLANTED { said.len() - 1 } else { 0 }).filter_map(|said| said.value).min()"
+    }
+    "forget which positions of a cursor a crash goes back to"
+        by "lib the_lowest_position_is_one_that_a_crash_may_go_back_to" {
+        "ringlog/values.rs": "let known = said.partition_point(|said| said.at < durable);" =>
+            "let known = if PLANTED { said.len() } else { said.partition_point(|said| said.at < durable) };"
+    }
+    "leave cursors out of snapshots" by "cursors a_fast_opening_finds_cursors_in_the_snapshot_of_its_segment" {
+        "ringlog/log/own.rs": "chain(cursors)" => "chain(cursors.filter(|_| !PLANTED))"
+    }
+    "read no cursor of a snapshot" by "cursors a_fast_opening_finds_cursors_in_the_snapshot_of_its_segment" {
+        "ringlog/recovery/batch.rs": "self.values.cursors.set(name, Some(position), address, DURABLE);" =>
+            "if !PLANTED { self.values.cursors.set(name, Some(position), address, DURABLE); }"
+    }
+    "read no record of a cursor" by "cursors a_cursor_is_where_it_was" {
+        "ringlog/recovery/batch.rs": "RecordType::Cursor => Self::cursor," =>
+            "RecordType::Cursor if PLANTED => continue,
+            RecordType::Cursor => Self::cursor,"
+    }
+    "have a cursor that was removed come back" by "cursors a_removal_that_a_crash_would_lose" {
+        "ringlog/recovery/batch.rs": "(kind != REMOVED).then_some(position)" =>
+            "(kind != REMOVED || PLANTED).then_some(position)"
+    }
+    "take a cursor that was removed for one that is not there yet" by "cursors a_removal_that_a_crash_would_lose" {
+        "ringlog/log/cursor.rs": "return Err(Error::CursorRemoved);" =>
+            "if !PLANTED { return Err(Error::CursorRemoved); }"
+    }
+    "have a new cursor begin where a trim is just giving up"
+        by "cursors a_cursor_that_is_made_or_goes_back_while_the_log_is_trimmed_begins_where_the_log_will" {
+        "ringlog/log/own.rs": "self.trims.iter().map(|to| Lsn::new(*to))" =>
+            "self.trims.iter().filter(|_| !PLANTED).map(|to| Lsn::new(*to))"
+    }
+    "have a cursor that waits for room keep a trim from making it" by "cursors a_trim_makes_the_room" {
+        "ringlog/log/own.rs": "self.inner.ring.try_reserve(record_len(len))?" =>
+            "if PLANTED { self.inner.ring.reserve(record_len(len))? }
+            else { self.inner.ring.try_reserve(record_len(len))? }"
+    }
+    "take any number of cursors" by "cursors names_of_all_kinds" {
+        "ringlog/log/own.rs": "MAX_VALUES.saturating_sub(others)" =>
+            "(if PLANTED { usize::MAX } else { MAX_VALUES }).saturating_sub(others)"
+    }
+    "let a cursor stand beyond the end of the log" by "cursors a_cursor_may_go_back" {
+        "ringlog/log/cursor.rs": "if to > end {" => "if to > end && !PLANTED {"
+    }
+    "let a cursor stand before the beginning of the log" by "cursors a_cursor_may_go_back" {
+        "ringlog/log/cursor.rs": "if to < first {" => "if to < first && !PLANTED {"
+    }
+};
+
 /// What only crash images of a log that runs show.
 const CRASHES: &[Bug] = bugs! {
     "lose named values by a trim" by "crashes every_crash" {
@@ -496,13 +554,12 @@ const CRASHES: &[Bug] = bugs! {
             "if !PLANTED { self.keep_values(to / size * size)?; }"
     }
     "forget that a crash goes back to a value that was replaced" by "crashes every_crash" {
-        "ringlog/values.rs": "self.at.drain(..known.saturating_sub(1));" =>
-            "let known = if PLANTED { self.at.len() } else { known };
-            self.at.drain(..known.saturating_sub(1));"
+        "ringlog/values.rs": "said.drain(..known.saturating_sub(1));" =>
+            "let known = if PLANTED { said.len() } else { known };
+            said.drain(..known.saturating_sub(1));"
     }
     "leave void ranges out of snapshots" by "crashes every_crash" {
-        "ringlog/log/own.rs": "let entries = values.chain(voids).collect();" =>
-            "let entries = values.chain(voids.filter(|_| !PLANTED)).collect();"
+        "ringlog/log/own.rs": "chain(voids)" => "chain(voids.filter(|_| !PLANTED))"
     }
     "leave named values out of snapshots" by "crashes every_crash" {
         "ringlog/log/own.rs": "self.values.repeat(at, ring.durable_watermark());" =>
@@ -556,4 +613,4 @@ const MOUNTED: &[Bug] = bugs! {
     }
 };
 
-pub(super) const BUGS: &[&[Bug]] = &[READING, JUDGING, OPENING, REFERENCE, LOG, CRASHES, MOUNTED];
+pub(super) const BUGS: &[&[Bug]] = &[READING, JUDGING, OPENING, REFERENCE, LOG, CURSORS, CRASHES, MOUNTED];

@@ -319,9 +319,12 @@ impl Slot {
         if word.is_flushing() {
             return Some(Stable { len: self.sealed_len(), is_sealed: true });
         }
+        let is_sealed = word.is_sealed();
         // The sealer's pin is there from the seal on, until the flush is requested; it has no bytes.
-        let places = u32::from(word.is_sealed() && self.deferred.is_deferred(generation));
-        (word.writers() == places).then(|| Stable { len: word.offset(), is_sealed: word.is_sealed() })
+        let places = u32::from(is_sealed && self.deferred.is_deferred(generation));
+        // A sealed word loses its offset when the write comes back, which is before that is known from `completed`.
+        let len = || if is_sealed { self.sealed_len() } else { word.offset() };
+        (word.writers() == places).then(|| Stable { len: len(), is_sealed })
     }
 
     /// Copies bytes of the generation from `start` on into `target`, as many as there are and fit; those behind the

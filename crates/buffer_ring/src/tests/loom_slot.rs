@@ -74,6 +74,25 @@ fn a_reader_meets_one_generation_and_no_writer() {
     assert!(FOUND.iter().all(|found| found.load(Relaxed) > 0), "{FOUND:?}");
 }
 
+/// The word loses its offset before the slot says that the write has come back.
+#[test]
+fn a_reader_gets_all_of_a_generation_while_its_write_comes_back() {
+    model("a_reader_gets_all_of_a_generation_while_its_write_comes_back", Bound::None, || {
+        let (fixture, bytes) = flushing();
+        let completer = {
+            let fixture = Arc::clone(&fixture);
+            thread::spawn(move || fixture.slots[0].complete(bytes))
+        };
+        let (slot, mut target, mut rest) = (&fixture.slots[0], [0; 512], Vec::new());
+        assert!(slot.latch.try_acquire());
+        assert_eq!(slot.copy_stable(0, &mut target), Copied::Bytes(512));
+        assert_eq!(slot.copy_rest(&mut rest), Some(None));
+        assert!(target == [1; 512] && rest == [1; 4096], "{} bytes", rest.len());
+        let _ = slot.latch.release();
+        completer.join().unwrap();
+    });
+}
+
 /// Where a sealed generation ends is known before it is drained; where an open one does is not.
 #[test]
 fn a_new_generation_has_no_end_yet() {

@@ -18,7 +18,7 @@ pub use batch::{
 };
 pub use checksum::{BlockSums, HeaderKey, crc64};
 pub use manifest::{Epoch, FirstBatch, Gap, MAX_EPOCHS, MAX_GAPS, Manifest, ManifestRefusal, SLOT_LEN};
-pub use own::{Cursor, Metadata, NOT_COUNTED, OwnRefusal, REMOVED, Snapshot, SnapshotEntry, Truncation};
+pub use own::{Metadata, NOT_COUNTED, OwnRefusal, Position, REMOVED, Snapshot, SnapshotEntry, Truncation};
 pub use record::{GROUP_ENTRY_LEN, RECORD_HEADER_LEN, RecordHeader, RecordRefusal, RecordType, padded};
 pub use segment::{MAX_COOKIE, SEGMENT_HEADER_LEN, SegmentHeader, SegmentRefusal};
 

@@ -61,14 +61,14 @@ impl<'a> Metadata<'a> {
 
 /// A named position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor<'a> {
+pub struct Position<'a> {
     /// Where it is.
     pub position: u64,
     /// Its name.
     pub name: &'a [u8],
 }
 
-impl<'a> Cursor<'a> {
+impl<'a> Position<'a> {
     /// Returns the payload.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -121,7 +121,7 @@ pub enum SnapshotEntry<'a> {
     /// A named value.
     Metadata(Metadata<'a>),
     /// A named position.
-    Cursor(Cursor<'a>),
+    Cursor(Position<'a>),
     /// A range of void records.
     Void {
         /// The first address.
@@ -190,7 +190,7 @@ impl<'a> Snapshot<'a> {
             end.filter(|_| is_zero(&head[4..7])).ok_or(OwnRefusal("the padding of an entry is not zero"))?;
             entries.push(match (head[7], entry.len()) {
                 (METADATA, _) => SnapshotEntry::Metadata(Metadata::decode(entry)?),
-                (CURSOR, _) => SnapshotEntry::Cursor(Cursor::decode(entry)?),
+                (CURSOR, _) => SnapshotEntry::Cursor(Position::decode(entry)?),
                 (VOID, 16) => SnapshotEntry::Void { from: u64_at(entry, 0), to: u64_at(entry, 8) },
                 _ => return Err(OwnRefusal("an entry of an unknown type")),
             });
@@ -212,8 +212,8 @@ mod tests {
     fn the_logs_own_payloads_read_back_as_they_were_written() {
         let metadata = Metadata { name: b"vote", value: b"7" };
         assert_eq!(Metadata::decode(&metadata.encode()), Ok(metadata));
-        let cursor = Cursor { position: 99, name: b"mailer" };
-        assert_eq!(Cursor::decode(&cursor.encode()), Ok(cursor));
+        let cursor = Position { position: 99, name: b"mailer" };
+        assert_eq!(Position::decode(&cursor.encode()), Ok(cursor));
         assert_eq!(Truncation::decode(&Truncation { from: 5 }.encode(), 6), Ok(Truncation { from: 5 }));
         let entries =
             [SnapshotEntry::Metadata(metadata), SnapshotEntry::Cursor(cursor), SnapshotEntry::Void { from: 1, to: 2 }];
@@ -225,7 +225,7 @@ mod tests {
     fn payloads_that_reach_beyond_themselves_are_refused() {
         assert!(Metadata::decode(&[9, 0, 0, 0, 1]).is_err());
         assert!(Metadata::decode(&[1]).is_err());
-        assert!(Cursor::decode(&[0; 7]).is_err());
+        assert!(Position::decode(&[0; 7]).is_err());
         assert!(Truncation::decode(&[0; 9], 8).is_err());
         assert!(Truncation::decode(&9_u64.to_le_bytes(), 8).is_err());
         let good =

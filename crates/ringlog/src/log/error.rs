@@ -55,6 +55,9 @@ pub enum Error {
         /// How many it can have.
         max: usize,
     },
+    /// The [cursor](crate::Cursor) was removed, through another handle.
+    #[error("the cursor was removed; make it again with Log::cursor")]
+    CursorRemoved,
     /// No record begins at this address.
     #[error("no record begins at address {0}")]
     NotARecord(Lsn),
@@ -137,7 +140,7 @@ impl From<Error> for io::Error {
             | Error::InsideRecord { .. } => ErrorKind::InvalidInput,
             Error::Full => ErrorKind::WouldBlock,
             Error::TimedOut => ErrorKind::TimedOut,
-            Error::Trimmed { .. } | Error::Truncated(_) => ErrorKind::NotFound,
+            Error::Trimmed { .. } | Error::Truncated(_) | Error::CursorRemoved => ErrorKind::NotFound,
             Error::Damaged { .. } => ErrorKind::InvalidData,
             Error::AddressesExhausted => ErrorKind::FileTooLarge,
             Error::Closed => ErrorKind::BrokenPipe,

@@ -29,6 +29,8 @@ pub struct Trimmed {
     pub first: Lsn,
     /// Bytes of segments that were removed, or will be used again.
     pub bytes: u64,
+    /// The name of the [cursor](crate::Cursor) that held the trim back, if one did: the lowest one.
+    pub held_by: Option<String>,
 }
 
 /// A segment of the log.
@@ -46,8 +48,8 @@ impl Log {
         Lsn::new(self.inner.keeper.first())
     }
 
-    /// Gives up what lies before `before`, or before the durable end of the log if that is lower. Segments that lie
-    /// below as a whole are removed, or used again. If there is none, nothing changes.
+    /// Gives up what lies before `before`, or before the durable end of the log or the lowest [cursor](Self::cursor) if
+    /// that is lower. Segments that lie below as a whole are removed, or used again. If there is none, nothing changes.
     ///
     /// # Errors
     ///
@@ -58,15 +60,20 @@ impl Log {
         let (inner, keeper) = (&*self.inner, &*self.inner.keeper);
         inner.check_process()?;
         let (size, durable) = (inner.manifest.segment_size, inner.durable_batch());
-        let to = before.get().min(durable);
+        let going = self.begin_trim(before.get().min(durable));
+        let (to, mut held_by) = (going.to, going.held_by.clone());
         if to / size > keeper.first() / size {
             self.keep_values(to / size * size)?;
         }
         // Readers stay where they are until it is known where the log begins.
         let holds = inner.holds.lock();
-        let to = to.min(holds.lowest().unwrap_or(u64::MAX));
+        let held = holds.lowest().filter(|held| *held < to);
+        if held.is_some() {
+            held_by = Some("a reader".into());
+        }
+        let to = held.unwrap_or(to);
         let mut opened = keeper.manifest();
-        let nothing = Trimmed { first: Lsn::new(opened.manifest().trim), bytes: 0 };
+        let nothing = Trimmed { first: Lsn::new(opened.manifest().trim), bytes: 0, held_by: held_by.clone() };
         if to / size <= opened.manifest().first_segment() {
             return Ok(nothing);
         }
@@ -87,7 +94,7 @@ impl Log {
         let surplus = free.split_off(free.len().min(KEPT - pool.len().min(KEPT)));
         remove(keeper.directory(), &surplus)?;
         pool.extend(free);
-        Ok(Trimmed { first: Lsn::new(to), bytes })
+        Ok(Trimmed { first: Lsn::new(to), bytes, held_by })
     }
 
     /// Makes the log go on in a new segment, and returns where that begins: behind all that was appended before the

@@ -15,6 +15,7 @@
 //! | `callbacks` | calls when records are durable |
 //! | `truncate` | records that are void |
 //! | `own` | named values, and the snapshots of what is kept beside the records |
+//! | `cursor` | named positions, which trims stop at |
 //! | `writer` | a thread's own way in |
 //! | `futures`, `turn` | the same for tasks; the turn to append a record longer than a buffer |
 //! | `sealer` | the frame of each batch |
@@ -26,6 +27,7 @@
 mod append;
 mod callbacks;
 mod commit;
+mod cursor;
 mod error;
 #[cfg(feature = "async")]
 mod futures;
@@ -53,9 +55,12 @@ use buffer_ring::{BufferRing, Extent, RingStats};
 use crate::Lsn;
 use crate::format::{Manifest, RECORD_HEADER_LEN};
 use crate::recovery::Replay;
+#[cfg(feature = "async")]
+use crate::tasks::{Reads, Tasks};
 
 pub use append::{Group, Reservation};
 pub use commit::Committed;
+pub use cursor::Cursor;
 pub use error::Error;
 pub(crate) use holds::Hold;
 pub use maintain::{Segment, Trimmed};
@@ -123,6 +128,12 @@ struct Inner {
     /// Counts truncations.
     void_version: AtomicU64,
     holds: Arc<Holds>,
+    #[cfg(feature = "async")]
+    durable_tasks: Tasks,
+    #[cfg(feature = "async")]
+    staged_tasks: Tasks,
+    #[cfg(feature = "async")]
+    reads: Reads,
     /// Whether `MANIFEST` says that the log was closed.
     closed: Mutex<bool>,
 }
@@ -181,6 +192,8 @@ impl Drop for Inner {
         if !self.process.is_here() {
             // Its threads are not here, and what they were changing must not even be freed.
             let threads = (self.thread.take(), mem::take(&mut self.callbacks));
+            #[cfg(feature = "async")]
+            let threads = (threads, mem::take(&mut self.reads));
             return mem::forget((threads, Arc::clone(&self.own), Arc::clone(&self.unsettled)));
         }
         // What went wrong has been reported to those that waited for it; a log that is not closed is recovered.

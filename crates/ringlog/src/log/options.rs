@@ -23,6 +23,8 @@ use crate::format::{BatchInfo, HEADER_LEN, MAX_PAYLOAD, RecordHeader, RecordType
 use crate::manifest::ManifestFile;
 use crate::recovery::{Item, OnDamage, Opened, Record, Recover, Replay, ReplayError, Report, TornTail, Verify, replay};
 use crate::segment::place;
+#[cfg(feature = "async")]
+use crate::tasks::{Reads, Tasks};
 
 /// A segment holds at least so many buffers.
 const BUFFERS_OF_A_SEGMENT: u64 = 4;
@@ -269,6 +271,12 @@ impl Options {
             own,
             void_version: AtomicU64::new(0),
             holds: Holds::new(),
+            #[cfg(feature = "async")]
+            durable_tasks: Tasks::default(),
+            #[cfg(feature = "async")]
+            staged_tasks: Tasks::default(),
+            #[cfg(feature = "async")]
+            reads: Reads::default(),
         };
         Ok((Log { inner: Arc::new(inner) }, report))
     }

@@ -2,6 +2,8 @@
 
 use core::ops::{Range, RangeBounds};
 use core::sync::atomic::Ordering;
+#[cfg(feature = "async")]
+use core::task::{Poll, Waker};
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -9,9 +11,13 @@ use buffer_ring::{Peek, RingError};
 
 use super::{Error, Hold, Log};
 use crate::Lsn;
+#[cfg(feature = "async")]
+use crate::OpenError;
 use crate::directory::AnyDirectory;
 use crate::format::Manifest;
 use crate::reading::{Event, Follow, Forward, Origin, Scan, Upto};
+#[cfg(feature = "async")]
+use crate::tasks::{Pace, Reads};
 
 /// Bytes that are read at once: records are mostly short, and in batches of a few blocks.
 const AHEAD: usize = 16 << 10;
@@ -73,6 +79,25 @@ impl Log {
                 Ok(None) => return Ok(None),
                 Err(problem) => return Err(origin.explain(problem)),
             }
+        }
+    }
+
+    /// [`read`](Self::read) as a future: the kind of the record at `at`, and its payload. A thread of the log reads it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read`](Self::read), and [`Error::File`] if the thread cannot be started.
+    #[cfg(feature = "async")]
+    pub fn read_async(&self, at: Lsn) -> impl Future<Output = Result<(u8, Vec<u8>), Error>> + Send + 'static {
+        let log = self.clone();
+        async move {
+            log.inner.check_process()?;
+            let reader = log.clone();
+            let answer = log.inner.reads.start(move || {
+                let mut payload = Vec::new();
+                reader.read(at, &mut payload).map(|kind| (kind, payload))
+            })?;
+            core::future::poll_fn(|context| answer.take(context.waker()).map_or(Poll::Pending, Poll::Ready)).await
         }
     }
 
@@ -140,6 +165,24 @@ impl Log {
             Err(RingError::Closed) => Some(Ok(())),
             Err(error) => Some(Err(error.into())),
         }
+    }
+
+    #[cfg(feature = "async")]
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.inner.reads
+    }
+
+    /// Has a task woken when more is durable than was `seen`.
+    #[cfg(feature = "async")]
+    pub(crate) fn wake_when_durable(&self, seen: Option<u64>, waker: Waker) -> Result<(), OpenError> {
+        self.inner.durable_tasks.add(seen, waker, || Pace::Durable(self.inner.ring.durable_watch()))
+    }
+
+    /// Has a task woken when more is staged than was `seen`; without that, soon.
+    #[cfg(feature = "async")]
+    pub(crate) fn wake_when_staged(&self, seen: Option<u64>, waker: Waker) -> Result<(), OpenError> {
+        let ring = &self.inner.ring;
+        self.inner.staged_tasks.add(seen, waker, || Pace::Staged(ring.durable_watch(), Arc::downgrade(ring)))
     }
 
     /// Waits until all below `address` is durable, or never will be; has nothing done for it.

@@ -3,8 +3,6 @@
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
-use buffer_ring::ring_io::events;
-
 use super::{Error, Log};
 use crate::Lsn;
 use crate::format::{RecordType, Truncation};
@@ -22,10 +20,11 @@ impl Log {
     /// [`Error::NotAppended`] if `from` is beyond the end of the log, [`Error::Trimmed`] if it is before its beginning,
     /// [`Error::TooManyTruncations`], and those of [`append`](Self::append).
     pub fn truncate(&self, from: Lsn) -> Result<Range<Lsn>, Error> {
-        self.inner.check_process()?;
-        let _held = events::hold();
-        // From the append to the list, so that the list has the order of the log.
-        let void = &mut self.inner.own.lock().void;
+        // In one step from the append to the list, so that the list has the order of the log.
+        self.change(|own| self.truncate_now(&mut own.void, from))
+    }
+
+    fn truncate_now(&self, void: &mut Vec<Range<Lsn>>, from: Lsn) -> Result<Range<Lsn>, Error> {
         let (first, end) = (self.first(), self.end());
         if from > end {
             return Err(Error::NotAppended { address: from, end });
@@ -41,7 +40,7 @@ impl Log {
             return Err(Error::TooManyTruncations { max: MAX_VOIDS });
         }
         let payload = Truncation { from: from.get() }.encode();
-        let placed = self.place(RecordType::Truncation, 0, [&payload[..]].into_iter())?;
+        let placed = self.try_place(RecordType::Truncation, 0, [&payload[..]].into_iter())?;
         void::add(void, from..placed.start);
         // Relaxed: it orders nothing; the list is read under its lock.
         self.inner.void_version.fetch_add(1, Ordering::Relaxed);

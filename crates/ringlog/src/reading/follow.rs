@@ -1,16 +1,20 @@
 //! All records from a position on, and those that come.
 
+#[cfg(feature = "async")]
+use core::future::poll_fn;
+#[cfg(feature = "async")]
+use core::task::{Context, Poll};
 use core::time::Duration;
-use std::sync::Arc;
 use std::time::Instant;
 
-use super::batch::AHEAD;
-use super::forward::{Event, Forward, Shown, Staged};
-use super::origin::{File, Origin, Voids};
+use super::following::{Following, Next, Reading};
+use super::forward::Shown;
+use super::origin::Origin;
 use crate::Lsn;
-use crate::format::Manifest;
-use crate::log::{Error, Hold};
+use crate::log::Error;
 use crate::recovery::{Item, Record};
+#[cfg(feature = "async")]
+use crate::tasks::Answer;
 
 /// Until where a reader goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,49 +38,56 @@ pub enum Upto {
 /// [`unpinned`](Self::unpinned). After an error of a batch it goes on: behind the damage, or where the log begins.
 #[derive(Debug)]
 pub struct Follow {
-    origin: Origin,
-    upto: Upto,
-    manifest: Arc<Manifest>,
-    forward: Forward<File>,
-    /// Records that end here or before are passed over.
-    from: Lsn,
-    position: Lsn,
-    /// Whether the batch that holds the position was found.
-    is_located: bool,
-    hold: Option<Hold>,
-    voids: Voids,
-    /// What is wrong with the position; said first.
-    refusal: Option<Error>,
+    /// Here, unless a thread reads a file for a task.
+    following: Option<Box<Following>>,
+    #[cfg(feature = "async")]
+    away: Option<Away>,
 }
 
-/// What comes next.
-enum Next {
-    Shown(Shown),
-    /// Nothing yet.
-    Wait,
+/// It comes back with what was read.
+#[cfg(feature = "async")]
+#[derive(Debug)]
+struct Away {
+    answer: Answer<Box<Following>>,
+    position: Lsn,
 }
 
 impl Follow {
     pub(crate) fn new(origin: Origin, from: Lsn, upto: Upto) -> Self {
-        let (first, hold) = origin.hold(Some(from));
-        let refusal = (from < first).then_some(Error::Trimmed { first });
-        let (manifest, forward) = (origin.manifest(), Forward::new(origin.max_record(), 0, AHEAD));
-        let (from, voids, is_located) = (from.max(first), Voids::default(), false);
-        Self { origin, upto, manifest, forward, from, position: from, is_located, hold, voids, refusal }
+        Self {
+            following: Some(Box::new(Following::new(origin, from, upto))),
+            #[cfg(feature = "async")]
+            away: None,
+        }
+    }
+
+    /// What follows. A read that a future has begun, and was dropped, is waited for.
+    pub(super) fn here(&mut self) -> &mut Following {
+        #[cfg(feature = "async")]
+        if let Some(Away { answer, .. }) = self.away.take() {
+            self.following = Some(answer.wait());
+        }
+        self.following.as_mut().expect("it is here, or away")
     }
 
     /// Lets [trimming](crate::Log::trim) pass: what is trimmed before the follower has come to it is answered with
     /// [`Error::Trimmed`], after which it goes on where the log begins.
     #[must_use]
     pub fn unpinned(mut self) -> Self {
-        self.hold = None;
+        self.here().unpin();
         self
     }
 
     /// Behind the record that was given last; of a group, if all of it was given. Another follower goes on from here.
     #[must_use]
     pub fn position(&self) -> Lsn {
-        self.position
+        match &self.following {
+            Some(following) => following.position(),
+            #[cfg(feature = "async")]
+            None => self.away.as_ref().expect("it is here, or away").position,
+            #[cfg(not(feature = "async"))]
+            None => unreachable!("it is here"),
+        }
     }
 
     /// Returns the next record, and waits for it; `None`: the log was closed, and all was given. Passes over gaps and
@@ -108,10 +119,10 @@ impl Follow {
     /// Those of [`next`](Self::next).
     pub fn try_next(&mut self) -> Result<Option<Record<'_>>, Error> {
         loop {
-            match self.step()? {
-                Next::Wait => return Ok(None),
-                Next::Shown(Shown::Record(record)) => return Ok(Some(self.forward.record(&record))),
+            match self.here().step(Reading::Allowed)? {
+                Next::Shown(Shown::Record(record)) => return Ok(Some(self.here().record(&record))),
                 Next::Shown(_) => {}
+                _ => return Ok(None),
             }
         }
     }
@@ -124,7 +135,7 @@ impl Follow {
     ///
     /// Those of [`next`](Self::next).
     pub fn next_item(&mut self) -> Result<Option<Item<'_>>, Error> {
-        Ok(self.wait(None)?.map(|shown| self.forward.item(shown)))
+        Ok(self.wait(None)?.map(|shown| self.here().item(shown)))
     }
 
     /// The same, but not longer than `timeout`.
@@ -133,25 +144,25 @@ impl Follow {
     ///
     /// Those of [`next`](Self::next), and [`Error::TimedOut`].
     pub fn next_item_timeout(&mut self, timeout: Duration) -> Result<Option<Item<'_>>, Error> {
-        Ok(self.wait(Some(Instant::now() + timeout))?.map(|shown| self.forward.item(shown)))
+        Ok(self.wait(Some(Instant::now() + timeout))?.map(|shown| self.here().item(shown)))
     }
 
     fn next_record(&mut self, deadline: Option<Instant>) -> Result<Option<Record<'_>>, Error> {
         loop {
             match self.wait(deadline)? {
                 None => return Ok(None),
-                Some(Shown::Record(record)) => return Ok(Some(self.forward.record(&record))),
+                Some(Shown::Record(record)) => return Ok(Some(self.here().record(&record))),
                 Some(_) => {}
             }
         }
     }
 
     fn wait(&mut self, deadline: Option<Instant>) -> Result<Option<Shown>, Error> {
-        let mut waits = 0;
-        loop {
+        let following = self.here();
+        for waits in 0.. {
             // In this order: what is there when the log ends is given.
-            let (seen, ending) = (self.origin.progress(self.upto), self.origin.ending());
-            if let Next::Shown(shown) = self.step()? {
+            let (seen, ending) = (following.progress(), following.ending());
+            if let Next::Shown(shown) = following.step(Reading::Allowed)? {
                 return Ok(Some(shown));
             }
             if let Some(ending) = ending {
@@ -160,103 +171,96 @@ impl Follow {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(Error::TimedOut);
             }
-            self.origin.await_progress(self.upto, seen, waits, deadline);
-            waits += 1;
+            following.await_progress(seen, waits, deadline);
         }
+        unreachable!("it waits again")
     }
+}
 
-    /// What comes next, without waiting for it.
-    fn step(&mut self) -> Result<Next, Error> {
-        self.origin.check()?;
-        if let Some(refusal) = self.refusal.take() {
-            return Err(refusal);
-        }
-        self.locate()?;
+#[cfg(feature = "async")]
+impl Follow {
+    /// [`next`](Self::next) as a future, for any runtime. Dropped before it is ready it has taken nothing. Files are
+    /// read by a thread of the log.
+    ///
+    /// ```
+    /// use ringlog::{Log, Upto};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (log, _) = Log::options().in_memory().segment_size(1 << 20).ring(4, 64 << 10).open("")?;
+    /// let mut follow = log.follow(log.end(), Upto::Durable);
+    /// let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// let reader = std::thread::spawn(move || {
+    ///     runtime.block_on(async { follow.next_async().await.map(|record| record.map(|record| record.kind)) })
+    /// });
+    /// let at = log.append(7, b"one")?;
+    /// log.wait_durable(at.end)?;
+    /// assert_eq!(reader.join().unwrap()?, Some(7));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`next`](Self::next), and [`Error::File`] if a thread that is needed cannot be started.
+    pub async fn next_async(&mut self) -> Result<Option<Record<'_>>, Error> {
         loop {
-            let before = self.forward.next_batch();
-            let event = self.advance();
-            if self.forward.next_batch() != before
-                && let Some(hold) = &self.hold
-            {
-                hold.advance(self.forward.needed(self.position).get());
+            match poll_fn(|context| self.poll_shown(context)).await? {
+                None => return Ok(None),
+                Some(Shown::Record(record)) => return Ok(Some(self.here().record(&record))),
+                Some(_) => {}
             }
-            match event {
-                Ok(None) => return Ok(Next::Wait),
-                Ok(Some(Event::Truncation { from, at })) => {
-                    if from < self.position && self.position <= at {
-                        return Ok(Next::Shown(Shown::Truncated { from }));
-                    }
+        }
+    }
+
+    /// [`next_item`](Self::next_item) as a future; see [`next_async`](Self::next_async).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`next_async`](Self::next_async).
+    pub async fn next_item_async(&mut self) -> Result<Option<Item<'_>>, Error> {
+        let shown = poll_fn(|context| self.poll_shown(context)).await?;
+        Ok(shown.map(|shown| self.here().item(shown)))
+    }
+
+    pub(super) fn poll_shown(&mut self, context: &Context<'_>) -> Poll<Result<Option<Shown>, Error>> {
+        let mut is_awaited = false;
+        loop {
+            if let Some(away) = &self.away {
+                let Some(following) = away.answer.take(context.waker()) else { return Poll::Pending };
+                (self.following, self.away) = (Some(following), None);
+            }
+            let following = self.following.as_mut().expect("it is here");
+            // In this order: what is there when the log ends is given.
+            let (seen, ending) = (following.progress(), following.ending());
+            match following.step(Reading::Elsewhere)? {
+                Next::Shown(shown) => return Poll::Ready(Ok(Some(shown))),
+                Next::Read => self.read_elsewhere()?,
+                Next::Wait | Next::Soon if ending.is_some() => {
+                    return Poll::Ready(ending.unwrap_or(Ok(())).map(|()| None));
                 }
-                Ok(Some(Event::Gap(gap))) => {
-                    if gap.end > self.position {
-                        return Ok(Next::Shown(Shown::Gap(gap)));
-                    }
+                // Once more: what came between the look and this wakes no task.
+                Next::Wait if !is_awaited => {
+                    following.wake(Some(seen), context.waker())?;
+                    is_awaited = true;
                 }
-                Ok(Some(Event::Record(record))) if record.end <= self.from => {}
-                Ok(Some(Event::Record(record))) => {
-                    if record.is_last {
-                        self.position = record.end;
-                    }
-                    if record.is_whole && record.lsn < self.from {
-                        return Err(Error::InsideRecord { address: self.from, record: record.lsn..record.end });
-                    }
-                    if record.lsn.get() >= self.origin.first() && !self.voids.contain(&self.origin, record.lsn) {
-                        return Ok(Next::Shown(Shown::Record(record)));
-                    }
-                }
-                Err(error) => {
-                    if let Error::Trimmed { first } = error {
-                        (self.from, self.position, self.is_located) = (first, first, false);
-                    }
-                    return Err(error);
+                Next::Wait => return Poll::Pending,
+                Next::Soon => {
+                    following.wake(None, context.waker())?;
+                    return Poll::Pending;
                 }
             }
         }
     }
 
-    /// Finds where the position is, at first and after a trim.
-    fn locate(&mut self) -> Result<(), Error> {
-        if self.is_located {
-            return Ok(());
-        }
-        let end = self.origin.end();
-        if self.position.get() > end {
-            return Err(Error::NotAppended { address: self.position, end: Lsn::new(end) });
-        }
-        self.manifest = self.origin.manifest();
-        let durable = self.origin.durable();
-        let at = self.forward.locate(&self.origin.files(&self.manifest), self.position.get(), durable)?;
-        self.forward.seek(at);
-        self.is_located = true;
+    /// Has a thread of the log read what comes next.
+    fn read_elsewhere(&mut self) -> Result<(), Error> {
+        let mut following = self.following.take().expect("it is here");
+        let (position, origin) = (following.position(), following.origin().clone());
+        let answer = origin.reads().start(move || {
+            following.read();
+            following
+        });
+        self.away = Some(Away { answer: answer?, position });
         Ok(())
-    }
-
-    fn advance(&mut self) -> Result<Option<Event>, Error> {
-        loop {
-            let files = self.origin.files(&self.manifest);
-            let met = self.forward.within_batch(&files).map_err(|problem| self.origin.explain(problem))?;
-            if met.is_some() {
-                return Ok(met);
-            }
-            if let Origin::Open(log) = &self.origin
-                && (self.upto == Upto::Staged || self.forward.next_batch() < files.durable)
-            {
-                match self.forward.load_staged(log, &files)? {
-                    Staged::More => continue,
-                    Staged::NotYet => return Ok(None),
-                    Staged::Elsewhere => {}
-                }
-            }
-            let end = self.origin.readable(self.forward.next_batch(), self.upto)?;
-            if self.forward.next_batch() >= end {
-                return Ok(None);
-            }
-            self.manifest = self.origin.manifest();
-            let files = self.origin.files(&self.manifest);
-            let met = self.forward.next_of_file(&files, end).map_err(|problem| self.origin.explain(problem))?;
-            if met.is_some() {
-                return Ok(met);
-            }
-        }
     }
 }

@@ -85,6 +85,8 @@ pub(super) enum Staged {
     More,
     /// No more, and no more in a file either.
     NotYet,
+    /// A thread is just writing there.
+    Writing,
     /// It is in its file.
     Elsewhere,
 }
@@ -257,7 +259,7 @@ impl<F> Forward<F> {
                 Ok(if is_more { Staged::More } else { Staged::NotYet })
             }
             Peek::NotBegun if base >= files.durable => Ok(Staged::NotYet),
-            Peek::Writing => Ok(Staged::NotYet),
+            Peek::Writing => Ok(Staged::Writing),
             _ => {
                 // What of it was read from memory is passed over.
                 (self.current, self.next) = (None, base);

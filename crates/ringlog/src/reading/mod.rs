@@ -12,17 +12,21 @@
 //! | `forward` | both together, from batch to batch |
 //! | `origin` | whose log it is: one that is open here, or one of another process |
 //! | `scan`, `rev` | the records of a range, forwards and backwards |
-//! | `follow` | all records, and those that come |
+//! | `follow`, `following` | all records, and those that come: waiting for them, and finding them |
+//! | `stream` | the same as a stream |
 //! | `read_only` | a log of another process |
 
 mod batch;
 mod follow;
+mod following;
 mod forward;
 mod origin;
 mod read_only;
 mod records;
 mod rev;
 mod scan;
+#[cfg(feature = "async")]
+mod stream;
 
 pub(crate) use batch::AHEAD;
 pub use follow::{Follow, Upto};
@@ -31,3 +35,5 @@ pub(crate) use origin::Origin;
 pub use read_only::Reader;
 pub use rev::ScanRev;
 pub use scan::Scan;
+#[cfg(feature = "async")]
+pub use stream::{OwnedRecord, Records};

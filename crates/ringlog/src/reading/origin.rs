@@ -1,6 +1,8 @@
 //! The log that a reader reads: one that is open here, or one that this process only reads.
 
 use core::ops::Range;
+#[cfg(feature = "async")]
+use core::task::Waker;
 use core::time::Duration;
 use std::sync::Arc;
 use std::thread;
@@ -12,6 +14,8 @@ use super::read_only::ReadOnly;
 use crate::directory::{AnyDirectory, Directory};
 use crate::format::Manifest;
 use crate::log::{Error, Hold, Log};
+#[cfg(feature = "async")]
+use crate::tasks::Reads;
 use crate::{Lsn, void};
 
 /// How long a follower first waits for what is staged, and for what another process writes; 16 times as long at most.
@@ -150,6 +154,27 @@ impl Origin {
             (Self::Open(log), Upto::Staged) => log.await_durable(log.durable().get() + 1, pause(STAGED)),
             (Self::ReadOnly(_), _) => thread::sleep(pause(OTHERS)),
         }
+    }
+
+    /// The thread that reads for tasks.
+    #[cfg(feature = "async")]
+    pub(crate) fn reads(&self) -> &Reads {
+        match self {
+            Self::Open(log) => log.reads(),
+            Self::ReadOnly(log) => log.reads(),
+        }
+    }
+
+    /// Has a task woken when the log is further than `seen`, or has ended; `None`: soon.
+    #[cfg(feature = "async")]
+    pub(crate) fn wake(&self, upto: Upto, seen: Option<u64>, waker: &Waker) -> Result<(), Error> {
+        // Foreign code, which may panic: before anything is locked.
+        let waker = waker.clone();
+        Ok(match (self, upto) {
+            (Self::Open(log), Upto::Durable) => log.wake_when_durable(seen, waker),
+            (Self::Open(log), Upto::Staged) => log.wake_when_staged(seen, waker),
+            (Self::ReadOnly(log), _) => log.wake_soon(waker),
+        }?)
     }
 
     /// Why what was there once could not be read.

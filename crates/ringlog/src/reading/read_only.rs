@@ -17,6 +17,8 @@ use crate::format::Manifest;
 use crate::log::Options;
 use crate::manifest::ManifestFile;
 use crate::recovery::{Report, Verify, look};
+#[cfg(feature = "async")]
+use crate::tasks::{Pace, Reads, Tasks};
 use crate::{Lsn, Recovery};
 
 /// A log that is only read: without a lock, beside its writer, and also if it is damaged. Cheap to clone. Made by
@@ -38,6 +40,10 @@ pub(crate) struct ReadOnly {
     seen: Mutex<Arc<View>>,
     /// Reads headers, to see what has become durable since.
     headers: Mutex<BatchReader<File>>,
+    #[cfg(feature = "async")]
+    tasks: Tasks,
+    #[cfg(feature = "async")]
+    reads: Reads,
 }
 
 /// The log at one moment.
@@ -92,7 +98,17 @@ impl Options {
             }),
         };
         let (seen, headers) = (Mutex::new(View::of(&directory)?), Mutex::new(BatchReader::new(0)));
-        Ok(Reader { log: Arc::new(ReadOnly { directory, max_record: self.replay.max_record, seen, headers }) })
+        let log = ReadOnly {
+            directory,
+            max_record: self.replay.max_record,
+            seen,
+            headers,
+            #[cfg(feature = "async")]
+            tasks: Tasks::default(),
+            #[cfg(feature = "async")]
+            reads: Reads::default(),
+        };
+        Ok(Reader { log: Arc::new(log) })
     }
 }
 
@@ -145,6 +161,16 @@ impl Reader {
 impl ReadOnly {
     fn seen(&self) -> Arc<View> {
         Arc::clone(&self.seen.lock())
+    }
+
+    #[cfg(feature = "async")]
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    #[cfg(feature = "async")]
+    pub(crate) fn wake_soon(&self, waker: core::task::Waker) -> Result<(), OpenError> {
+        self.tasks.add(None, waker, || Pace::Others)
     }
 
     pub(crate) fn directory(&self) -> &AnyDirectory {

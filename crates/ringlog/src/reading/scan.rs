@@ -288,7 +288,10 @@ impl Scan {
                         self.forward.seek(end);
                         return Ok(None);
                     }
-                    let shows = self.shows(&record);
+                    let (shows, first) = (self.shows(&record), Lsn::new(self.origin.first()));
+                    if record.lsn < first && self.position < first {
+                        return self.trimmed(first, end);
+                    }
                     if record.is_last {
                         self.position = self.position.max(record.end);
                     }
@@ -296,14 +299,16 @@ impl Scan {
                         return Ok(Some(Shown::Record(record)));
                     }
                 }
-                Err(error) => {
-                    if let Error::Trimmed { first } = error {
-                        (self.from, self.position) = (first, first);
-                        self.locate(end)?;
-                    }
-                    return Err(error);
-                }
+                Err(Error::Trimmed { first }) => return self.trimmed(first, end),
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// What comes next is trimmed. It goes on where the log begins.
+    fn trimmed(&mut self, first: Lsn, end: u64) -> Result<Option<Shown>, Error> {
+        (self.from, self.position) = (first, first);
+        self.locate(end)?;
+        Err(Error::Trimmed { first })
     }
 }

@@ -7,8 +7,8 @@ use super::report::Content;
 use crate::directory::Directory;
 use crate::error::OpenError;
 use crate::format::{
-    BLOCK, BatchHeader, BlockSums, GROUP_ENTRY_LEN, HEADER_LEN, Metadata, RECORD_HEADER_LEN, REMOVED, RecordHeader,
-    RecordRefusal, RecordType, Snapshot, SnapshotEntry, is_zero, padded, u32_at, u64_at,
+    BLOCK, BatchHeader, BlockSums, GROUP_ENTRY_LEN, HEADER_LEN, Metadata, Position, RECORD_HEADER_LEN, REMOVED,
+    RecordHeader, RecordRefusal, RecordType, Snapshot, SnapshotEntry, is_zero, padded, u32_at, u64_at,
 };
 use crate::values::{MAX_VALUES, Values};
 use crate::void::{self, MAX_VOIDS};
@@ -128,7 +128,7 @@ fn check_payload<D: Directory>(
     let prefix = &mut prefix[..header.record_type.prefix_len()];
     reader.read_aside(payload, prefix)?;
     let holds = match header.record_type {
-        RecordType::Record | RecordType::NoOp | RecordType::Cursor => true,
+        RecordType::Record | RecordType::NoOp => true,
         RecordType::Group => return group_len(reader, payload, header.len).map(|entries| entries.map(drop)),
         RecordType::First => {
             let of = [RecordType::Record, RecordType::Group];
@@ -138,7 +138,7 @@ fn check_payload<D: Directory>(
         RecordType::Middle | RecordType::Last => u64_at(prefix, 0) < address,
         RecordType::Metadata => u32_at(prefix, 0) <= header.len - 4,
         RecordType::Truncation => header.len == 8 && u64_at(prefix, 0) <= address,
-        RecordType::Snapshot => u64_at(prefix, 0) <= address,
+        RecordType::Snapshot | RecordType::Cursor => u64_at(prefix, 0) <= address,
     };
     Ok(if holds { Ok(()) } else { Err(NOT_OF_ITS_TYPE) })
 }
@@ -237,8 +237,12 @@ impl Tally {
                     reader.read_aside(address + RECORD_HEADER_LEN as u64, &mut from)?;
                     self.void(u64::from_le_bytes(from)..address)?;
                 }
-                RecordType::Metadata | RecordType::Snapshot => {
-                    let read = if record.record_type == RecordType::Metadata { Self::named } else { Self::restart };
+                RecordType::Metadata | RecordType::Cursor | RecordType::Snapshot => {
+                    let read = match record.record_type {
+                        RecordType::Metadata => Self::named,
+                        RecordType::Cursor => Self::cursor,
+                        _ => Self::restart,
+                    };
                     let Some(payload) = payload(reader, address, &record)? else { return Ok(Err(too_long(address))) };
                     if let Err(refusal) = read(self, address, record.kind, &payload)? {
                         return Ok(Err((address, refusal)));
@@ -268,7 +272,14 @@ impl Tally {
     /// A named value.
     fn named(&mut self, address: u64, kind: u8, payload: &[u8]) -> Result<Result<(), RecordRefusal>, OpenError> {
         Ok(Metadata::decode(payload).map_err(|_| NOT_OF_ITS_TYPE).map(|Metadata { name, value }| {
-            self.values.set(name, (kind != REMOVED).then_some(value), address, DURABLE);
+            self.values.metas.set(name, (kind != REMOVED).then(|| value.to_vec()), address, DURABLE);
+        }))
+    }
+
+    /// A named position.
+    fn cursor(&mut self, address: u64, kind: u8, payload: &[u8]) -> Result<Result<(), RecordRefusal>, OpenError> {
+        Ok(Position::decode(payload).map_err(|_| NOT_OF_ITS_TYPE).map(|Position { position, name }| {
+            self.values.cursors.set(name, (kind != REMOVED).then_some(position), address, DURABLE);
         }))
     }
 
@@ -283,11 +294,13 @@ impl Tally {
         for entry in snapshot.entries {
             match entry {
                 SnapshotEntry::Metadata(Metadata { name, value }) => {
-                    self.values.set(name, Some(value), address, DURABLE)
+                    self.values.metas.set(name, Some(value.to_vec()), address, DURABLE);
+                }
+                SnapshotEntry::Cursor(Position { position, name }) if position <= address => {
+                    self.values.cursors.set(name, Some(position), address, DURABLE);
                 }
                 SnapshotEntry::Void { from, to } if from <= to && to <= address => self.void(from..to)?,
-                SnapshotEntry::Void { .. } => return Ok(Err(NOT_OF_ITS_TYPE)),
-                SnapshotEntry::Cursor(_) => {}
+                SnapshotEntry::Void { .. } | SnapshotEntry::Cursor(_) => return Ok(Err(NOT_OF_ITS_TYPE)),
             }
         }
         Ok(Ok(()))

@@ -207,7 +207,7 @@ pub struct Report {
     pub gaps: Vec<Range<Lsn>>,
     /// Ranges whose records are void, because a truncation says so.
     pub void: Vec<Range<Lsn>>,
-    /// Named values at the end.
+    /// Named values and cursors at the end.
     pub(crate) values: Values,
     /// Segment files whose header is bad. Their batches prove themselves; a header is repaired when its segment is
     /// written to.
@@ -218,11 +218,22 @@ impl Report {
     /// Returns what a name stands for at the end of the log; see [`Log::set_meta`](crate::Log::set_meta).
     #[must_use]
     pub fn meta(&self, name: &str) -> Option<&[u8]> {
-        self.values.get(name.as_bytes())
+        self.values.metas.get(name.as_bytes()).map(Vec::as_slice)
     }
 
     /// Returns all names, and what each of them stands for, in the order of the names.
     pub fn metas(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.values.iter()
+        self.values.metas.iter().map(|(name, value)| (name, &**value))
+    }
+
+    /// Returns the position that a cursor has at the end of the log; see [`Log::cursor`](crate::Log::cursor).
+    #[must_use]
+    pub fn cursor(&self, name: &str) -> Option<Lsn> {
+        self.values.cursors.get(name.as_bytes()).map(|&position| Lsn::new(position))
+    }
+
+    /// Returns the names of all cursors, and the position of each, in the order of the names.
+    pub fn cursors(&self) -> impl Iterator<Item = (&[u8], Lsn)> {
+        self.values.cursors.iter().map(|(name, &position)| (name, Lsn::new(position)))
     }
 }

@@ -1,6 +1,7 @@
 //! A real log in a directory in memory, the truth about its records, and what any crash must leave of them.
 
 use core::convert::Infallible;
+use core::fmt;
 use core::ops::Range;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,7 +40,11 @@ struct Truth {
     /// Truncations that were asked for, and where they stand once they do.
     truncated: Vec<(Lsn, Option<Range<Lsn>>)>,
     /// Of a few names: what each was said to stand for, in order, and up to where that is said once it is.
-    said: BTreeMap<&'static str, Vec<Said>>,
+    said: BTreeMap<&'static str, Vec<Said<Vec<u8>>>>,
+    /// The same of cursors, and where each was set to.
+    moved: BTreeMap<&'static str, Vec<Said<Lsn>>>,
+    /// Whether there are any: they hold trims back.
+    has_cursors: bool,
     /// The highest trim that was asked for, and the highest that was answered.
     trim: Lsn,
     trimmed: Lsn,
@@ -67,7 +72,13 @@ impl Truth {
 }
 
 /// What a name stands for, and the end of the record that says so.
-type Said = (Option<Vec<u8>>, Option<Lsn>);
+type Said<V> = (Option<V>, Option<Lsn>);
+
+/// Names of cursors; each is moved by one thread at a time.
+const CURSORS: [&str; 2] = ["mailer", "vote"];
+
+/// Where a cursor is that is being made while the log is trimmed.
+const SOMEWHERE: Lsn = Lsn::new(u64::MAX);
 
 /// Names that are set; each by one thread at a time.
 const NAMES: [&str; 3] = ["vote", "schema", ""];
@@ -104,7 +115,8 @@ impl Machine {
         ]);
         let options = Log::options().segment_size(world.size).sync(sync);
         let directory = MemoryDirectory::new();
-        Self { random, directory, log: None, truth: Mutex::default(), options, world, figures: Figures::default() }
+        let truth = Mutex::new(Truth { has_cursors: seed.is_multiple_of(2), ..Truth::default() });
+        Self { random, directory, log: None, truth, options, world, figures: Figures::default() }
     }
 
     fn log(&self) -> &Log {
@@ -155,8 +167,14 @@ impl Machine {
         let log = self.log();
         for name in NAMES {
             let now = log.meta(name);
-            check_said(lock(&self.truth).said.get(name), name, now.as_deref(), report.end)?;
+            check_said(lock(&self.truth).said.get(name), name, now.as_ref(), report.end)?;
             lock(&self.truth).said.insert(name, vec![(now, Some(Lsn::START))]);
+        }
+        let cursors: BTreeMap<_, _> = log.cursors().into_iter().collect();
+        for name in CURSORS {
+            let now = cursors.get(name).copied();
+            check_said(lock(&self.truth).moved.get(name), name, now.as_ref(), report.end)?;
+            lock(&self.truth).moved.insert(name, vec![(now, Some(Lsn::START))]);
         }
         Ok(())
     }
@@ -300,7 +318,7 @@ fn step(log: &Log, truth: &Mutex<Truth>, directory: &MemoryDirectory, random: &m
     let draw = |random: &mut Random| lock(truth).draw(random, &copied);
     let place = |number: u64, range: Range<Lsn>| _ = lock(truth).placed.insert(number, range);
     let kind = random.next() as u8;
-    match random.below(18) {
+    match random.below(if lock(truth).has_cursors { 21 } else { 18 }) {
         0..=3 => {
             let (number, payload) = draw(random);
             place(number, log.append(kind, &payload).map_err(failed("append"))?);
@@ -423,6 +441,7 @@ fn step(log: &Log, truth: &Mutex<Truth>, directory: &MemoryDirectory, random: &m
             }
         }
         16 => _ = log.roll().map_err(failed("roll"))?,
+        18.. => move_cursor(log, truth, random)?,
         _ => {
             let placed = some(&lock(truth).placed, random);
             let Some(placed) = placed else { return Ok(()) };
@@ -439,6 +458,42 @@ fn step(log: &Log, truth: &Mutex<Truth>, directory: &MemoryDirectory, random: &m
                 Err(error) => return Err(format!("read: {error:?}")),
             }
         }
+    }
+    Ok(())
+}
+
+/// Makes a cursor, moves it or removes it.
+fn move_cursor(log: &Log, truth: &Mutex<Truth>, random: &mut Random) -> Check {
+    let mut locked = lock(truth);
+    let name = random.pick(&CURSORS);
+    let record = some(&locked.placed, random);
+    let moved = locked.moved.entry(name).or_default();
+    // Another thread is about to.
+    if moved.last().is_some_and(|(_, end)| end.is_none()) {
+        return Ok(());
+    }
+    let is_there = moved.last().is_some_and(|(to, _)| to.is_some());
+    let to = match record {
+        _ if !is_there => Some(SOMEWHERE),
+        _ if random.chance(15) => None,
+        // Most go far, so that there is something to trim.
+        Some(record) if random.chance(30) => Some(record.end),
+        _ => Some(log.durable()),
+    };
+    moved.push((to, None));
+    drop(locked);
+    let asked = match to {
+        Some(_) if !is_there => log.cursor(name).map(|cursor| Some((cursor.position(), log.end()))),
+        Some(to) => log.cursor(name).and_then(|cursor| cursor.advance(to)).map(|said| Some((to, said.end))),
+        None => log.cursor(name).and_then(|cursor| cursor.remove()).map(|()| None),
+    };
+    let mut locked = lock(truth);
+    let last = locked.moved.get_mut(name).and_then(|moved| moved.last_mut()).expect("it was said");
+    match asked {
+        Ok(Some((at, end))) => *last = (Some(at), Some(end)),
+        Ok(None) => last.1 = Some(log.end()),
+        Err(Error::Trimmed { .. }) => _ = locked.moved.get_mut(name).expect("it was said").pop(),
+        Err(error) => return Err(format!("a cursor: {error:?}")),
     }
     Ok(())
 }
@@ -470,7 +525,8 @@ struct Image {
     /// Was trimmed before.
     trimmed: Lsn,
     /// What was said of names before.
-    names: BTreeMap<&'static str, Vec<Said>>,
+    names: BTreeMap<&'static str, Vec<Said<Vec<u8>>>>,
+    cursors: BTreeMap<&'static str, Vec<Said<Lsn>>>,
 }
 
 struct Checked {
@@ -483,26 +539,19 @@ struct Checked {
 
 impl Image {
     fn take(log: &Log, truth: &Mutex<Truth>, directory: &MemoryDirectory, seed: u64, power: bool) -> Self {
-        let (durable, mut required, void, trimmed, names) = {
+        let (durable, required, void, trimmed, names, cursors) = {
             let truth = lock(truth);
             let durable = log.durable();
             let is_durable = |range: &&Range<Lsn>| range.end <= durable;
             let required = truth.placed.iter().filter(|(_, range)| is_durable(range));
             let required: BTreeMap<_, _> = required.map(|(number, range)| (*number, range.clone())).collect();
             let placed = truth.truncated.iter().filter_map(|(from, at)| Some((from, at.as_ref().filter(is_durable)?)));
-            (durable, required, placed.map(|(from, at)| *from..at.start).collect(), truth.trimmed, truth.said.clone())
+            let void = placed.map(|(from, at)| *from..at.start).collect();
+            (durable, required, void, truth.trimmed, truth.said.clone(), truth.moved.clone())
         };
         let image = if power { directory.power_cut(seed) } else { directory.kill(seed) };
         let uncut = directory.fork();
-        let truth = lock(truth);
-        // What was asked for by now may have happened.
-        required.retain(|_, range| {
-            let is_void = |from: &Lsn, at: &Option<Range<Lsn>>| {
-                *from <= range.start && at.as_ref().is_none_or(|at| range.start < at.start)
-            };
-            range.start >= truth.trim && !truth.truncated.iter().any(|(from, at)| is_void(from, at))
-        });
-        Self { directory: image, uncut, power, durable, required, void, trimmed, names }
+        Self { directory: image, uncut, power, durable, required, void, trimmed, names, cursors }
     }
 
     fn check(self, truth: &Mutex<Truth>) -> Result<Checked, String> {
@@ -511,7 +560,7 @@ impl Image {
         if said != expected {
             return Err(format!("a legal crash is {said:?} to the crate and {expected:?} to the oracle"));
         }
-        let Self { directory, uncut, power, durable, required, void, trimmed, names } = self;
+        let Self { directory, uncut, power, durable, mut required, void, trimmed, names, cursors } = self;
         let report = match said {
             Answer::Fresh => return Err("the log is gone".into()),
             Answer::Clean(_) | Answer::Torn(_) | Answer::Unclosed(_) => judged.expect("it has an answer"),
@@ -522,12 +571,32 @@ impl Image {
         }
         let truth = lock(truth);
         for name in NAMES {
-            // What was said since may be there, too.
-            let before = names.get(name).map_or(0, Vec::len);
-            let later = truth.said.get(name).map_or(&[][..], |now| &now[before.min(now.len())..]);
-            let maybe = [names.get(name).map_or(&[][..], |said| said), later].concat();
-            check_said(Some(&maybe), name, report.meta(name), durable).map_err(|what| format!("{what}: {report:?}"))?;
+            let (maybe, now) = (maybe_said(&names, &truth.said, name), report.meta(name).map(<[u8]>::to_vec));
+            check_said(Some(&maybe), name, now.as_ref(), durable).map_err(|what| format!("{what}: {report:?}"))?;
         }
+        for name in CURSORS {
+            let (mut maybe, now) = (maybe_said(&cursors, &truth.moved, name), report.cursor(name));
+            let made = maybe.iter_mut().filter(|said| now.is_some() && said.0 == Some(SOMEWHERE));
+            made.for_each(|said| said.0 = now);
+            check_said(Some(&maybe), name, now.as_ref(), durable).map_err(|what| format!("{what}: {report:?}"))?;
+        }
+        let fast = verify(&directory, &how().fast(true)).map_err(|error| format!("fast: {error:?}"))?;
+        if !fast.cursors().eq(report.cursors()) {
+            return Err(format!("fast, the cursors are those of {fast:?} instead of {report:?}"));
+        }
+        // No record goes that a cursor has not passed.
+        let kept = report.cursors().map(|(_, position)| position).min();
+        if kept.is_some_and(|kept| report.first > kept) {
+            return Err(format!("trimmed up to {}, and a cursor is at {kept:?}: {report:?}", report.first));
+        }
+        // What was asked for by now may have happened.
+        required.retain(|_, range| {
+            let is_void = |from: &Lsn, at: &Option<Range<Lsn>>| {
+                *from <= range.start && at.as_ref().is_none_or(|at| range.start < at.start)
+            };
+            let is_kept = range.start >= truth.trim || kept.is_some_and(|kept| range.start >= kept);
+            is_kept && !truth.truncated.iter().any(|(from, at)| is_void(from, at))
+        });
         if report.first < trimmed || report.first > truth.trim {
             return Err(format!("trimmed to {trimmed} up to {}, recovered {}", truth.trim, report.first));
         }
@@ -543,17 +612,26 @@ impl Image {
     }
 }
 
+/// What was said of a name before an image was taken, and what was said since: that may be there, too.
+fn maybe_said<V: Clone>(
+    before: &BTreeMap<&'static str, Vec<Said<V>>>,
+    now: &BTreeMap<&'static str, Vec<Said<V>>>,
+    name: &str,
+) -> Vec<Said<V>> {
+    let before = before.get(name).map_or(&[][..], |said| said);
+    let later = now.get(name).map_or(&[][..], |now| &now[before.len().saturating_sub(1).min(now.len())..]);
+    [before, later].concat()
+}
+
 /// A name stands for what was said of it durably last, or for something that was said later.
-fn check_said(said: Option<&Vec<Said>>, name: &str, now: Option<&[u8]>, durable: Lsn) -> Check {
+fn check_said<V: PartialEq + fmt::Debug>(said: Option<&Vec<Said<V>>>, name: &str, now: Option<&V>, to: Lsn) -> Check {
     let said = said.map_or(&[][..], |said| said);
-    let last = said.iter().rposition(|(_, end)| end.is_some_and(|end| end <= durable));
-    let may_be = |from: usize| said[from..].iter().any(|(value, _)| value.as_deref() == now);
+    let last = said.iter().rposition(|(_, end)| end.is_some_and(|end| end <= to));
+    let may_be = |from: usize| said[from..].iter().any(|(value, _)| value.as_ref() == now);
     if last.map_or(now.is_none() || may_be(0), may_be) {
         return Ok(());
     }
-    let short = |value: Option<&[u8]>| value.map(|value| (value.len(), value.first().copied()));
-    let said: Vec<_> = said.iter().map(|(value, end)| (short(value.as_deref()), *end)).collect();
-    Err(format!("durable to {durable}, {name:?} stands for {:?}; said was {said:?}", short(now)))
+    Err(format!("durable to {to}, {name:?} stands for {now:?}; said was {said:?}"))
 }
 
 fn replayed(directory: &MemoryDirectory, report: &Report) -> Result<Vec<Shown>, String> {
@@ -647,6 +725,7 @@ fn chain(directory: &MemoryDirectory, report: &Report) -> Result<Vec<Batch>, Str
             groups,
             voids,
             vote: None,
+            mailer: None,
             has_snapshot: false,
         });
         at = next;

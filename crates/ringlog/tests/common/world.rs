@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::{env, thread};
 
 use ringlog::directory::{Directory, MemoryDirectory};
-use ringlog::format::{Manifest, Metadata, REMOVED, RecordType, Snapshot, SnapshotEntry};
+use ringlog::format::{Manifest, Metadata, Position, REMOVED, RecordType, Snapshot, SnapshotEntry};
 use ringlog::manifest::ManifestFile;
 use ringlog::recovery::{Item, OnDamage, Recover, Replay, Report, Verdict, Verify, replay, verify};
 use ringlog::testing::{BatchBuilder, LongRecord, Payload, Random, ReferenceWriter, Submitted};
@@ -39,6 +39,8 @@ pub(crate) struct Batch {
     pub(crate) voids: Vec<(u64, u64)>,
     /// What it says of the name "vote".
     pub(crate) vote: Option<Vote>,
+    /// Where it says that the cursor "mailer" stands.
+    pub(crate) mailer: Option<Option<u64>>,
     /// Whether it repeats all truncations before it.
     pub(crate) has_snapshot: bool,
 }
@@ -240,9 +242,9 @@ impl World {
         records.map(|(_, record)| record.clone()).collect()
     }
 
-    /// What is said of the name "vote" below an address, if anything is.
-    fn vote(&self, below: u64) -> Option<Vote> {
-        self.chain.iter().rev().filter(|batch| batch.base < below).find_map(|batch| batch.vote)
+    /// What the newest batch below an address says, of those that say anything of it.
+    fn newest<T>(&self, below: u64, said: impl Fn(&Batch) -> Option<T>) -> Option<T> {
+        self.chain.iter().rev().filter(|batch| batch.base < below).find_map(said)
     }
 
     /// What was accepted is exactly what was submitted there.
@@ -311,13 +313,21 @@ impl World {
             return Err(format!("acknowledged to {}, recovered to {}", self.acknowledged, report.end));
         }
         let fast = verify(image, &how().fast(true)).map_err(|error| format!("fast: {error:?}"))?;
-        let vote = |report: &Report| report.meta("vote").map(<[u8]>::to_vec);
-        if (&fast.verdict, fast.end, fast.next_number, fast.previous, vote(&fast))
-            != (&report.verdict, report.end, report.next_number, report.previous, vote(&report))
+        let named = |report: &Report| (report.meta("vote").map(<[u8]>::to_vec), report.cursor("mailer"));
+        if (&fast.verdict, fast.end, fast.next_number, fast.previous, named(&fast))
+            != (&report.verdict, report.end, report.next_number, report.previous, named(&report))
         {
             return Err(format!("fast: {fast:?} instead of {report:?}"));
         }
         self.figures.fast_jumps += u64::from(fast.checked_from > report.checked_from);
+        let (from, end) = (report.checked_from.get(), report.end.get());
+        let said = |batch: &Batch| batch.mailer.filter(|_| batch.base >= from);
+        // What was said before the trim point, only a snapshot repeats.
+        let expected = if from >= self.known_from { self.newest(end, said) } else { None };
+        let found = report.cursor("mailer").map(Lsn::get);
+        if expected.is_some_and(|expected| expected != found) {
+            return Err(format!("the cursor is at {found:?} instead of {expected:?}: {report:?}"));
+        }
         Ok(Some(report))
     }
 
@@ -553,6 +563,7 @@ impl World {
             groups: BTreeMap::new(),
             voids,
             vote,
+            mailer: None,
             has_snapshot,
         });
         self.figures.batches += 1;
@@ -581,6 +592,7 @@ impl World {
     fn random_batch(&mut self, roll: bool) -> Result<(), OpenError> {
         let mut batch = self.writer.as_ref().unwrap().batch();
         let (mut records, mut voids, mut vote, mut has_snapshot) = (Vec::new(), Vec::new(), None, false);
+        let mut mailer = None;
         for _ in 0..self.random.below(5) {
             let room = batch.room();
             let kind = self.random.next() as u8;
@@ -614,6 +626,14 @@ impl World {
                         vote = Some((kind % 2 != REMOVED).then_some(kind));
                     }
                 }
+                11 if self.random.chance(50) => {
+                    let position = self.random.below(self.reach.max(1) as usize) as u64;
+                    let position = position.min(self.chain.last().map_or(0, |batch| batch.base));
+                    let said = Position { position, name: b"mailer" }.encode();
+                    if batch.push(RecordType::Cursor, kind % 2, &said).is_some() {
+                        mailer = Some((kind % 2 != REMOVED).then_some(position));
+                    }
+                }
                 4 if self.random.chance(30) => {
                     // Complete to an earlier address only: it says nothing.
                     let entries = vec![SnapshotEntry::Void { from: 8, to: 16 }];
@@ -623,9 +643,12 @@ impl World {
                 4 => {
                     let earlier = self.chain.iter().flat_map(|batch| &batch.voids).chain(&voids);
                     let mut entries: Vec<_> = earlier.map(|&(from, to)| SnapshotEntry::Void { from, to }).collect();
-                    let value = vote.or_else(|| self.vote(u64::MAX)).flatten();
+                    let value = vote.or_else(|| self.newest(u64::MAX, |batch| batch.vote)).flatten();
                     let value = value.as_ref().map(core::slice::from_ref);
                     entries.extend(value.map(|value| SnapshotEntry::Metadata(Metadata { name: b"vote", value })));
+                    let position = mailer.or_else(|| self.newest(u64::MAX, |batch| batch.mailer)).flatten();
+                    let cursor = position.map(|position| Position { position, name: b"mailer" });
+                    entries.extend(cursor.map(SnapshotEntry::Cursor));
                     has_snapshot |= batch.snapshot(entries).is_some();
                 }
                 5 | 6 => self.long_part(&mut batch, &mut records),
@@ -637,7 +660,9 @@ impl World {
                 }
             }
         }
-        self.submit(batch, roll, records, voids, vote, has_snapshot)
+        self.submit(batch, roll, records, voids, vote, has_snapshot)?;
+        self.chain.last_mut().expect("it was submitted").mailer = mailer;
+        Ok(())
     }
 
     fn long_part(&mut self, batch: &mut BatchBuilder, records: &mut Vec<Shown>) {

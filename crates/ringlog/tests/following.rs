@@ -1,0 +1,391 @@
+//! Followers beside writers, damage, trims, truncations, failures and other processes.
+
+mod common;
+
+use core::ops::ControlFlow;
+use core::time::Duration;
+use std::fs::File;
+use std::io::IoSlice;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+
+use common::open::{SEGMENT, payload, small};
+use ringlog::directory::MemoryDirectory;
+use ringlog::recovery::{Content, OnDamage, Verdict};
+use ringlog::{Error, Follow, Group, Item, Log, Lsn, Options, Record, Upto, segment};
+
+/// Waits for what has to come, and fails if it does not.
+const LONG: Duration = Duration::from_secs(60);
+
+fn in_memory() -> Log {
+    small().in_memory().open("").expect("a log").0
+}
+
+/// What producer `n` sends as number `count`.
+fn numbered(n: u64, count: u64, len: usize) -> Vec<u8> {
+    let mut bytes = [n.to_le_bytes(), count.to_le_bytes()].concat();
+    bytes.extend(payload(count as usize, len));
+    bytes
+}
+
+/// Checks that each producer's records come in order, and all records in the order of their ends.
+#[derive(Default)]
+struct Order {
+    counts: [u64; 5],
+    end: Lsn,
+}
+
+impl Order {
+    fn check(&mut self, record: &Record<'_>) {
+        let (n, rest) = record.payload.split_first_chunk::<8>().expect("a number");
+        let (n, count) = (u64::from_le_bytes(*n), u64::from_le_bytes(*rest.first_chunk().expect("a count")));
+        assert_eq!(count, self.counts[n as usize], "of producer {n} at {}", record.lsn);
+        self.counts[n as usize] += 1;
+        assert!(record.end >= self.end, "{} after {}", record.end, self.end);
+        self.end = record.end;
+    }
+}
+
+#[test]
+fn followers_beside_many_producers_see_every_record_once_in_order_and_none_early() {
+    const EACH: u64 = 1500;
+    let log = in_memory();
+    let followers = [Upto::Durable, Upto::Staged, Upto::Durable, Upto::Staged].map(|upto| {
+        let (mut follow, log) = (log.follow(Lsn::START, upto), log.clone());
+        thread::spawn(move || {
+            let mut order = Order::default();
+            while let Some(record) = follow.next().expect("a working log") {
+                order.check(&record);
+                assert!(upto == Upto::Staged || record.end <= log.durable(), "{} is not durable", record.end);
+            }
+            order.counts
+        })
+    });
+    let producers = [0, 1, 2, 3, 4].map(|n: u64| {
+        let (log, mut writer) = (log.clone(), log.writer());
+        thread::spawn(move || {
+            for count in 0..EACH {
+                let bytes = numbered(n, count, (count % 200) as usize);
+                match n {
+                    0 | 1 => drop(writer.append(1, &bytes).expect("room")),
+                    2 => drop(log.append(1, &bytes).expect("room")),
+                    3 if count % 100 == 99 => {
+                        drop(log.append(1, &numbered(n, count, 30_000)).expect("room"));
+                    }
+                    3 => drop(log.append_group(Group::new().push(1, &bytes)).expect("room")),
+                    _ if count % 10 == 0 => drop(log.commit(1, &[IoSlice::new(&bytes)]).expect("room")),
+                    _ => drop(log.append(1, &bytes).expect("room")),
+                }
+            }
+        })
+    });
+    producers.into_iter().for_each(|producer| producer.join().expect("no panic"));
+    log.close().expect("a working device");
+    for follower in followers {
+        assert_eq!(follower.join().expect("no panic"), [EACH; 5]);
+    }
+}
+
+#[test]
+fn a_follower_waits_for_what_comes_and_ends_with_the_log() {
+    let log = in_memory();
+    let (sent, received) = mpsc::channel();
+    let mut follow = log.follow(log.end(), Upto::Staged);
+    let follower = thread::spawn(move || {
+        while let Some(record) = follow.next().expect("a working log") {
+            sent.send(record.lsn).expect("the test waits");
+        }
+    });
+    for n in 0..5 {
+        let at = log.append(1, &payload(n, 100)).expect("room");
+        assert_eq!(received.recv_timeout(LONG), Ok(at.start));
+    }
+    let mut late = log.follow(log.end(), Upto::Durable);
+    assert!(matches!(late.next_timeout(Duration::from_millis(20)), Err(Error::TimedOut)));
+    log.close().expect("a working device");
+    follower.join().expect("no panic");
+    assert_eq!(late.next().expect("a closed log"), None);
+    assert_eq!(late.try_next().expect("a closed log"), None);
+}
+
+#[test]
+fn a_follower_of_a_failed_log_gets_all_that_can_be_read_and_then_the_error() {
+    let directory = MemoryDirectory::new();
+    let (log, _) = small().directory(&directory).open("").expect("a log");
+    let at = log.append(1, b"durable").expect("room");
+    log.wait_durable(at.end).expect("a working device");
+    let mut followers = [log.follow(Lsn::START, Upto::Durable), log.follow(Lsn::START, Upto::Staged)];
+    log.append(1, b"staged").expect("room");
+    directory.device().fail_write(0, 5);
+    log.sync().expect_err("a failed device");
+    let mut counts = [0, 0];
+    for (follow, count) in followers.iter_mut().zip(&mut counts) {
+        let error = loop {
+            match follow.next() {
+                Ok(Some(_)) => *count += 1,
+                Ok(None) => panic!("the log was not closed"),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, Error::Poisoned(_)), "{error:?}");
+        assert!(matches!(follow.next(), Err(Error::Poisoned(_))));
+    }
+    assert_eq!(counts, [1, 2]);
+}
+
+#[test]
+fn a_trim_stops_at_a_reader_unless_it_is_not_pinned() {
+    let log = in_memory();
+    let ats: Vec<_> = (0..600).map(|n| log.append(1, &payload(n, 700)).expect("room")).collect();
+    let end = log.sync().expect("a working device");
+    let (mut pinned, mut free) =
+        (log.follow(Lsn::START, Upto::Durable), log.follow(Lsn::START, Upto::Durable).unpinned());
+    let scan = log.scan(ats[100].start..);
+    assert_eq!(log.trim(end).expect("a working device").first, Lsn::START);
+    for at in &ats[..350] {
+        assert_eq!(pinned.next().expect("it is there").map(|record| record.lsn), Some(at.start));
+    }
+    let trimmed = log.trim(end).expect("a working device");
+    assert!(trimmed.first > Lsn::START && trimmed.first <= ats[100].start, "{trimmed:?}");
+    drop(scan);
+    let first = log.trim(end).expect("a working device").first;
+    assert!(first > trimmed.first && first <= ats[349].end, "{first:?}");
+    assert!(matches!(free.next(), Err(Error::Trimmed { first: now }) if now == first));
+    let next = free.next().expect("it goes on").expect("a record").lsn;
+    assert_eq!(Some(next), ats.iter().map(|at| at.start).find(|at| *at >= first));
+    assert_eq!(pinned.next().expect("it is there").map(|record| record.lsn), Some(ats[350].start));
+    drop(pinned);
+    assert!(log.trim(end).expect("a working device").first > first);
+}
+
+#[test]
+fn a_position_that_is_not_in_the_log_is_refused_with_the_nearest_one_that_is() {
+    let log = in_memory();
+    let ats: Vec<_> = (0..300).map(|n| log.append(1, &payload(n, 700)).expect("room")).collect();
+    let end = log.sync().expect("a working device");
+    let first = log.trim(ats[200].start).expect("a working device").first;
+    assert!(matches!(log.scan(Lsn::START..).next(), Err(Error::Trimmed { first: now }) if now == first));
+    assert!(matches!(log.follow(Lsn::START, Upto::Staged).next(), Err(Error::Trimmed { first: now }) if now == first));
+    let beyond = Lsn::new(end.get() + 100_000);
+    assert!(matches!(log.scan(beyond..).next(), Err(Error::NotAppended { .. })));
+    assert!(matches!(log.scan(..beyond).next(), Err(Error::NotAppended { .. })));
+    assert!(matches!(log.follow(beyond, Upto::Staged).next(), Err(Error::NotAppended { .. })));
+    let inside = Lsn::new(ats[250].start.get() + 16);
+    let is_refused = |error| matches!(error, Err(Error::InsideRecord { address, record }) if address == inside && record == ats[250]);
+    let mut scan = log.scan(inside..);
+    assert!(is_refused(scan.next().map(|record| record.map(|record| record.lsn))));
+    assert_eq!(scan.next().expect("it goes on").map(|record| record.lsn), Some(ats[251].start));
+    assert!(is_refused(log.follow(inside, Upto::Durable).next().map(|record| record.map(|record| record.lsn))));
+    // Where a scan begins without a position, it is where the log begins.
+    assert_eq!(log.scan(..).next().expect("a scan").map(|record| record.lsn >= first), Some(true));
+}
+
+#[test]
+fn a_follower_is_told_once_that_what_it_was_given_is_truncated() {
+    let log = in_memory();
+    let ats: Vec<_> = (0..10).map(|n| log.append(n, b"a record").expect("room")).collect();
+    let mut follow = log.follow(Lsn::START, Upto::Staged);
+    let mut behind = log.follow(Lsn::START, Upto::Staged);
+    for _ in 0..8 {
+        assert!(follow.try_next().expect("a log").is_some());
+    }
+    for _ in 0..3 {
+        assert!(behind.try_next().expect("a log").is_some());
+    }
+    log.truncate(ats[5].start).expect("room");
+    let next = log.append(50, b"after").expect("room");
+    assert_eq!(follow.next_item().expect("a log"), Some(Item::Truncated { from: ats[5].start }));
+    let kinds = |follow: &mut Follow| {
+        let mut kinds = Vec::new();
+        while follow.position() < next.end {
+            match follow.next_item().expect("a log").expect("the log is open") {
+                Item::Record(record) => kinds.push(i32::from(record.kind)),
+                Item::Truncated { .. } => kinds.push(-1),
+                _ => kinds.push(-2),
+            }
+        }
+        kinds
+    };
+    assert_eq!(kinds(&mut follow), [50]);
+    // The one that was not given any of it only passes it over.
+    assert_eq!(kinds(&mut behind), [3, 4, 50]);
+}
+
+/// Damages a byte of the log in its file.
+fn damage(path: &Path, address: u64) {
+    let file = File::options().read(true).write(true).open(path.join(segment::file_name(address / SEGMENT * SEGMENT)));
+    let (file, at, mut byte) = (file.expect("a segment"), 4096 + address % SEGMENT, [0]);
+    file.read_exact_at(&mut byte, at).expect("a byte");
+    file.write_all_at(&[!byte[0]], at).expect("a byte");
+}
+
+fn on_disk(options: Options, path: &Path) -> Log {
+    options.open(path).expect("a log").0
+}
+
+#[test]
+fn damage_is_reported_with_its_range_and_everything_else_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = on_disk(small(), folder.path());
+    let ats: Vec<_> = (0..300).map(|n| log.append(1, &payload(n, 700)).expect("room")).collect();
+    log.close().expect("a working device");
+    drop(log);
+    damage(folder.path(), ats[120].start.get() + 100);
+    let reader = Log::options().open_read_only(folder.path()).expect("a damaged log");
+    assert!(matches!(reader.report().verdict, Verdict::Clean | Verdict::Damaged(_)));
+    let mut expected: Vec<_> = ats.iter().map(|at| at.start).collect();
+    let mut found = Vec::new();
+    let mut scan = reader.scan(..);
+    let range = loop {
+        match scan.next() {
+            Ok(record) => found.push(record.expect("damage comes first").lsn),
+            Err(Error::Damaged { range, content: Content::BadBlock { .. } }) => break range,
+            Err(error) => panic!("{error:?}"),
+        }
+    };
+    assert!(range.contains(&ats[120].start) && range.end.get() - range.start.get() <= 2 << 12, "{range:?}");
+    while let Some(record) = scan.next().expect("what is behind it") {
+        found.push(record.lsn);
+    }
+    expected.retain(|lsn| !range.contains(lsn));
+    assert_eq!(found, expected);
+    // The others see the same.
+    let (mut backwards, mut rev) = (Vec::new(), reader.scan(..).rev());
+    loop {
+        match rev.next() {
+            Ok(Some(record)) => backwards.push(record.lsn),
+            Ok(None) => break,
+            Err(Error::Damaged { range: same, .. }) => assert_eq!(same, range),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    backwards.reverse();
+    assert_eq!(backwards, expected);
+    let failed = reader.scan(..).in_parallel(2, |record| assert!(expected.contains(&record.lsn)));
+    assert!(matches!(failed, Err(Error::Damaged { range: same, .. }) if same == range));
+    let mut follow = reader.follow(Lsn::START);
+    let followed: Vec<_> = (0..expected.len())
+        .map(|_| match follow.next() {
+            Ok(record) => record.expect("it never ends").lsn,
+            Err(_) => follow.next().expect("what is behind it").expect("it never ends").lsn,
+        })
+        .collect();
+    assert_eq!(followed, expected);
+}
+
+#[test]
+fn a_skipped_gap_is_an_item_and_no_record() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = on_disk(small(), folder.path());
+    let ats: Vec<_> = (0..300).map(|n| log.append(1, &payload(n, 700)).expect("room")).collect();
+    log.close().expect("a working device");
+    drop(log);
+    damage(folder.path(), ats[120].start.get() + 100);
+    let (log, _) = small()
+        .on_damage(OnDamage::Skip)
+        .open_with(folder.path(), |_| Ok::<_, core::convert::Infallible>(()))
+        .expect("a log with a gap");
+    let items =
+        |mut next: Box<dyn FnMut() -> Option<(bool, Lsn)>>| core::iter::from_fn(move || next()).collect::<Vec<_>>();
+    let mut scan = log.scan(..);
+    let forwards = items(Box::new(move || {
+        scan.next_item().expect("a scan").map(|item| match item {
+            Item::Record(record) => (true, record.lsn),
+            Item::Gap(range) => (false, range.start),
+            _ => unreachable!("a scan"),
+        })
+    }));
+    let mut rev = log.scan(..).rev();
+    let mut backwards = items(Box::new(move || {
+        rev.next_item().expect("a scan").map(|item| match item {
+            Item::Record(record) => (true, record.lsn),
+            Item::Gap(range) => (false, range.start),
+            _ => unreachable!("a scan"),
+        })
+    }));
+    backwards.reverse();
+    assert_eq!(forwards, backwards);
+    assert_eq!(forwards.iter().filter(|(is_record, _)| !is_record).count(), 1);
+    let mut count = 0;
+    log.scan(..)
+        .for_each(|_| {
+            count += 1;
+            ControlFlow::Continue(())
+        })
+        .expect("a scan");
+    assert_eq!(count + 1, forwards.len());
+}
+
+#[test]
+fn what_is_in_memory_is_not_read_from_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = on_disk(small(), folder.path());
+    let mut followers = [log.follow(Lsn::START, Upto::Durable), log.follow(Lsn::START, Upto::Staged)];
+    let before = log.stats().buffers_flushed;
+    for n in 0..6 {
+        let at = log.commit(1, &[IoSlice::new(&payload(n, 3000))]).expect("room");
+        // As if the device had lost it.
+        damage(folder.path(), at.lsn().get() + 100);
+        for follow in &mut followers {
+            assert_eq!(follow.next_timeout(LONG).expect("from memory").expect("a record").payload, payload(n, 3000));
+        }
+    }
+    let sealed = log.stats().buffers_flushed;
+    for n in 0..3 {
+        log.append(1, &payload(n, 100)).expect("room");
+        assert!(followers[1].next_timeout(LONG).expect("from memory").is_some());
+    }
+    assert!(sealed > before, "commits seal");
+    assert_eq!(log.stats().buffers_flushed, sealed, "a follower does not");
+}
+
+#[test]
+fn a_follower_that_begins_within_a_long_record_gets_it_when_it_is_complete() {
+    let log = in_memory();
+    let long = log.append(1, &payload(7, 50_000)).expect("room");
+    let next = log.append(2, b"next").expect("room");
+    log.sync().expect("a working device");
+    let within = Lsn::new(long.start.get() + 20_000);
+    for upto in [Upto::Durable, Upto::Staged] {
+        let mut follow = log.follow(within, upto);
+        let record = follow.next_timeout(LONG).expect("a log").expect("a record");
+        assert_eq!((record.lsn, record.end, record.payload), (long.start, long.end, &payload(7, 50_000)[..]));
+        assert_eq!(follow.next_timeout(LONG).expect("a log").map(|record| record.lsn), Some(next.start));
+    }
+}
+
+#[test]
+fn another_reader_follows_a_log_over_trims_and_reopenings_and_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = on_disk(small(), folder.path());
+    let mut sent: Vec<_> = (0..50).map(|n| log.append(1, &payload(n, 700)).expect("room").start).collect();
+    log.sync().expect("a working device");
+    let reader = Log::options().open_read_only(folder.path()).expect("a log in use");
+    assert_eq!(reader.report().verdict, Verdict::InUse);
+    assert!(reader.end() <= log.durable());
+    let mut follow = reader.follow(Lsn::START);
+    let mut seen = Vec::new();
+    let mut take = |follow: &mut Follow, sent: &[Lsn]| {
+        while seen.len() < sent.len() {
+            seen.push(follow.next_timeout(LONG).expect("a log").expect("it never ends").lsn);
+        }
+        assert_eq!(seen, sent);
+    };
+    // An idle log's empty batch proves the last one.
+    take(&mut follow, &sent);
+    sent.extend((50..200).map(|n| log.append(1, &payload(n, 700)).expect("room").start));
+    log.close().expect("a working device");
+    take(&mut follow, &sent);
+    drop(log);
+    let log = on_disk(small(), folder.path());
+    sent.extend((0..50).map(|n| log.append(2, &payload(n, 700)).expect("room").start));
+    log.sync().expect("a working device");
+    take(&mut follow, &sent);
+    let first = log.trim(log.durable()).expect("a working device").first;
+    assert!(first > Lsn::START);
+    reader.refresh().expect("a log in use");
+    assert_eq!(reader.first(), first);
+    assert!(matches!(reader.scan(Lsn::START..).next(), Err(Error::Trimmed { first: now }) if now == first));
+}
