@@ -90,6 +90,8 @@ impl Stats {
         page.table("epochs", &["epoch", "batches", "bytes"], epochs.collect());
         let values = report.metas().map(|(name, value)| vec![Cell::foreign(name), value.len().into()]);
         page.table("named values", &["name", "bytes"], values.collect());
+        let cursors = report.cursors().map(|(name, position)| vec![Cell::foreign(name), position.into()]);
+        page.table("cursors", &["name", "position"], cursors.collect());
         output.page(&page)?;
         Ok(judged.status())
     }
