@@ -33,6 +33,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
         run(&[], "cargo test -p buffer_ring --features async --test futures --test foreign_wakers")?;
         run(&[], "cargo test -p ringlog --features async --test futures")
     })?;
+    step("the command", || run(&[], "cargo test -p ringlog --features command --test command"))?;
     step("models", || loom::task(&[]))?;
     step("random schedules", || shuttle::task(&[]))?;
     step("kills", kills::few)?;
