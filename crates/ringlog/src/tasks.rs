@@ -1,5 +1,5 @@
-//! What tasks need that must not block: threads of the log that wait and read in their stead. Each is started when it is
-//! first needed.
+//! What tasks need that must not block: threads of the log that wait and read in their stead. Each is started when it
+//! is first needed.
 
 use core::mem;
 use core::task::Waker;

@@ -32,7 +32,7 @@ pub(super) struct Following {
     /// What is wrong with the position; said first.
     refusal: Option<Error>,
     /// What was read ahead of the call that asks for it.
-    read: Option<Result<Found, Error>>,
+    read: Option<Result<Came, Error>>,
 }
 
 /// What comes next.
@@ -55,7 +55,7 @@ pub(super) enum Reading {
 }
 
 #[derive(Debug)]
-enum Found {
+enum Came {
     Event(Event),
     Nothing,
     Writing,
@@ -136,10 +136,10 @@ impl Following {
             let before = self.forward.next_batch();
             let found = self.read.take().unwrap_or_else(|| self.advance(reading));
             let event = match found {
-                Ok(Found::Event(event)) => Ok(event),
-                Ok(Found::Writing) => return Ok(Next::Soon),
-                Ok(Found::InFile) => return Ok(Next::Read),
-                Ok(Found::Nothing) => return Ok(Next::Wait),
+                Ok(Came::Event(event)) => Ok(event),
+                Ok(Came::Writing) => return Ok(Next::Soon),
+                Ok(Came::InFile) => return Ok(Next::Read),
+                Ok(Came::Nothing) => return Ok(Next::Wait),
                 Err(error) => Err(error),
             };
             if self.forward.next_batch() != before
@@ -211,40 +211,40 @@ impl Following {
         self.read = Some(self.advance(Reading::Allowed));
     }
 
-    fn advance(&mut self, reading: Reading) -> Result<Found, Error> {
+    fn advance(&mut self, reading: Reading) -> Result<Came, Error> {
         if !self.is_located {
             if reading == Reading::Elsewhere {
-                return Ok(Found::InFile);
+                return Ok(Came::InFile);
             }
             self.locate()?;
         }
         loop {
             let files = self.origin.files(&self.manifest);
             if let Some(met) = self.forward.within_batch(&files).map_err(|problem| self.origin.explain(problem))? {
-                return Ok(Found::Event(met));
+                return Ok(Came::Event(met));
             }
             if let Origin::Open(log) = &self.origin
                 && (self.upto == Upto::Staged || self.forward.next_batch() < files.durable)
             {
                 match self.forward.load_staged(log, &files)? {
                     Staged::More => continue,
-                    Staged::NotYet => return Ok(Found::Nothing),
-                    Staged::Writing => return Ok(Found::Writing),
+                    Staged::NotYet => return Ok(Came::Nothing),
+                    Staged::Writing => return Ok(Came::Writing),
                     Staged::Elsewhere => {}
                 }
             }
             if reading == Reading::Elsewhere {
-                return Ok(Found::InFile);
+                return Ok(Came::InFile);
             }
             let end = self.origin.readable(self.forward.next_batch(), self.upto)?;
             if self.forward.next_batch() >= end {
-                return Ok(Found::Nothing);
+                return Ok(Came::Nothing);
             }
             self.manifest = self.origin.manifest();
             let files = self.origin.files(&self.manifest);
             let met = self.forward.next_of_file(&files, end).map_err(|problem| self.origin.explain(problem))?;
             if let Some(met) = met {
-                return Ok(Found::Event(met));
+                return Ok(Came::Event(met));
             }
         }
     }

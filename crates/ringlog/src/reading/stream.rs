@@ -51,7 +51,8 @@ impl Follow {
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let (log, _) = Log::options().in_memory().segment_size(1 << 20).ring(4, 64 << 10).open("")?;
-    /// let odd = log.follow(log.end(), Upto::Durable).into_stream().filter_map(Result::ok).filter(|record| record.kind % 2 == 1);
+    /// let records = log.follow(log.end(), Upto::Durable).into_stream().filter_map(Result::ok);
+    /// let odd = records.filter(|record| record.kind % 2 == 1);
     /// (0..6).try_for_each(|kind| log.append(kind, b"a record").map(drop))?;
     /// log.close()?;
     /// let runtime = tokio::runtime::Builder::new_current_thread().build()?;
