@@ -23,8 +23,8 @@ const BUFFER: u64 = 1 << 20;
 ///
 /// The copy is a log with an id of its own: a plain copy of the files of a log that is being written looks damaged, and
 /// is. It holds all records from the first to the end that the log had when the copy began, with their kinds, groups as
-/// groups, and the named values, but no cursors; records that were truncated or trimmed are left out. Positions are new. It gets its
-/// name only when it is complete.
+/// groups, and the named values, but no cursors; records that were truncated or trimmed are left out. Positions are
+/// new. It gets its name only when it is complete.
 #[derive(Debug, Args)]
 pub(crate) struct Copy {
     /// Directory of the log

@@ -305,8 +305,8 @@ impl Plan {
         ];
         unknown.push(match self.behind {
             Some((batches, promise)) if promise > *end => format!(
-                "what was between {end} and {promise}, which was acknowledged: {batches} intact batches behind it prove \
-                 that, and are set aside with it"
+                "what was between {end} and {promise}, which was acknowledged: {batches} intact batches behind it \
+                 prove that, and are set aside with it"
             ),
             _ => format!("whether more was acknowledged behind {end}: no intact batch there proves it"),
         });
