@@ -75,7 +75,7 @@ pub use log::{Committed, Cursor, Error, Group, Log, Options, Reservation, Segmen
 pub use lsn::Lsn;
 pub use reading::{Follow, Reader, Scan, ScanRev, Upto};
 #[cfg(feature = "async")]
-pub use reading::{OwnedRecord, Records};
+pub use reading::{OwnedRecord, RecordStream};
 pub use recovery::{Item, Record, Report as Recovery};
 
 #[cfg(doctest)]

@@ -57,7 +57,7 @@ impl Pace {
 #[derive(Debug)]
 pub(crate) struct Tasks {
     process: Process,
-    shared: Arc<Shared>,
+    shared: Arc<TaskList>,
 }
 
 impl Default for Tasks {
@@ -67,20 +67,20 @@ impl Default for Tasks {
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
+struct TaskList {
+    state: Mutex<Listed>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    waiting: Vec<Waiting>,
+struct Listed {
+    waiting: Vec<Task>,
     is_started: bool,
     is_over: bool,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct Task {
     /// Where the log was when the task looked; `None`: it wants to look again.
     seen: Option<u64>,
     waker: Waker,
@@ -95,7 +95,7 @@ impl Tasks {
             start("ringlog-tasks", move || shared.run(&pace))?;
             state.is_started = true;
         }
-        state.waiting.push(Waiting { seen, waker });
+        state.waiting.push(Task { seen, waker });
         drop(state);
         self.shared.changed.notify_all();
         Ok(())
@@ -114,7 +114,7 @@ impl Drop for Tasks {
     }
 }
 
-impl Shared {
+impl TaskList {
     fn run(&self, pace: &Pace) {
         loop {
             // Before a task is seen: what happens after the task has looked is later.
@@ -131,10 +131,10 @@ impl Shared {
             pace.wait(before);
             let now = pace.position();
             let due: Vec<_> = {
-                let is_due = |waiting: &mut Waiting| now.is_none() || waiting.seen != now;
+                let is_due = |waiting: &mut Task| now.is_none() || waiting.seen != now;
                 self.state.lock().waiting.extract_if(.., is_due).collect()
             };
-            for Waiting { waker, .. } in due {
+            for Task { waker, .. } in due {
                 let _panicked = shield(|| waker.wake());
             }
         }
@@ -159,11 +159,11 @@ pub(crate) struct Reads {
 /// The answer to a task, when there is one.
 #[derive(Debug)]
 pub(crate) struct Answer<T> {
-    slot: Arc<Mutex<Slot<T>>>,
+    slot: Arc<Mutex<AnswerSlot<T>>>,
 }
 
 #[derive(Debug)]
-struct Slot<T> {
+struct AnswerSlot<T> {
     answer: Option<T>,
     waker: Option<Waker>,
 }
@@ -183,7 +183,7 @@ impl Reads {
         &self,
         read: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Answer<T>, OpenError> {
-        let slot = Arc::new(Mutex::new(Slot { answer: None, waker: None }));
+        let slot = Arc::new(Mutex::new(AnswerSlot { answer: None, waker: None }));
         let answered = Arc::clone(&slot);
         let job = Box::new(move || {
             let answer = read();

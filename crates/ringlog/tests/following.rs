@@ -277,6 +277,24 @@ fn damage_is_reported_with_its_range_and_everything_else_is_read() {
 }
 
 #[test]
+fn damage_around_the_beginning_of_a_log_is_no_trim() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = on_disk(small(), folder.path());
+    let ats: Vec<_> = (0..300).map(|n| log.append(1, &payload(n, 700)).expect("room")).collect();
+    let first = log.trim(log.sync().expect("a working device").min(ats[150].start)).expect("a working device").first;
+    assert_eq!(first, ats[150].start);
+    log.close().expect("a working device");
+    drop(log);
+    damage(folder.path(), first.get() + 100);
+    let reader = Log::options().open_read_only(folder.path()).expect("a damaged log");
+    let mut scan = reader.scan(..);
+    let Err(Error::Damaged { range, .. }) = scan.next() else { panic!("the first batch is damaged") };
+    assert!(range.contains(&first));
+    let behind = ats.iter().map(|at| at.start).find(|at| *at >= range.end);
+    assert_eq!(scan.next().expect("what is behind it").map(|record| record.lsn), behind);
+}
+
+#[test]
 fn a_skipped_gap_is_an_item_and_no_record() {
     let folder = tempfile::tempdir().expect("a folder");
     let log = on_disk(small(), folder.path());

@@ -36,4 +36,4 @@ pub use read_only::Reader;
 pub use rev::ScanRev;
 pub use scan::Scan;
 #[cfg(feature = "async")]
-pub use stream::{OwnedRecord, Records};
+pub use stream::{OwnedRecord, RecordStream};

@@ -179,10 +179,12 @@ impl Origin {
 
     /// Why what was there once could not be read.
     pub(crate) fn explain(&self, problem: Problem) -> Error {
-        let first = Lsn::new(self.first());
+        let (first, segment_size) = (self.first(), self.manifest().segment_size);
         match problem {
             // Its file went meanwhile, or is used again.
-            Problem::Damaged { range, .. } if range.start < first => Error::Trimmed { first },
+            Problem::Damaged { range, .. } if range.start.get() / segment_size < first / segment_size => {
+                Error::Trimmed { first: Lsn::new(first) }
+            }
             Problem::Damaged { range, content } => Error::Damaged { range, content },
             Problem::Log(error) => error.into(),
         }

@@ -26,7 +26,9 @@ use crate::{Lsn, Recovery};
 ///
 /// It shows the log as it was when it was opened, or [refreshed](Self::refresh). Of a log that another process writes
 /// to, that is all that is proven to have been durable then: up to the promise of its newest batch, which is some
-/// batches behind the writer. What the writer trims meanwhile is gone: [`Error::Trimmed`](crate::Error::Trimmed).
+/// batches behind the writer. What the writer trims meanwhile is gone: [`Error::Trimmed`](crate::Error::Trimmed). Of a
+/// damaged log, what lies behind the damage can be read too, but truncations that lie there are seen only by a
+/// [follower](Self::follow), when it comes to them.
 #[derive(Clone, Debug)]
 pub struct Reader {
     log: Arc<ReadOnly>,

@@ -37,7 +37,7 @@ impl From<Record<'_>> for OwnedRecord {
 /// It ends with the log: when that was closed and all was given, or behind the error of its failure. After other errors
 /// it goes on as [`Follow::next`] does.
 #[derive(Debug)]
-pub struct Records {
+pub struct RecordStream {
     follow: Follow,
     has_ended: bool,
 }
@@ -61,12 +61,12 @@ impl Follow {
     /// # }
     /// ```
     #[must_use]
-    pub fn into_stream(self) -> Records {
-        Records { follow: self, has_ended: false }
+    pub fn into_stream(self) -> RecordStream {
+        RecordStream { follow: self, has_ended: false }
     }
 }
 
-impl Records {
+impl RecordStream {
     /// The follower, where it is.
     #[must_use]
     pub fn into_inner(self) -> Follow {
@@ -74,7 +74,7 @@ impl Records {
     }
 }
 
-impl Stream for Records {
+impl Stream for RecordStream {
     type Item = Result<OwnedRecord, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -98,7 +98,7 @@ impl Stream for Records {
     }
 }
 
-impl FusedStream for Records {
+impl FusedStream for RecordStream {
     fn is_terminated(&self) -> bool {
         self.has_ended
     }
