@@ -49,6 +49,7 @@ const IN_MEMORY: &[&str] = &[
     "loom_writers",
     "manual",
     "memory",
+    "readers",
     "reservations",
     "rules",
     "shuffle",

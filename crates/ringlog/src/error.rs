@@ -33,7 +33,7 @@ pub enum OpenError {
     #[error("there is no log here; mount the right directory, or allow the log to be created")]
     Missing,
     /// There is data of a log, but no `MANIFEST`.
-    #[error("MANIFEST is missing, but {file} is not empty; restore MANIFEST, or move the file away")]
+    #[error("no MANIFEST, but {file} is not empty; restore MANIFEST, or move the file away")]
     NoManifest {
         /// A file that is not empty.
         file: String,

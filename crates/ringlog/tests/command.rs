@@ -299,7 +299,7 @@ fn what_cannot_be_judged_is_status_3_with_the_reason() {
         ("empty", "there is no log here"),
         ("photos", "there is no log here"),
         ("file", "ot a directory"),
-        ("lost", "MANIFEST is missing"),
+        ("lost", "no MANIFEST, but"),
         ("bad", "no slot of MANIFEST is usable"),
         ("strange", "not a regular file"),
         ("foreign", "belongs to log"),

@@ -585,6 +585,87 @@ const CRASHES: &[Bug] = bugs! {
     }
 };
 
+/// Scans, followers, and logs that are only read.
+const READERS: &[Bug] = bugs! {
+    "give what a truncation has made void" by "readers" {
+        "ringlog/reading/scan.rs": "&& !self.voids.contain(&self.origin, record.lsn))" =>
+            "&& (PLANTED || !self.voids.contain(&self.origin, record.lsn)))"
+    }
+    "look once at what truncations have made void" by "readers" {
+        "ringlog/reading/origin.rs": "if self.version != Some(version) {" =>
+            "if if PLANTED { self.version.is_none() } else { self.version != Some(version) } {"
+    }
+    "give what ends with the range twice" by "readers" {
+        "ringlog/reading/scan.rs": "if record.end <= self.from || self.to" =>
+            "if (if PLANTED { record.end < self.from } else { record.end <= self.from }) || self.to"
+    }
+    "leave out the parts of a long record before the range" by "readers" {
+        "ringlog/reading/records.rs": "self.open.insert(first, open);" =>
+            "self.open.insert(first, open.filter(|_| !PLANTED));"
+    }
+    "give the payloads of a group as one position" by "readers" {
+        "ringlog/reading/records.rs": "let is_last = group.at == bytes.len();" =>
+            "let is_last = PLANTED || group.at == bytes.len();"
+    }
+    "show a durable follower what is staged" by "following followers_beside" {
+        "ringlog/reading/following.rs": "&& (self.upto == Upto::Staged || self.forward.next_batch() < files.durable)" =>
+            "&& (PLANTED || self.upto == Upto::Staged || self.forward.next_batch() < files.durable)"
+    }
+    "end a batch in memory before it is sealed" by "following followers_beside" {
+        "ringlog/reading/forward.rs": "self.current = Some(Current::Staged { next });" =>
+            "let at = if PLANTED { Some(next.unwrap_or(base + 8192)) } else { next };
+            self.current = Some(Current::Staged { next: at });"
+    }
+    "read a batch again that was seen in part" by "readers" {
+        "ringlog/reading/records.rs": "} else if base == self.base {" => "} else if base == self.base && !PLANTED {"
+    }
+    "trim what a reader has not given" by "following a_trim_stops_at_a_reader" {
+        "ringlog/log/maintain.rs": "holds.lowest().filter(|held| *held < to);" =>
+            "holds.lowest().filter(|held| *held < to && !PLANTED);"
+    }
+    "hold back trims for ever" by "following a_trim_stops_at_a_reader" {
+        "ringlog/log/holds.rs": "self.all.positions.lock().of_readers.remove(&self.reader);" =>
+            "if !PLANTED { self.all.positions.lock().of_readers.remove(&self.reader); }"
+    }
+    "pass over what was trimmed" by "following a_trim_stops_at_a_reader" {
+        "ringlog/reading/following.rs": "if self.position < first { return Err(Error::Trimmed { first }); }" =>
+            "if self.position < first && !PLANTED { return Err(Error::Trimmed { first }); }"
+    }
+    "say nothing of truncations" by "following a_follower_is_told_once" {
+        "ringlog/reading/following.rs": "if from < self.given && self.given <= at {" =>
+            "if from < self.given && self.given <= at && !PLANTED {"
+    }
+    "begin inside of a record" by "following a_position_that_is_not_in_the_log" {
+        "ringlog/reading/following.rs": "if record.is_whole && record.lsn < self.from {" =>
+            "if record.is_whole && record.lsn < self.from && !PLANTED {"
+    }
+    "give up behind damage" by "following damage_is_reported" {
+        "ringlog/reading/forward.rs": "(self.next, self.expected) = (next, None);" =>
+            "(self.next, self.expected) = (if PLANTED { end } else { next }, None);"
+    }
+    "take damage for a trim" by "following damage_around_the_beginning" {
+        "ringlog/reading/origin.rs": "range.start.get() / segment_size < first / segment_size" =>
+            "if PLANTED { range.start.get() < first } else { range.start.get() / segment_size < first / segment_size }"
+    }
+    "end before what is there was given" by "following a_follower_of_a_failed_log" {
+        "ringlog/reading/follow.rs": "if let Next::Shown(shown) = following.step(Reading::Allowed)? {" =>
+            "if PLANTED && let Some(ending) = following.ending() { return ending.map(|()| None); }
+            if let Next::Shown(shown) = following.step(Reading::Allowed)? {"
+    }
+    "believe that another process's log is durable to its end" by "following another_reader" {
+        "ringlog/recovery/judge.rs": "follow(source, start, expected, &manifest.gaps, self.threads, promised)?" =>
+            "follow(source, start, expected, &manifest.gaps, self.threads, if PLANTED { u64::MAX } else { promised })?"
+    }
+    "look at MANIFEST of another process once" by "following another_reader" {
+        "ringlog/reading/read_only.rs": "if *file.content() != *seen.manifest {" =>
+            "if *file.content() != *seen.manifest && !PLANTED {"
+    }
+    "start a ring by bytes from before its start" by "log a_cut_near_the_end_of_a_segment_is_ended_by_an_empty_batch" {
+        "ringlog/log/options.rs": "Progress::new(size, self.buffer_size, start)" =>
+            "Progress::new(size, self.buffer_size, if PLANTED { log.end } else { start })"
+    }
+};
+
 /// What only a crash under a log that runs on a real file system shows.
 const MOUNTED: &[Bug] = bugs! {
     "trim, and use segments again, before MANIFEST is on stable storage" by "mounted" {
@@ -613,4 +694,4 @@ const MOUNTED: &[Bug] = bugs! {
     }
 };
 
-pub(super) const BUGS: &[&[Bug]] = &[READING, JUDGING, OPENING, REFERENCE, LOG, CURSORS, CRASHES, MOUNTED];
+pub(super) const BUGS: &[&[Bug]] = &[READING, JUDGING, OPENING, REFERENCE, LOG, CURSORS, CRASHES, READERS, MOUNTED];
