@@ -12,8 +12,8 @@ use std::sync::mpsc;
 use std::thread;
 
 use common::open::{SEGMENT, payload, small};
-use ringlog::directory::MemoryDirectory;
-use ringlog::recovery::{Content, OnDamage, Verdict};
+use ringlog::directory::{DiskDirectory, MemoryDirectory};
+use ringlog::recovery::{Content, OnDamage, Verdict, Verify, verify};
 use ringlog::{Error, Follow, Group, Item, Log, Lsn, Options, Record, Upto, segment};
 
 /// Waits for what has to come, and fails if it does not.
@@ -401,7 +401,15 @@ fn another_reader_follows_a_log_over_trims_and_reopenings_and_changes_nothing() 
     };
     // An idle log's empty batch proves the last one.
     take(&mut follow, &sent);
-    sent.extend((50..200).map(|n| log.append(1, &payload(n, 700)).expect("room").start));
+    // Written, and not durable: nothing asks for that.
+    sent.extend((50..100).map(|n| log.append(1, &payload(n, 700)).expect("room").start));
+    let directory = DiskDirectory::open(folder.path()).expect("a folder");
+    while verify(&directory, &Verify::new()).map_or(true, |report| report.end <= log.durable()) {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let cautious = Log::options().open_read_only(folder.path()).expect("a log in use");
+    assert!(cautious.end() <= log.durable(), "{:?}, of {:?}", cautious.end(), log.durable());
+    sent.extend((100..200).map(|n| log.append(1, &payload(n, 700)).expect("room").start));
     log.close().expect("a working device");
     take(&mut follow, &sent);
     drop(log);
