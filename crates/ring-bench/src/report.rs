@@ -67,7 +67,9 @@ fn hint(workload: &str) -> &'static str {
         }
         "log-streaming" => "To files that grow, up to and with the last sync.",
         "log-commit" => "100 bytes each. Small segments are of 1 MiB, the others of 64 MiB.",
-        "log-recovery" => "Payload per second. By as many threads as there are processors; direct reads by four.",
+        "log-recovery" => {
+            "Payload per second. By as many threads as there are processors, scans by one; direct reads by four."
+        }
         "space" => "Lower is better. Counted by the kernel for the whole device, journal included.",
         _ => "",
     }

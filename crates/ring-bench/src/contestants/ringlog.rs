@@ -9,9 +9,9 @@ use std::thread;
 use std::time::Instant;
 
 use ring_alloc::Buffer;
+use ringlog::Options;
 use ringlog::directory::DiskDirectory;
 use ringlog::recovery::{Verify, verify};
-use ringlog::{Options, Recovery};
 use rustix::fs::Advice;
 
 use super::direct;
@@ -25,12 +25,15 @@ pub const STREAMING: [Contestant; 2] =
     [ours::<Appends<true>>("ringlog append"), ours::<ByLogWriters<true>>("ringlog writer")];
 pub const DURABLE: [Contestant; 2] =
     [ours::<Commits<SEGMENT>>("ringlog commit"), ours::<Commits<SMALL_SEGMENT>>("ringlog commit, small segments")];
-pub const RECOVERY: [Contestant; 5] = [
+pub const RECOVERY: [Contestant; 8] = [
     Contestant::program(Family::Limit, "direct reads of 1 MiB", |job| read(job, "log", Reads::Direct)),
     Contestant::program(Family::Limit, "reads from the page cache", |job| read(job, "log", Reads::Cached)),
     Contestant::program(Family::Ours, "ringlog verify", |job| recover(job, "log", false, &check)),
     Contestant::program(Family::Ours, "ringlog verify, from the page cache", |job| recover(job, "log", true, &check)),
     Contestant::program(Family::Ours, "ringlog open_with, not closed", |job| recover(job, "unclosed", false, &replay)),
+    Contestant::program(Family::Ours, "ringlog scan", |job| recover(job, "log", false, &scan)),
+    Contestant::program(Family::Ours, "ringlog scan, from the page cache", |job| recover(job, "log", true, &scan)),
+    Contestant::program(Family::Ours, "ringlog scan in parallel", |job| recover(job, "log", false, &scan_in_parallel)),
 ];
 
 const MIB: usize = 1 << 20;
@@ -256,29 +259,46 @@ fn read(job: &Job, log: &str, reads: Reads) -> Outcome<Sample> {
     if total < place.expected { Err(format!("{total} bytes were read").into()) } else { Ok(sample) }
 }
 
-fn check(folder: &Path) -> Outcome<Recovery> {
-    Ok(verify(&DiskDirectory::open(folder)?, &Verify::new())?)
+fn check(folder: &Path) -> Outcome<u64> {
+    Ok(verify(&DiskDirectory::open(folder)?, &Verify::new())?.records)
 }
 
-fn replay(folder: &Path) -> Outcome<Recovery> {
+fn replay(folder: &Path) -> Outcome<u64> {
     let mut seen = 0;
     let each = |_: ringlog::Record<'_>| {
         seen += 1;
         Ok::<_, Infallible>(())
     };
     let (_, recovery) = options(2, 4096, SEGMENT).open_with(folder, each)?;
-    if seen == recovery.records { Ok(recovery) } else { Err(format!("{seen} records were replayed").into()) }
+    if seen == recovery.records { Ok(seen) } else { Err(format!("{seen} records were replayed").into()) }
 }
 
-/// Finds the end of the log, and checks that all records are there.
-fn recover(job: &Job, log: &str, cached: bool, by: &dyn Fn(&Path) -> Outcome<Recovery>) -> Outcome<Sample> {
+/// By one thread, record by record.
+fn scan(folder: &Path) -> Outcome<u64> {
+    let (mut scan, mut seen) = (ringlog::Log::options().open_read_only(folder)?.scan(..), 0);
+    while scan.next()?.is_some() {
+        seen += 1;
+    }
+    Ok(seen)
+}
+
+fn scan_in_parallel(folder: &Path) -> Outcome<u64> {
+    let seen = AtomicU64::new(0);
+    let each = |_: ringlog::Record<'_>| _ = seen.fetch_add(1, Ordering::Relaxed);
+    let threads = thread::available_parallelism()?.get();
+    ringlog::Log::options().open_read_only(folder)?.scan(..).in_parallel(threads, each)?;
+    Ok(seen.into_inner())
+}
+
+/// Reads the whole log, and checks that all records are there.
+fn recover(job: &Job, log: &str, cached: bool, by: &dyn Fn(&Path) -> Outcome<u64>) -> Outcome<Sample> {
     let place = &job.place;
     let folder = prepared_logs(place)?.join(log);
     prepare_cache(&folder, cached)?;
     let meters = Meters::read(place);
     let start = Instant::now();
-    let recovery = by(&folder)?;
+    let found = by(&folder)?;
     let records = place.expected / place.size as u64;
     let sample = meters.sample(place, start, records);
-    if recovery.records == records { Ok(sample) } else { Err(format!("{} records found", recovery.records).into()) }
+    if found == records { Ok(sample) } else { Err(format!("{found} records found").into()) }
 }
