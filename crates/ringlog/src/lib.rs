@@ -20,6 +20,8 @@
 //! # What is here
 //!
 //! - [`Log`]: opening, appending, committing, trimming.
+//! - [`Scan`], [`Follow`] and [`Reader`]: the records of a range, those that come, and those of another process's log.
+//! - [`after_a_crash`]: what opening does then, what it says, and what is left to decide.
 //! - [`format`](mod@format): each structure on disk, with decoders that refuse and never panic, and
 //!   [`Framing`](format::Framing), which seals a batch in the ring's buffer.
 //! - [`directory`]: the few operations that a log needs of a directory, on disk and in memory; the one in memory can
@@ -53,6 +55,8 @@
 
 #![forbid(unsafe_code)]
 
+#[doc = include_str!("after_a_crash.md")]
+pub mod after_a_crash {}
 pub mod directory;
 mod error;
 pub mod format;

@@ -74,7 +74,8 @@ use keeper::Keeper;
 use own::Own;
 use turn::Turn;
 
-/// A log that is open for appending. Cheap to clone; the last clone that goes closes it.
+/// A log that is open for appending. Cheap to clone; the last clone that goes closes it. What opening does after a
+/// crash has [its page](crate::after_a_crash).
 ///
 /// ```
 /// use ringlog::Log;

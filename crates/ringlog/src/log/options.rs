@@ -151,7 +151,7 @@ impl Options {
     /// Opens the log in the directory `path`: creates it, or recovers it. Of a long log only the end is read and
     /// verified: from the last segment on before which everything is proven to have been durable. The report says from
     /// where; damage below is found when it is read, by [`open_with`](Self::open_with), or by
-    /// [`verify`](crate::recovery::verify).
+    /// [`verify`](crate::recovery::verify). [After a crash](crate::after_a_crash): what is done, and what is to decide.
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl Options {
     }
 
     /// Opens the log, verifies all of it, and gives each of its records to `each`, in order. No record is given before
-    /// the verdict on all of them.
+    /// the verdict on all of them: see [after a crash](crate::after_a_crash), with an example.
     ///
     /// # Errors
     ///
