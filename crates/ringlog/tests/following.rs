@@ -184,7 +184,7 @@ fn a_position_that_is_not_in_the_log_is_refused_with_the_nearest_one_that_is() {
 }
 
 #[test]
-fn a_follower_is_told_once_that_what_it_was_given_is_truncated() {
+fn a_follower_learns_once_that_what_it_was_given_is_truncated() {
     let log = in_memory();
     let ats: Vec<_> = (0..10).map(|n| log.append(n, b"a record").expect("room")).collect();
     let mut follow = log.follow(Lsn::START, Upto::Staged);

@@ -387,3 +387,20 @@ fn a_log_that_syncs_by_itself_makes_the_segments_that_the_sync_needs() {
         assert!(log.segments().len() > 80);
     }
 }
+
+#[test]
+fn what_a_writer_appends_after_a_truncation_is_not_void() {
+    let (log, _) = small().in_memory().open("").expect("a log");
+    let mut writer = log.writer();
+    // Leases grow.
+    for _ in 0..150 {
+        writer.append(0, b"a record").expect("room");
+    }
+    let first = writer.append(1, b"in its lease").expect("room");
+    let at = log.truncate(first.start).expect("room");
+    assert!(at.start.get() - first.end.get() > 100, "the lease reaches beyond");
+    let next = writer.append(2, b"behind the truncation").expect("room");
+    let mut record = Vec::new();
+    assert_eq!(log.read(next.start, &mut record).expect("a record"), 2);
+    assert!(matches!(log.read(first.start, &mut record), Err(Error::Truncated(_))));
+}

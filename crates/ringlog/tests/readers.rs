@@ -178,7 +178,9 @@ impl Run {
         let (a, b) = (self.truth.boundary(&mut self.random), self.truth.boundary(&mut self.random));
         let (from, to) = (a.min(b), a.max(b));
         let expected = self.truth.range(from, to);
-        assert_eq!(scanned(log, from..to), expected, "{from:?}..{to:?}");
+        let got = scanned(log, from..to);
+        let brief = |given: &[Given]| given.iter().map(|given| (given.lsn.get(), given.end.get())).collect::<Vec<_>>();
+        assert_eq!(brief(&got), brief(&expected), "{from:?}..{to:?}, first {:?}", log.first());
         let mut backwards = log.scan(from..to).rev();
         for expected in expected.iter().rev() {
             let given = backwards.next().expect("a scan").map(Given::from);

@@ -619,6 +619,10 @@ const READERS: &[Bug] = bugs! {
     "read a batch again that was seen in part" by "readers" {
         "ringlog/reading/records.rs": "} else if base == self.base {" => "} else if base == self.base && !PLANTED {"
     }
+    "leave leases before a truncation" by "log what_a_writer_appends_after_a_truncation_is_not_void" {
+        "ringlog/log/truncate.rs": "ring.flush(&ring.current_buffer(Ordering::Acquire));" =>
+            "if !PLANTED { ring.flush(&ring.current_buffer(Ordering::Acquire)); }"
+    }
     "trim what a reader has not given" by "following a_trim_stops_at_a_reader" {
         "ringlog/log/maintain.rs": "holds.lowest().filter(|held| *held < to);" =>
             "holds.lowest().filter(|held| *held < to && !PLANTED);"
@@ -627,7 +631,7 @@ const READERS: &[Bug] = bugs! {
         "ringlog/log/holds.rs": "self.all.positions.lock().of_readers.remove(&self.reader);" =>
             "if !PLANTED { self.all.positions.lock().of_readers.remove(&self.reader); }"
     }
-    "say nothing of truncations" by "following a_follower_is_told_once" {
+    "say nothing of truncations" by "following a_follower_learns_once" {
         "ringlog/reading/following.rs": "if from < self.given && self.given <= at {" =>
             "if from < self.given && self.given <= at && !PLANTED {"
     }

@@ -29,7 +29,8 @@ pub struct Trimmed {
     pub first: Lsn,
     /// Bytes of segments that were removed, or will be used again.
     pub bytes: u64,
-    /// The name of the [cursor](crate::Cursor) that held the trim back, if one did: the lowest one.
+    /// The name of the [cursor](crate::Cursor) that held the trim back, if one did: the lowest one. Or "a reader": a
+    /// [scan](crate::Scan) or a [follower](crate::Follow) that has not given what lies behind.
     pub held_by: Option<String>,
 }
 
@@ -48,8 +49,9 @@ impl Log {
         Lsn::new(self.inner.keeper.first())
     }
 
-    /// Gives up what lies before `before`, or before the durable end of the log or the lowest [cursor](Self::cursor) if
-    /// that is lower. Segments that lie below as a whole are removed, or used again. If there is none, nothing changes.
+    /// Gives up what lies before `before`, or before the durable end of the log, the lowest [cursor](Self::cursor) or
+    /// the lowest reader if that is lower. Segments that lie below as a whole are removed, or used again. If there is
+    /// none, nothing changes.
     ///
     /// # Errors
     ///

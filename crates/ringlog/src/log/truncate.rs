@@ -44,6 +44,9 @@ impl Log {
         void::add(void, from..placed.start);
         // Relaxed: it orders nothing; the list is read under its lock.
         self.inner.void_version.fetch_add(1, Ordering::Relaxed);
+        // A writer may have a lease on addresses below, and what it appends next is not to be void: sealing ends it.
+        let ring = &self.inner.ring;
+        ring.flush(&ring.current_buffer(Ordering::Acquire));
         Ok(placed)
     }
 

@@ -48,11 +48,15 @@ impl Origin {
         }
     }
 
-    pub(crate) fn files<'a>(&'a self, manifest: &'a Manifest) -> Files<'a, AnyDirectory> {
-        let directory = match self {
+    pub(crate) fn directory(&self) -> &AnyDirectory {
+        match self {
             Self::Open(log) => log.directory(),
             Self::ReadOnly(log) => log.directory(),
-        };
+        }
+    }
+
+    pub(crate) fn files<'a>(&'a self, manifest: &'a Manifest) -> Files<'a, AnyDirectory> {
+        let directory = self.directory();
         Files { directory, manifest, first: self.first(), durable: self.durable() }
     }
 

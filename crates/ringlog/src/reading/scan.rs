@@ -9,7 +9,7 @@ use std::thread;
 use buffer_ring::ring_io::locks::Mutex;
 
 use super::batch::AHEAD;
-use super::forward::{Event, Forward, Shown};
+use super::forward::{Event, Files, Forward, Shown};
 use super::origin::{File, Origin, Voids};
 use super::records::Located;
 use super::rev::ScanRev;
@@ -39,6 +39,8 @@ pub struct Scan {
     to: Option<Lsn>,
     /// Where the last batch ends that is read; `None` until the first one is.
     end: Option<u64>,
+    /// Where the log began when the newest batch was read.
+    first: u64,
     hold: Option<Hold>,
     voids: Voids,
     /// What is wrong with the range; said first.
@@ -67,7 +69,8 @@ impl Scan {
         let refusal = (asked.is_some_and(|asked| asked < first)).then_some(Error::Trimmed { first });
         let (manifest, forward) = (origin.manifest(), Forward::new(origin.max_record(), 0, AHEAD));
         let (position, voids) = (from, Voids::default());
-        Self { origin, manifest, forward, from, position, to, end: None, hold, voids, refusal }
+        let first = first.get();
+        Self { origin, manifest, forward, from, position, to, end: None, first, hold, voids, refusal }
     }
 
     /// Returns the next record; `None`: there is no other one in the range. Passes over gaps: see
@@ -221,7 +224,16 @@ impl Scan {
     }
 
     pub(super) fn advance_to(&mut self, end: u64) -> Result<Option<Event>, Error> {
-        let event = self.forward.advance(&self.origin.files(&self.manifest), end);
+        let before = self.forward.next_batch();
+        let files =
+            Files { directory: self.origin.directory(), manifest: &self.manifest, first: self.first, durable: end };
+        let event = self.forward.advance(&files, end);
+        if self.forward.next_batch() != before {
+            self.first = self.origin.first();
+            if let Some(hold) = &self.hold {
+                hold.advance(self.forward.needed(self.position).get());
+            }
+        }
         event.map_err(|problem| self.origin.explain(problem))
     }
 
@@ -237,7 +249,7 @@ impl Scan {
         if record.is_whole && record.lsn < self.from {
             return Err(Error::InsideRecord { address: self.from, record: record.lsn..record.end });
         }
-        Ok(record.lsn.get() >= self.origin.first() && !self.voids.contain(&self.origin, record.lsn))
+        Ok(record.lsn.get() >= self.first && !self.voids.contain(&self.origin, record.lsn))
     }
 
     /// Where the last batch ends that is read.
@@ -267,14 +279,7 @@ impl Scan {
         self.check()?;
         let end = self.begin()?;
         loop {
-            let before = self.forward.next_batch();
-            let event = self.advance_to(end);
-            if self.forward.next_batch() != before
-                && let Some(hold) = &self.hold
-            {
-                hold.advance(self.forward.needed(self.position).get());
-            }
-            match event {
+            match self.advance_to(end) {
                 Ok(None) => return Ok(None),
                 Ok(Some(Event::Truncation { .. })) => {}
                 Ok(Some(Event::Gap(gap))) => {
@@ -288,7 +293,7 @@ impl Scan {
                         self.forward.seek(end);
                         return Ok(None);
                     }
-                    let (shows, first) = (self.shows(&record), Lsn::new(self.origin.first()));
+                    let (shows, first) = (self.shows(&record), Lsn::new(self.first));
                     if record.lsn < first && self.position < first {
                         return self.trimmed(first, end);
                     }
