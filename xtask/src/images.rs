@@ -1,6 +1,10 @@
-//! `cargo xtask images`: crash images of a log, of the reference writer and of a real log, each also with damage.
+//! `cargo xtask images`: crash images of a log, of the reference writer and of a real log, each also with damage; and
+//! readers of all kinds beside everything that a log does.
 
 use crate::run::run;
+
+/// Steps of a log beside its readers, for each image: 10^5 in the gate.
+const STEPS: u64 = 4;
 
 /// Of the gate, of each kind; with those that are damaged besides, they are more than 10^5.
 const FEW: u64 = 25_000;
@@ -17,9 +21,14 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
             _ => return Err(format!("{argument} is unknown; try --images or --seed")),
         }
     }
-    let (images, seed) = (images.to_string(), seed.to_string());
-    let environment = [("RINGLOG_IMAGES", &*images), ("RINGLOG_CRASHES", &*images), ("RINGLOG_SEED", &*seed)];
-    run(&environment, "cargo test --release -p ringlog --test images --test crashes -- --nocapture")
+    let (steps, images, seed) = ((STEPS * images).to_string(), images.to_string(), seed.to_string());
+    let environment = [
+        ("RINGLOG_IMAGES", &*images),
+        ("RINGLOG_CRASHES", &*images),
+        ("RINGLOG_STEPS", &*steps),
+        ("RINGLOG_SEED", &*seed),
+    ];
+    run(&environment, "cargo test --release -p ringlog --test images --test crashes --test readers -- --nocapture")
 }
 
 /// What the gate has time for.

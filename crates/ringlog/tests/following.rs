@@ -5,7 +5,7 @@ mod common;
 use core::ops::ControlFlow;
 use core::time::Duration;
 use std::fs::File;
-use std::io::IoSlice;
+use std::io::{ErrorKind, IoSlice, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::mpsc;
@@ -106,6 +106,31 @@ fn a_follower_waits_for_what_comes_and_ends_with_the_log() {
     follower.join().expect("no panic");
     assert_eq!(late.next().expect("a closed log"), None);
     assert_eq!(late.try_next().expect("a closed log"), None);
+}
+
+#[test]
+fn an_event_loop_learns_by_a_descriptor_that_there_is_more_and_that_the_log_has_ended() {
+    let log = in_memory();
+    let mut follow = log.follow(log.end(), Upto::Durable);
+    let event = File::from(follow.eventfd().expect("a descriptor").try_clone_to_owned().expect("a descriptor"));
+    let is_readable = || match (&event).read(&mut [0; 8]) {
+        Ok(len) => len == 8,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+        Err(error) => panic!("{error}"),
+    };
+    assert!(!is_readable());
+    let at = log.append(1, b"a record").expect("room");
+    assert!(!is_readable(), "it is not durable");
+    log.wait_durable(at.end).expect("a working device");
+    assert!(is_readable() && !is_readable());
+    assert_eq!(follow.try_next().expect("a log").map(|record| record.lsn), Some(at.start));
+    log.close().expect("a working device");
+    assert!(is_readable());
+    assert_eq!(follow.next().expect("a closed log"), None);
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(on_disk(small(), folder.path()));
+    let reader = Log::options().open_read_only(folder.path()).expect("a log");
+    assert!(matches!(reader.follow(Lsn::START).eventfd(), Err(Error::File(_))));
 }
 
 #[test]

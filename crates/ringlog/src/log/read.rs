@@ -7,7 +7,7 @@ use core::task::{Poll, Waker};
 use core::time::Duration;
 use std::sync::Arc;
 
-use buffer_ring::{Peek, RingError};
+use buffer_ring::{DurableWatch, Peek, RingError};
 
 use super::{Error, Hold, Log};
 use crate::Lsn;
@@ -158,9 +158,13 @@ impl Log {
         Ok(header.map_or(at, |header| at + header.layout().len as u64))
     }
 
+    pub(crate) fn durable_watch(&self) -> DurableWatch {
+        self.inner.ring.durable_watch()
+    }
+
     /// Whether the log was closed, or has failed.
     pub(crate) fn ending(&self) -> Option<Result<(), Error>> {
-        match self.inner.ring.durable_watch().wait_ge_timeout(u64::MAX, Duration::ZERO) {
+        match self.durable_watch().wait_ge_timeout(u64::MAX, Duration::ZERO) {
             Ok(_) | Err(RingError::TimedOut) => None,
             Err(RingError::Closed) => Some(Ok(())),
             Err(error) => Some(Err(error.into())),
@@ -175,7 +179,7 @@ impl Log {
     /// Has a task woken when more is durable than was `seen`.
     #[cfg(feature = "async")]
     pub(crate) fn wake_when_durable(&self, seen: Option<u64>, waker: Waker) -> Result<(), OpenError> {
-        self.inner.durable_tasks.add(seen, waker, || Pace::Durable(self.inner.ring.durable_watch()))
+        self.inner.durable_tasks.add(seen, waker, || Pace::Durable(self.durable_watch()))
     }
 
     /// Has a task woken when more is staged than was `seen`; without that, soon.
@@ -187,7 +191,7 @@ impl Log {
 
     /// Waits until all below `address` is durable, or never will be; has nothing done for it.
     pub(crate) fn await_durable(&self, address: u64, timeout: Duration) {
-        let _outcome = self.inner.ring.durable_watch().wait_ge_timeout(address, timeout);
+        let _outcome = self.durable_watch().wait_ge_timeout(address, timeout);
     }
 
     pub(crate) fn check_process(&self) -> Result<(), Error> {

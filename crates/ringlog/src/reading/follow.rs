@@ -5,12 +5,16 @@ use core::future::poll_fn;
 #[cfg(feature = "async")]
 use core::task::{Context, Poll};
 use core::time::Duration;
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
+
+use buffer_ring::DurableWatch;
 
 use super::following::{Following, Next, Reading};
 use super::forward::Shown;
 use super::origin::Origin;
 use crate::Lsn;
+use crate::OpenError;
 use crate::log::Error;
 use crate::recovery::{Item, Record};
 #[cfg(feature = "async")]
@@ -40,6 +44,8 @@ pub enum Upto {
 pub struct Follow {
     /// Here, unless a thread reads a file for a task.
     following: Option<Box<Following>>,
+    /// Whose event it is.
+    watch: Option<DurableWatch>,
     #[cfg(feature = "async")]
     away: Option<Away>,
 }
@@ -56,6 +62,7 @@ impl Follow {
     pub(crate) fn new(origin: Origin, from: Lsn, upto: Upto) -> Self {
         Self {
             following: Some(Box::new(Following::new(origin, from, upto))),
+            watch: None,
             #[cfg(feature = "async")]
             away: None,
         }
@@ -145,6 +152,24 @@ impl Follow {
     /// Those of [`next`](Self::next), and [`Error::TimedOut`].
     pub fn next_item_timeout(&mut self, timeout: Duration) -> Result<Option<Item<'_>>, Error> {
         Ok(self.wait(Some(Instant::now() + timeout))?.map(|shown| self.here().item(shown)))
+    }
+
+    /// An `eventfd(2)` for an event loop (`poll`, `epoll`, io_uring): readable after more has become durable, and after
+    /// the log has ended or failed. After the first call, and each time it is readable, read its 8 bytes, and then
+    /// [`try_next`](Self::try_next) until there is nothing. It is non-blocking, and closed with the follower. What is
+    /// only staged does not make it readable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] if the process has no descriptor left, and for a log that is only read: no process says when it
+    /// writes.
+    pub fn eventfd(&mut self) -> Result<BorrowedFd<'_>, Error> {
+        let watch = match self.watch.take() {
+            Some(watch) => watch,
+            None => self.here().durable_watch()?,
+        };
+        let eventfd = self.watch.insert(watch).eventfd();
+        Ok(eventfd.map_err(OpenError::io("make an event of", "the log"))?)
     }
 
     fn next_record(&mut self, deadline: Option<Instant>) -> Result<Option<Record<'_>>, Error> {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use buffer_ring::DurableWatch;
+
 use super::batch::AHEAD;
 use super::follow::Upto;
 use super::forward::{Event, Forward, Shown, Staged};
@@ -119,6 +121,12 @@ impl Following {
     /// Whether the log has ended, or failed.
     pub(super) fn ending(&self) -> Option<Result<(), Error>> {
         self.origin.ending()
+    }
+
+    /// What says when more is durable.
+    pub(super) fn durable_watch(&self) -> Result<DurableWatch, Error> {
+        self.origin.check()?;
+        self.origin.durable_watch()
     }
 
     /// Waits until the log may be further than `seen`, for the time number `times`; not long after `deadline`.

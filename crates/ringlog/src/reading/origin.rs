@@ -4,14 +4,18 @@ use core::ops::Range;
 #[cfg(feature = "async")]
 use core::task::Waker;
 use core::time::Duration;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
+
+use buffer_ring::DurableWatch;
 
 use super::follow::Upto;
 use super::forward::{Files, Problem};
 use super::read_only::ReadOnly;
 use crate::directory::{AnyDirectory, Directory};
+use crate::error::OpenError;
 use crate::format::Manifest;
 use crate::log::{Error, Hold, Log};
 #[cfg(feature = "async")]
@@ -136,6 +140,16 @@ impl Origin {
             (Self::Open(log), Upto::Durable) => log.durable().get(),
             (Self::Open(log), Upto::Staged) => log.end().get(),
             (Self::ReadOnly(log), _) => log.durable(),
+        }
+    }
+
+    /// What says when more is durable.
+    pub(crate) fn durable_watch(&self) -> Result<DurableWatch, Error> {
+        let unsupported =
+            || OpenError::io("make an event of", "a log that is only read")(ErrorKind::Unsupported.into());
+        match self {
+            Self::Open(log) => Ok(log.durable_watch()),
+            Self::ReadOnly(_) => Err(unsupported().into()),
         }
     }
 
