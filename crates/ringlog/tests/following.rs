@@ -302,6 +302,24 @@ fn damage_is_reported_with_its_range_and_everything_else_is_read() {
 }
 
 #[test]
+fn behind_a_damaged_batch_that_ends_a_segment_the_next_segment_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = on_disk(small(), folder.path());
+    let damaged = log.append(1, b"the last one of its segment").expect("room");
+    log.roll().expect("room");
+    let next = log.append(2, b"the first one of the next").expect("room");
+    assert_eq!(next.start.get() / SEGMENT, 1);
+    log.close().expect("a working device");
+    drop(log);
+    damage(folder.path(), damaged.start.get() + 10);
+    let reader = Log::options().open_read_only(folder.path()).expect("a damaged log");
+    let mut scan = reader.scan(..);
+    let Err(Error::Damaged { range, .. }) = scan.next() else { panic!("it is damaged") };
+    assert_eq!(range, Lsn::START..Lsn::new(SEGMENT));
+    assert_eq!(scan.next().expect("no other damage").map(|record| record.lsn), Some(next.start));
+}
+
+#[test]
 fn damage_around_the_beginning_of_a_log_is_no_trim() {
     let folder = tempfile::tempdir().expect("a folder");
     let log = on_disk(small(), folder.path());

@@ -20,7 +20,7 @@ const READING: &[Bug] = bugs! {
     }
     "replay what stands behind the last batch of a segment"
         by "log a_log_goes_on_in_a_new_segment_when_it_is_rolled_with_or_without_records" {
-        "ringlog/reading/forward.rs": "if header.flags.last { (manifest" =>
+        "ringlog/reading/batch.rs": "if header.flags.last { (manifest" =>
             "if header.flags.last && !PLANTED { (manifest"
     }
     "accept a smaller epoch" by "rules a_tail_that_was_cut_off_never_comes_back" {

@@ -25,11 +25,11 @@ pub(crate) struct BatchReader<F> {
     len: usize,
 }
 
-/// A batch that is not as it was sealed: what stands there, and how long it is, if that is known.
+/// A batch that is not as it was sealed: what stands there, and where the next one begins, if that is known.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bad {
     pub(crate) content: Content,
-    pub(crate) len: Option<u64>,
+    pub(crate) next: Option<u64>,
 }
 
 impl<F> BatchReader<F> {
@@ -47,7 +47,7 @@ impl<F> BatchReader<F> {
         at: u64,
         end: u64,
     ) -> Result<Result<BatchHeader, Bad>, OpenError> {
-        let bad = |content| Ok(Err(Bad { content, len: None }));
+        let bad = |content| Ok(Err(Bad { content, next: None }));
         let end = end.min((manifest.segment_of(at) + 1) * manifest.segment_size);
         if !self.open(directory, manifest, at)? {
             return bad(Content::MissingFile);
@@ -75,7 +75,7 @@ impl<F> BatchReader<F> {
         self.window[filled..len].fill(0);
         self.len = self.len.max(len);
         let content = check(&header, self.bytes(at, len));
-        Ok(content.map_or(Ok(header), |content| Err(Bad { content, len: Some(len as u64) })))
+        Ok(content.map_or(Ok(header), |content| Err(Bad { content, next: Some(behind(manifest, &header)) })))
     }
 
     /// The bytes of the batch with this header, which was the last one read, that hold records.
@@ -161,6 +161,12 @@ impl<F> BatchReader<F> {
     fn bytes(&self, at: u64, len: usize) -> &[u8] {
         &self.window[(at - self.start) as usize..][..len]
     }
+}
+
+/// Where the batch behind the one with this header begins.
+pub(super) fn behind(manifest: &Manifest, header: &BatchHeader) -> u64 {
+    let behind = header.address + header.layout().len as u64;
+    if header.flags.last { (manifest.segment_of(header.address) + 1) * manifest.segment_size } else { behind }
 }
 
 fn left(at: u64, end: u64) -> usize {

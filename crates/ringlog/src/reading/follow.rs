@@ -38,6 +38,7 @@ pub enum Upto {
 /// Records come in the order of their ends, as in a [`Scan`](crate::Scan), each one once, and none before all that come
 /// before it.
 ///
+/// It holds its share of the log, like a [`Writer`](crate::Writer): what ends it is [`Log::close`](crate::Log::close).
 /// While it lives, [trimming](crate::Log::trim) leaves what it has not given yet, unless it is
 /// [`unpinned`](Self::unpinned). After an error of a batch it goes on: behind the damage, or where the log begins.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use buffer_ring::Peek;
 
-use super::batch::{AHEAD, Bad, BatchReader};
+use super::batch::{AHEAD, Bad, BatchReader, behind};
 use super::records::{Assembler, Located, Piece, Trouble};
 use crate::Lsn;
 use crate::directory::{AnyDirectory, Directory};
@@ -278,13 +278,13 @@ impl<F> Forward<F> {
                 }
                 Bad {
                     content: Content::StaleBatch { number: header.number, epoch: header.epoch },
-                    len: Some(header.layout().len as u64),
+                    next: Some(behind(manifest, &header)),
                 }
             }
             Err(bad) => bad,
         };
-        let next = match bad.len {
-            Some(len) => at + len,
+        let next = match bad.next {
+            Some(next) => next,
             None => self.next_header(files, at + BLOCK as u64, end)?,
         };
         (self.next, self.expected) = (next, None);
@@ -401,10 +401,4 @@ impl<F> Forward<F> {
 
 fn gap_at(manifest: &Manifest, at: u64) -> Option<&Gap> {
     manifest.gaps.iter().find(|gap| gap.range().contains(&at))
-}
-
-/// Where the batch behind the one with this header begins.
-pub(super) fn behind(manifest: &Manifest, header: &BatchHeader) -> u64 {
-    let behind = header.address + header.layout().len as u64;
-    if header.flags.last { (manifest.segment_of(header.address) + 1) * manifest.segment_size } else { behind }
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use buffer_ring::ring_io::locks::Mutex;
 
-use super::batch::BatchReader;
+use super::batch::{BatchReader, behind};
 use super::follow::{Follow, Upto};
-use super::forward::behind;
 use super::origin::{File, Origin};
 use super::scan::Scan;
 use crate::directory::{AnyDirectory, DiskDirectory, Either};
