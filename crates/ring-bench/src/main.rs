@@ -37,7 +37,7 @@ const CHAPTER: &str = "docs/BENCHMARKING.md";
 )]
 struct Arguments {
     /// Workloads to measure; all of them if none is named: staging, streaming, durable, memory-device, latency,
-    /// log-append, log-streaming, log-commit, log-recovery, space.
+    /// log-append, log-streaming, log-commit, log-recovery, log-follow, log-tail, space.
     workloads: Vec<String>,
     /// Less of everything: to see that it runs, not to quote.
     #[arg(long)]

@@ -70,6 +70,8 @@ fn hint(workload: &str) -> &'static str {
         "log-recovery" => {
             "Payload per second. By as many threads as there are processors, scans by one; direct reads by four."
         }
+        "log-follow" => "Lower is better. All records are in the memory of the ring, and durable.",
+        "log-tail" => "Lower is better. One record in a millisecond, timed from before its append.",
         "space" => "Lower is better. Counted by the kernel for the whole device, journal included.",
         _ => "",
     }
@@ -83,12 +85,12 @@ fn pictures<'a>(workload: &str, rounds: &[&'a RoundResult]) -> Vec<Picture<'a>> 
         "durable" | "log-commit" => {
             by_threads(rounds, Metric::RecordsPerSecond).into_iter().chain(percentiles).collect()
         }
-        "log-append" => side_by_side(Metric::NanosPerRecord).collect(),
+        "log-append" | "log-follow" => side_by_side(Metric::NanosPerRecord).collect(),
         "streaming" | "log-streaming" | "log-recovery" => {
             side_by_side(Metric::MegabytesPerSecond).chain(side_by_side(Metric::CpuPerGigabyte)).collect()
         }
         "memory-device" => side_by_side(Metric::RecordsPerSecond).chain(percentiles).collect(),
-        "latency" => percentiles.collect(),
+        "latency" | "log-tail" => percentiles.collect(),
         _ => {
             let metric = |size| if size == 256 { Metric::DevicePerPayload } else { Metric::DevicePerRecord };
             rounds.iter().map(|round| bars(round, metric(round.size))).collect()

@@ -97,9 +97,10 @@ impl Metric {
     /// What decides a workload.
     pub fn of(workload: &str) -> Self {
         match workload {
-            "staging" | "log-append" => Self::NanosPerRecord,
+            "staging" | "log-append" | "log-follow" => Self::NanosPerRecord,
             "streaming" | "log-streaming" | "log-recovery" => Self::MegabytesPerSecond,
             "latency" => Self::P999,
+            "log-tail" => Self::P50,
             "space" => Self::DevicePerPayload,
             _ => Self::RecordsPerSecond,
         }

@@ -32,7 +32,8 @@ pub fn print(results: &Results) {
 /// What is shown of a workload: what decides, and what it cost.
 pub fn metrics(workload: &str) -> &'static [Metric] {
     match workload {
-        "staging" => &[Metric::NanosPerRecord],
+        "staging" | "log-follow" => &[Metric::NanosPerRecord],
+        "log-tail" => &[Metric::P50, Metric::P99, Metric::P999],
         "log-append" => &[Metric::NanosPerRecord, Metric::MegabytesPerSecond, Metric::CpuPerGigabyte],
         "log-streaming" => &[Metric::MegabytesPerSecond, Metric::CpuPerGigabyte, Metric::DevicePerPayload],
         "log-commit" => &[Metric::RecordsPerSecond, Metric::P50, Metric::P99, Metric::P999, Metric::DevicePerRecord],

@@ -124,6 +124,16 @@ const G5: Target = Target {
     value: |round| megabytes(round, "ringlog verify", "direct reads of 1 MiB"),
 };
 
+const G6: Target = Target {
+    number: "G6",
+    what: "a follower of `ringlog`, records of 256 B in memory: ns per record",
+    workload: "log-follow",
+    sizes: &[256],
+    threads: &[1],
+    bound: Bound::AtMost(60.0),
+    value: |round| round.entry("ringlog follower, staged")?.spread(Metric::NanosPerRecord),
+};
+
 const TARGETS: &[Target] = &[
     Target {
         number: "A1",
@@ -311,6 +321,12 @@ const TARGETS: &[Target] = &[
         value: |round| round.entry("ringlog verify, from the page cache")?.spread(Metric::MegabytesPerSecond),
         ..G5
     },
+    Target {
+        what: "`ringlog`, a cold scan by one thread: speed of direct reads",
+        value: |round| megabytes(round, "ringlog scan", "direct reads of 1 MiB"),
+        ..G5
+    },
+    G6,
 ];
 
 /// Rivals begin with a new file, and so does the ring beside them.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::contestants::rivals;
 #[cfg(feature = "rocksdb")]
 use crate::contestants::rocksdb;
-use crate::contestants::{baselines, limits, ours, ringlog};
+use crate::contestants::{baselines, followers, limits, ours, ringlog};
 use crate::log::Contestant;
 use crate::measure::Amount;
 
@@ -95,6 +95,16 @@ pub const WORKLOADS: &[Workload] = &[
         rounds: log_commit,
     },
     Workload { name: "log-recovery", question: "How fast is a log verified and replayed?", rounds: log_recovery },
+    Workload {
+        name: "log-follow",
+        question: "What does a follower of `ringlog` pay for a record that is in memory?",
+        rounds: log_follow,
+    },
+    Workload {
+        name: "log-tail",
+        question: "How long after its append does a follower of `ringlog` have a record?",
+        rounds: log_tail,
+    },
     Workload { name: "space", question: "How many bytes does the device get for a byte of payload?", rounds: space },
 ];
 
@@ -274,6 +284,37 @@ fn log_recovery(scale: Scale) -> Vec<Round> {
         contestants: ringlog::RECOVERY.to_vec(),
     };
     [256, 4096].map(round).into()
+}
+
+fn log_follow(scale: Scale) -> Vec<Round> {
+    let expected = 32 << 20;
+    let round = |size| Round {
+        size,
+        threads: 1,
+        amount: Amount::Records(expected / size as u64),
+        timed: false,
+        memory: 0,
+        expected,
+        check: Check::Never,
+        repetitions: scale.pick(3, 9),
+        contestants: followers::MEMORY.to_vec(),
+    };
+    [256, 4096].map(round).into()
+}
+
+fn log_tail(scale: Scale) -> Vec<Round> {
+    let records = scale.pick(300, 2000);
+    vec![Round {
+        size: 256,
+        threads: 1,
+        amount: Amount::Records(records),
+        timed: false,
+        memory: 0,
+        expected: records * 256,
+        check: Check::Never,
+        repetitions: scale.pick(3, 5),
+        contestants: followers::LATENCY.to_vec(),
+    }]
 }
 
 fn space(scale: Scale) -> Vec<Round> {

@@ -1,6 +1,7 @@
 //! Who takes part. Each file holds one kind, and the lists that the workloads draw on.
 
 pub mod baselines;
+pub mod followers;
 pub mod limits;
 pub mod ours;
 pub mod ringlog;
