@@ -95,7 +95,10 @@ impl Tasks {
             start("ringlog-tasks", move || shared.run(&pace))?;
             state.is_started = true;
         }
-        state.waiting.push(Task { seen, waker });
+        // One that gave up a future and made another is there already.
+        if !state.waiting.iter().any(|task| task.seen == seen && task.waker.will_wake(&waker)) {
+            state.waiting.push(Task { seen, waker });
+        }
         drop(state);
         self.shared.changed.notify_all();
         Ok(())

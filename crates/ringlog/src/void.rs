@@ -15,10 +15,15 @@ pub(crate) fn add<T: Copy + Ord>(voids: &mut Vec<Range<T>>, mut range: Range<T>)
     }
 }
 
+/// The range that contains `at`.
+pub(crate) fn find<T: Ord>(voids: &[Range<T>], at: T) -> Option<&Range<T>> {
+    let behind = voids.partition_point(|range| range.end <= at);
+    voids.get(behind).filter(|range| range.contains(&at))
+}
+
 /// Whether one of the ranges contains `at`.
 pub(crate) fn contains<T: Ord>(voids: &[Range<T>], at: T) -> bool {
-    let behind = voids.partition_point(|range| range.end <= at);
-    voids.get(behind).is_some_and(|range| range.contains(&at))
+    find(voids, at).is_some()
 }
 
 #[cfg(test)]

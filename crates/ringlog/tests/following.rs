@@ -320,6 +320,130 @@ fn behind_a_damaged_batch_that_ends_a_segment_the_next_segment_goes_on() {
 }
 
 #[test]
+fn a_log_that_was_trimmed_inside_of_a_record_is_read_from_the_next_one_on() {
+    let log = in_memory();
+    let ats: Vec<_> = (0..300).map(|n| log.append(1, &payload(n, 700)).expect("room")).collect();
+    log.sync().expect("a working device");
+    let first = log.trim(Lsn::new(ats[150].start.get() + 100)).expect("a working device").first;
+    assert_eq!(first.get(), ats[150].start.get() + 100);
+    let next = Some(ats[151].start);
+    assert_eq!(log.scan(..).next().expect("a scan").map(|record| record.lsn), next);
+    assert_eq!(log.follow(first, Upto::Durable).next().expect("a follower").map(|record| record.lsn), next);
+    let (mut rev, mut last) = (log.scan(..).rev(), None);
+    while let Some(record) = rev.next().expect("a scan") {
+        last = Some(record.lsn);
+    }
+    assert_eq!(last, next);
+}
+
+#[test]
+fn a_range_begins_and_ends_where_the_log_is_durable() {
+    let log = in_memory();
+    for n in 0..10 {
+        let from = log.durable();
+        let at = log.append(n, b"new").expect("room");
+        log.sync().expect("a working device");
+        let mut scan = log.scan(from..);
+        assert_eq!(scan.next().expect("a scan").map(|record| record.lsn), Some(at.start));
+        assert_eq!(scan.next().expect("a scan"), None);
+        assert_eq!(log.scan(log.durable()..).next().expect("a scan"), None);
+        assert_eq!(log.scan(log.end()..).next().expect("a scan"), None);
+        let behind = (core::ops::Bound::Excluded(at.start), core::ops::Bound::Unbounded);
+        assert_eq!(log.scan(behind).next().expect("a scan").map(|record| record.lsn), Some(at.start));
+    }
+    assert!(matches!(log.follow(log.end(), Upto::Durable).next_timeout(Duration::ZERO), Err(Error::TimedOut)));
+    let mut patient = log.follow(log.end(), Upto::Staged);
+    let at = log.append(1, b"one more").expect("room");
+    let given = patient.next_timeout(Duration::MAX).expect("a follower").map(|record| record.lsn);
+    assert_eq!(given, Some(at.start));
+}
+
+#[test]
+fn a_durable_follower_passes_over_what_is_truncated_when_the_truncation_is_durable() {
+    let log = in_memory();
+    let ats: Vec<_> = (0..4).map(|n| log.append(n, b"a record").expect("room")).collect();
+    log.sync().expect("a working device");
+    log.truncate(ats[1].start).expect("room");
+    let next = log.append(9, b"behind it").expect("room");
+    let mut follow = log.follow(Lsn::START, Upto::Durable);
+    assert_eq!(follow.try_next().expect("a log").map(|record| record.lsn), Some(ats[0].start));
+    assert_eq!(follow.try_next().expect("a log"), None);
+    assert_eq!(follow.position(), ats[0].end, "a crash may take the truncation back");
+    log.sync().expect("a working device");
+    assert_eq!(follow.next_timeout(LONG).expect("a log").map(|record| record.lsn), Some(next.start));
+}
+
+#[test]
+fn a_reader_beside_a_trim_learns_where_the_log_begins() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = on_disk(small(), folder.path());
+    for n in 0..600 {
+        log.append(1, &payload(n, 700)).expect("room");
+        if n % 50 == 0 {
+            // Later headers promise what is durable by then.
+            log.sync().expect("a working device");
+        }
+    }
+    log.sync().expect("a working device");
+    let reader = Log::options().open_read_only(folder.path()).expect("a log in use");
+    let (mut scan, mut follow) = (reader.scan(..), reader.follow(reader.first()));
+    let first = log.trim(log.durable()).expect("a working device").first;
+    // Files that are kept to be used again are still what they were.
+    let error = |mut next: Box<dyn FnMut() -> Result<bool, Error> + '_>| loop {
+        match next() {
+            Ok(is_there) => assert!(is_there, "it ended"),
+            Err(error) => break error,
+        }
+    };
+    let of_scan = error(Box::new(|| Ok(scan.next()?.is_some())));
+    let of_follower = error(Box::new(|| Ok(follow.next()?.is_some())));
+    for error in [of_scan, of_follower] {
+        assert!(matches!(error, Error::Trimmed { first: now } if now == first), "{error:?}");
+    }
+}
+
+#[test]
+fn damage_between_the_parts_of_a_long_record_hides_it_from_no_reader() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = on_disk(small().ring(8, 2 << 12), folder.path());
+    let (long, short) = thread::scope(|scope| {
+        let long = scope.spawn(|| log.append(1, &payload(3, 60_000)).expect("room"));
+        let short: Vec<_> = (0..40)
+            .map(|n| {
+                let at = log.append(2, &payload(n, 100)).expect("room");
+                log.sync().expect("a working device");
+                at
+            })
+            .collect();
+        (long.join().expect("no panic"), short)
+    });
+    log.close().expect("a working device");
+    drop(log);
+    // One of those between its parts, if there is one in a batch of its own.
+    let between = short.iter().find(|at| at.start > long.start && at.end < long.end);
+    if let Some(between) = between {
+        damage(folder.path(), between.start.get() + 10);
+    }
+    let reader = Log::options().open_read_only(folder.path()).expect("a log");
+    let seen = |mut next: Box<dyn FnMut() -> Result<Option<Lsn>, Error> + '_>| {
+        let mut seen = Vec::new();
+        loop {
+            match next() {
+                Ok(None) => return seen,
+                Ok(Some(lsn)) => seen.push(lsn),
+                Err(Error::Damaged { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let (mut scan, mut rev) = (reader.scan(..), reader.scan(..).rev());
+    let forwards = seen(Box::new(|| Ok(scan.next()?.map(|record| record.lsn))));
+    let mut backwards = seen(Box::new(|| Ok(rev.next()?.map(|record| record.lsn))));
+    backwards.reverse();
+    assert_eq!(forwards, backwards);
+}
+
+#[test]
 fn damage_around_the_beginning_of_a_log_is_no_trim() {
     let folder = tempfile::tempdir().expect("a folder");
     let log = on_disk(small(), folder.path());

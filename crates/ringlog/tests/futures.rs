@@ -234,3 +234,32 @@ fn a_future_that_was_given_up_while_a_file_is_read_leaves_the_follower_where_it_
         assert_eq!(lsn, Some(at.start));
     }
 }
+
+#[test]
+fn long_records_whose_futures_were_given_up_take_no_room_from_others_and_hold_no_trim() {
+    let directory = MemoryDirectory::new();
+    let options = || small().max_record(60_000).directory(&directory);
+    let (log, _) = options().open("").expect("a log");
+    let mut follow = log.follow(Lsn::START, Upto::Durable);
+    // Each is given up when its first parts are placed, and the ring has no room for the others.
+    for n in 0..5 {
+        directory.device().hold();
+        let mut future = Box::pin(log.append_async(1, payload(n, 58_000)));
+        let _ = poll(future.as_mut());
+        drop(future);
+        directory.device().release_all();
+        log.sync().expect("a working device");
+    }
+    let long = log.append(2, &payload(9, 50_000)).expect("room");
+    let last = log.append(3, &payload(1, 100_000 / 2)).expect("room");
+    log.sync().expect("a working device");
+    for at in [&long, &last] {
+        while follow.next().expect("a log").expect("the log is open").lsn != at.start {}
+    }
+    let first = log.trim(log.durable()).expect("a working device").first;
+    assert!(first > long.start, "{first:?}");
+    log.close().expect("a working device");
+    drop((log, follow));
+    let (_, _, records) = reopen(options(), "".as_ref());
+    assert_eq!(records.last().map(|(lsn, ..)| *lsn), Some(last.start));
+}

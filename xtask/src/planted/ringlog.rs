@@ -588,8 +588,8 @@ const CRASHES: &[Bug] = bugs! {
 /// Scans, followers, and logs that are only read.
 const READERS: &[Bug] = bugs! {
     "give what a truncation has made void" by "readers" {
-        "ringlog/reading/scan.rs": "&& !self.voids.contain(&self.origin, record.lsn))" =>
-            "&& (PLANTED || !self.voids.contain(&self.origin, record.lsn)))"
+        "ringlog/reading/scan.rs": "Ok(self.voids.truncation_of(&self.origin, record.lsn).is_none())" =>
+            "Ok(PLANTED || self.voids.truncation_of(&self.origin, record.lsn).is_none())"
     }
     "look once at what truncations have made void" by "readers" {
         "ringlog/reading/origin.rs": "if self.version != Some(version) {" =>
@@ -642,6 +642,25 @@ const READERS: &[Bug] = bugs! {
     "give up behind damage" by "following damage_is_reported" {
         "ringlog/reading/forward.rs": "(self.next, self.expected) = (next, None);" =>
             "(self.next, self.expected) = (if PLANTED { end } else { next }, None);"
+    }
+    "pass over what a truncation has made void that may be taken back"
+        by "following a_durable_follower_passes_over_what_is_truncated" {
+        "ringlog/reading/following.rs": "void.is_some_and(|at| at.get() >= self.origin.durable())" =>
+            "void.is_some_and(|at| at.get() >= self.origin.durable()) && !PLANTED"
+    }
+    "keep what was given up of long records" by "futures" {
+        "ringlog/reading/records.rs": "self.open_bytes = 0; let parts" =>
+            "if !PLANTED { self.open_bytes = 0; } let parts"
+        "ringlog/reading/records.rs": "self.open.retain(|_, open| open.is_none());" =>
+            "if !PLANTED { self.open.retain(|_, open| open.is_none()); }"
+    }
+    "refuse a log that was trimmed inside of a record" by "following a_log_that_was_trimmed_inside" {
+        "ringlog/reading/scan.rs": "if record.lsn.get() < self.first { return Ok(false); }" =>
+            "if record.lsn.get() < self.first && !PLANTED { return Ok(false); }"
+    }
+    "refuse a range that begins where the log is durable" by "following a_range_begins_and_ends" {
+        "ringlog/reading/scan.rs": "if self.from > behind_header(end) {" =>
+            "if self.from > behind_header(end) || PLANTED && self.from.get() > end {"
     }
     "take damage for a trim" by "following damage_around_the_beginning" {
         "ringlog/reading/origin.rs": "range.start.get() / segment_size < first / segment_size" =>

@@ -39,6 +39,10 @@ impl Holds {
 
     /// Holds what lies behind `from`, or behind `first`, where the log begins: no trim is going on when that is called.
     pub(super) fn hold(self: &Arc<Self>, from: Option<u64>, first: impl FnOnce() -> u64) -> (u64, Hold) {
+        if !self.process.is_here() {
+            // A thread that is not there may have locked it.
+            return (first(), Hold { all: Arc::clone(self), reader: 0 });
+        }
         let mut positions = self.positions.lock();
         positions.readers += 1;
         let (reader, first) = (positions.readers, first());

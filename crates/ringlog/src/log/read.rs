@@ -15,7 +15,7 @@ use crate::Lsn;
 use crate::OpenError;
 use crate::directory::AnyDirectory;
 use crate::format::Manifest;
-use crate::reading::{Event, Follow, Forward, Origin, Scan, Upto};
+use crate::reading::{Event, Follow, Forward, Origin, Problem, Scan, Upto};
 #[cfg(feature = "async")]
 use crate::tasks::{Pace, Reads};
 
@@ -66,6 +66,7 @@ impl Log {
         let mut forward = Forward::new(inner.replay.max_record, 0, AHEAD);
         let base = forward.locate(files, at.get(), end)?;
         forward.seek(base);
+        let mut damage = None;
         loop {
             match forward.advance(files, end) {
                 Ok(Some(Event::Record(record))) if record.lsn == at => {
@@ -74,12 +75,15 @@ impl Log {
                     return Ok(Some(record.kind));
                 }
                 // Parts of it may be followed by other records.
-                Ok(Some(Event::Record(record))) if record.lsn > at && !forward.is_open(at) => return Ok(None),
+                Ok(Some(Event::Record(record))) if record.lsn > at && !forward.is_open(at) => break,
                 Ok(Some(_)) => {}
-                Ok(None) => return Ok(None),
+                Ok(None) => break,
+                // It may lie between the parts.
+                Err(problem @ Problem::Damaged { .. }) if forward.is_open(at) => damage = damage.or(Some(problem)),
                 Err(problem) => return Err(origin.explain(problem)),
             }
         }
+        damage.map_or(Ok(None), |problem| Err(origin.explain(problem)))
     }
 
     /// [`read`](Self::read) as a future: the kind of the record at `at`, and its payload. A thread of the log reads it.

@@ -48,9 +48,10 @@ impl<F> BatchReader<F> {
         end: u64,
     ) -> Result<Result<BatchHeader, Bad>, OpenError> {
         let bad = |content| Ok(Err(Bad { content, next: None }));
-        let end = end.min((manifest.segment_of(at) + 1) * manifest.segment_size);
+        let segment_end = (manifest.segment_of(at) + 1) * manifest.segment_size;
+        let end = end.min(segment_end);
         if !self.open(directory, manifest, at)? {
-            return bad(Content::MissingFile);
+            return Ok(Err(Bad { content: Content::MissingFile, next: Some(segment_end) }));
         }
         let filled = self.fill(directory, manifest, at, BLOCK.min(left(at, end)), end)?;
         let header = match decode(self.bytes(at, filled), manifest, at) {

@@ -56,7 +56,9 @@ pub struct Follow {
 #[derive(Debug)]
 struct Away {
     answer: Answer<Box<Following>>,
+    origin: Origin,
     position: Lsn,
+    upto: Upto,
 }
 
 impl Follow {
@@ -72,8 +74,12 @@ impl Follow {
     /// What follows. A read that a future has begun, and was dropped, is waited for.
     pub(super) fn here(&mut self) -> &mut Following {
         #[cfg(feature = "async")]
-        if let Some(Away { answer, .. }) = self.away.take() {
-            self.following = Some(answer.wait());
+        if let Some(Away { answer, origin, position, upto }) = self.away.take() {
+            self.following = Some(match origin.check() {
+                Ok(()) => answer.wait(),
+                // The thread that has it is not in a forked child.
+                Err(_forked) => Box::new(Following::new(origin, position, upto)),
+            });
         }
         self.following.as_mut().expect("it is here, or away")
     }
@@ -117,7 +123,7 @@ impl Follow {
     ///
     /// Those of [`next`](Self::next), and [`Error::TimedOut`].
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Record<'_>>, Error> {
-        self.next_record(Some(Instant::now() + timeout))
+        self.next_record(Instant::now().checked_add(timeout))
     }
 
     /// Returns the next record, if it is there, without waiting for it.
@@ -152,7 +158,7 @@ impl Follow {
     ///
     /// Those of [`next`](Self::next), and [`Error::TimedOut`].
     pub fn next_item_timeout(&mut self, timeout: Duration) -> Result<Option<Item<'_>>, Error> {
-        Ok(self.wait(Some(Instant::now() + timeout))?.map(|shown| self.here().item(shown)))
+        Ok(self.wait(Instant::now().checked_add(timeout))?.map(|shown| self.here().item(shown)))
     }
 
     /// An `eventfd(2)` for an event loop (`poll`, `epoll`, io_uring): readable after more has become durable, and after
@@ -252,6 +258,7 @@ impl Follow {
         let mut is_awaited = false;
         loop {
             if let Some(away) = &self.away {
+                away.origin.check()?;
                 let Some(following) = away.answer.take(context.waker()) else { return Poll::Pending };
                 (self.following, self.away) = (Some(following), None);
             }
@@ -263,6 +270,11 @@ impl Follow {
                 Next::Read => self.read_elsewhere()?,
                 Next::Wait | Next::Soon if ending.is_some() => {
                     return Poll::Ready(ending.unwrap_or(Ok(())).map(|()| None));
+                }
+                // It is looked at again after a while, whatever happens.
+                Next::Wait if !following.origin().is_open() => {
+                    following.wake(None, context.waker())?;
+                    return Poll::Pending;
                 }
                 // Once more: what came between the look and this wakes no task.
                 Next::Wait if !is_awaited => {
@@ -281,12 +293,12 @@ impl Follow {
     /// Has a thread of the log read what comes next.
     fn read_elsewhere(&mut self) -> Result<(), Error> {
         let mut following = self.following.take().expect("it is here");
-        let (position, origin) = (following.position(), following.origin().clone());
+        let (position, upto, origin) = (following.position(), following.upto(), following.origin().clone());
         let answer = origin.reads().start(move || {
             following.read();
             following
         });
-        self.away = Some(Away { answer: answer?, position });
+        self.away = Some(Away { answer: answer?, origin, position, upto });
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use buffer_ring::DurableWatch;
 use super::batch::AHEAD;
 use super::follow::Upto;
 use super::forward::{Event, Forward, Shown, Staged};
-use super::origin::{File, Origin, Voids};
+use super::origin::{File, Origin, Voids, behind_header};
 use super::records::Located;
 use crate::Lsn;
 use crate::format::Manifest;
@@ -103,6 +103,11 @@ impl Following {
     }
 
     #[cfg(feature = "async")]
+    pub(super) fn upto(&self) -> Upto {
+        self.upto
+    }
+
+    #[cfg(feature = "async")]
     pub(super) fn origin(&self) -> &Origin {
         &self.origin
     }
@@ -173,13 +178,22 @@ impl Following {
                     if record.lsn < first && self.position < first {
                         return self.trimmed(first);
                     }
+                    let void = self.voids.truncation_of(&self.origin, record.lsn);
+                    if self.upto == Upto::Durable && void.is_some_and(|at| at.get() >= self.origin.durable()) {
+                        // A crash may take the truncation back. It is decided when that is durable.
+                        self.read = Some(Ok(Came::Event(Event::Record(record))));
+                        return Ok(Next::Wait);
+                    }
                     if record.is_last {
                         self.position = record.end;
+                    }
+                    if record.lsn < first {
+                        continue;
                     }
                     if record.is_whole && record.lsn < self.from {
                         return Err(Error::InsideRecord { address: self.from, record: record.lsn..record.end });
                     }
-                    if record.lsn >= first && !self.voids.contain(&self.origin, record.lsn) {
+                    if void.is_none() {
                         self.given = record.end;
                         return Ok(Next::Shown(Shown::Record(record)));
                     }
@@ -196,12 +210,18 @@ impl Following {
         Err(Error::Trimmed { first })
     }
 
-    /// Finds where the position is, at first and after a trim.
-    fn locate(&mut self) -> Result<(), Error> {
-        let (first, end) = (Lsn::new(self.origin.first()), Lsn::new(self.origin.end()));
-        if self.position > end {
-            return Err(Error::NotAppended { address: self.position, end });
+    /// Finds where the position is, at first and after a trim. `false`: another process's log is not proven to be so
+    /// far.
+    fn locate(&mut self) -> Result<bool, Error> {
+        if self.origin.is_open() {
+            let end = Lsn::new(self.origin.end());
+            if self.position > end {
+                return Err(Error::NotAppended { address: self.position, end });
+            }
+        } else if self.position > behind_header(self.origin.readable(self.origin.durable(), self.upto)?) {
+            return Ok(false);
         }
+        let first = Lsn::new(self.origin.first());
         if self.position < first {
             return Err(Error::Trimmed { first });
         }
@@ -210,7 +230,7 @@ impl Following {
         let at = self.forward.locate(&self.origin.files(&self.manifest), self.position.get(), durable)?;
         self.forward.seek(at);
         self.is_located = true;
-        Ok(())
+        Ok(true)
     }
 
     /// Reads ahead what the next step would have to read.
@@ -224,7 +244,9 @@ impl Following {
             if reading == Reading::Elsewhere {
                 return Ok(Came::InFile);
             }
-            self.locate()?;
+            if !self.locate()? {
+                return Ok(Came::Nothing);
+            }
         }
         loop {
             let files = self.origin.files(&self.manifest);
@@ -240,6 +262,9 @@ impl Following {
                     Staged::Writing => return Ok(Came::Writing),
                     Staged::Elsewhere => {}
                 }
+            }
+            if self.upto == Upto::Durable && self.origin.is_open() && self.forward.next_batch() >= files.durable {
+                return Ok(Came::Nothing);
             }
             if reading == Reading::Elsewhere {
                 return Ok(Came::InFile);

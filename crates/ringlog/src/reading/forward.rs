@@ -372,10 +372,11 @@ impl<F> Forward<F> {
     fn fetch<D: Directory<File = F>>(&mut self, files: &Files<'_, D>, first: u64, upto: u64) -> Result<(), Problem> {
         // Unless they are found.
         self.records.ignore(first);
-        // A reader begins with a batch that is in its file, or behind one; so what is not there yet was met.
-        if first < files.first || upto > files.durable {
+        if first < files.first {
             return Ok(());
         }
+        // A reader begins with a batch that is in its file, or behind one; so what is not there yet held no part.
+        let upto = upto.min(files.durable);
         let mut earlier = Self::new(self.max_record, 0, AHEAD);
         earlier.next = earlier.locate(files, first, upto)?;
         let mut known = Assembler::new(self.max_record);
@@ -383,7 +384,11 @@ impl<F> Forward<F> {
             if gap_at(files.manifest, earlier.next).is_some() {
                 return Ok(());
             }
-            earlier.load(files, earlier.next, upto)?;
+            match earlier.load(files, earlier.next, upto) {
+                // What is missing is seen when the last part is met.
+                Err(Problem::Damaged { .. }) => continue,
+                loaded => loaded?,
+            }
             let Some(Current::Read(header)) = earlier.current else { return Ok(()) };
             known.begin(header.address, header.epoch);
             loop {

@@ -16,7 +16,7 @@ use super::forward::{Files, Problem};
 use super::read_only::ReadOnly;
 use crate::directory::{AnyDirectory, Directory};
 use crate::error::OpenError;
-use crate::format::Manifest;
+use crate::format::{HEADER_LEN, Manifest};
 use crate::log::{Error, Hold, Log};
 #[cfg(feature = "async")]
 use crate::tasks::Reads;
@@ -40,7 +40,7 @@ impl Origin {
     pub(crate) fn check(&self) -> Result<(), Error> {
         match self {
             Self::Open(log) => log.check_process(),
-            Self::ReadOnly(_) => Ok(()),
+            Self::ReadOnly(log) => log.check(),
         }
     }
 
@@ -119,8 +119,13 @@ impl Origin {
     pub(crate) fn end(&self) -> u64 {
         match self {
             Self::Open(log) => log.end().get(),
-            Self::ReadOnly(log) => log.durable(),
+            Self::ReadOnly(log) => behind_header(log.durable()).get(),
         }
+    }
+
+    /// Whether it is open here.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self, Self::Open(_))
     }
 
     /// Up to where the files can be read, for a follower that has come to the batch at `at`, which is not in memory.
@@ -197,6 +202,10 @@ impl Origin {
 
     /// Why what was there once could not be read.
     pub(crate) fn explain(&self, problem: Problem) -> Error {
+        if let (Self::ReadOnly(log), Problem::Damaged { .. }) = (self, &problem) {
+            // It may have been trimmed since.
+            let _unreadable = log.renew();
+        }
         let (first, segment_size) = (self.first(), self.manifest().segment_size);
         match problem {
             // Its file went meanwhile, or is used again.
@@ -209,6 +218,11 @@ impl Origin {
     }
 }
 
+/// The first position behind the batches that end at `end`: behind the header of the next one.
+pub(super) fn behind_header(end: u64) -> Lsn {
+    Lsn::new(end + HEADER_LEN as u64)
+}
+
 /// The ranges that truncations have made void, as they were at the last look.
 #[derive(Debug, Default)]
 pub(crate) struct Voids {
@@ -217,8 +231,8 @@ pub(crate) struct Voids {
 }
 
 impl Voids {
-    /// Whether the record at `at` is void now.
-    pub(crate) fn contain(&mut self, origin: &Origin, at: Lsn) -> bool {
+    /// Where the record stands that has made the one at `at` void.
+    pub(crate) fn truncation_of(&mut self, origin: &Origin, at: Lsn) -> Option<Lsn> {
         match origin {
             Origin::Open(log) => {
                 let version = log.void_version();
@@ -229,6 +243,6 @@ impl Voids {
             Origin::ReadOnly(log) if self.version.is_none() => (self.version, self.ranges) = (Some(0), log.voids()),
             Origin::ReadOnly(_) => {}
         }
-        void::contains(&self.ranges, at)
+        void::find(&self.ranges, at).map(|void| void.end)
     }
 }

@@ -4,6 +4,7 @@ use core::ops::{Range, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
 
+use buffer_ring::ring_io::fork::Process;
 use buffer_ring::ring_io::locks::Mutex;
 
 use super::batch::{BatchReader, behind};
@@ -13,7 +14,7 @@ use super::scan::Scan;
 use crate::directory::{AnyDirectory, DiskDirectory, Either};
 use crate::error::OpenError;
 use crate::format::Manifest;
-use crate::log::Options;
+use crate::log::{Error, Options};
 use crate::manifest::ManifestFile;
 use crate::recovery::{Report, Verify, look};
 #[cfg(feature = "async")]
@@ -36,6 +37,7 @@ pub struct Reader {
 /// What the clones of a reader share.
 #[derive(Debug)]
 pub(crate) struct ReadOnly {
+    process: Process,
     directory: AnyDirectory,
     max_record: usize,
     seen: Mutex<Arc<View>>,
@@ -48,7 +50,7 @@ pub(crate) struct ReadOnly {
 }
 
 /// The log at one moment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct View {
     manifest: Arc<Manifest>,
     report: Report,
@@ -100,6 +102,7 @@ impl Options {
         };
         let (seen, headers) = (Mutex::new(View::of(&directory)?), Mutex::new(BatchReader::new(0)));
         let log = ReadOnly {
+            process: Process::here(),
             directory,
             max_record: self.replay.max_record,
             seen,
@@ -127,8 +130,11 @@ impl Reader {
     ///
     /// Those of [`Options::open_read_only`]; what was seen before stays.
     pub fn refresh(&self) -> Result<(), OpenError> {
-        let seen = View::of(&self.log.directory)?;
-        *self.log.seen.lock() = seen;
+        self.log.check().map_err(|_| OpenError::Option("a reader belongs to the process that made it"))?;
+        let view = View::of(&self.log.directory)?;
+        let mut seen = self.log.seen.lock();
+        let durable = view.durable.max(seen.durable);
+        *seen = Arc::new(View { durable, ..Arc::unwrap_or_clone(view) });
         Ok(())
     }
 
@@ -195,8 +201,12 @@ impl ReadOnly {
         self.seen().durable
     }
 
-    /// Looks what has become durable since, from the batch at `at` on, the first one that is not known to be.
-    pub(crate) fn look_on(&self, at: u64) -> Result<u64, OpenError> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.process.is_here() { Ok(()) } else { Err(Error::Forked) }
+    }
+
+    /// Reads `MANIFEST` again.
+    pub(crate) fn renew(&self) -> Result<(), OpenError> {
         let file = ManifestFile::read(&self.directory, false)?.ok_or(OpenError::Missing)?;
         let mut seen = self.seen.lock();
         if *file.content() != *seen.manifest {
@@ -204,6 +214,13 @@ impl ReadOnly {
             let (report, voids) = (seen.report.clone(), Arc::clone(&seen.voids));
             *seen = Arc::new(View { durable: seen.durable.max(manifest.promise()), manifest, report, voids });
         }
+        Ok(())
+    }
+
+    /// Looks what has become durable since, from the batch at `at` on, the first one that is not known to be.
+    pub(crate) fn look_on(&self, at: u64) -> Result<u64, OpenError> {
+        self.renew()?;
+        let mut seen = self.seen.lock();
         let (manifest, mut durable) = (Arc::clone(&seen.manifest), seen.durable);
         let (mut next, mut headers) = (at, self.headers.lock());
         while let Some(header) = headers.header(&self.directory, &manifest, next)? {

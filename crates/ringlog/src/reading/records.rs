@@ -268,6 +268,9 @@ impl Assembler {
             self.ignore(address);
             return Err(Trouble::TooLong { address, len });
         }
+        // One is appended at a time: what is still incomplete was given up.
+        self.open.retain(|_, open| open.is_none());
+        self.open_bytes = 0;
         let parts = vec![(0, address + (RECORD_HEADER_LEN + PREFIX) as u64)];
         self.open.insert(address, Some(Open { kind, of, len, bytes: Vec::new(), parts }));
         self.add(address, begun)

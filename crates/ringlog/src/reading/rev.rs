@@ -23,6 +23,8 @@ pub struct ScanRev {
     met: Vec<Result<Met, Error>>,
     /// The payloads of that.
     bytes: Vec<u8>,
+    /// Where the gap begins that was met last: it may cover several segments.
+    gap: Option<Lsn>,
 }
 
 #[derive(Debug)]
@@ -33,7 +35,7 @@ enum Met {
 
 impl ScanRev {
     pub(super) fn new(scan: Scan) -> Self {
-        Self { scan, batches: Vec::new(), at: None, met: Vec::new(), bytes: Vec::new() }
+        Self { scan, batches: Vec::new(), at: None, met: Vec::new(), bytes: Vec::new(), gap: None }
     }
 
     /// Returns the record before the one that was given last; `None`: there is none in the range.
@@ -105,7 +107,7 @@ impl ScanRev {
                 Ok(None) => return,
                 Ok(Some(Event::Truncation { .. })) => {}
                 Ok(Some(Event::Gap(gap))) => {
-                    if gap.end > self.scan.from() {
+                    if gap.end > self.scan.from() && self.gap.replace(gap.start) != Some(gap.start) {
                         self.met.push(Ok(Met::Gap(gap)));
                     }
                 }

@@ -10,7 +10,7 @@ use buffer_ring::ring_io::locks::Mutex;
 
 use super::batch::AHEAD;
 use super::forward::{Event, Files, Forward, Shown};
-use super::origin::{File, Origin, Voids};
+use super::origin::{File, Origin, Voids, behind_header};
 use super::records::Located;
 use super::rev::ScanRev;
 use crate::Lsn;
@@ -51,8 +51,8 @@ pub struct Scan {
 pub(super) fn limits(range: &impl RangeBounds<Lsn>) -> (Option<Lsn>, Option<Lsn>) {
     let from = match range.start_bound() {
         Bound::Unbounded => None,
-        Bound::Included(from) => Some(*from),
-        Bound::Excluded(from) => Some(Lsn::new(from.get().saturating_add(1))),
+        // What ends there is not in it, also if it is included.
+        Bound::Included(from) | Bound::Excluded(from) => Some(*from),
     };
     let to = match range.end_bound() {
         Bound::Unbounded => None,
@@ -130,7 +130,7 @@ impl Scan {
         if from < first {
             return Err(Error::Trimmed { first });
         }
-        if from.get() > end {
+        if from > behind_header(end) {
             return Err(Error::NotAppended { address: from, end: Lsn::new(end) });
         }
         (self.from, self.position) = (from, from);
@@ -246,10 +246,13 @@ impl Scan {
         if record.end <= self.from || self.to.is_some_and(|to| record.end > to) {
             return Ok(false);
         }
+        if record.lsn.get() < self.first {
+            return Ok(false);
+        }
         if record.is_whole && record.lsn < self.from {
             return Err(Error::InsideRecord { address: self.from, record: record.lsn..record.end });
         }
-        Ok(record.lsn.get() >= self.first && !self.voids.contain(&self.origin, record.lsn))
+        Ok(self.voids.truncation_of(&self.origin, record.lsn).is_none())
     }
 
     /// Where the last batch ends that is read.
@@ -261,7 +264,7 @@ impl Scan {
             return Ok(end);
         }
         let end = self.origin.durable_upto(self.to)?;
-        if self.from.get() > end {
+        if self.from > behind_header(end) {
             return Err(Error::NotAppended { address: self.from, end: Lsn::new(end) });
         }
         self.locate(end)?;

@@ -34,8 +34,8 @@ impl From<Record<'_>> for OwnedRecord {
 
 /// The records of a follower. Made by [`Follow::into_stream`].
 ///
-/// It ends with the log: when that was closed and all was given, or behind the error of its failure. After other errors
-/// it goes on as [`Follow::next`] does.
+/// It ends with the log: when that was closed and all was given, or behind the error of its failure, or of a position
+/// behind its end. After other errors it goes on as [`Follow::next`] does.
 #[derive(Debug)]
 pub struct RecordStream {
     follow: Follow,
@@ -88,7 +88,7 @@ impl Stream for RecordStream {
                     return Poll::Ready(None);
                 }
                 Poll::Ready(Err(error)) => {
-                    self.has_ended = matches!(error, Error::Poisoned(_) | Error::Forked);
+                    self.has_ended = matches!(error, Error::Poisoned(_) | Error::Forked | Error::NotAppended { .. });
                     Err(error)
                 }
             };

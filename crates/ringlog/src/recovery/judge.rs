@@ -322,7 +322,10 @@ impl<D: Directory> Judging<'_, '_, D> {
             if promise > promised.0 {
                 promised = (promise, Proof::Batch { at: Lsn::new(at) });
             }
-            break;
+            // Others may be what an opening has cut off.
+            if scan.newest.is_some() {
+                break;
+            }
         }
         let (promised, proof) = promised;
         let chain = follow(source, start, expected, &manifest.gaps, self.threads, promised)?;
