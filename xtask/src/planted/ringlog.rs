@@ -648,12 +648,6 @@ const READERS: &[Bug] = bugs! {
         "ringlog/reading/following.rs": "void.is_some_and(|at| at.get() >= self.origin.durable())" =>
             "void.is_some_and(|at| at.get() >= self.origin.durable()) && !PLANTED"
     }
-    "keep what was given up of long records" by "futures" {
-        "ringlog/reading/records.rs": "self.open_bytes = 0; let parts" =>
-            "if !PLANTED { self.open_bytes = 0; } let parts"
-        "ringlog/reading/records.rs": "self.open.retain(|_, open| open.is_none());" =>
-            "if !PLANTED { self.open.retain(|_, open| open.is_none()); }"
-    }
     "refuse a log that was trimmed inside of a record" by "following a_log_that_was_trimmed_inside" {
         "ringlog/reading/scan.rs": "if record.lsn.get() < self.first { return Ok(false); }" =>
             "if record.lsn.get() < self.first && !PLANTED { return Ok(false); }"
