@@ -444,6 +444,22 @@ fn damage_between_the_parts_of_a_long_record_hides_it_from_no_reader() {
 }
 
 #[test]
+fn a_long_record_with_a_damaged_part_is_not_shown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = on_disk(small(), folder.path());
+    let long = log.append(1, &payload(3, 50_000)).expect("room");
+    let next = log.append(2, b"next").expect("room");
+    log.close().expect("a working device");
+    drop(log);
+    damage(folder.path(), long.start.get() + 20_000);
+    let reader = Log::options().open_read_only(folder.path()).expect("a damaged log");
+    let mut scan = reader.scan(..);
+    assert!(matches!(scan.next(), Err(Error::Damaged { .. })));
+    assert_eq!(scan.next().expect("what is behind it").map(|record| record.lsn), Some(next.start));
+    assert_eq!(scan.next().expect("nothing else"), None);
+}
+
+#[test]
 fn damage_around_the_beginning_of_a_log_is_no_trim() {
     let folder = tempfile::tempdir().expect("a folder");
     let log = on_disk(small(), folder.path());
