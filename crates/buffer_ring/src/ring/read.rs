@@ -56,23 +56,19 @@ impl Core {
         }
         let mut is_later_there = false;
         for slot in self.staging.slots() {
-            if !slot.latch.try_acquire() {
-                continue;
-            }
-            let begins = (slot.generation() > 0).then(|| slot.batch_base());
-            is_later_there |= begins.is_some_and(|begins| begins > base);
-            let found = (begins == Some(base)).then(|| {
-                let copied = slot.copy_rest(bytes).or_else(|| {
-                    // Writers may be idle.
-                    self.revoke_leases(slot);
-                    slot.copy_rest(bytes)
-                });
-                copied.map_or(Peek::Writing, |next| Peek::Bytes { next })
+            let found = self.within_latch(slot, || {
+                let begins = (slot.generation() > 0).then(|| slot.batch_base());
+                is_later_there |= begins.is_some_and(|begins| begins > base);
+                (begins == Some(base)).then(|| {
+                    let copied = slot.copy_rest(bytes).or_else(|| {
+                        // Writers may be idle.
+                        self.revoke_leases(slot);
+                        slot.copy_rest(bytes)
+                    });
+                    copied.map_or(Peek::Writing, |next| Peek::Bytes { next })
+                })
             });
-            if slot.latch.release() {
-                self.advance();
-            }
-            if let Some(found) = found {
+            if let Some(found) = found.flatten() {
                 return Ok(found);
             }
         }
@@ -135,26 +131,34 @@ impl Core {
     }
 
     fn look_into(&self, slot: &Slot, at: u64, target: &mut [u8]) -> Found {
-        if !slot.latch.try_acquire() {
-            // Between two generations: the old one has been written, and no thread knows an address in the new one.
-            return Found::Nothing;
-        }
-        let (generation, base) = (slot.generation(), slot.base());
-        let found = if generation == 0 {
-            Found::Nothing
-        } else if at < base {
-            Found::Later(base)
-        } else {
+        let found = self.within_latch(slot, || {
+            let (generation, base) = (slot.generation(), slot.base());
+            if generation == 0 {
+                return Found::Nothing;
+            }
+            if at < base {
+                return Found::Later(base);
+            }
             match slot.copy_stable(at - base, target) {
                 Copied::Bytes(len) => Found::Bytes(len),
                 Copied::Writing => Found::Writing(BufferId::new(generation, slot.index())),
                 Copied::Beyond => Found::Nothing,
             }
-        };
+        });
+        // Between two generations: the old one has been written, and no thread knows an address in the new one.
+        found.unwrap_or(Found::Nothing)
+    }
+
+    /// Looks into a slot while its next generation cannot begin. `None`: it is just beginning.
+    fn within_latch<R>(&self, slot: &Slot, look: impl FnOnce() -> R) -> Option<R> {
+        if !slot.latch.try_acquire() {
+            return None;
+        }
+        let found = look();
         if slot.latch.release() {
             self.advance();
         }
-        found
+        Some(found)
     }
 
     /// Gives the writers in `id` time to leave. When others keep coming it has the buffer sealed, so that they
