@@ -272,7 +272,12 @@ fn log_commit(scale: Scale) -> Vec<Round> {
 
 fn log_recovery(scale: Scale) -> Vec<Round> {
     let expected = scale.pick(256 << 20, 1 << 30);
-    let round = |size| Round {
+    [256, 4096].map(|size| programs(size, expected, scale.pick(3, 5), &ringlog::RECOVERY)).into()
+}
+
+/// Programs that are given so many bytes of payload, and check what they find by themselves.
+fn programs(size: usize, expected: u64, repetitions: usize, contestants: &[Contestant]) -> Round {
+    Round {
         size,
         threads: 1,
         amount: Amount::Records(expected / size as u64),
@@ -280,41 +285,17 @@ fn log_recovery(scale: Scale) -> Vec<Round> {
         memory: 0,
         expected,
         check: Check::Never,
-        repetitions: scale.pick(3, 5),
-        contestants: ringlog::RECOVERY.to_vec(),
-    };
-    [256, 4096].map(round).into()
+        repetitions,
+        contestants: contestants.to_vec(),
+    }
 }
 
 fn log_follow(scale: Scale) -> Vec<Round> {
-    let expected = 32 << 20;
-    let round = |size| Round {
-        size,
-        threads: 1,
-        amount: Amount::Records(expected / size as u64),
-        timed: false,
-        memory: 0,
-        expected,
-        check: Check::Never,
-        repetitions: scale.pick(3, 9),
-        contestants: followers::MEMORY.to_vec(),
-    };
-    [256, 4096].map(round).into()
+    [256, 4096].map(|size| programs(size, 32 << 20, scale.pick(3, 9), &followers::MEMORY)).into()
 }
 
 fn log_tail(scale: Scale) -> Vec<Round> {
-    let records = scale.pick(300, 2000);
-    vec![Round {
-        size: 256,
-        threads: 1,
-        amount: Amount::Records(records),
-        timed: false,
-        memory: 0,
-        expected: records * 256,
-        check: Check::Never,
-        repetitions: scale.pick(3, 5),
-        contestants: followers::LATENCY.to_vec(),
-    }]
+    vec![programs(256, scale.pick(300, 2000) * 256, scale.pick(3, 5), &followers::LATENCY)]
 }
 
 fn space(scale: Scale) -> Vec<Round> {
