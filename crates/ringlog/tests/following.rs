@@ -2,7 +2,7 @@
 
 mod common;
 
-use core::ops::ControlFlow;
+use core::ops::{ControlFlow, Range};
 use core::time::Duration;
 use std::fs::File;
 use std::io::{ErrorKind, IoSlice, Read};
@@ -251,14 +251,20 @@ fn on_disk(options: Options, path: &Path) -> Log {
     options.open(path).expect("a log").0
 }
 
-#[test]
-fn damage_is_reported_with_its_range_and_everything_else_is_read() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let log = on_disk(small(), folder.path());
+/// Many records, of which the one at 120 is in a damaged batch.
+fn damaged(path: &Path) -> Vec<Range<Lsn>> {
+    let log = on_disk(small(), path);
     let ats: Vec<_> = (0..300).map(|n| log.append(1, &payload(n, 700)).expect("room")).collect();
     log.close().expect("a working device");
     drop(log);
-    damage(folder.path(), ats[120].start.get() + 100);
+    damage(path, ats[120].start.get() + 100);
+    ats
+}
+
+#[test]
+fn damage_is_reported_with_its_range_and_everything_else_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ats = damaged(folder.path());
     let reader = Log::options().open_read_only(folder.path()).expect("a damaged log");
     assert!(matches!(reader.report().verdict, Verdict::Clean | Verdict::Damaged(_)));
     let mut expected: Vec<_> = ats.iter().map(|at| at.start).collect();
@@ -480,11 +486,7 @@ fn damage_around_the_beginning_of_a_log_is_no_trim() {
 #[test]
 fn a_skipped_gap_is_an_item_and_no_record() {
     let folder = tempfile::tempdir().expect("a folder");
-    let log = on_disk(small(), folder.path());
-    let ats: Vec<_> = (0..300).map(|n| log.append(1, &payload(n, 700)).expect("room")).collect();
-    log.close().expect("a working device");
-    drop(log);
-    damage(folder.path(), ats[120].start.get() + 100);
+    damaged(folder.path());
     let (log, _) = small()
         .on_damage(OnDamage::Skip)
         .open_with(folder.path(), |_| Ok::<_, core::convert::Infallible>(()))

@@ -13,15 +13,16 @@ macro_rules! bugs {
 /// What is read back.
 const READING: &[Bug] = bugs! {
     "skip to the next segment by the reader's own measure" by "images" {
-        "ringlog/recovery/chain.rs": "walk.next = if header.flags.last { reader.end() } else { behind };" =>
-            "walk.next = if PLANTED {
+        "ringlog/recovery/chain.rs": "walk.next = source.manifest.behind(&header);" =>
+            "let behind = walk.next + header.layout().len as u64;
+            walk.next = if PLANTED {
                 if behind + 4096 > reader.end() { reader.end() } else { behind }
-            } else if header.flags.last { reader.end() } else { behind };"
+            } else { source.manifest.behind(&header) };"
     }
     "replay what stands behind the last batch of a segment"
         by "log a_log_goes_on_in_a_new_segment_when_it_is_rolled_with_or_without_records" {
-        "ringlog/reading/batch.rs": "if header.flags.last { (manifest" =>
-            "if header.flags.last && !PLANTED { (manifest"
+        "ringlog/reading/forward.rs": "self.next = manifest.behind(&header);" =>
+            "self.next = if PLANTED { at + header.layout().len as u64 } else { manifest.behind(&header) };"
     }
     "accept a smaller epoch" by "rules a_tail_that_was_cut_off_never_comes_back" {
         "ringlog/format/manifest.rs":
@@ -66,8 +67,8 @@ const READING: &[Bug] = bugs! {
     }
     "skip filler unchecked" by "images" {
         "ringlog/recovery/batch.rs":
-            "if sums.block(base + (start + n * BLOCK) as u64, block) != u64_at(&expected, n * SUM) {" =>
-            "if sums.block(base + (start + n * BLOCK) as u64, block) != u64_at(&expected, n * SUM)
+            "if sums.block(base + (start + n * BLOCK) as u64, block) != u64_at(&expected, n * SUM_LEN) {" =>
+            "if sums.block(base + (start + n * BLOCK) as u64, block) != u64_at(&expected, n * SUM_LEN)
                 && !(PLANTED && block.chunks(512).any(is_zero)) {"
     }
     "check no block of a batch" by "rules a_bad_last_batch_is_torn_and_one_below_a_promise_is_damage" {
@@ -604,8 +605,9 @@ const READERS: &[Bug] = bugs! {
             "let is_last = PLANTED || group.at == bytes.len();"
     }
     "show a durable follower what is staged" by "following followers_beside" {
-        "ringlog/reading/following.rs": "&& (self.upto == Upto::Staged || self.forward.next_batch() < files.durable)" =>
-            "&& (PLANTED || self.upto == Upto::Staged || self.forward.next_batch() < files.durable)"
+        "ringlog/reading/following.rs":
+            "if self.upto == Upto::Durable && self.forward.next_batch() >= files.durable {" =>
+            "if self.upto == Upto::Durable && self.forward.next_batch() >= files.durable && !PLANTED {"
     }
     "end a batch in memory before it is sealed" by "following followers_beside" {
         "ringlog/reading/forward.rs": "self.current = Some(Current::Staged { next });" =>

@@ -33,7 +33,9 @@ pub const HEADER_LEN: usize = 72;
 pub const MAX_PAYLOAD: u32 = (256 << 20) - BLOCK as u32;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"RLb1");
-const SUM_LEN: usize = 8;
+
+/// The length of a checksum in the table of a batch, and of that of the table itself.
+pub const SUM_LEN: usize = 8;
 
 /// What a header says about its batch, beside numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -270,6 +270,16 @@ impl Manifest {
         address / self.segment_size
     }
 
+    /// Returns where the batch behind the one with this header begins: at the next segment, if it is the last of its
+    /// own.
+    #[must_use]
+    pub fn behind(&self, header: &BatchHeader) -> u64 {
+        if header.flags.last {
+            return (self.segment_of(header.address) + 1) * self.segment_size;
+        }
+        header.address + header.layout().len as u64
+    }
+
     /// Returns the segment that holds the trim point: the first of the log.
     #[must_use]
     pub fn first_segment(&self) -> u64 {

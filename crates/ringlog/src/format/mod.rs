@@ -13,8 +13,8 @@ mod record;
 mod segment;
 
 pub use batch::{
-    BatchFlags, BatchHeader, BatchInfo, Framing, HEADER_LEN, HeaderRefusal, Layout, MAX_PAYLOAD, payload_capacity,
-    trailer_len,
+    BatchFlags, BatchHeader, BatchInfo, Framing, HEADER_LEN, HeaderRefusal, Layout, MAX_PAYLOAD, SUM_LEN,
+    payload_capacity, trailer_len,
 };
 pub use checksum::{BlockSums, HeaderKey, crc64};
 pub use manifest::{Epoch, FirstBatch, Gap, MAX_EPOCHS, MAX_GAPS, Manifest, ManifestRefusal, SLOT_LEN};

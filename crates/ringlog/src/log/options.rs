@@ -52,7 +52,7 @@ pub struct Options {
     buffer_size: usize,
     sync: SyncPolicy,
     commits: CommitPolicy,
-    pub(crate) memory: Option<MemoryDirectory>,
+    memory: Option<MemoryDirectory>,
 }
 
 impl Options {
@@ -192,16 +192,21 @@ impl Options {
             return Err(OpenError::Option("a log is synced after more than no time, and more than no bytes"));
         }
         self.recover.check()?;
-        let directory = match &self.memory {
-            Some(memory) => Either::Memory(memory.clone()),
-            None => Either::Disk(self.on_disk(path)?),
-        };
+        let directory = self.directory_at(path)?;
         match ManifestFile::read(&directory, false)? {
             Some(manifest) => self.check_segment(manifest.content().segment_size)?,
             None => self.check_segment(self.recover.segment_size)?,
         }
         let opened = self.recover.clone().verify(how).open(&directory)?;
         Ok((directory, opened))
+    }
+
+    /// Where the log is: in memory, or at `path`.
+    pub(crate) fn directory_at(&self, path: &Path) -> Result<AnyDirectory, OpenError> {
+        Ok(match &self.memory {
+            Some(memory) => Either::Memory(memory.clone()),
+            None => Either::Disk(self.on_disk(path)?),
+        })
     }
 
     fn on_disk(&self, path: &Path) -> Result<DiskDirectory, OpenError> {

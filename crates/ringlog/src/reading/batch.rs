@@ -2,15 +2,12 @@
 
 use crate::directory::Directory;
 use crate::error::OpenError;
-use crate::format::{BLOCK, BatchHeader, BlockSums, HEADER_LEN, HeaderRefusal, Manifest, is_zero, u64_at};
+use crate::format::{BLOCK, BatchHeader, BlockSums, HEADER_LEN, HeaderRefusal, Manifest, SUM_LEN, is_zero, u64_at};
 use crate::recovery::Content;
 use crate::segment::place;
 
 /// Bytes that a reader of many batches reads at once, unless a batch is longer.
 pub(crate) const AHEAD: usize = 1 << 20;
-
-/// A checksum in a batch's table.
-const SUM: usize = 8;
 
 /// Reads batches. The newest one stays in memory.
 #[derive(Debug)]
@@ -56,13 +53,11 @@ impl<F> BatchReader<F> {
         let filled = self.fill(directory, manifest, at, BLOCK.min(left(at, end)), end)?;
         let header = match decode(self.bytes(at, filled), manifest, at) {
             Ok(header) => header,
-            Err(HeaderRefusal::OtherAddress(address)) => return bad(Content::OtherAddress { address }),
-            Err(refusal @ (HeaderRefusal::Version(_) | HeaderRefusal::Flags(_) | HeaderRefusal::Rule(_))) => {
-                return Err(OpenError::Header { file: place(at, manifest.segment_size).0, address: at, refusal });
+            Err(refusal) => {
+                let (file, _) = place(at, manifest.segment_size);
+                let content = Content::of_refused(refusal, self.bytes(at, filled));
+                return bad(content.map_err(|refusal| OpenError::Header { file, address: at, refusal })?);
             }
-            Err(_) if filled == 0 => return bad(Content::BeyondFile),
-            Err(_) if is_zero(self.bytes(at, filled)) => return bad(Content::Zeros),
-            Err(_) => return bad(Content::BadHeader),
         };
         if !manifest.epoch_fits(&header, None) {
             return bad(Content::StaleBatch { number: header.number, epoch: header.epoch });
@@ -76,7 +71,7 @@ impl<F> BatchReader<F> {
         self.window[filled..len].fill(0);
         self.len = self.len.max(len);
         let content = check(&header, self.bytes(at, len));
-        Ok(content.map_or(Ok(header), |content| Err(Bad { content, next: Some(behind(manifest, &header)) })))
+        Ok(content.map_or(Ok(header), |content| Err(Bad { content, next: Some(manifest.behind(&header)) })))
     }
 
     /// The bytes of the batch with this header, which was the last one read, that hold records.
@@ -164,12 +159,6 @@ impl<F> BatchReader<F> {
     }
 }
 
-/// Where the batch behind the one with this header begins.
-pub(super) fn behind(manifest: &Manifest, header: &BatchHeader) -> u64 {
-    let behind = header.address + header.layout().len as u64;
-    if header.flags.last { (manifest.segment_of(header.address) + 1) * manifest.segment_size } else { behind }
-}
-
 fn left(at: u64, end: u64) -> usize {
     usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX)
 }
@@ -183,15 +172,15 @@ fn decode(bytes: &[u8], manifest: &Manifest, at: u64) -> Result<BatchHeader, Hea
 fn check(header: &BatchHeader, batch: &[u8]) -> Option<Content> {
     let (layout, sums, base) = (header.layout(), BlockSums::of(header), header.address);
     let (blocks, rest) = batch.split_at(layout.table);
-    let (table, rest) = rest.split_at(layout.blocks * SUM);
+    let (table, rest) = rest.split_at(layout.blocks * SUM_LEN);
     if sums.table(base, table) != u64_at(rest, 0) {
         return Some(Content::BadTable);
     }
     let mut addresses = (base..).step_by(BLOCK);
     for (n, block) in blocks.chunks(BLOCK).enumerate() {
-        if sums.block(addresses.next()?, block) != u64_at(table, n * SUM) {
+        if sums.block(addresses.next()?, block) != u64_at(table, n * SUM_LEN) {
             return Some(Content::BadBlock { index: n as u64 });
         }
     }
-    (!is_zero(&rest[SUM..])).then_some(Content::BadPadding)
+    (!is_zero(&rest[SUM_LEN..])).then_some(Content::BadPadding)
 }

@@ -213,8 +213,8 @@ impl Following {
     /// Finds where the position is, at first and after a trim. `false`: another process's log is not proven to be so
     /// far.
     fn locate(&mut self) -> Result<bool, Error> {
-        if self.origin.is_open() {
-            let end = Lsn::new(self.origin.end());
+        if let Origin::Open(log) = &self.origin {
+            let end = log.end();
             if self.position > end {
                 return Err(Error::NotAppended { address: self.position, end });
             }
@@ -253,18 +253,16 @@ impl Following {
             if let Some(met) = self.forward.within_batch(&files).map_err(|problem| self.origin.explain(problem))? {
                 return Ok(Came::Event(met));
             }
-            if let Origin::Open(log) = &self.origin
-                && (self.upto == Upto::Staged || self.forward.next_batch() < files.durable)
-            {
+            if let Origin::Open(log) = &self.origin {
+                if self.upto == Upto::Durable && self.forward.next_batch() >= files.durable {
+                    return Ok(Came::Nothing);
+                }
                 match self.forward.load_staged(log, &files)? {
                     Staged::More => continue,
                     Staged::NotYet => return Ok(Came::Nothing),
                     Staged::Writing => return Ok(Came::Writing),
                     Staged::Elsewhere => {}
                 }
-            }
-            if self.upto == Upto::Durable && self.origin.is_open() && self.forward.next_batch() >= files.durable {
-                return Ok(Came::Nothing);
             }
             if reading == Reading::Elsewhere {
                 return Ok(Came::InFile);

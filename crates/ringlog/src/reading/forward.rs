@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use buffer_ring::Peek;
 
-use super::batch::{AHEAD, Bad, BatchReader, behind};
+use super::batch::{AHEAD, Bad, BatchReader};
 use super::records::{Assembler, Located, Piece, Trouble};
 use crate::Lsn;
 use crate::directory::{AnyDirectory, Directory};
@@ -78,6 +78,16 @@ enum Current {
     },
 }
 
+impl Current {
+    /// The bytes that hold records.
+    fn bytes<'a, F>(&self, batches: &'a BatchReader<F>, staged: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Read(header) => batches.payload(header),
+            Self::Staged { .. } => staged,
+        }
+    }
+}
+
 /// What is in memory of the next batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Staged {
@@ -142,11 +152,7 @@ impl<F> Forward<F> {
 
     /// The bytes of the batch that hold records.
     fn batch(&self) -> &[u8] {
-        match &self.current {
-            Some(Current::Read(header)) => self.batches.payload(header),
-            Some(Current::Staged { .. }) => &self.staged,
-            None => &[],
-        }
+        self.current.as_ref().map_or(&[], |current| current.bytes(&self.batches, &self.staged))
     }
 
     /// Behind what a reader needs that goes on at `position`.
@@ -189,11 +195,7 @@ impl<F> Forward<F> {
         files: &Files<'_, D>,
     ) -> Result<Option<Event>, Problem> {
         while let Some(current) = self.current {
-            let batch = match &current {
-                Current::Read(header) => self.batches.payload(header),
-                Current::Staged { .. } => &self.staged,
-            };
-            match self.records.next(batch) {
+            match self.records.next(current.bytes(&self.batches, &self.staged)) {
                 Ok(Some(Piece::Record(record))) => return Ok(Some(Event::Record(record))),
                 Ok(Some(Piece::Truncation { from, at })) => return Ok(Some(Event::Truncation { from, at })),
                 Ok(Some(Piece::Missed { first, is_last: false })) if self.is_backwards => self.records.ignore(first),
@@ -271,14 +273,14 @@ impl<F> Forward<F> {
                 let is_expected = Link { number: header.number, previous: header.previous };
                 if self.expected.is_none_or(|expected| expected == is_expected) {
                     self.records.begin(at, header.epoch);
-                    self.next = behind(manifest, &header);
+                    self.next = manifest.behind(&header);
                     self.expected = Some(Link { number: header.number + 1, previous: at });
                     self.current = Some(Current::Read(header));
                     return Ok(());
                 }
                 Bad {
                     content: Content::StaleBatch { number: header.number, epoch: header.epoch },
-                    next: Some(behind(manifest, &header)),
+                    next: Some(manifest.behind(&header)),
                 }
             }
             Err(bad) => bad,
@@ -327,7 +329,7 @@ impl<F> Forward<F> {
         let base = (from / BLOCK as u64).checked_sub(u64::from(u16_at(&word, 4))).map(|block| block * BLOCK as u64);
         if let Some(base) = base.filter(|base| *base >= at)
             && let Some(header) = self.batches.header(directory, manifest, base)?
-            && (base + HEADER_LEN as u64..behind(manifest, &header)).contains(&from)
+            && (base + HEADER_LEN as u64..manifest.behind(&header)).contains(&from)
         {
             return Ok(base);
         }
@@ -363,7 +365,7 @@ impl<F> Forward<F> {
             return Ok(gap.end);
         }
         match self.batches.header(directory, manifest, at)? {
-            Some(header) => Ok(behind(manifest, &header)),
+            Some(header) => Ok(manifest.behind(&header)),
             None => self.next_header(files, at + BLOCK as u64, end),
         }
     }

@@ -115,15 +115,8 @@ impl Origin {
         }
     }
 
-    /// Where the log ends for a reader, staged records included.
-    pub(crate) fn end(&self) -> u64 {
-        match self {
-            Self::Open(log) => log.end().get(),
-            Self::ReadOnly(log) => behind_header(log.durable()).get(),
-        }
-    }
-
     /// Whether it is open here.
+    #[cfg(feature = "async")]
     pub(crate) fn is_open(&self) -> bool {
         matches!(self, Self::Open(_))
     }
@@ -227,7 +220,7 @@ pub(super) fn behind_header(end: u64) -> Lsn {
 #[derive(Debug, Default)]
 pub(crate) struct Voids {
     version: Option<u64>,
-    ranges: Arc<Vec<Range<Lsn>>>,
+    ranges: Vec<Range<Lsn>>,
 }
 
 impl Voids {
@@ -237,7 +230,7 @@ impl Voids {
             Origin::Open(log) => {
                 let version = log.void_version();
                 if self.version != Some(version) {
-                    (self.version, self.ranges) = (Some(version), Arc::new(log.voids()));
+                    (self.version, self.ranges) = (Some(version), log.voids());
                 }
             }
             Origin::ReadOnly(log) if self.version.is_none() => (self.version, self.ranges) = (Some(0), log.voids()),

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use buffer_ring::ring_io::fork::Process;
 use buffer_ring::ring_io::locks::Mutex;
 
-use super::batch::{BatchReader, behind};
+use super::batch::BatchReader;
 use super::follow::{Follow, Upto};
-use super::origin::{File, Origin};
+use super::origin::Origin;
 use super::scan::Scan;
-use crate::directory::{AnyDirectory, DiskDirectory, Either};
+use crate::directory::AnyDirectory;
 use crate::error::OpenError;
 use crate::format::Manifest;
 use crate::log::{Error, Options};
@@ -40,9 +40,7 @@ pub(crate) struct ReadOnly {
     process: Process,
     directory: AnyDirectory,
     max_record: usize,
-    seen: Mutex<Arc<View>>,
-    /// Reads headers, to see what has become durable since.
-    headers: Mutex<BatchReader<File>>,
+    seen: Mutex<View>,
     #[cfg(feature = "async")]
     tasks: Tasks,
     #[cfg(feature = "async")]
@@ -50,20 +48,19 @@ pub(crate) struct ReadOnly {
 }
 
 /// The log at one moment.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct View {
     manifest: Arc<Manifest>,
-    report: Report,
+    report: Arc<Report>,
     /// Also behind damage, as far as it is proven that there was something.
     durable: u64,
-    voids: Arc<Vec<Range<Lsn>>>,
 }
 
 impl View {
-    fn of(directory: &AnyDirectory) -> Result<Arc<Self>, OpenError> {
+    fn of(directory: &AnyDirectory) -> Result<Self, OpenError> {
         let (report, manifest) = look(directory, &Verify::new().fast(true))?;
-        let (voids, durable) = (Arc::new(report.void.clone()), report.end.max(report.promised).get());
-        Ok(Arc::new(Self { manifest: Arc::new(manifest), report, durable, voids }))
+        let durable = report.end.max(report.promised).get();
+        Ok(Self { manifest: Arc::new(manifest), report: Arc::new(report), durable })
     }
 }
 
@@ -92,21 +89,13 @@ impl Options {
     /// [`OpenError`]: there is no log, or none that can be read. That it is damaged is no error, but said by the
     /// [report](Reader::report).
     pub fn open_read_only(self, path: impl AsRef<Path>) -> Result<Reader, OpenError> {
-        let path = path.as_ref();
-        let directory = match self.memory {
-            Some(memory) => Either::Memory(memory),
-            None => Either::Disk(match DiskDirectory::open(path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(OpenError::Missing),
-                opened => opened.map_err(OpenError::io("open", &path.display().to_string()))?,
-            }),
-        };
-        let (seen, headers) = (Mutex::new(View::of(&directory)?), Mutex::new(BatchReader::new(0)));
+        let max_record = self.replay.max_record;
+        let directory = self.must_exist(true).directory_at(path.as_ref())?;
         let log = ReadOnly {
             process: Process::here(),
+            seen: Mutex::new(View::of(&directory)?),
             directory,
-            max_record: self.replay.max_record,
-            seen,
-            headers,
+            max_record,
             #[cfg(feature = "async")]
             tasks: Tasks::default(),
             #[cfg(feature = "async")]
@@ -121,7 +110,7 @@ impl Reader {
     /// before which everything is proven to have been durable.
     #[must_use]
     pub fn report(&self) -> Recovery {
-        self.log.seen().report.clone()
+        Report::clone(&self.log.seen.lock().report)
     }
 
     /// Looks at the log again: at what was appended, truncated and trimmed since.
@@ -133,8 +122,7 @@ impl Reader {
         self.log.check().map_err(|_| OpenError::Option("a reader belongs to the process that made it"))?;
         let view = View::of(&self.log.directory)?;
         let mut seen = self.log.seen.lock();
-        let durable = view.durable.max(seen.durable);
-        *seen = Arc::new(View { durable, ..Arc::unwrap_or_clone(view) });
+        *seen = View { durable: view.durable.max(seen.durable), ..view };
         Ok(())
     }
 
@@ -166,10 +154,6 @@ impl Reader {
 }
 
 impl ReadOnly {
-    fn seen(&self) -> Arc<View> {
-        Arc::clone(&self.seen.lock())
-    }
-
     #[cfg(feature = "async")]
     pub(crate) fn reads(&self) -> &Reads {
         &self.reads
@@ -185,7 +169,7 @@ impl ReadOnly {
     }
 
     pub(crate) fn manifest(&self) -> Arc<Manifest> {
-        Arc::clone(&self.seen().manifest)
+        Arc::clone(&self.seen.lock().manifest)
     }
 
     pub(crate) fn max_record(&self) -> usize {
@@ -193,12 +177,12 @@ impl ReadOnly {
     }
 
     pub(crate) fn first(&self) -> u64 {
-        self.seen().manifest.trim
+        self.seen.lock().manifest.trim
     }
 
     /// Where the last batch ends that is known to be durable.
     pub(crate) fn durable(&self) -> u64 {
-        self.seen().durable
+        self.seen.lock().durable
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
@@ -210,9 +194,8 @@ impl ReadOnly {
         let file = ManifestFile::read(&self.directory, false)?.ok_or(OpenError::Missing)?;
         let mut seen = self.seen.lock();
         if *file.content() != *seen.manifest {
-            let manifest = Arc::new(file.content().clone());
-            let (report, voids) = (seen.report.clone(), Arc::clone(&seen.voids));
-            *seen = Arc::new(View { durable: seen.durable.max(manifest.promise()), manifest, report, voids });
+            seen.manifest = Arc::new(file.content().clone());
+            seen.durable = seen.durable.max(seen.manifest.promise());
         }
         Ok(())
     }
@@ -220,23 +203,17 @@ impl ReadOnly {
     /// Looks what has become durable since, from the batch at `at` on, the first one that is not known to be.
     pub(crate) fn look_on(&self, at: u64) -> Result<u64, OpenError> {
         self.renew()?;
-        let mut seen = self.seen.lock();
-        let (manifest, mut durable) = (Arc::clone(&seen.manifest), seen.durable);
-        let (mut next, mut headers) = (at, self.headers.lock());
-        while let Some(header) = headers.header(&self.directory, &manifest, next)? {
-            durable = durable.max(manifest.promise_of(&header));
-            next = behind(&manifest, &header);
+        let seen = &mut *self.seen.lock();
+        // A new one: a file may have been made, or used again, since the last look.
+        let (mut next, mut headers) = (at, BatchReader::new(0));
+        while let Some(header) = headers.header(&self.directory, &seen.manifest, next)? {
+            seen.durable = seen.durable.max(seen.manifest.promise_of(&header));
+            next = seen.manifest.behind(&header);
         }
-        // A file may be made, or used again, before the next look.
-        *headers = BatchReader::new(0);
-        if durable > seen.durable {
-            let (report, voids) = (seen.report.clone(), Arc::clone(&seen.voids));
-            *seen = Arc::new(View { manifest, report, durable, voids });
-        }
-        Ok(durable)
+        Ok(seen.durable)
     }
 
-    pub(crate) fn voids(&self) -> Arc<Vec<Range<Lsn>>> {
-        Arc::clone(&self.seen().voids)
+    pub(crate) fn voids(&self) -> Vec<Range<Lsn>> {
+        self.seen.lock().report.void.clone()
     }
 }

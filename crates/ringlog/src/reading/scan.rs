@@ -48,7 +48,7 @@ pub struct Scan {
 }
 
 /// The limits of a range in which a record lies if its end does.
-pub(super) fn limits(range: &impl RangeBounds<Lsn>) -> (Option<Lsn>, Option<Lsn>) {
+fn limits(range: &impl RangeBounds<Lsn>) -> (Option<Lsn>, Option<Lsn>) {
     let from = match range.start_bound() {
         Bound::Unbounded => None,
         // What ends there is not in it, also if it is included.
@@ -162,9 +162,6 @@ impl Scan {
     /// If `each` does.
     pub fn in_parallel(mut self, threads: usize, each: impl Fn(Record<'_>) + Sync) -> Result<(), Error> {
         self.check()?;
-        if let Some(refusal) = self.refusal.take() {
-            return Err(refusal);
-        }
         let (size, end) = (self.segment_size(), self.begin()?);
         let (from, to) = (self.from, self.to.unwrap_or(Lsn::new(end)));
         let next = AtomicU64::new(from.get() / size);

@@ -8,12 +8,11 @@ use crate::directory::Directory;
 use crate::error::OpenError;
 use crate::format::{
     BLOCK, BatchHeader, BlockSums, GROUP_ENTRY_LEN, HEADER_LEN, Metadata, Position, RECORD_HEADER_LEN, REMOVED,
-    RecordHeader, RecordRefusal, RecordType, Snapshot, SnapshotEntry, is_zero, padded, u32_at, u64_at,
+    RecordHeader, RecordRefusal, RecordType, SUM_LEN, Snapshot, SnapshotEntry, is_zero, padded, u32_at, u64_at,
 };
 use crate::values::{MAX_VALUES, Values};
 use crate::void::{self, MAX_VOIDS};
 
-const SUM: usize = 8;
 const CHUNK: usize = MAX_READ / BLOCK;
 
 /// Checks all bytes of the batch with this header, which fits into its segment. `None`: they are right.
@@ -28,17 +27,17 @@ pub(super) fn check_bytes<D: Directory>(
     }
     for first in (0..layout.blocks).step_by(CHUNK) {
         let blocks = (layout.blocks - first).min(CHUNK);
-        let mut expected = [0; CHUNK * SUM];
-        reader.read_aside(table + (first * SUM) as u64, &mut expected[..blocks * SUM])?;
+        let mut expected = [0; CHUNK * SUM_LEN];
+        reader.read_aside(table + (first * SUM_LEN) as u64, &mut expected[..blocks * SUM_LEN])?;
         let (start, end) = (first * BLOCK, ((first + blocks) * BLOCK).min(layout.table));
         let bytes = reader.read(base + start as u64, end - start)?;
         for (n, block) in bytes.chunks(BLOCK).enumerate() {
-            if sums.block(base + (start + n * BLOCK) as u64, block) != u64_at(&expected, n * SUM) {
+            if sums.block(base + (start + n * BLOCK) as u64, block) != u64_at(&expected, n * SUM_LEN) {
                 return Ok(Some(Content::BadBlock { index: (first + n) as u64 }));
             }
         }
     }
-    let used = layout.table + (layout.blocks + 1) * SUM;
+    let used = layout.table + (layout.blocks + 1) * SUM_LEN;
     let padding = reader.read(base + used as u64, layout.len - used)?;
     Ok((!is_zero(padding)).then_some(Content::BadPadding))
 }
@@ -52,11 +51,11 @@ pub(super) fn table_is_right<D: Directory>(
     blocks: usize,
 ) -> Result<bool, OpenError> {
     // 512 KiB for the longest batch, whose length the signed header states.
-    let mut bytes = vec![0; (blocks + 1) * SUM];
-    for (n, piece) in bytes.chunks_mut(CHUNK * SUM).enumerate() {
-        reader.read_aside(table + (n * CHUNK * SUM) as u64, piece)?;
+    let mut bytes = vec![0; (blocks + 1) * SUM_LEN];
+    for (n, piece) in bytes.chunks_mut(CHUNK * SUM_LEN).enumerate() {
+        reader.read_aside(table + (n * CHUNK * SUM_LEN) as u64, piece)?;
     }
-    Ok(sums.table(base, &bytes[..blocks * SUM]) == u64_at(&bytes, blocks * SUM))
+    Ok(sums.table(base, &bytes[..blocks * SUM_LEN]) == u64_at(&bytes, blocks * SUM_LEN))
 }
 
 /// Iterates over the records of a verified batch, and stops at bytes that are no record.

@@ -11,7 +11,7 @@ use super::reader::SegmentReader;
 use super::report::Content;
 use crate::directory::Directory;
 use crate::error::OpenError;
-use crate::format::{BLOCK, BatchHeader, Gap, HeaderRefusal, MAX_ADDRESS, Manifest, is_zero};
+use crate::format::{BLOCK, BatchHeader, Gap, HeaderRefusal, MAX_ADDRESS, Manifest};
 
 /// The files of a log.
 #[derive(Debug)]
@@ -105,8 +105,7 @@ fn walk<D: Directory>(source: &Source<'_, D>, start: u64, until: u64) -> Result<
                     walk.first = walk.first.or(Some(header));
                     walk.last = Some(header);
                     walk.top = walk.top.max(Some((source.manifest.promise_of(&header), header.address)));
-                    let behind = walk.next + header.layout().len as u64;
-                    walk.next = if header.flags.last { reader.end() } else { behind };
+                    walk.next = source.manifest.behind(&header);
                 }
             },
         }
@@ -145,15 +144,8 @@ fn refused<D: Directory>(
     at: u64,
     refusal: HeaderRefusal,
 ) -> Result<Stop, OpenError> {
-    Ok(Stop::Content(match refusal {
-        HeaderRefusal::Version(_) | HeaderRefusal::Flags(_) | HeaderRefusal::Rule(_) => {
-            return Ok(Stop::Header(refusal));
-        }
-        HeaderRefusal::OtherAddress(address) => Content::OtherAddress { address },
-        _ if at >= reader.filled() => Content::BeyondFile,
-        _ if is_zero(reader.read(at, BLOCK)?) => Content::Zeros,
-        _ => Content::BadHeader,
-    }))
+    let block = if at < reader.filled() { reader.read(at, BLOCK)? } else { &[] };
+    Ok(Content::of_refused(refusal, block).map_or_else(Stop::Header, Stop::Content))
 }
 
 /// The part of a log that proves itself.

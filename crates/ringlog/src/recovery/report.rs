@@ -4,6 +4,7 @@ use core::fmt;
 use core::ops::Range;
 
 use crate::Lsn;
+use crate::format::{HeaderRefusal, is_zero};
 use crate::values::Values;
 
 /// What stands where the log stops.
@@ -41,6 +42,20 @@ pub enum Content {
     },
     /// A batch whose padding is not zero.
     BadPadding,
+}
+
+impl Content {
+    /// What stands where a header was refused; `block` is what the file has there. The refusal itself, if it is of a
+    /// header that this log has signed.
+    pub(crate) fn of_refused(refusal: HeaderRefusal, block: &[u8]) -> Result<Self, HeaderRefusal> {
+        Ok(match refusal {
+            HeaderRefusal::Version(_) | HeaderRefusal::Flags(_) | HeaderRefusal::Rule(_) => return Err(refusal),
+            HeaderRefusal::OtherAddress(address) => Self::OtherAddress { address },
+            _ if block.is_empty() => Self::BeyondFile,
+            _ if is_zero(block) => Self::Zeros,
+            _ => Self::BadHeader,
+        })
+    }
 }
 
 impl fmt::Display for Content {

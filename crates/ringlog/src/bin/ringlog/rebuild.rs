@@ -18,15 +18,13 @@ use std::path::{Path, PathBuf};
 use ringlog::directory::{Directory, DiskDirectory, DiskLock};
 use ringlog::format::{
     BLOCK, BatchHeader, BlockSums, Epoch, FirstBatch, HEADER_LEN, HeaderKey, MAX_EPOCHS, Manifest, SEGMENT_HEADER_LEN,
-    SLOT_LEN, SegmentHeader,
+    SLOT_LEN, SUM_LEN, SegmentHeader,
 };
 use ringlog::manifest::{ManifestFile, NAME, TEMPORARY};
 use ringlog::segment::{file_name, parse_name};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::output::Failure;
-
-const SUM: usize = 8;
 
 /// The name that a file is kept under.
 pub(crate) fn aside(number: u64, name: &str) -> String {
@@ -186,16 +184,16 @@ impl Files {
         }
         // The checksum of the checksums vouches for the length before memory is taken for it.
         let sums = BlockSums::of(&header);
-        let mut table = vec![0; (layout.blocks + 1) * SUM];
+        let mut table = vec![0; (layout.blocks + 1) * SUM_LEN];
         segment.read(at + layout.table as u64, &mut table)?;
-        if Some(sums.table(at, &table[..layout.blocks * SUM])) != u64_at(&table, layout.blocks * SUM) {
+        if Some(sums.table(at, &table[..layout.blocks * SUM_LEN])) != u64_at(&table, layout.blocks * SUM_LEN) {
             return Ok(None);
         }
         let mut bytes = vec![0; layout.len];
         segment.read(at, &mut bytes)?;
         let blocks = bytes[..layout.table].chunks(BLOCK).zip((at..).step_by(BLOCK));
         let are_right =
-            blocks.enumerate().all(|(n, (block, at))| Some(sums.block(at, block)) == u64_at(&table, n * SUM));
+            blocks.enumerate().all(|(n, (block, at))| Some(sums.block(at, block)) == u64_at(&table, n * SUM_LEN));
         let padding = &bytes[layout.table + table.len()..];
         Ok((are_right && padding.iter().all(|byte| *byte == 0)).then_some((header, bytes)))
     }
@@ -439,8 +437,8 @@ fn sign(header: &BatchHeader, bytes: &mut [u8], key: &HeaderKey) {
     let (layout, sums) = (header.layout(), BlockSums::of(header));
     bytes[..HEADER_LEN].copy_from_slice(&header.encode(key));
     let (covered, trailer) = bytes.split_at_mut(layout.table);
-    let (table, own) = trailer.split_at_mut(layout.blocks * SUM);
+    let (table, own) = trailer.split_at_mut(layout.blocks * SUM_LEN);
     let first = sums.block(header.address, &covered[..layout.table.min(BLOCK)]);
-    table[..SUM].copy_from_slice(&first.to_le_bytes());
-    own[..SUM].copy_from_slice(&sums.table(header.address, table).to_le_bytes());
+    table[..SUM_LEN].copy_from_slice(&first.to_le_bytes());
+    own[..SUM_LEN].copy_from_slice(&sums.table(header.address, table).to_le_bytes());
 }

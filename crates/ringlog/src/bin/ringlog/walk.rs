@@ -62,8 +62,7 @@ impl<'a> Walk<'a> {
         if !read(self.source, self.manifest, at + HEADER_LEN as u64, &mut self.payload)? {
             return Err(changed().into());
         }
-        let behind = at + header.layout().len as u64;
-        self.next = if header.flags.last { behind.next_multiple_of(self.manifest.segment_size) } else { behind };
+        self.next = self.manifest.behind(&header);
         Ok(Some((header, self.next)))
     }
 
