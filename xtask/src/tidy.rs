@@ -1,4 +1,5 @@
-//! What no compiler checks: which part imports which, the edges of orderings, the length of lines, names of types.
+//! What no compiler checks: which part imports which, the edges of orderings, the length of lines, names of types,
+//! descriptors that programs would inherit.
 
 mod code;
 mod imports;
@@ -18,6 +19,9 @@ const ORDERED: [&str; 4] = ["ring-state", "ring-alloc", "ring-io", "buffer_ring"
 
 /// The page that lists the edges.
 const EDGES: &str = "docs/ORDERINGS.md";
+
+/// What returns a descriptor that is inherited unless it is told otherwise.
+const OPENING: [&str; 2] = [concat!("fs::", "open("), concat!("fs::", "openat(")];
 
 /// Lines above an ordering in which its comment may stand.
 const ABOVE: usize = 6;
@@ -92,7 +96,7 @@ struct Module<'a> {
 
 /// What breaks the rules, one a line.
 fn broken(tree: &Tree) -> Vec<String> {
-    [imports::check(tree), orderings(tree), columns(tree), types(tree)].concat()
+    [imports::check(tree), orderings(tree), columns(tree), types(tree), inherited(tree)].concat()
 }
 
 /// Orderings that name no edge, or one that the page does not have.
@@ -187,6 +191,21 @@ fn types(tree: &Tree) -> Vec<String> {
     twice.map(|((_, name), places)| format!("{}: `{name}` is also at {}", places[0], places[1..].join(", "))).collect()
 }
 
+/// Calls that open a file for every program that this process will start, tests of the same binary included. Unlike
+/// those of the standard library, they are asked for the flag.
+fn inherited(tree: &Tree) -> Vec<String> {
+    let mut broken = Vec::new();
+    for (path, text) in tree.0.iter().filter(|(path, _)| path.ends_with(".rs")) {
+        for (number, line) in text.lines().enumerate() {
+            let opens = OPENING.iter().any(|call| line.contains(call));
+            if opens && !line.contains("CLOEXEC") {
+                broken.push(format!("{path}:{}: opens a file without CLOEXEC", number + 1));
+            }
+        }
+    }
+    broken
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,6 +291,16 @@ mod tests {
         for twice in ["pub struct A<T>(T);", "enum A {}", "pub(crate) trait A {}", "fn f() { struct A; }"] {
             let broken = types("struct A;", twice, "");
             assert!(broken.len() == 1 && broken[0].contains("`A` is also at crates/x/src/b/mod.rs:1"), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_every_program_inherits_is_found() {
+        let lines = ["OFlags::RDONLY, Mode::empty())", "OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())"];
+        let calls = OPENING.map(|call| lines.map(|line| format!("rustix::{call}path, {line}")).join("\n"));
+        for call in calls {
+            let broken = inherited(&tree(&[("crates/x/tests/a.rs", &call), ("docs/A.md", &call)]));
+            assert_eq!(broken, ["crates/x/tests/a.rs:1: opens a file without CLOEXEC"]);
         }
     }
 }

@@ -294,9 +294,9 @@ fn a_block_device_has_one_writer_whatever_its_nodes_are_called() {
     // `flock` knows two files there.
     let found = elsewhere();
     assert!(found.contains("found: Some(File(InUse))"), "{found}");
-    // Like one that is mounted.
-    let claimed = rustix::fs::open(&device.node, OFlags::RDONLY | OFlags::EXCL, Mode::empty());
-    assert_eq!(claimed.map(drop), Err(rustix::io::Errno::BUSY));
+    // Like one that is mounted. No program that another test starts may inherit a claim, and keep it.
+    let claim = || rustix::fs::open(&device.node, OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC, Mode::empty());
+    assert_eq!(claim().map(drop), Err(rustix::io::Errno::BUSY));
     drop(queue);
     let found = elsewhere();
     assert!(found.contains("found: None"), "{found}");
@@ -304,7 +304,7 @@ fn a_block_device_has_one_writer_whatever_its_nodes_are_called() {
     assert_eq!(first.attach(&arena).unwrap_err(), AttachError::File(FileError::Locked));
     drop(queue);
     // For a moment, as by a program that looks at new devices.
-    let claimed = rustix::fs::open(&device.node, OFlags::RDONLY | OFlags::EXCL, Mode::empty()).expect("free");
+    let claimed = claim().expect("free");
     let looking = thread::spawn(|| {
         thread::sleep(Duration::from_millis(50));
         drop(claimed);
