@@ -50,7 +50,7 @@ const TASKS: &[(&str, &str, &str, Task)] = &[
     ),
     (
         "mutants",
-        "[--hunt] [filter]",
+        "[--hunt] [--trust] [filter]",
         "break the protocol in many places, one by one: each time a model must fail",
         mutants::task,
     ),
