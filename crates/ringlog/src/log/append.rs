@@ -297,6 +297,12 @@ impl Reservation<'_> {
         Lsn::new(self.bytes.extent().start())
     }
 
+    /// Behind it: once it is committed, it is durable when the log is durable up to here.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        Lsn::new(self.bytes.extent().end())
+    }
+
     fn filled(mut self, fill: impl FnOnce(Lsn, &mut [u8])) -> Range<Lsn> {
         fill(self.lsn(), &mut self);
         self.commit()
