@@ -338,6 +338,26 @@ fn cleaning_takes_along_what_was_written_to_a_page_since_its_flush() {
 }
 
 #[test]
+fn a_state_whose_records_are_trimmed_has_been_replaced_and_is_looked_at_again() {
+    let store = open(&MemoryDirectory::new(), 8, 8);
+    store.write(0, 0, b"cold").expect("a working log");
+    store.evict(0).expect("a working log");
+    let mut attempts = 0;
+    let image = store.retry(0, |head| {
+        attempts += 1;
+        while attempts == 1 && store.newest(0).in_log == head.in_log {
+            store.write(1, 0, &[1; PAGE]).expect("a working log");
+            store.flush(1).expect("a working log");
+            store.clean().expect("a working log");
+        }
+        store.image(0, head).map(Some)
+    });
+    assert_eq!((&image.expect("it is there")[..4], attempts), (&b"cold"[..], 2));
+    let failure = store.retry(0, |_| store.log().read(Lsn::START, &mut Vec::new()).map(Some).map_err(Into::into));
+    assert!(failure.is_err(), "what fails in an unchanged state fails");
+}
+
+#[test]
 fn a_log_that_leads_to_no_whole_page_is_refused() {
     let directory = MemoryDirectory::new();
     let (log, _) = options().directory(&directory).open("").expect("a log");

@@ -65,20 +65,6 @@ fn damaged(page: u32, at: Lsn, what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("page {page}: the record at {at} {what}"))
 }
 
-/// Runs `attempt` on what an entry holds until it has done its work. It fails to for two reasons: the entry has changed
-/// before it could replace it; or the log does not hold the page there any more, because the entry has changed.
-fn retry<T>(entry: &Entry, mut attempt: impl FnMut(&Arc<Node>) -> io::Result<Option<T>>) -> io::Result<T> {
-    loop {
-        let head = entry.newest.load_full();
-        match attempt(&head) {
-            Ok(Some(done)) => return Ok(done),
-            Ok(None) => {}
-            Err(_) if !Arc::ptr_eq(&head, &entry.newest.load()) => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 impl Store {
     /// Opens the store at `path`, or makes it: the mapping table follows from the records of the log, in their order.
     pub(crate) fn open(options: Options, path: &Path, pages: u32, budget: usize) -> io::Result<(Self, Recovery)> {
@@ -140,17 +126,39 @@ impl Store {
         self.table[page as usize].newest.load_full()
     }
 
-    fn entry(&self, page: u32) -> &Entry {
-        let entry = &self.table[page as usize];
-        // Relaxed: a hint for eviction.
-        entry.is_used.store(true, Ordering::Relaxed);
-        entry
+    fn is_newest(&self, page: u32, head: &Arc<Node>) -> bool {
+        Arc::ptr_eq(head, &self.table[page as usize].newest.load())
     }
 
-    /// The check: installs `new` if the entry still holds `head`.
-    fn replace(&self, entry: &Entry, head: &Arc<Node>, new: Arc<Node>) -> bool {
+    /// Eviction spares the page once.
+    fn mark_used(&self, page: u32) {
+        // Relaxed: a hint.
+        self.table[page as usize].is_used.store(true, Ordering::Relaxed);
+    }
+
+    /// Runs `attempt` on the newest state of a page until it has done its work. It does not for two reasons: the page
+    /// has changed before its state could be replaced; or the log does not hold that state any more, because the page
+    /// has changed.
+    pub(crate) fn retry<T>(
+        &self,
+        page: u32,
+        mut attempt: impl FnMut(&Arc<Node>) -> io::Result<Option<T>>,
+    ) -> io::Result<T> {
+        loop {
+            let head = self.newest(page);
+            match attempt(&head) {
+                Ok(Some(done)) => return Ok(done),
+                Ok(None) => {}
+                Err(_) if !self.is_newest(page, &head) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The check: the page becomes `new`, if it still is `head`.
+    fn replace(&self, page: u32, head: &Arc<Node>, new: Arc<Node>) -> bool {
         let grown = new.memory as isize - head.memory as isize;
-        let replaced = Arc::ptr_eq(&entry.newest.compare_and_swap(head, new), head);
+        let replaced = Arc::ptr_eq(&self.table[page as usize].newest.compare_and_swap(head, new), head);
         if replaced {
             // Relaxed: it orders nothing.
             self.memory.fetch_add(grown, Ordering::Relaxed);
@@ -161,41 +169,40 @@ impl Store {
     /// Puts `bytes` into a page at `at`. Does not read the page, if it is not in memory.
     pub(crate) fn write(&self, page: u32, at: usize, bytes: &[u8]) -> io::Result<()> {
         assert!(at + bytes.len() <= PAGE, "beyond the end of the page");
-        let entry = self.entry(page);
-        retry(entry, |head| {
+        self.mark_used(page);
+        self.retry(page, |head| {
             let mut new = Node::write(head, at, bytes);
             if new.writes > LONGEST_CHAIN {
                 new = Node::whole(self.image(page, &new)?, new.in_log, Unflushed::Page);
             }
-            Ok(self.replace(entry, head, new).then_some(()))
+            Ok(self.replace(page, head, new).then_some(()))
         })?;
         self.make_room()
     }
 
     /// Returns the bytes of a page, and brings it into memory.
     pub(crate) fn read(&self, page: u32) -> io::Result<Box<[u8]>> {
-        let entry = self.entry(page);
-        let image = retry(entry, |head| {
+        self.mark_used(page);
+        let image = self.retry(page, |head| {
             if head.is_resident {
                 return self.image(page, head).map(Some);
             }
             let resident = head.resident(|in_log| self.load(page, in_log))?;
-            // If the entry has changed, this is still what it held when the read began.
-            self.replace(entry, head, Arc::clone(&resident));
+            // If that fails, this is still what the page was when the read began.
+            self.replace(page, head, Arc::clone(&resident));
             self.image(page, &resident).map(Some)
         })?;
         self.make_room()?;
         Ok(image)
     }
 
-    fn image(&self, page: u32, head: &Node) -> io::Result<Box<[u8]>> {
+    pub(crate) fn image(&self, page: u32, head: &Node) -> io::Result<Box<[u8]>> {
         head.image(|in_log| self.load(page, in_log))
     }
 
     /// Has the log hold the page as it is now. Returns up to where the log has to be durable for the page to be so.
     pub(crate) fn flush(&self, page: u32) -> io::Result<Lsn> {
-        let entry = &self.table[page as usize];
-        retry(entry, |head| match (head.unflushed, head.in_log) {
+        self.retry(page, |head| match (head.unflushed, head.in_log) {
             (Unflushed::Nothing, in_log) => Ok(Some(in_log.map_or(Lsn::START, |in_log| in_log.end))),
             _ => Ok(self.try_flush(page, head, self.content(page, head)?, true)?.map(|in_log| in_log.end)),
         })
@@ -224,7 +231,6 @@ impl Store {
         content: Content<'_>,
         keep: bool,
     ) -> io::Result<Option<InLog>> {
-        let entry = &self.table[page as usize];
         let mut place = self.log.reserve(content.kind(), content.len())?;
         content.encode(page, &mut place);
         let record = place.lsn()..place.end();
@@ -237,7 +243,7 @@ impl Store {
             Content::Whole(image) => Node::whole(image, Some(in_log), Unflushed::Nothing),
             Content::Increment(..) => Node::flushed(head, in_log),
         };
-        if !self.replace(entry, head, new) {
+        if !self.replace(page, head, new) {
             // The place is in nothing's way: zeros, which no reader shows.
             drop(place);
             count(&self.counts.failed);
@@ -306,14 +312,13 @@ impl Store {
 
     /// Removes a page from memory, once the log holds it. Does not insist if another thread changes it meanwhile.
     pub(crate) fn evict(&self, page: u32) -> io::Result<()> {
-        let entry = &self.table[page as usize];
         let head = self.newest(page);
         let evicted = match head.unflushed {
             Unflushed::Nothing if head.memory == 0 => false,
-            Unflushed::Nothing => self.replace(entry, &head, Node::absent(head.in_log)),
+            Unflushed::Nothing => self.replace(page, &head, Node::absent(head.in_log)),
             _ => match self.content(page, &head) {
                 // It was relocated meanwhile.
-                Err(_) if !Arc::ptr_eq(&head, &entry.newest.load()) => false,
+                Err(_) if !self.is_newest(page, &head) => false,
                 content => self.try_flush(page, &head, content?, false)?.is_some(),
             },
         };
@@ -340,8 +345,7 @@ impl Store {
 
     /// Has a page need nothing of the log before `before`.
     fn relocate(&self, page: u32, before: Lsn) -> io::Result<()> {
-        let entry = &self.table[page as usize];
-        retry(entry, |head| match head.in_log {
+        self.retry(page, |head| match head.in_log {
             Some(in_log) if in_log.whole < before => {
                 let image = self.image(page, head)?;
                 let done = self.try_flush(page, head, Content::Whole(image), head.is_resident)?;
