@@ -34,7 +34,10 @@ fn every_kind_of_record_comes_back_over_many_segments() {
                 let mut record = log.reserve(kind, bytes.len()).expect("room");
                 record.copy_from_slice(&bytes);
                 drop(log.reserve(kind, 50).expect("room"));
-                Ok(record.commit())
+                let range = record.lsn()..record.end();
+                let at = record.commit();
+                assert_eq!(at, range);
+                Ok(at)
             }
             _ => log.append(kind, &payload(n, 20_000 + n)),
         };

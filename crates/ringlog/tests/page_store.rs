@@ -15,6 +15,7 @@ use core::time::Duration;
 use std::collections::HashMap;
 use std::path::Path;
 use std::process::{self, Command, Stdio};
+use std::time::Instant;
 use std::{env, thread};
 
 use ring_testing::Random;
@@ -28,6 +29,9 @@ use trial::{Owners, owners, verify};
 
 /// It is cleaned when it is longer.
 const LONGEST_LOG: u64 = 8 * (64 << 10);
+
+/// A test that is not done by then hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Small, so that a test has many batches and segments.
 fn options() -> Options {
@@ -92,7 +96,7 @@ impl Expected {
 fn the_store_is_a_map_of_pages_over_evictions_cleaning_closes_and_power_cuts() {
     const PAGES: u32 = 48;
     const RESIDENT: usize = 12;
-    let (mut random, steps) = (Random::new(seed()), number("RINGLOG_PAGE_STEPS").unwrap_or(15_000));
+    let (mut random, steps) = (Random::new(seed()), number("RINGLOG_PAGE_STEPS").unwrap_or(10_000));
     let mut directory = MemoryDirectory::new();
     let mut store = open(&directory, PAGES, RESIDENT);
     let mut model: HashMap<u32, Expected> = HashMap::new();
@@ -149,7 +153,7 @@ fn the_store_is_a_map_of_pages_over_evictions_cleaning_closes_and_power_cuts() {
         }
     }
     println!("{steps} steps: {loads} pages read back, {cleaned} segments cleaned, {opened} times opened");
-    assert!(steps < 10_000 || (loads > 500 && cleaned > 20 && opened > 10));
+    assert!(steps < 10_000 || (loads > 500 && cleaned > 20 && opened > 5));
 }
 
 #[test]
@@ -160,7 +164,7 @@ fn owners_find_their_updates_while_threads_evict_flush_and_clean_and_after_power
     let store = open(&directory, PAGES, 8);
     let Owners { acknowledged, mut all, .. } = Owners::create(folder.path(), PAGES, 3).expect("a new folder");
     let stop = AtomicBool::new(false);
-    let images: Vec<_> = thread::scope(|scope| {
+    let images = thread::scope(|scope| {
         let (store, acknowledged, stop) = (&store, &acknowledged, &stop);
         for owner in &mut all {
             scope.spawn(move || {
@@ -180,13 +184,16 @@ fn owners_find_their_updates_while_threads_evict_flush_and_clean_and_after_power
                 }
             }
         });
-        let images = (0..12).map(|_| {
+        let (start, mut images) = (Instant::now(), Vec::new());
+        // On a slow machine it takes a while until the log has to be cleaned.
+        while images.len() < 12 || (get(&store.counts.relocations) == 0 && start.elapsed() < PATIENCE) {
             thread::sleep(Duration::from_millis(30));
-            let before = acknowledged.get().expect("a file").1;
-            let image = directory.power_cut(random.next());
-            (before, image, acknowledged.get().expect("a file").1)
-        });
-        let images = images.collect();
+            if images.len() < 12 {
+                let before = acknowledged.get().expect("a file").1;
+                let image = directory.power_cut(random.next());
+                images.push((before, image, acknowledged.get().expect("a file").1));
+            }
+        }
         stop.store(true, Ordering::Relaxed);
         images
     });

@@ -41,7 +41,7 @@ struct Args {
     #[arg(long)]
     dir: Option<PathBuf>,
     /// How long to work
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 4)]
     seconds: u64,
     /// Threads that update and read, of a new store
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=MOST_OWNERS as i64))]
@@ -56,7 +56,7 @@ struct Args {
     #[arg(long, default_value_t = 3)]
     kills: u32,
     /// End by SIGKILL after so many milliseconds of work
-    #[arg(long)]
+    #[arg(long, requires = "dir")]
     crash_after: Option<u64>,
     /// Only check each page of the store in the folder
     #[arg(long, requires = "dir")]
@@ -77,7 +77,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     };
     if args.verify {
         let (recovery, took) = verify(&folder, args)?;
-        println!("{}, recovered in {took:.0?}: every page is as acknowledged", recovery.verdict);
+        println!("{}; recovered in {took:.0?}, every page as acknowledged", recovery.verdict);
         return Ok(());
     }
     if args.dir.is_none() && folder.exists() {
@@ -85,7 +85,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     }
     work(&folder, args)?;
     let (recovery, took) = verify(&folder, args)?;
-    println!("  opened again in {took:.0?}: {}, every page is as acknowledged", recovery.verdict);
+    println!("  opened again in {took:.0?}: {}; every page as acknowledged", recovery.verdict);
     die(&folder, args)?;
     // A store that fails here is evidence, and stays.
     if args.dir.is_none() {
@@ -96,10 +96,10 @@ fn run(args: &Args) -> Result<(), Failure> {
 
 fn open_or_create(folder: &Path, args: &Args) -> Result<Owners, Failure> {
     fs::create_dir_all(folder)?;
-    if folder.join("log").exists() {
+    if folder.join("acknowledged").exists() {
         return Owners::open(folder);
     }
-    let pages = args.pages.unwrap_or(args.memory * (4 << 20) / PAGE as u32);
+    let pages = args.pages.unwrap_or((4 << 20) / PAGE as u32 * args.memory);
     Owners::create(folder, pages, args.threads.into())
 }
 
@@ -125,7 +125,8 @@ fn work(folder: &Path, args: &Args) -> Result<(), Failure> {
     let memory = DecimalBytes(u64::from(args.memory) << 20);
     println!("{} threads, {pages} pages: {size} in {memory} of memory, in {}", all.len(), folder.display());
     let (updates, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-    let bar = progress_bar(args.seconds);
+    let limit = Duration::from_millis(args.crash_after.unwrap_or(args.seconds * 1000));
+    let bar = progress_bar(limit.as_secs());
     let start = Instant::now();
     let one_thread = |owner: &mut Owner| {
         // Relaxed: the numbers carry nothing but themselves, and joining the threads publishes what they did.
@@ -138,14 +139,15 @@ fn work(folder: &Path, args: &Args) -> Result<(), Failure> {
     };
     thread::scope(|scope| {
         let threads: Vec<_> = all.iter_mut().map(|owner| scope.spawn(|| one_thread(owner))).collect();
-        while !stop.load(Ordering::Relaxed) && start.elapsed() < Duration::from_secs(args.seconds) {
+        while !stop.load(Ordering::Relaxed) && start.elapsed() < limit {
             thread::sleep(Duration::from_millis(5));
-            if args.crash_after.is_some_and(|limit| start.elapsed() >= Duration::from_millis(limit)) {
-                kill_process(getpid(), Signal::KILL)?;
-            }
             bar.set_position(start.elapsed().as_secs());
             let rate = updates.load(Ordering::Relaxed) as f64 * 2.0 / start.elapsed().as_secs_f64();
             bar.set_message(format!("{rate:.0} operations/s"));
+        }
+        // In the middle of everything; but not if a thread has failed.
+        if args.crash_after.is_some() && !stop.load(Ordering::Relaxed) {
+            kill_process(getpid(), Signal::KILL)?;
         }
         stop.store(true, Ordering::Relaxed);
         threads.into_iter().try_for_each(|thread| thread.join().expect("a thread panicked; see above"))
@@ -218,7 +220,7 @@ fn die(folder: &Path, args: &Args) -> Result<(), Failure> {
             return Err(format!("round {round}: the child ended before it was killed: {}, {why}", ended.status).into());
         }
         let (recovery, took) = verify(folder, args).map_err(|failure| format!("round {round}: {failure}"))?;
-        println!("  killed {round} times: {}, recovered in {took:.0?}: nothing lost", recovery.verdict);
+        println!("  killed {round} times: {}; recovered in {took:.0?}, every page as acknowledged", recovery.verdict);
     }
     Ok(())
 }

@@ -4,7 +4,8 @@
 //! number of updates that were acknowledged says what the pages have to hold; only those of the round that was not
 //! acknowledged yet may be there or not, each for itself.
 
-use std::error::Error;
+use core::error::Error;
+
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
