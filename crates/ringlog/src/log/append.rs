@@ -149,6 +149,10 @@ impl Log {
 
     /// Reserves a record of `len` bytes, zeroed, to be filled in place. Waits while the ring is full.
     ///
+    /// The order of the log is that of the calls: the record lies behind each one that another call of the log has
+    /// reserved or appended before this call began, in whatever thread. Records of a [`Writer`](crate::Writer) are
+    /// outside of that order.
+    ///
     /// # Errors
     ///
     /// Those of [`append_with`](Self::append_with).
