@@ -2,7 +2,7 @@
 
 mod common;
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::io::IoSlice;
 use std::panic;
@@ -34,7 +34,10 @@ fn every_kind_of_record_comes_back_over_many_segments() {
                 let mut record = log.reserve(kind, bytes.len()).expect("room");
                 record.copy_from_slice(&bytes);
                 drop(log.reserve(kind, 50).expect("room"));
-                Ok(record.commit())
+                let range = record.lsn()..record.end();
+                let at = record.commit();
+                assert_eq!(at, range);
+                Ok(at)
             }
             _ => log.append(kind, &payload(n, 20_000 + n)),
         };
@@ -386,6 +389,31 @@ fn a_log_that_syncs_by_itself_makes_the_segments_that_the_sync_needs() {
         }
         assert!(log.segments().len() > 80);
     }
+}
+
+#[test]
+fn a_record_lies_behind_all_that_any_thread_had_placed_before_its_call() {
+    let (log, _) = small().in_memory().open("").expect("a log");
+    let highest = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for thread in 0..4_usize {
+            let (log, highest) = (&log, &highest);
+            scope.spawn(move || {
+                for n in 0..3000 {
+                    let before = highest.load(Ordering::Acquire);
+                    let len = 1 + (n * 37 + thread * 11) % 700;
+                    let (start, end) = match n % 3 {
+                        0 => log.append(0, &vec![1; len]).map(|at| (at.start, at.end)),
+                        1 => log.reserve(0, len).map(|place| (place.lsn(), place.end())),
+                        _ => log.reserve(0, len).map(|place| place.commit()).map(|at| (at.start, at.end)),
+                    }
+                    .expect("room");
+                    assert!(start.get() >= before, "{start} was placed after {before}");
+                    highest.fetch_max(end.get(), Ordering::AcqRel);
+                }
+            });
+        }
+    });
 }
 
 #[test]

@@ -149,6 +149,10 @@ impl Log {
 
     /// Reserves a record of `len` bytes, zeroed, to be filled in place. Waits while the ring is full.
     ///
+    /// The order of the log is that of the calls: the record lies behind each one that another call of the log has
+    /// reserved or appended before this call began, in whatever thread. Records of a [`Writer`](crate::Writer) are
+    /// outside of that order.
+    ///
     /// # Errors
     ///
     /// Those of [`append_with`](Self::append_with).
@@ -295,6 +299,12 @@ impl Reservation<'_> {
     #[must_use]
     pub fn lsn(&self) -> Lsn {
         Lsn::new(self.bytes.extent().start())
+    }
+
+    /// Behind it: once it is committed, it is durable when the log is durable up to here.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        Lsn::new(self.bytes.extent().end())
     }
 
     fn filled(mut self, fill: impl FnOnce(Lsn, &mut [u8])) -> Range<Lsn> {

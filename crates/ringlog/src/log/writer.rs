@@ -12,6 +12,9 @@ use crate::format::{RECORD_HEADER_LEN, RecordType};
 
 /// Appends with fewer instructions on shared memory than the [`Log`] itself: for a thread or task that appends many
 /// small records. It owns its share of the log, and may live in a struct beside it.
+///
+/// Its records are in the order of its calls. But one may lie before a record that another thread has appended earlier,
+/// as the writer may have taken its place in the log ahead. Where the order between threads matters, use the log.
 pub struct Writer {
     log: Log,
     ring: OwnedWriter,
