@@ -1,7 +1,7 @@
 //! The workspace as its manifests describe it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -46,6 +46,7 @@ struct Own {
 pub(super) struct Package {
     pub(super) name: String,
     pub(super) version: String,
+    manifest_path: PathBuf,
     pub(super) repository: Option<String>,
     pub(super) rust_version: Option<String>,
     pub(super) features: BTreeMap<String, Vec<String>>,
@@ -140,6 +141,12 @@ impl Package {
         self.publish.as_ref().is_none_or(|registries| !registries.is_empty())
     }
 
+    /// Its own, below `crates`, which keeps its name whatever the package is called.
+    pub(super) fn folder(&self) -> String {
+        let folder = self.manifest_path.parent().and_then(Path::file_name);
+        folder.unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// Dependencies of those that use the package, optional ones too.
     pub(super) fn needed(&self) -> impl Iterator<Item = &Dependency> {
         self.dependencies.iter().filter(|need| need.kind.is_none())
@@ -188,7 +195,7 @@ pub(super) mod examples {
     pub(in super::super) fn workspace(change: impl FnOnce(&mut serde_json::Value)) -> Workspace {
         let package = |name: &str, needs: serde_json::Value| {
             serde_json::json!({
-                "name": name, "version": "0.1.0",
+                "name": name, "version": "0.1.0", "manifest_path": format!("/x/crates/{name}/Cargo.toml"),
                 "description": "what it is", "license": "MIT OR Apache-2.0", "readme": "README.md",
                 "documentation": format!("https://docs.rs/{name}"), "repository": null, "rust_version": "1.95",
                 "keywords": ["log"], "categories": ["filesystem"], "publish": null, "features": {"async": []},

@@ -82,8 +82,8 @@ fn unpack(package: &Package, packed: &Path, outside: &Path) -> Result<PathBuf, S
         fs::remove_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     }
     fs::create_dir_all(outside).map_err(|error| format!("{}: {error}", outside.display()))?;
-    // The times of the files are those of the sources: what has not changed is not built again.
-    run(&[], &format!("tar -xf {}/{name}.crate -C {}", packed.display(), outside.display()))?;
+    // Packages give all files the same time, by which cargo would take what has changed for what it has built before.
+    run(&[], &format!("tar -x --touch -f {}/{name}.crate -C {}", packed.display(), outside.display()))?;
     Ok(folder)
 }
 

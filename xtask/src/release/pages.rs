@@ -25,10 +25,12 @@ pub(super) fn text(path: &str) -> Result<String, String> {
 
 pub(super) fn check(workspace: &Workspace) -> Result<Problems, String> {
     let mut problems = Problems::new();
+    let mut stating = vec![README.to_owned(), WORKFLOW.to_owned(), BENCH.to_owned()];
     for package in &workspace.packages {
-        let path = format!("crates/{}/README.md", package.name);
+        let path = format!("crates/{}/README.md", package.folder());
         if package.is_published() {
             problems.extend(features(package, &path, &text(&path)?));
+            stating.push(path.clone());
         }
         for (path, page) in [(README, text(README)?), (&path, text(&path).unwrap_or_default())] {
             problems.extend(examples(package, path, &page));
@@ -40,9 +42,9 @@ pub(super) fn check(workspace: &Workspace) -> Result<Problems, String> {
         let all = pulled(name, "")?.into_iter().map(|(name, ..)| name);
         problems.extend(differences(DEPENDENCIES, &format!("A plain build of `{name}`"), &page, all));
     }
-    let stated = [README, WORKFLOW, BENCH].map(|path| text(path).map(|text| (path, text)));
-    let stated: Vec<_> = stated.into_iter().collect::<Result<_, _>>()?;
-    problems.extend(oldest_rust(workspace, &stated));
+    for path in stating {
+        problems.extend(oldest_rust(workspace, &path, &text(&path)?));
+    }
     problems.extend(changelog(workspace.version(), &text(CHANGELOG)?));
     Ok(problems)
 }
@@ -98,31 +100,19 @@ fn examples(package: &Package, path: &str, page: &str) -> Problems {
     problems
 }
 
-/// The oldest Rust is the same wherever it is stated.
-fn oldest_rust(workspace: &Workspace, stated: &[(&str, String)]) -> Problems {
+/// The oldest Rust is the same wherever it is stated. Clippy takes it from Cargo.toml.
+fn oldest_rust(workspace: &Workspace, path: &str, page: &str) -> Option<String> {
     let versions: BTreeSet<_> = workspace.packages.iter().map(|package| package.rust_version.as_deref()).collect();
     let (Some(Some(version)), 1) = (versions.first(), versions.len()) else {
-        return vec![format!("not all packages have the same rust-version: {versions:?}")];
+        return Some(format!("not all packages have the same rust-version: {versions:?}"));
     };
-    let mut problems = Problems::new();
-    for (path, text) in stated {
-        let line = match *path {
-            README => format!("Rust {version} or later"),
-            WORKFLOW => format!("rust: [\"{version}\", stable]"),
-            _ => format!("rust-version = \"{version}\""),
-        };
-        if !text.contains(&line) {
-            problems.push(format!("{path}: does not say `{line}`"));
-        }
-    }
-    // Clippy takes it from Cargo.toml unless such a file says something else.
-    let others = ["clippy.toml", ".clippy.toml"].into_iter().filter(|name| root().join(name).exists());
-    problems.extend(
-        others
-            .filter(|name| !text(name).is_ok_and(|text| !text.contains("msrv")))
-            .map(|name| format!("{name}: states an oldest Rust of its own; leave that to Cargo.toml")),
-    );
-    problems
+    let line = match path {
+        README => format!("Rust {version} or later"),
+        WORKFLOW => format!("rust: [\"{version}\", stable]"),
+        BENCH => format!("rust-version = \"{version}\""),
+        _ => format!("It needs Rust {version}."),
+    };
+    (!page.contains(&line)).then(|| format!("{path}: does not say `{line}`"))
 }
 
 /// The version has its heading, and something below.
@@ -196,14 +186,19 @@ mod tests {
 
     #[test]
     fn one_oldest_rust_is_stated_everywhere() {
-        let stated = |readme: &str, workflow: &str| {
-            oldest_rust(&workspace(|_| ()), &[(README, readme.into()), (WORKFLOW, workflow.into())]).len()
-        };
-        assert_eq!(stated("on Rust 1.95 or later", "rust: [\"1.95\", stable]"), 0);
-        assert_eq!(stated("on Rust 1.96 or later", "rust: [\"1.95\", stable]"), 1);
-        assert_eq!(stated("on Rust 1.95 or later", "rust: [stable]"), 1);
+        let is_right = |path: &str, page: &str| oldest_rust(&workspace(|_| ()), path, page).is_none();
+        for (path, page) in [
+            (README, "with Rust 1.95 or later"),
+            (WORKFLOW, "rust: [\"1.95\", stable]"),
+            (BENCH, "rust-version = \"1.95\""),
+            ("crates/a/README.md", "It needs Rust 1.95."),
+        ] {
+            assert!(is_right(path, page), "{path}");
+            assert!(!is_right(path, &page.replace("1.95", "1.96")), "{path}");
+            assert!(!is_right(path, ""), "{path}");
+        }
         let mixed = workspace(|json| json["packages"][2]["rust_version"] = json!("1.90"));
-        assert_eq!(oldest_rust(&mixed, &[]).len(), 1);
+        assert!(oldest_rust(&mixed, README, "with Rust 1.95 or later").is_some());
     }
 
     #[test]
