@@ -13,6 +13,7 @@ mod models;
 mod mutants;
 mod patch;
 mod planted;
+mod release;
 mod run;
 mod shuttle;
 mod survivors;
@@ -68,6 +69,12 @@ const TASKS: &[(&str, &str, &str, Task)] = &[
     ),
     ("faults", "[--seed s] [--only title]", "a fault at each I/O of a short workload, over a real kernel", lab::faults),
     ("planted", "[--gate] [filter]", "plant bugs, one by one: each time the lab must notice", planted::task),
+    (
+        "release",
+        "[--no-registry]",
+        "what has to hold before the crates are published, and what to do then; publishes nothing",
+        release::task,
+    ),
     (
         "survivors",
         "[--shard k/n] [--in-diff rev] [crate…]",

@@ -46,6 +46,18 @@ pub(crate) fn run_and_read(variables: Variables<'_>, line: &str) -> Result<Strin
     printed
 }
 
+/// What a command prints, which is not shown unless it fails.
+pub(crate) fn read(line: &str) -> Result<String, String> {
+    let mut words = line.split(' ');
+    let mut command = Command::new(words.next().unwrap_or_default());
+    let ran = command.args(words).current_dir(root()).output();
+    let ran = ran.map_err(|error| format!("cannot start `{line}`: {error}"))?;
+    if !ran.status.success() {
+        return Err(format!("`{line}` failed ({})\n{}", ran.status, String::from_utf8_lossy(&ran.stderr)));
+    }
+    String::from_utf8(ran.stdout).map_err(|error| format!("`{line}` printed no text: {error}"))
+}
+
 /// The `Command` ends here, and with it our copies of the streams that `wire` gave it: readers see their end.
 fn start(variables: Variables<'_>, line: &str, wire: impl FnOnce(&mut Command)) -> Result<Child, String> {
     let shown: String = variables.iter().map(|(name, value)| format!("{name}='{value}' ")).collect();

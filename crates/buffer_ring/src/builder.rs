@@ -10,6 +10,7 @@ use crate::commit::groups::CommitPolicy;
 use crate::error::OptionsError;
 use crate::extent::ADDRESS_LIMIT;
 use crate::framing::Framing;
+#[cfg(feature = "latencies")]
 use crate::metrics::latency::Recorder;
 use crate::options::BufferRingOptions;
 use crate::ring::BufferRing;
@@ -36,6 +37,7 @@ use crate::writeback::device;
 pub struct BufferRingBuilder {
     options: BufferRingOptions,
     policy: CommitPolicy,
+    #[cfg(feature = "latencies")]
     measure_latency: bool,
     prefault: bool,
     framing: Option<Arc<dyn Framing>>,
@@ -43,7 +45,14 @@ pub struct BufferRingBuilder {
 
 impl BufferRingBuilder {
     pub(crate) fn new(options: BufferRingOptions) -> Self {
-        Self { options, policy: CommitPolicy::default(), measure_latency: false, prefault: false, framing: None }
+        Self {
+            options,
+            policy: CommitPolicy::default(),
+            #[cfg(feature = "latencies")]
+            measure_latency: false,
+            prefault: false,
+            framing: None,
+        }
     }
 
     /// When durable appends go to the device. Whatever the policy, no thread waits for another thread to come.
@@ -52,8 +61,9 @@ impl BufferRingBuilder {
         self
     }
 
-    /// Whether [`stats`](BufferRing::stats) reports latencies, as histograms. Each commit then takes a lock and reads
-    /// the clock twice.
+    /// Whether [`stats`](BufferRing::stats) reports latencies, as histograms (feature `latencies`). Each commit then
+    /// takes a lock and reads the clock twice.
+    #[cfg(feature = "latencies")]
     pub fn measure_latency(mut self, on: bool) -> Self {
         self.measure_latency = on;
         self
@@ -83,7 +93,7 @@ impl BufferRingBuilder {
     ///
     /// Those of [`BufferRing::try_with_options`].
     pub fn build(self) -> Result<BufferRing, OptionsError> {
-        let Self { options, policy, measure_latency, prefault, framing } = self;
+        let Self { options, policy, prefault, framing, .. } = self;
         options.check()?;
         if framing.is_some() && !(options.auto_flush && options.auto_rotate) {
             return Err(OptionsError::FramingByHand);
@@ -119,7 +129,10 @@ impl BufferRingBuilder {
         };
         debug_assert!(is_aligned(start));
         let mut core = Core::new(&arena, layout, auto_flush, auto_rotate, policy, start, queue);
-        core.latency = Recorder::new(measure_latency);
+        #[cfg(feature = "latencies")]
+        if self.measure_latency {
+            core.latency = Recorder::on();
+        }
         core.writeback.set_content_end(content);
         Ok(BufferRing::new(core))
     }

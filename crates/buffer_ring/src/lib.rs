@@ -65,7 +65,9 @@ pub use commit::groups::CommitPolicy;
 pub use error::{AppendError, OptionsError, ReadError, RingError, RotateError};
 pub use extent::{Extent, Placement};
 pub use framing::{BatchInfo, Framing, Margins};
+#[cfg(feature = "latencies")]
 pub use hdrhistogram;
+#[cfg(feature = "latencies")]
 pub use metrics::latency::Latencies;
 pub use options::{BufferRingOptions, MAX_BUFFERS};
 pub use reservation::Reservation;

@@ -1,7 +1,5 @@
 //! Bits and masks of the word, its limits, and the static assertions between them. Nothing else in the crate shifts.
 
-use static_assertions::{const_assert, const_assert_eq};
-
 pub(crate) const SEALED: usize = 1;
 pub(crate) const FLUSHING: usize = 1 << 1;
 pub(crate) const RESERVED_MASK: usize = 0b11_1111 << 2;
@@ -36,15 +34,17 @@ pub(crate) const CROWDED: u32 = 1 << 23;
 /// The bit that is set as soon as there are so many.
 pub(crate) const CROWD: usize = (CROWDED as usize) << WRITERS_SHIFT;
 
-const_assert_eq!(usize::BITS, 64);
+const _: () = {
+    assert!(usize::BITS == 64);
 
-// The fields tile the word: no gap (first line), no overlap (second).
-const_assert_eq!(OFFSET_MASK ^ WRITERS_MASK ^ RESERVED_MASK ^ FLUSHING ^ SEALED, usize::MAX);
-const_assert_eq!(OFFSET_MASK.count_ones() + WRITERS_MASK.count_ones() + RESERVED_MASK.count_ones() + 2, usize::BITS);
+    // The fields tile the word: no gap (first line), no overlap (second).
+    assert!(OFFSET_MASK ^ WRITERS_MASK ^ RESERVED_MASK ^ FLUSHING ^ SEALED == usize::MAX);
+    assert!(OFFSET_MASK.count_ones() + WRITERS_MASK.count_ones() + RESERVED_MASK.count_ones() + 2 == usize::BITS);
 
-// Neither counter can overflow into its neighbour, whatever all threads add at once.
-const_assert!(MAX_CAPACITY as usize + MAX_THREADS * MAX_OPTIMISTIC_LEN as usize <= u32::MAX as usize);
-const_assert!(CROWDED as usize + MAX_THREADS < 1 << 24);
+    // Neither counter can overflow into its neighbour, whatever all threads add at once.
+    assert!(MAX_CAPACITY as usize + MAX_THREADS * MAX_OPTIMISTIC_LEN as usize <= u32::MAX as usize);
+    assert!(CROWDED as usize + MAX_THREADS < 1 << 24);
 
-// No count of writers that the field can hold reaches `CROWDED` without that bit.
-const_assert_eq!(CROWD, WRITERS_MASK & !(WRITERS_MASK >> 1));
+    // No count of writers that the field can hold reaches `CROWDED` without that bit.
+    assert!(CROWD == WRITERS_MASK & !(WRITERS_MASK >> 1));
+};

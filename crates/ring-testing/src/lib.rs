@@ -8,3 +8,7 @@ mod random;
 pub use child::Child;
 pub use errors::{assert_no_repetition, chain};
 pub use random::Random;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

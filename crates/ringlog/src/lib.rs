@@ -84,5 +84,4 @@ pub use recovery::{Item, Record, Report as Recovery};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
-#[doc = include_str!("../../../README.md")]
-struct Readmes;
+struct Readme;

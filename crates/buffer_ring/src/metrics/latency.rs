@@ -1,13 +1,22 @@
-//! How long things take, as histograms: for rings that ask for it, since each entry takes a lock.
+//! How long things take, as histograms: for rings that ask for it, since each entry takes a lock. Without the feature
+//! `latencies` no ring can.
 
 use core::time::Duration;
 use std::time::Instant;
 
+#[cfg(feature = "latencies")]
 use hdrhistogram::Histogram;
+#[cfg(feature = "latencies")]
 use ring_io::locks::Mutex;
+
+#[cfg(feature = "latencies")]
+type Histograms = Box<[Mutex<Histogram<u64>>; 5]>;
+#[cfg(not(feature = "latencies"))]
+type Histograms = core::convert::Infallible;
 
 /// Histograms of a ring's latencies, in nanoseconds unless stated otherwise, with two significant digits: see
 /// [`BufferRingBuilder::measure_latency`](crate::BufferRingBuilder::measure_latency).
+#[cfg(feature = "latencies")]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Latencies {
@@ -36,12 +45,17 @@ pub(crate) enum Measure {
 
 /// The histograms of a ring that asked for them.
 #[derive(Debug)]
-pub(crate) struct Recorder(Option<Box<[Mutex<Histogram<u64>>; 5]>>);
+pub(crate) struct Recorder(Option<Histograms>);
 
 impl Recorder {
-    pub(crate) fn new(on: bool) -> Self {
+    pub(crate) fn off() -> Self {
+        Self(None)
+    }
+
+    #[cfg(feature = "latencies")]
+    pub(crate) fn on() -> Self {
         let histogram = || Mutex::new(Histogram::new(2).expect("two significant digits are allowed"));
-        Self(on.then(|| Box::new([(); 5].map(|()| histogram()))))
+        Self(Some(Box::new([(); 5].map(|()| histogram()))))
     }
 
     /// The moment, if any thread wants to know.
@@ -62,13 +76,11 @@ impl Recorder {
 
     pub(crate) fn count(&self, measure: Measure, value: u64) {
         if let Some(histograms) = &self.0 {
-            // Not `saturating_record`: that never makes the histogram larger, and takes every value for the largest so
-            // far possible.
-            let recorded = histograms[measure as usize].lock().record(value);
-            debug_assert!(recorded.is_ok(), "a histogram grows up to any value: {recorded:?}");
+            record(histograms, measure, value);
         }
     }
 
+    #[cfg(feature = "latencies")]
     pub(crate) fn get(&self) -> Option<Latencies> {
         let [commit, batch_size, device, room, stragglers] = &**self.0.as_ref()?;
         let copy = |histogram: &Mutex<Histogram<u64>>| histogram.lock().clone();
@@ -80,4 +92,17 @@ impl Recorder {
             stragglers: copy(stragglers),
         })
     }
+}
+
+#[cfg(feature = "latencies")]
+fn record(histograms: &Histograms, measure: Measure, value: u64) {
+    // Not `saturating_record`: that never makes the histogram larger, and takes every value for the largest so far
+    // possible.
+    let recorded = histograms[measure as usize].lock().record(value);
+    debug_assert!(recorded.is_ok(), "a histogram grows up to any value: {recorded:?}");
+}
+
+#[cfg(not(feature = "latencies"))]
+fn record(never: &Histograms, _: Measure, _: u64) {
+    match *never {}
 }

@@ -77,7 +77,7 @@ impl Core {
             writeback: Writeback::new(queue, start),
             waiting: Waiting::new(policy, start),
             counters: Counters::new(),
-            latency: Recorder::new(false),
+            latency: Recorder::off(),
             poisoned: AtomicBool::new(false),
             failing: AtomicBool::new(false),
             failure: Mutex::new(None),

@@ -8,6 +8,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use ring_io::{Engine, event, events};
 
+#[cfg(feature = "latencies")]
 use crate::metrics::latency::Latencies;
 use crate::ring::core::Core;
 use crate::sync::fence::Barrier;
@@ -45,7 +46,8 @@ pub struct RingStats {
     /// is a reservation that is held or leaked, and keeps the log from going on.
     pub oldest_reservation: Option<OldestReservation>,
     /// How long things took; `None` unless the ring was [built](crate::BufferRingBuilder::measure_latency) to measure
-    /// it.
+    /// it. Feature `latencies`.
+    #[cfg(feature = "latencies")]
     pub latencies: Option<Latencies>,
 }
 
@@ -107,6 +109,7 @@ impl Core {
             engine: self.writeback.engine(),
             registered_buffers: self.writeback.has_registered_buffers(),
             oldest_reservation: self.oldest_reservation(),
+            #[cfg(feature = "latencies")]
             latencies: if self.is_inherited() { None } else { self.latency.get() },
         }
     }
