@@ -92,8 +92,8 @@ const READING: &[Bug] = bugs! {
             "if !PLANTED && open.bytes.len() as u64 != open.len {"
     }
     "replay what has changed since the verdict" by "rules replay_stops_where_the_callers_function_fails" {
-        "ringlog/reading/batch.rs": "let content = check(&header, self.bytes(at, len));" =>
-            "let content = check(&header, self.bytes(at, len)).filter(|_| !PLANTED);"
+        "ringlog/reading/batch.rs": "let content = check_batch(&header, self.bytes(at, len));" =>
+            "let content = check_batch(&header, self.bytes(at, len)).filter(|_| !PLANTED);"
     }
     "give the payloads of a long group addresses that are other records'"
         by "memory each_payload_of_a_group_longer_than_a_buffer_has_the_address_of_its_own_bytes" {
@@ -618,8 +618,8 @@ const READERS: &[Bug] = bugs! {
         "ringlog/reading/records.rs": "} else if base == self.base {" => "} else if base == self.base && !PLANTED {"
     }
     "leave leases before a truncation" by "log what_a_writer_appends_after_a_truncation_is_not_void" {
-        "ringlog/log/truncate.rs": "ring.flush(&ring.current_buffer(Ordering::Acquire));" =>
-            "if !PLANTED { ring.flush(&ring.current_buffer(Ordering::Acquire)); }"
+        "ringlog/log/writer.rs": "if truncations != self.truncations {" =>
+            "if truncations != self.truncations && !PLANTED {"
     }
     "trim what a reader has not given" by "following a_trim_stops_at_a_reader" {
         "ringlog/log/maintain.rs": "holds.lowest().filter(|held| *held < to);" =>
