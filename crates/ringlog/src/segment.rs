@@ -30,6 +30,12 @@ pub fn parse_name(name: &str) -> Option<u64> {
     (digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
 }
 
+/// Returns the name that a file of a log is kept under when it is set aside; `number` sets one time apart from others.
+#[must_use]
+pub fn aside_name(number: u64, name: &str) -> String {
+    format!("aside-{number:020}-{name}")
+}
+
 impl SegmentHeader {
     /// Returns the name of its file.
     #[must_use]
