@@ -34,7 +34,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
         run(&[], "cargo test -p ringlog --features async --test futures")
     })?;
     step("the command", || run(&[], "cargo test -p ringlog --features command --test command"))?;
-    step("models", || loom::task(&[]))?;
+    step("models", || loom::task(&["--quick".to_owned()]))?;
     step("random schedules", || shuttle::task(&[]))?;
     step("kills", kills::few)?;
     step("images of a log", images::few)?;

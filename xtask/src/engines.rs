@@ -67,8 +67,7 @@ const IN_MEMORY: &[&str] = &[
 const LEAK: &str = "leak";
 
 /// The tests in which writers race with threads that revoke their leases.
-const WRITER_TESTS: &str =
-    "cargo test -p buffer_ring --test writer --test oracle --test acknowledged --test instructions";
+const WRITER_TESTS: &str = "--test writer --test oracle --test acknowledged --test instructions";
 
 /// What the tests need beside Rust, to bring faults about.
 const TOOLS: [&str; 5] = ["losetup", "mkfs.ext4", "mkfs.xfs", "mount", "strace"];
@@ -78,7 +77,8 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     passes(&arguments.join(" "), &tests_of_engines(&WRITERS)?)
 }
 
-/// For the gate: all passes, but the second way to refuse io_uring only where one looks at the reason, in `ring-io`.
+/// For the gate: all passes, but io_uring is refused only for those who look at the reason, the tests of `ring-io`. To
+/// all others it is positioned writes, as by choice.
 pub(crate) fn few() -> Result<(), String> {
     passes("", &tests_of_engines(&["ring-io"])?)
 }
@@ -111,15 +111,15 @@ fn passes(filter: &str, tests_of_reasons: &str) -> Result<(), String> {
     pass("positioned writes, chosen", &|| {
         run(&[("BUFFER_RING_ENGINE", "positioned"), (EXPECT, "positioned writes (asked for by")], &tests)
     })?;
-    for (name, errno, tests) in [("EPERM", libc::EPERM, &*tests), ("ENOSYS", libc::ENOSYS, tests_of_reasons)] {
+    for (name, errno) in [("EPERM", libc::EPERM), ("ENOSYS", libc::ENOSYS)] {
         let expected = format!("positioned writes (io_uring_setup: {name}");
         pass(&format!("io_uring denied with {name}"), &|| {
-            denied(io_uring_calls(), errno, &[(EXPECT, &expected)], tests)
+            denied(io_uring_calls(), errno, &[(EXPECT, &expected)], tests_of_reasons)
         })?;
     }
     let membarrier = || [(libc::SYS_membarrier, vec![])].into();
     pass("writers, membarrier denied with ENOSYS", &|| {
-        denied(membarrier(), libc::ENOSYS, &[(EXPECT_BARRIER, "Fence")], WRITER_TESTS)
+        denied(membarrier(), libc::ENOSYS, &[(EXPECT_BARRIER, "Fence")], &tests_of_writers(WRITER_TESTS))
     })?;
     let expected = [(EXPECT, "io_uring, buffers registered: false")];
     pass("registration of buffers denied with ENOMEM", &|| match &io_uring {
@@ -132,14 +132,20 @@ fn passes(filter: &str, tests_of_reasons: &str) -> Result<(), String> {
     if passes == 0 { Err(format!("no pass has `{filter}` in its name")) } else { Ok(()) }
 }
 
-/// The command for all tests of `packages` in which the engine may make a difference.
+/// The command for these tests. It names all packages, since fewer would be built anew, with fewer features.
+fn tests_of_writers(tests: &str) -> String {
+    let packages: String = WRITERS.iter().map(|package| format!(" -p {package}")).collect();
+    format!("cargo test{packages} {tests}")
+}
+
+/// The command for all tests of `packages` in which the engine may make a difference, and those of other packages that
+/// are called the same.
 fn tests_of_engines(packages: &[&str]) -> Result<String, String> {
     let programs = programs(packages)?;
-    let packages: String = packages.iter().map(|package| format!(" -p {package}")).collect();
     let programs = programs.iter().filter(|program| !program.needs_a_feature && !IN_MEMORY.contains(&program.name()));
     let programs: BTreeSet<_> = programs.map(|program| format!(" --test {}", program.name())).collect();
     let programs: String = programs.into_iter().collect();
-    Ok(format!("cargo test{packages} --lib --bins{programs} -- --skip {LEAK}"))
+    Ok(tests_of_writers(&format!("--lib --bins{programs} -- --skip {LEAK}")))
 }
 
 struct Program {

@@ -4,8 +4,9 @@
 //! proves nothing, and counts as failed; and so does a program without models (a test file compiled without `--cfg
 //! loom`).
 //!
-//! With `--deep` a model that is bounded reports twice: as far as it goes here, and with four preemptions, until it has
-//! been at that for [`DEEP_SECONDS`]. If it was not done then, its line ends with `, cut off`, and the table says so.
+//! With `--quick`, as in the gate, the longest models explore less. With `--deep` a model that is bounded reports
+//! twice: as far as it goes here, and with four preemptions, until it has been at that for [`DEEP_SECONDS`]. If it was
+//! not done then, its line ends with `, cut off`, and the table says so.
 
 use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::Relaxed;
@@ -19,8 +20,32 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::models::{Model, PROGRAMS};
 use crate::run::{root, run_and_read, rustflags, target};
 
+/// The models that take longest, each of them bounded. In the gate they have [`FEW`] preemptions, and all of theirs in
+/// the nightly run.
+const LONG: [&str; 9] = [
+    "a_deferred_flush_wakes_a_thread_that_waits_for_room",
+    "an_append_is_covered_by_its_own_sync",
+    "two_threads_lap_the_ring",
+    "a_reader_never_meets_the_next_generation",
+    "optimistic_appends_fill_buffers_that_go_out_once",
+    "a_writer_that_sees_the_ring_poisoned_appends_nothing",
+    "all_that_wait_for_room_go_on",
+    "a_sealer_opens_the_next_buffer",
+    "a_deferred_flush_goes_out_once_when_it_is_requested",
+];
+
+/// Preemptions of a long model in the gate.
+const FEW: &str = "2";
+
 /// How long one model may explore deeper. All of them together end within the six hours of a nightly job.
 const DEEP_SECONDS: &str = "600";
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Depth {
+    Quick,
+    Usual,
+    Deep,
+}
 
 #[derive(Debug, PartialEq)]
 struct Explored {
@@ -35,16 +60,17 @@ struct Explored {
 
 pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     let (flags, filters): (Vec<_>, Vec<_>) = arguments.iter().partition(|argument| argument.starts_with('-'));
-    if let Some(flag) = flags.iter().find(|flag| **flag != "--deep") {
-        return Err(format!("loom does not know `{flag}`: cargo xtask loom [--deep] [filter]"));
-    }
-    let deep = !flags.is_empty();
+    let depth = match flags.as_slice() {
+        [] => Depth::Usual,
+        [flag] if *flag == "--quick" => Depth::Quick,
+        [flag] if *flag == "--deep" => Depth::Deep,
+        [flag, ..] => {
+            return Err(format!("loom does not know `{flag}`: cargo xtask loom [--quick | --deep] [filter]"));
+        }
+    };
 
     let (flags, target) = (rustflags("--cfg loom"), target("loom"));
-    let mut variables = vec![("RUSTFLAGS", &*flags), ("CARGO_TARGET_DIR", &*target)];
-    if deep {
-        variables.push(("LOOM_DEEP", DEEP_SECONDS));
-    }
+    let variables = [("RUSTFLAGS", &*flags), ("CARGO_TARGET_DIR", &*target)];
 
     let mut work = Vec::new();
     for program in PROGRAMS {
@@ -58,7 +84,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     if work.is_empty() {
         return Err("no model has such a name".into());
     }
-    let (explored, failed) = explore_all(&work, deep);
+    let (explored, failed) = explore_all(&work, depth);
     print!("\n{}", table(&explored));
     match failed.as_slice() {
         [] => Ok(()),
@@ -75,7 +101,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
 
 /// Explores all models, as many at once as there are processors. Gives the reports, in their order, and the models that
 /// failed.
-fn explore_all(work: &[(PathBuf, Model)], deep: bool) -> (Vec<Explored>, Vec<&str>) {
+fn explore_all(work: &[(PathBuf, Model)], depth: Depth) -> (Vec<Explored>, Vec<&str>) {
     let bar = ProgressBar::new(work.len() as u64);
     bar.set_style(ProgressStyle::with_template("[{elapsed}] {pos} of {len} {wide_msg}").expect("well formed"));
     bar.enable_steady_tick(Duration::from_secs(1));
@@ -85,7 +111,7 @@ fn explore_all(work: &[(PathBuf, Model)], deep: bool) -> (Vec<Explored>, Vec<&st
             let number = next.fetch_add(1, Relaxed);
             let Some((built, model)) = work.get(number) else { break };
             bar.set_message(model.test.clone());
-            let outcome = explore(built, model, deep);
+            let outcome = explore(built, model, depth);
             bar.suspend(|| match &outcome {
                 Ok(reports) => reports.iter().for_each(|report| {
                     println!(
@@ -122,10 +148,12 @@ fn explore_all(work: &[(PathBuf, Model)], deep: bool) -> (Vec<Explored>, Vec<&st
 }
 
 /// Explores one model, and gives what it reports, or all that it printed if it failed.
-fn explore(built: &Path, model: &Model, deep: bool) -> Result<Vec<Explored>, String> {
+fn explore(built: &Path, model: &Model, depth: Depth) -> Result<Vec<Explored>, String> {
     let mut command = model.command(built);
-    if deep {
-        command.env("LOOM_DEEP", DEEP_SECONDS);
+    match depth {
+        Depth::Quick if LONG.contains(&model.name()) => _ = command.env("LOOM_MAX_PREEMPTIONS", FEW),
+        Depth::Quick | Depth::Usual => {}
+        Depth::Deep => _ = command.env("LOOM_DEEP", DEEP_SECONDS),
     }
     let output = command.output().map_err(|error| format!("cannot start {}: {error}", built.display()))?;
     let said = [&*String::from_utf8_lossy(&output.stdout), &*String::from_utf8_lossy(&output.stderr)].concat();
@@ -170,6 +198,14 @@ fn table(models: &[Explored]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::models;
+
+    #[test]
+    fn the_longest_models_are_models() {
+        for name in LONG {
+            assert_eq!(models::find(name).expect("a model").name(), name);
+        }
+    }
 
     fn model(name: &str, executions: u64, seconds: f64) -> Option<Explored> {
         Some(Explored { name: name.into(), executions, bound: "3".into(), seconds, cut_off: false })

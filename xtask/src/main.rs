@@ -42,10 +42,15 @@ const TASKS: &[(&str, &str, &str, Task)] = &[
         "all tests by io_uring, by positioned writes, and where io_uring or its extras are refused",
         engines::task,
     ),
-    ("loom", "[--deep] [filter]", "model-check; --deep allows four preemptions, ten minutes a model", loom::task),
+    (
+        "loom",
+        "[--quick | --deep] [filter]",
+        "model-check; --deep allows four preemptions, ten minutes a model",
+        loom::task,
+    ),
     (
         "mutants",
-        "[--hunt] [filter]",
+        "[--hunt] [--trust] [filter]",
         "break the protocol in many places, one by one: each time a model must fail",
         mutants::task,
     ),

@@ -49,6 +49,11 @@ pub(crate) fn find(name: &str) -> Result<Model, String> {
 }
 
 impl Model {
+    /// Without the modules that it is in.
+    pub(crate) fn name(&self) -> &str {
+        self.test.rsplit("::").next().unwrap_or(&self.test)
+    }
+
     /// Runs it alone in `built`, its program. The process is its own, since loom maps and unmaps stacks in each
     /// execution: two models in one process would wait for each other most of the time.
     pub(crate) fn command(&self, built: &Path) -> Command {
