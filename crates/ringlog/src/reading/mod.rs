@@ -21,6 +21,8 @@ mod batch;
 mod follow;
 mod following;
 mod forward;
+#[cfg(test)]
+mod fuzz;
 mod origin;
 mod pin;
 mod read_only;
