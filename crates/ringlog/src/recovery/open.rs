@@ -239,6 +239,7 @@ impl Recover {
             log_id: old.log_id,
             number,
             segment_size: old.segment_size,
+            whole: false,
             cookie: cookie.clone().unwrap_or_else(|| self.cookie.clone()),
         };
         let here = header(old.segment_of(end));
@@ -268,7 +269,7 @@ impl Recover {
         let mut key = [0; 16];
         self.entropy.fill(&mut key)?;
         let segment_size = self.segment_size;
-        let header = SegmentHeader { log_id, number: 0, segment_size, cookie: self.cookie.clone() };
+        let header = SegmentHeader { log_id, number: 0, segment_size, whole: false, cookie: self.cookie.clone() };
         let content = Manifest {
             sequence: 1,
             log_id,

@@ -374,7 +374,7 @@ impl Plan {
         let size = self.files.header.segment_size;
         let path = |number: u64| self.files.path.join(rebuilt(&file_name(number * size)));
         for number in self.numbers() {
-            let header = SegmentHeader { number, ..self.files.header.clone() };
+            let header = SegmentHeader { number, whole: false, ..self.files.header.clone() };
             fs::write(path(number), header.encode()).map_err(Failure::at("cannot write a new segment"))?;
         }
         let first = *self.numbers().start();
