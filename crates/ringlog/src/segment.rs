@@ -30,6 +30,12 @@ pub fn parse_name(name: &str) -> Option<u64> {
     (digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
 }
 
+/// Returns the name that a file of a log is kept under when it is set aside; `number` sets one time apart from others.
+#[must_use]
+pub fn aside_name(number: u64, name: &str) -> String {
+    format!("aside-{number:020}-{name}")
+}
+
 impl SegmentHeader {
     /// Returns the name of its file.
     #[must_use]
@@ -49,35 +55,63 @@ pub(crate) fn read_header<D: Directory>(
     Ok(bytes)
 }
 
-/// Makes sure that the segment is there, with this header, on stable storage. What it holds behind the header stays.
+/// Makes sure that the segment is there, with this header, on stable storage. What it holds behind the header stays,
+/// and so does the mark that the file is whole, as long as it is.
 ///
 /// # Errors
 ///
 /// [`OpenError::Io`]. A full disk is one of these errors; calling again later resumes.
 pub fn ensure<D: Directory>(directory: &D, header: &SegmentHeader) -> Result<(), OpenError> {
-    let name = &header.file_name();
-    let file = match directory.open(name, true) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            directory.create(name).map_err(OpenError::io("create", name))?
-        }
-        opened => opened.map_err(OpenError::io("open", name))?,
-    };
-    let expected = header.encode();
-    if read_header(directory, &file, name)? != expected {
-        directory.write_at(&file, &expected, 0).map_err(OpenError::io("write", name))?;
-    }
+    let (name, file) = (&header.file_name(), open_or_create(directory, header)?);
+    put_header(directory, &file, header)?;
     directory.sync_file(&file).map_err(OpenError::io("sync", name))?;
     directory.sync_dir().map_err(OpenError::io("sync the directory of", name))
 }
 
-/// Uses a trimmed segment again, by renaming it. Its old batches are refused by their addresses.
+/// The same, with a whole file: as long as a segment is, before its header says so. Its first `written` bytes are
+/// written, unless they were there.
+pub(crate) fn ensure_whole<D: Directory>(directory: &D, header: &SegmentHeader, written: u64) -> Result<(), OpenError> {
+    let (name, len) = (&header.file_name(), header.file_len());
+    let file = open_or_create(directory, header)?;
+    // Also of another segment, whose file this was: it says what was synced.
+    let is_marked = SegmentHeader::decode(&read_header(directory, &file, name)?).is_ok_and(|found| found.whole);
+    if !is_marked || directory.len(&file).map_err(OpenError::io("look at", name))? < len {
+        put_header(directory, &file, header)?;
+        directory.extend(&file, len, written).map_err(OpenError::io("extend", name))?;
+        directory.sync_file(&file).map_err(OpenError::io("sync", name))?;
+    }
+    ensure(directory, &SegmentHeader { whole: true, ..header.clone() })
+}
+
+fn open_or_create<D: Directory>(directory: &D, header: &SegmentHeader) -> Result<D::File, OpenError> {
+    let name = &header.file_name();
+    match directory.open(name, true) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            directory.create(name).map_err(OpenError::io("create", name))
+        }
+        opened => opened.map_err(OpenError::io("open", name)),
+    }
+}
+
+fn put_header<D: Directory>(directory: &D, file: &D::File, header: &SegmentHeader) -> Result<(), OpenError> {
+    let name = &header.file_name();
+    let (found, expected) = (read_header(directory, file, name)?, header.encode());
+    let is_marked = found == SegmentHeader { whole: true, ..header.clone() }.encode();
+    let keeps = is_marked && directory.len(file).map_err(OpenError::io("look at", name))? >= header.file_len();
+    if found != expected && !keeps {
+        directory.write_at(file, &expected, 0).map_err(OpenError::io("write", name))?;
+    }
+    Ok(())
+}
+
+/// Gives a trimmed segment the name of this one, to be used again: [`ensure`] has to follow. Its old batches are
+/// refused by their addresses.
 ///
 /// # Errors
 ///
 /// [`OpenError::Io`].
 pub fn recycle<D: Directory>(directory: &D, trimmed: &str, header: &SegmentHeader) -> Result<(), OpenError> {
-    directory.rename(trimmed, &header.file_name()).map_err(OpenError::io("rename", trimmed))?;
-    ensure(directory, header)
+    directory.rename(trimmed, &header.file_name()).map_err(OpenError::io("rename", trimmed))
 }
 
 /// Removes trimmed segments. `MANIFEST` must say so already.
@@ -111,7 +145,7 @@ mod tests {
     use crate::directory::MemoryDirectory;
 
     fn header(number: u64) -> SegmentHeader {
-        SegmentHeader { log_id: 7, number, segment_size: 32 << 10, cookie: Vec::new() }
+        SegmentHeader { log_id: 7, number, segment_size: 32 << 10, whole: false, cookie: Vec::new() }
     }
 
     #[test]
@@ -135,6 +169,7 @@ mod tests {
             assert_eq!(files["00000000000000032768.seg"][..], header(1).encode());
         }
         recycle(&directory, "00000000000000032768.seg", &header(3)).unwrap();
+        ensure(&directory, &header(3)).unwrap();
         for seed in 0..20 {
             let files = directory.power_cut(seed).contents();
             assert_eq!(files.keys().collect::<Vec<_>>(), ["00000000000000098304.seg"]);

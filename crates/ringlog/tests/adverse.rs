@@ -7,6 +7,9 @@ use core::ops::Range;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
 use std::io::IoSlice;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -17,7 +20,7 @@ use std::{env, fs, thread};
 use common::open::{self, SEGMENT, payload, small};
 use ring_testing::Child;
 use ringlog::directory::DiskDirectory;
-use ringlog::recovery::{Verdict, Verify, verify};
+use ringlog::recovery::{OnDamage, Recover, Verdict, Verify, verify};
 use ringlog::{Error, Group, Log, Lsn, OpenError, Options, Recovery, SyncPolicy};
 use tempfile::TempDir;
 
@@ -371,4 +374,55 @@ fn options_that_no_log_can_have_make_no_directory() {
         assert!(matches!(options.open(&path), Err(OpenError::Option(_))));
         assert!(!path.exists());
     }
+}
+
+/// What lies in a folder, by name.
+fn contents(path: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    let entries = fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry"));
+    entries.map(|entry| (entry.file_name(), fs::read(entry.path()).expect("a file"))).collect()
+}
+
+#[test]
+fn a_file_that_was_cut_is_damage_wherever_it_was_cut() {
+    let folder = folder();
+    let (log, _) = small().open(folder.path()).expect("a new log");
+    let last = (0..36).map(|n| commit(&log, &payload(n, 1000))).last().expect("36");
+    let end = log.end().get();
+    assert!(end > SEGMENT && !end.is_multiple_of(SEGMENT), "{end}");
+    let killed = killed(log, folder.path(), end);
+    let name = format!("{:020}.seg", end / SEGMENT * SEGMENT);
+    let whole = fs::read(killed.path().join(&name)).expect("a segment");
+    assert_eq!(whole.len() as u64, 4096 + SEGMENT, "before anything was written to it");
+    let behind = 4096 + last.end.get().next_multiple_of(4096) % SEGMENT;
+    for len in [0, 100, 4096, 8192, 8200, behind - 4096, behind, whole.len() as u64 - 1] {
+        let cut = File::options().write(true).open(killed.path().join(&name)).expect("a segment");
+        cut.set_len(len).expect("shorter");
+        let before = contents(killed.path());
+        let Err(OpenError::Damaged(report)) = small().open(killed.path()) else { panic!("not noticed at {len}") };
+        let Verdict::Damaged(damage) = &report.verdict else { panic!("{:?}", report.verdict) };
+        assert_eq!((&damage.file, damage.range.start), (&name, report.end), "{len}");
+        assert!(damage.range.end >= last.end, "{damage:?}");
+        assert!(report.end < last.start || len >= behind, "{report:?}");
+        assert_eq!(contents(killed.path()), before, "a refusal changes nothing");
+        fs::write(killed.path().join(&name), &whole).expect("as it was");
+    }
+    let cut = File::options().write(true).open(killed.path().join(&name)).expect("a segment");
+    cut.set_len(8192).expect("shorter");
+    // Set aside, it is the end of the log, also for a process that dies before the file is whole again.
+    let report = {
+        let directory = DiskDirectory::open(killed.path()).expect("a log");
+        let opened = Recover::new().segment_size(SEGMENT).on_damage(OnDamage::SetAside).open(&directory);
+        opened.expect("set aside").report().clone()
+    };
+    let (log, recovery, records) = reopen(small(), killed.path());
+    assert_eq!((&recovery.verdict, recovery.end), (&Verdict::Unclosed, report.end));
+    assert!(!records.is_empty() && records.iter().all(|(lsn, _)| *lsn < report.end));
+    let again = commit(&log, b"again");
+    log.close().expect("closed");
+    drop(log);
+    // Behind the end of a closed log was nothing.
+    let cut = File::options().write(true).open(killed.path().join(&name)).expect("a segment");
+    cut.set_len(4096 + again.end.get().next_multiple_of(4096) % SEGMENT).expect("shorter");
+    let (_log, recovery, found) = reopen(small(), killed.path());
+    assert_eq!((recovery.verdict, found.len()), (Verdict::Clean, records.len() + 1));
 }

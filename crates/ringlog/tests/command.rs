@@ -605,6 +605,71 @@ fn a_copy_has_records_kinds_groups_and_named_values_and_an_id_of_its_own() {
 }
 
 #[test]
+fn a_copied_cursor_stands_before_the_same_records_as_the_original() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, target) = (folder.path().join("log"), folder.path().join("copy"));
+    let (log, _) = small().open(&path).unwrap();
+    // Positions before all, behind some, within parts of others, and behind all.
+    let mut ends = vec![log.first()];
+    for n in 0..60_u8 {
+        ends.push(log.append(n, &vec![n; if n % 20 == 7 { 20_000 } else { 100 }]).unwrap().end);
+    }
+    let mut group = Group::new();
+    ends.push(log.append_group(group.push(60, b"one").push(61, b"two")).unwrap().end);
+    let void = log.append(99, b"void").unwrap();
+    log.truncate(void.start).unwrap();
+    ends.push(log.append(62, b"last").unwrap().end);
+    for (n, end) in ends.iter().enumerate() {
+        log.cursor(&format!("behind {n}")).unwrap().advance(*end).unwrap();
+    }
+    log.cursor("removed").unwrap().remove().unwrap();
+    log.close().unwrap();
+    drop(log);
+    let (status, page) = json(&path, &["copy", target.to_str().unwrap()]);
+    assert_eq!((status, page["cursors"].as_u64()), (0, Some(63)));
+    let kinds = |path: &Path| {
+        let (log, _) = small().open(path).unwrap();
+        let names = log.cursors();
+        let behind = |(name, at): &(String, Lsn)| {
+            let (mut kinds, mut scan) = (Vec::new(), log.scan(*at..));
+            while let Some(record) = scan.next().unwrap() {
+                kinds.push(record.kind);
+            }
+            (name.clone(), kinds)
+        };
+        let kinds: BTreeMap<_, _> = names.iter().map(behind).collect();
+        log.close().unwrap();
+        kinds
+    };
+    let (original, copied) = (kinds(&path), kinds(&target));
+    assert_eq!(copied, original);
+    assert_eq!((copied["behind 58"].as_slice(), copied["behind 0"].len()), (&[58, 59, 60, 61, 62][..], 63));
+    assert_eq!((copied["behind 62"].len(), copied.len()), (0, 63));
+}
+
+#[test]
+fn a_rebuilt_log_says_that_segments_before_it_may_be_lost_or_trimmed() {
+    let folder = tempfile::tempdir().unwrap();
+    small_log(folder.path());
+    let names: Vec<_> = files(folder.path()).into_keys().filter(|name| name.ends_with(".seg")).collect();
+    assert!(names.len() > 3);
+    fs::remove_file(folder.path().join("MANIFEST")).unwrap();
+    let not_known = |page: &Value| page["not_known"].to_string();
+    let (_, page) = json(folder.path(), &["repair", "--dry-run"]);
+    assert!(!not_known(&page).contains("are lost or were trimmed"), "{page}");
+    fs::remove_file(folder.path().join(&names[1])).unwrap();
+    let before = files(folder.path());
+    for arguments in [&["repair", "--dry-run"][..], &["repair"]] {
+        let (_, page) = json(folder.path(), arguments);
+        let unknown = not_known(&page);
+        assert!(unknown.contains("batches between 65536 and 131072 are lost or were trimmed"), "{unknown}");
+        assert!(unknown.contains("which begin at 0, are set aside"), "{unknown}");
+    }
+    assert_nothing_is_lost(&before, &files(folder.path()));
+    assert_eq!(json(folder.path(), &["verify"]).1["first"], 131_072);
+}
+
+#[test]
 fn a_damaged_log_is_copied_only_on_request() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("copy");

@@ -184,6 +184,45 @@ fn a_trim_stops_at_a_reader_unless_it_is_not_pinned() {
 }
 
 #[test]
+fn a_follower_reads_on_while_a_trim_is_stuck_in_a_sync_and_a_new_reader_begins_where_the_log_will() {
+    let directory = MemoryDirectory::new();
+    let (log, _) = small().directory(&directory).open("").expect("a log");
+    let ats: Vec<_> = (0..300).map(|n| log.append(1, &payload(n, 700)).expect("room")).collect();
+    // What is committed here needs no segment that a sync would have to make.
+    log.roll().expect("room");
+    let mut follow = log.follow(log.sync().expect("a working device"), Upto::Durable);
+    let (to, stall) = (ats[200].start, directory.stall_syncs());
+    let trim = thread::spawn({
+        let log = log.clone();
+        move || log.trim(to).expect("a working device")
+    });
+    stall.wait_for_sync();
+    let (sender, read) = mpsc::channel();
+    let reader = thread::spawn({
+        let log = log.clone();
+        move || {
+            // Also if the sync was another one.
+            while log.scan(..).next().expect("a record").is_none_or(|record| record.lsn < to) {
+                thread::yield_now();
+            }
+            for n in 0..5 {
+                let sent = log.commit(2, &[IoSlice::new(&payload(n, 100))]).expect("durable");
+                assert_eq!(follow.next().expect("a record").map(|record| record.lsn), Some(sent.lsn()));
+                sender.send(n).expect("a receiver");
+            }
+        }
+    });
+    for n in 0..5 {
+        assert_eq!(read.recv_timeout(LONG), Ok(n));
+    }
+    assert!(!trim.is_finished() && log.first() == Lsn::START);
+    drop(stall);
+    assert_eq!(trim.join().expect("no panic").first, to);
+    reader.join().expect("no panic");
+    assert_eq!(log.scan(..).next().expect("a record").map(|record| record.lsn), Some(to));
+}
+
+#[test]
 fn a_position_that_is_not_in_the_log_is_refused_with_the_nearest_one_that_is() {
     let log = in_memory();
     let ats: Vec<_> = (0..300).map(|n| log.append(1, &payload(n, 700)).expect("room")).collect();

@@ -13,7 +13,7 @@ use std::time::Instant;
 use common::open::{Records, SEGMENT, payload, reopen, small};
 use ringlog::directory::DiskDirectory;
 use ringlog::recovery::{Verdict, Verify, verify};
-use ringlog::{Error, Group, Log, Lsn, OpenError, SyncPolicy};
+use ringlog::{Error, Group, Log, Lsn, OpenError, SyncPolicy, Writer};
 
 #[test]
 fn every_kind_of_record_comes_back_over_many_segments() {
@@ -418,17 +418,27 @@ fn a_record_lies_behind_all_that_any_thread_had_placed_before_its_call() {
 
 #[test]
 fn what_a_writer_appends_after_a_truncation_is_not_void() {
-    let (log, _) = small().in_memory().open("").expect("a log");
-    let mut writer = log.writer();
-    // Leases grow.
-    for _ in 0..150 {
-        writer.append(0, b"a record").expect("room");
+    type Way = fn(&mut Writer) -> Lsn;
+    let ways: [Way; 3] = [
+        |writer| writer.append(2, b"behind the truncation").expect("room").start,
+        |writer| writer.append_with(2, 8, |lsn, bytes| bytes.copy_from_slice(&lsn.to_bytes())).expect("room").start,
+        |writer| writer.commit(2, b"behind the truncation").expect("durable").lsn(),
+    ];
+    for append in ways {
+        let (log, _) = small().in_memory().open("").expect("a log");
+        let (mut writer, mut other) = (log.writer(), log.writer());
+        // Leases grow.
+        for _ in 0..150 {
+            writer.append(0, b"a record").expect("room");
+        }
+        let first = writer.append(1, b"in its lease").expect("room");
+        let at = log.truncate(first.start).expect("room");
+        assert!(at.start.get() - first.end.get() > 100, "the lease reaches beyond");
+        let (next, behind) = (append(&mut writer), append(&mut other));
+        let mut record = Vec::new();
+        for at in [next, behind] {
+            assert_eq!(log.read(at, &mut record).expect("a record"), 2);
+        }
+        assert!(matches!(log.read(first.start, &mut record), Err(Error::Truncated(_))));
     }
-    let first = writer.append(1, b"in its lease").expect("room");
-    let at = log.truncate(first.start).expect("room");
-    assert!(at.start.get() - first.end.get() > 100, "the lease reaches beyond");
-    let next = writer.append(2, b"behind the truncation").expect("room");
-    let mut record = Vec::new();
-    assert_eq!(log.read(next.start, &mut record).expect("a record"), 2);
-    assert!(matches!(log.read(first.start, &mut record), Err(Error::Truncated(_))));
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use common::open::{SEGMENT, payload, reopen, small};
 use ringlog::directory::MemoryDirectory;
-use ringlog::recovery::{Verdict, Verify, verify};
+use ringlog::recovery::{Recover, Verdict, Verify, verify};
 use ringlog::{Error, Group, Log, Lsn, segment};
 
 #[test]
@@ -48,6 +48,23 @@ fn a_log_in_a_directory_in_memory_is_opened_again() {
         drop(log);
         assert_eq!(verify(&directory, &Verify::new()).expect("a log").verdict, Verdict::Clean);
     }
+}
+
+#[test]
+fn a_log_that_was_locked_before_it_is_opened_is_at_no_moment_free_for_another_opener() {
+    let directory = MemoryDirectory::new();
+    let options = || small().directory(&directory);
+    options().open("").expect("a log").0.close().expect("closed");
+    let lock = Recover::lock(&directory).expect("it is free");
+    let is_locked = || matches!(options().open(""), Err(ringlog::OpenError::Locked { .. }));
+    assert!(is_locked() && matches!(Recover::lock(&directory), Err(ringlog::OpenError::Locked { .. })));
+    let opened = Recover::new().open_locked(&directory, lock).expect("a log");
+    assert!(is_locked());
+    drop(opened);
+    assert!(!is_locked());
+    let lock = Recover::lock(&directory).expect("it is free");
+    assert!(Recover::new().segment_size(1).open_locked(&directory, lock).is_err());
+    assert!(!is_locked());
 }
 
 #[test]

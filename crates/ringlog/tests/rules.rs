@@ -956,7 +956,8 @@ fn what_a_newer_release_wrote_is_refused() {
     change(&newer, manifest::NAME, SLOT_LEN, &slot);
     assert!(matches!(verify(&newer, &how()), Err(OpenError::Newer { version: 2, .. })));
     let newer = directory.fork();
-    let mut bytes = SegmentHeader { log_id: 1, number: 5, segment_size: SIZE, cookie: Vec::new() }.encode();
+    let mut bytes =
+        SegmentHeader { log_id: 1, number: 5, segment_size: SIZE, whole: false, cookie: Vec::new() }.encode();
     bytes[4] = 2;
     let sum = ringlog::format::crc64(&bytes[..4088]);
     bytes[4088..].copy_from_slice(&sum.to_le_bytes());

@@ -92,8 +92,8 @@ const READING: &[Bug] = bugs! {
             "if !PLANTED && open.bytes.len() as u64 != open.len {"
     }
     "replay what has changed since the verdict" by "rules replay_stops_where_the_callers_function_fails" {
-        "ringlog/reading/batch.rs": "let content = check(&header, self.bytes(at, len));" =>
-            "let content = check(&header, self.bytes(at, len)).filter(|_| !PLANTED);"
+        "ringlog/reading/batch.rs": "let content = check_batch(&header, self.bytes(at, len));" =>
+            "let content = check_batch(&header, self.bytes(at, len)).filter(|_| !PLANTED);"
     }
     "give the payloads of a long group addresses that are other records'"
         by "memory each_payload_of_a_group_longer_than_a_buffer_has_the_address_of_its_own_bytes" {
@@ -139,7 +139,26 @@ const JUDGING: &[Bug] = bugs! {
         "ringlog/format/manifest.rs": "|| header.address < own.start)" => "|| (header.address < own.start && !PLANTED))"
     }
     "take a missing segment for the end" by "rules a_missing_segment_is_damage_even_without_a_promise" {
-        "ringlog/recovery/judge.rs": "if promised > end || missing {" => "if promised > end || (missing && !PLANTED) {"
+        "ringlog/recovery/judge.rs": "if promised > end || missing || cut {" =>
+            "if promised > end || (missing && !PLANTED) || cut {"
+    }
+    "believe no segment that it was longer" by "adverse a_file_that_was_cut" {
+        "ringlog/recovery/judge.rs": "self.cut.insert(header.number);" =>
+            "if !PLANTED { self.cut.insert(header.number); }"
+    }
+    "take a closed log whose file is shorter for damaged" by "adverse a_file_that_was_cut" {
+        "ringlog/recovery/judge.rs": "let cut = source.cut.contains(&segment) && manifest.clean_end != Some(end);" =>
+            "let cut = source.cut.contains(&segment) && (PLANTED || manifest.clean_end != Some(end));"
+    }
+    "keep the mark of a file that was cut and set aside" by "adverse a_file_that_was_cut" {
+        "ringlog/segment.rs": "let keeps = is_marked && " => "let keeps = is_marked && PLANTED || is_marked && "
+    }
+    "mark a segment as whole before its length is on stable storage" by "images" {
+        "ringlog/segment.rs":
+            "directory.extend(&file, len, written).map_err(OpenError::io(\"extend\", name))?;
+            directory.sync_file(&file).map_err(OpenError::io(\"sync\", name))?;" =>
+            "directory.extend(&file, len, written).map_err(OpenError::io(\"extend\", name))?;
+            if !PLANTED { directory.sync_file(&file).map_err(OpenError::io(\"sync\", name))?; }"
     }
     "begin at a segment without a snapshot" by "rules fast_opening_begins_where_a_snapshot_says_what_was_before" {
         "ringlog/recovery/judge.rs": "if found.tally.values.snapshot().is_some() || candidates.below == 0 {" =>
@@ -309,10 +328,8 @@ const OPENING: &[Bug] = bugs! {
             directory.sync_dir().map_err(OpenError::io(\"sync the directory of\", name))"
     }
     "use a trimmed segment again with its old header" by "bounds" {
-        "ringlog/segment.rs":
-            "directory.rename(trimmed, &header.file_name()).map_err(OpenError::io(\"rename\", trimmed))?;" =>
-            "directory.rename(trimmed, &header.file_name()).map_err(OpenError::io(\"rename\", trimmed))?;
-            if PLANTED { return Ok(()); }"
+        "ringlog/segment.rs": "if found != expected && !keeps {" =>
+            "if found != expected && !keeps && !(PLANTED && found != [0; SEGMENT_HEADER_LEN]) {"
     }
 };
 
@@ -618,8 +635,8 @@ const READERS: &[Bug] = bugs! {
         "ringlog/reading/records.rs": "} else if base == self.base {" => "} else if base == self.base && !PLANTED {"
     }
     "leave leases before a truncation" by "log what_a_writer_appends_after_a_truncation_is_not_void" {
-        "ringlog/log/truncate.rs": "ring.flush(&ring.current_buffer(Ordering::Acquire));" =>
-            "if !PLANTED { ring.flush(&ring.current_buffer(Ordering::Acquire)); }"
+        "ringlog/log/writer.rs": "if truncations != self.truncations {" =>
+            "if truncations != self.truncations && !PLANTED {"
     }
     "trim what a reader has not given" by "following a_trim_stops_at_a_reader" {
         "ringlog/log/maintain.rs": "holds.lowest().filter(|held| *held < to);" =>
@@ -690,14 +707,16 @@ const MOUNTED: &[Bug] = bugs! {
         "ringlog/manifest.rs": "self.sync(directory)?;" => "if !self.lazily { self.sync(directory)?; }"
     }
     "hand out segments that are not on stable storage" by "mounted" {
-        "ringlog/segment.rs": "let expected = header.encode();" =>
-            "if PLANTED {
-                directory.write_at(&file, &header.encode(), 0).map_err(OpenError::io(\"write\", name))?;
-                return Ok(());
-            }
-            let expected = header.encode();"
-        "ringlog/log/keeper.rs": "directory.sync_file(&file).map_err(OpenError::io(\"sync\", name))?;" =>
-            "if !PLANTED { directory.sync_file(&file).map_err(OpenError::io(\"sync\", name))?; }"
+        "ringlog/segment.rs": "let (name, file) = (&header.file_name(), open_or_create(directory, header)?);" =>
+            "let (name, file) = (&header.file_name(), open_or_create(directory, header)?);
+            if PLANTED { return put_header(directory, &file, header); }"
+        "ringlog/segment.rs": "let (name, len) = (&header.file_name(), header.file_len());" =>
+            "let (name, len) = (&header.file_name(), header.file_len());
+            if PLANTED {
+                let file = open_or_create(directory, header)?;
+                put_header(directory, &file, &SegmentHeader { whole: true, ..header.clone() })?;
+                return directory.extend(&file, len, written).map_err(OpenError::io(\"extend\", name));
+            }"
     }
 };
 

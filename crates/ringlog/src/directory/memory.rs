@@ -9,7 +9,7 @@ use core::mem;
 use core::ops::Range;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use buffer_ring::{MemoryDevice, SegmentFile};
 
@@ -41,9 +41,51 @@ const SECTOR: usize = 512;
 #[derive(Clone, Debug, Default)]
 pub struct MemoryDirectory {
     state: Arc<Mutex<State>>,
+    stalls: Arc<Stalls>,
 }
 
-pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+/// What syncs of files wait for.
+#[derive(Debug, Default)]
+struct Stalls {
+    /// How many [`Stall`]s there are, and how many syncs wait for them.
+    counts: Mutex<(usize, usize)>,
+    changed: Condvar,
+}
+
+/// Has syncs wait until it is dropped; made by [`MemoryDirectory::stall_syncs`].
+#[derive(Debug)]
+#[must_use]
+pub struct Stall {
+    stalls: Arc<Stalls>,
+}
+
+impl Stall {
+    /// Returns when a sync waits.
+    pub fn wait_for_sync(&self) {
+        let counts = lock(&self.stalls.counts);
+        let waited = self.stalls.changed.wait_while(counts, |(_, waiting)| *waiting == 0);
+        drop(waited.unwrap_or_else(|poisoned| poisoned.into_inner()));
+    }
+}
+
+impl Drop for Stall {
+    fn drop(&mut self) {
+        lock(&self.stalls.counts).0 -= 1;
+        self.stalls.changed.notify_all();
+    }
+}
+
+impl Stalls {
+    fn pass(&self) {
+        let mut counts = lock(&self.counts);
+        counts.1 += 1;
+        self.changed.notify_all();
+        let waited = self.changed.wait_while(counts, |(stalls, _)| *stalls > 0);
+        waited.unwrap_or_else(|poisoned| poisoned.into_inner()).1 -= 1;
+    }
+}
+
+pub(super) fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
@@ -259,7 +301,7 @@ impl MemoryDirectory {
     }
 
     fn with(state: State) -> Self {
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { state: Arc::new(Mutex::new(state)), stalls: Arc::default() }
     }
 
     /// Returns an independent copy, locks included; a log that is open writes to the original only.
@@ -322,6 +364,13 @@ impl MemoryDirectory {
     /// open log writes is not counted: for that, [`device`](Self::device) has faults.
     pub fn stop_after(&self, changes: u64) {
         self.state().fuse = Some(changes);
+    }
+
+    /// Has syncs of files wait, as on a device that is stuck, until the answer is dropped. Syncs of what the ring of an
+    /// open log writes go on: for those there is [`device`](Self::device).
+    pub fn stall_syncs(&self) -> Stall {
+        lock(&self.stalls.counts).0 += 1;
+        Stall { stalls: Arc::clone(&self.stalls) }
     }
 
     /// Returns whether [`stop_after`](Self::stop_after) leaves no further change.
@@ -451,6 +500,7 @@ impl Directory for MemoryDirectory {
     }
 
     fn sync_file(&self, file: &MemoryFile) -> io::Result<()> {
+        self.stalls.pass();
         let mut state = self.state();
         state.change()?;
         let covered = state.covered(file.0);

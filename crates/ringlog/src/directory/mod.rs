@@ -16,7 +16,7 @@ use buffer_ring::SegmentFile;
 
 pub use disk::{DiskDirectory, DiskFile, DiskLock};
 pub(crate) use either::{AnyDirectory, Either};
-pub use memory::{MemoryDirectory, MemoryFile, MemoryLock};
+pub use memory::{MemoryDirectory, MemoryFile, MemoryLock, Stall};
 
 /// A directory of files. Nothing is on stable storage before the sync that covers it has returned.
 pub trait Directory: fmt::Debug + Sync {

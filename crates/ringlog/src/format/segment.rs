@@ -1,9 +1,10 @@
-//! The header of a segment file: which log and which segment it is. It promises nothing, because it is written ahead.
+//! The header of a segment file: which log and which segment it is. It promises no batch, because it is written ahead;
+//! but it can say how long the file is.
 //!
 //! | at | field |
 //! |---|---|
 //! | 0, u32 | magic |
-//! | 4, u8 x 4 | version, 0, 0, 0 |
+//! | 4, u8 x 4 | version, flags, 0, 0 |
 //! | 8, u64 | log id |
 //! | 16, u64 | segment number |
 //! | 24, u64 | segment size |
@@ -36,6 +37,8 @@ pub struct SegmentHeader {
     pub number: u64,
     /// Bytes of addresses in each segment.
     pub segment_size: u64,
+    /// The file had its whole length, on stable storage, before this header was written: one that is shorter was cut.
+    pub whole: bool,
     /// Bytes that the user chooses when the log is created, the same in each segment.
     pub cookie: Vec<u8>,
 }
@@ -69,7 +72,7 @@ impl SegmentHeader {
         assert!(self.cookie.len() <= MAX_COOKIE, "a cookie of {} bytes", self.cookie.len());
         let mut bytes = [0; SEGMENT_HEADER_LEN];
         put(&mut bytes, 0, &MAGIC.to_le_bytes());
-        put(&mut bytes, 4, &[VERSION]);
+        put(&mut bytes, 4, &[VERSION, u8::from(self.whole)]);
         put(&mut bytes, 8, &self.log_id.to_le_bytes());
         put(&mut bytes, 16, &self.number.to_le_bytes());
         put(&mut bytes, 24, &self.segment_size.to_le_bytes());
@@ -99,7 +102,7 @@ impl SegmentHeader {
         if cookie_end > COOKIE + MAX_COOKIE {
             return Err(SegmentRefusal::Rule("the cookie is too long"));
         }
-        if !is_zero(&bytes[5..8]) || !is_zero(&bytes[36..COOKIE]) || !is_zero(&bytes[cookie_end..CRC]) {
+        if bytes[5] > 1 || !is_zero(&bytes[6..8]) || !is_zero(&bytes[36..COOKIE]) || !is_zero(&bytes[cookie_end..CRC]) {
             return Err(SegmentRefusal::Rule("reserved bytes are not zero"));
         }
         let segment_size = u64_at(bytes, 24);
@@ -107,7 +110,14 @@ impl SegmentHeader {
             return Err(SegmentRefusal::Rule("the segment size is impossible"));
         }
         let cookie = bytes[COOKIE..cookie_end].to_vec();
-        Ok(Self { log_id: u64_at(bytes, 8), number: u64_at(bytes, 16), segment_size, cookie })
+        let (log_id, number, whole) = (u64_at(bytes, 8), u64_at(bytes, 16), bytes[5] == 1);
+        Ok(Self { log_id, number, segment_size, whole, cookie })
+    }
+
+    /// Returns the length of a whole file.
+    #[must_use]
+    pub const fn file_len(&self) -> u64 {
+        SEGMENT_HEADER_LEN as u64 + self.segment_size
     }
 }
 
@@ -120,7 +130,8 @@ mod tests {
     use super::*;
 
     fn header() -> SegmentHeader {
-        SegmentHeader { log_id: 7, number: 3, segment_size: 32 << 10, cookie: b"orders of shop 9".to_vec() }
+        let cookie = b"orders of shop 9".to_vec();
+        SegmentHeader { log_id: 7, number: 3, segment_size: 32 << 10, whole: false, cookie }
     }
 
     /// With `change`, and the checksum right.
@@ -135,12 +146,14 @@ mod tests {
     #[test]
     fn a_segment_header_reads_back_as_it_was_written() {
         assert_eq!(read(|_| ()), Ok(header()));
+        assert_eq!(read(|bytes| bytes[5] = 1), Ok(SegmentHeader { whole: true, ..header() }));
     }
 
     #[test]
     fn each_broken_rule_of_a_segment_header_has_its_refusal() {
         assert_eq!(read(|bytes| bytes[0] ^= 1), Err(SegmentRefusal::Magic));
         assert_eq!(read(|bytes| bytes[4] = 9), Err(SegmentRefusal::Version(9)));
+        assert!(matches!(read(|bytes| bytes[5] = 2), Err(SegmentRefusal::Rule(_))));
         assert!(matches!(read(|bytes| bytes[7] = 1), Err(SegmentRefusal::Rule(_))));
         assert!(matches!(read(|bytes| bytes[36] = 1), Err(SegmentRefusal::Rule(_))));
         assert!(matches!(read(|bytes| bytes[35] = 255), Err(SegmentRefusal::Rule(_))));

@@ -18,6 +18,8 @@ pub(crate) struct Holds {
 pub(super) struct Positions {
     of_readers: BTreeMap<u64, u64>,
     readers: u64,
+    /// Where the log will begin, while a trim makes that so.
+    going: u64,
 }
 
 impl Positions {
@@ -32,12 +34,20 @@ impl Holds {
         Arc::new(Self { process: Process::here(), positions: Mutex::default() })
     }
 
-    /// Locked as long as it is decided what is trimmed.
+    /// Locked while it is decided what is trimmed.
     pub(super) fn lock(&self) -> MutexGuard<'_, Positions> {
         self.positions.lock()
     }
 
-    /// Holds what lies behind `from`, or behind `first`, where the log begins: no trim is going on when that is called.
+    /// It is decided: until the trim has ended, a reader begins where the log will. The others go on meanwhile, as they
+    /// are behind that. One trim at a time.
+    pub(super) fn begin_trim(&self, mut positions: MutexGuard<'_, Positions>, to: u64) -> Trimming<'_> {
+        positions.going = to;
+        Trimming { all: self }
+    }
+
+    /// Holds what lies behind `from`, or behind where the log begins, which is `first`, or where a trim will have it
+    /// begin that goes on.
     pub(super) fn hold(self: &Arc<Self>, from: Option<u64>, first: impl FnOnce() -> u64) -> (u64, Hold) {
         if !self.process.is_here() {
             // A thread that is not there may have locked it.
@@ -45,9 +55,21 @@ impl Holds {
         }
         let mut positions = self.positions.lock();
         positions.readers += 1;
-        let (reader, first) = (positions.readers, first());
+        let (reader, first) = (positions.readers, first().max(positions.going));
         positions.of_readers.insert(reader, from.unwrap_or(first).max(first));
         (first, Hold { all: Arc::clone(self), reader })
+    }
+}
+
+/// A trim that goes on, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Trimming<'a> {
+    all: &'a Holds,
+}
+
+impl Drop for Trimming<'_> {
+    fn drop(&mut self) {
+        self.all.positions.lock().going = 0;
     }
 }
 

@@ -18,9 +18,9 @@ use super::options::{SyncPolicy, device};
 use super::own::Own;
 use crate::directory::{AnyDirectory, Directory};
 use crate::error::OpenError;
-use crate::format::{HEADER_LEN, SEGMENT_HEADER_LEN};
+use crate::format::HEADER_LEN;
 use crate::recovery::Opened;
-use crate::segment::{ensure, recycle};
+use crate::segment::{ensure_whole, recycle};
 
 /// How long the log is idle before an empty batch proves the newest one, and how long a try to make a segment waits
 /// after one that failed.
@@ -194,17 +194,12 @@ impl Keeper {
             // Locked until the file has its new name, so that a trim does not take it for one that is left over.
             let mut pool = self.pool();
             let is_new = directory.open(name, true).is_err();
-            match pool.pop_if(|_| is_new) {
-                Some(trimmed) => recycle(directory, &trimmed, &header)?,
-                None => ensure(directory, &header)?,
+            if let Some(trimmed) = pool.pop_if(|_| is_new) {
+                recycle(directory, &trimmed, &header)?;
             }
         }
+        ensure_whole(directory, &header, written)?;
         let file = directory.open(name, true).map_err(OpenError::io("open", name))?;
-        let len = SEGMENT_HEADER_LEN as u64 + size;
-        if directory.len(&file).map_err(OpenError::io("look at", name))? < len {
-            directory.extend(&file, len, written).map_err(OpenError::io("extend", name))?;
-            directory.sync_file(&file).map_err(OpenError::io("sync", name))?;
-        }
         Ok(directory.segment_file(file, number * size..(number + 1) * size))
     }
 

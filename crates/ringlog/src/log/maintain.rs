@@ -67,23 +67,24 @@ impl Log {
         if to / size > keeper.first() / size {
             self.keep_values(to / size * size)?;
         }
-        // Readers stay where they are until it is known where the log begins.
+        // One trim at a time.
+        let mut opened = keeper.manifest();
         let holds = inner.holds.lock();
         let held = holds.lowest().filter(|held| *held < to);
         if held.is_some() {
             held_by = Some("a reader".into());
         }
         let to = held.unwrap_or(to);
-        let mut opened = keeper.manifest();
         let nothing = Trimmed { first: Lsn::new(opened.manifest().trim), bytes: 0, held_by: held_by.clone() };
         if to / size <= opened.manifest().first_segment() {
             return Ok(nothing);
         }
         let Some(first) = inner.first_batch(to / size * size)? else { return Ok(nothing) };
+        let trimming = inner.holds.begin_trim(holds, to);
         let mut pool = keeper.pool();
         let mut free = opened.trim(keeper.directory(), to, first, durable)?;
         keeper.note_trim(to);
-        drop((opened, holds));
+        drop((trimming, opened));
         free.retain(|name| !pool.contains(name));
         if let Some(io) = keeper.io.upgrade() {
             // One that is being read now is removed when the log is opened again.

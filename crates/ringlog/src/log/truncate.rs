@@ -42,11 +42,9 @@ impl Log {
         let payload = Truncation { from: from.get() }.encode();
         let placed = self.try_place(RecordType::Truncation, 0, [&payload[..]].into_iter())?;
         void::add(void, from..placed.start);
-        // Relaxed: it orders nothing; the list is read under its lock.
+        // Relaxed: it orders nothing; the list is read under its lock, and a writer that goes on with a lease on
+        // addresses below does so beside this call.
         self.inner.void_version.fetch_add(1, Ordering::Relaxed);
-        // A writer may have a lease on addresses below, and what it appends next is not to be void: sealing ends it.
-        let ring = &self.inner.ring;
-        ring.flush(&ring.current_buffer(Ordering::Acquire));
         Ok(placed)
     }
 

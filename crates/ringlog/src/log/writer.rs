@@ -18,13 +18,17 @@ use crate::format::{RECORD_HEADER_LEN, RecordType};
 pub struct Writer {
     log: Log,
     ring: OwnedWriter,
+    /// Truncations that were made before its lease began.
+    truncations: u64,
 }
 
 impl Log {
     /// Makes a writer.
     #[must_use]
     pub fn writer(&self) -> Writer {
-        Writer { log: self.clone(), ring: self.inner.ring.writer_owned() }
+        // First: one that comes now is noticed by the next append.
+        let truncations = self.void_version();
+        Writer { log: self.clone(), ring: self.inner.ring.writer_owned(), truncations }
     }
 }
 
@@ -41,7 +45,7 @@ impl Writer {
             return self.log.append(kind, payload);
         }
         let fill = |placement, bytes: &mut [u8]| encode(placement, RecordType::Record, kind, len, [payload], bytes);
-        Ok(range(self.ring.append_filled(record_len(len), fill)?))
+        Ok(range(self.ring().append_filled(record_len(len), fill)?))
     }
 
     /// The same without ever waiting for room; what is longer than a buffer is taken for not finding any.
@@ -50,7 +54,7 @@ impl Writer {
         if payload.len() > self.log.inner.short {
             return Err(Error::Full);
         }
-        let mut reserved = self.ring.try_reserve(record_len(payload.len()))?;
+        let mut reserved = self.ring().try_reserve(record_len(payload.len()))?;
         let (placement, len) = (reserved.placement(), payload.len());
         encode(placement, RecordType::Record, kind, len, [payload], &mut reserved);
         Ok(range(reserved.commit()))
@@ -68,7 +72,7 @@ impl Writer {
         fill: impl FnOnce(Lsn, &mut [u8]),
     ) -> Result<Range<Lsn>, Error> {
         self.log.check_short(len)?;
-        let extent = self.ring.append_with(record_len(len), |placement, bytes| {
+        let extent = self.ring().append_with(record_len(len), |placement, bytes| {
             fill(Lsn::new(placement.start()), &mut bytes[RECORD_HEADER_LEN..][..len]);
             // Behind what may panic: without it the bytes are no record.
             bytes[..RECORD_HEADER_LEN].copy_from_slice(&header(placement, RecordType::Record, kind, len));
@@ -84,6 +88,22 @@ impl Writer {
     pub fn commit(&mut self, kind: u8, payload: &[u8]) -> Result<Committed, Error> {
         let log = self.log.clone();
         log.committing(|| self.append(kind, payload))
+    }
+
+    /// The ring's writer, without a lease from before a truncation: what is appended there would be void.
+    #[inline]
+    fn ring(&mut self) -> &mut OwnedWriter {
+        // A line that changes with truncations only, so that it costs a load.
+        let truncations = self.log.void_version();
+        if truncations != self.truncations {
+            self.renew();
+        }
+        &mut self.ring
+    }
+
+    #[cold]
+    fn renew(&mut self) {
+        *self = self.log.writer();
     }
 
     /// The log.

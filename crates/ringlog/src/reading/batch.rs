@@ -2,8 +2,8 @@
 
 use crate::directory::Directory;
 use crate::error::OpenError;
-use crate::format::{BLOCK, BatchHeader, BlockSums, HEADER_LEN, HeaderRefusal, Manifest, SUM_LEN, is_zero, u64_at};
-use crate::recovery::Content;
+use crate::format::{BLOCK, BatchHeader, HEADER_LEN, HeaderRefusal, Manifest};
+use crate::recovery::{Content, check_batch};
 use crate::segment::place;
 
 /// Bytes that a reader of many batches reads at once, unless a batch is longer.
@@ -70,7 +70,7 @@ impl<F> BatchReader<F> {
         // What the file does not have reads as zeros: the end of the padding may be missing.
         self.window[filled..len].fill(0);
         self.len = self.len.max(len);
-        let content = check(&header, self.bytes(at, len));
+        let content = check_batch(&header, self.bytes(at, len));
         Ok(content.map_or(Ok(header), |content| Err(Bad { content, next: Some(manifest.behind(&header)) })))
     }
 
@@ -166,21 +166,4 @@ fn left(at: u64, end: u64) -> usize {
 fn decode(bytes: &[u8], manifest: &Manifest, at: u64) -> Result<BatchHeader, HeaderRefusal> {
     let bytes = bytes.first_chunk::<HEADER_LEN>().ok_or(HeaderRefusal::Magic)?;
     BatchHeader::decode_at(bytes, &manifest.key, manifest.log_id, at)
-}
-
-/// What is wrong with the bytes of the batch with this header: all that its layout names.
-fn check(header: &BatchHeader, batch: &[u8]) -> Option<Content> {
-    let (layout, sums, base) = (header.layout(), BlockSums::of(header), header.address);
-    let (blocks, rest) = batch.split_at(layout.table);
-    let (table, rest) = rest.split_at(layout.blocks * SUM_LEN);
-    if sums.table(base, table) != u64_at(rest, 0) {
-        return Some(Content::BadTable);
-    }
-    let mut addresses = (base..).step_by(BLOCK);
-    for (n, block) in blocks.chunks(BLOCK).enumerate() {
-        if sums.block(addresses.next()?, block) != u64_at(table, n * SUM_LEN) {
-            return Some(Content::BadBlock { index: n as u64 });
-        }
-    }
-    (!is_zero(&rest[SUM_LEN..])).then_some(Content::BadPadding)
 }

@@ -9,10 +9,11 @@ use super::batch::AHEAD;
 use super::follow::Upto;
 use super::forward::{Event, Forward, Shown, Staged};
 use super::origin::{File, Origin, Voids, behind_header};
+use super::pin::Pin;
 use super::records::Located;
 use crate::Lsn;
 use crate::format::Manifest;
-use crate::log::{Error, Hold};
+use crate::log::Error;
 use crate::recovery::{Item, Record};
 
 /// A follower, where it is.
@@ -29,7 +30,7 @@ pub(super) struct Following {
     given: Lsn,
     /// Whether the batch that holds the position was found.
     is_located: bool,
-    hold: Option<Hold>,
+    pin: Pin,
     voids: Voids,
     /// What is wrong with the position; said first.
     refusal: Option<Error>,
@@ -79,7 +80,7 @@ impl Following {
             position: from,
             given: from,
             is_located,
-            hold,
+            pin: Pin::new(hold),
             voids,
             refusal,
             read: None,
@@ -87,7 +88,7 @@ impl Following {
     }
 
     pub(super) fn unpin(&mut self) {
-        self.hold = None;
+        self.pin = Pin::new(None);
     }
 
     pub(super) fn position(&self) -> Lsn {
@@ -146,7 +147,6 @@ impl Following {
             return Err(refusal);
         }
         loop {
-            let before = self.forward.next_batch();
             let found = self.read.take().unwrap_or_else(|| self.advance(reading));
             let event = match found {
                 Ok(Came::Event(event)) => Ok(event),
@@ -155,11 +155,7 @@ impl Following {
                 Ok(Came::Nothing) => return Ok(Next::Wait),
                 Err(error) => Err(error),
             };
-            if self.forward.next_batch() != before
-                && let Some(hold) = &self.hold
-            {
-                hold.advance(self.forward.needed(self.position).get());
-            }
+            self.pin.advance(&self.forward, self.position);
             match event {
                 Ok(Event::Truncation { from, at }) => {
                     if from < self.given && self.given <= at {

@@ -11,6 +11,7 @@
 //! | `records` | records from the bytes of batches |
 //! | `forward` | both together, from batch to batch |
 //! | `origin` | whose log it is: one that is open here, or one of another process |
+//! | `pin` | what a trim leaves for a reader |
 //! | `scan`, `rev` | the records of a range, forwards and backwards |
 //! | `follow`, `following` | all records, and those that come: waiting for them, and finding them |
 //! | `stream` | the same as a stream |
@@ -20,7 +21,10 @@ mod batch;
 mod follow;
 mod following;
 mod forward;
+#[cfg(test)]
+mod fuzz;
 mod origin;
+mod pin;
 mod read_only;
 mod records;
 mod rev;

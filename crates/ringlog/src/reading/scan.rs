@@ -11,11 +11,12 @@ use buffer_ring::ring_io::locks::Mutex;
 use super::batch::AHEAD;
 use super::forward::{Event, Files, Forward, Shown};
 use super::origin::{File, Origin, Voids, behind_header};
+use super::pin::Pin;
 use super::records::Located;
 use super::rev::ScanRev;
 use crate::Lsn;
 use crate::format::Manifest;
-use crate::log::{Error, Hold};
+use crate::log::Error;
 use crate::recovery::{Item, Record};
 
 /// The records of a range, in the order of the log. Made by [`Log::scan`](crate::Log::scan) and
@@ -39,9 +40,11 @@ pub struct Scan {
     to: Option<Lsn>,
     /// Where the last batch ends that is read; `None` until the first one is.
     end: Option<u64>,
+    /// Whether the first batch was found.
+    is_located: bool,
     /// Where the log began when the newest batch was read.
     first: u64,
-    hold: Option<Hold>,
+    pin: Pin,
     voids: Voids,
     /// What is wrong with the range; said first.
     refusal: Option<Error>,
@@ -68,9 +71,20 @@ impl Scan {
         let from = asked.unwrap_or(first).max(first);
         let refusal = (asked.is_some_and(|asked| asked < first)).then_some(Error::Trimmed { first });
         let (manifest, forward) = (origin.manifest(), Forward::new(origin.max_record(), 0, AHEAD));
-        let (position, voids) = (from, Voids::default());
-        let first = first.get();
-        Self { origin, manifest, forward, from, position, to, end: None, first, hold, voids, refusal }
+        Self {
+            origin,
+            manifest,
+            forward,
+            from,
+            position: from,
+            to,
+            end: None,
+            is_located: false,
+            first: first.get(),
+            pin: Pin::new(hold),
+            voids: Voids::default(),
+            refusal,
+        }
     }
 
     /// Returns the next record; `None`: there is no other one in the range. Passes over gaps: see
@@ -221,15 +235,11 @@ impl Scan {
     }
 
     pub(super) fn advance_to(&mut self, end: u64) -> Result<Option<Event>, Error> {
-        let before = self.forward.next_batch();
         let files =
             Files { directory: self.origin.directory(), manifest: &self.manifest, first: self.first, durable: end };
         let event = self.forward.advance(&files, end);
-        if self.forward.next_batch() != before {
+        if self.pin.advance(&self.forward, self.position) {
             self.first = self.origin.first();
-            if let Some(hold) = &self.hold {
-                hold.advance(self.forward.needed(self.position).get());
-            }
         }
         event.map_err(|problem| self.origin.explain(problem))
     }
@@ -264,7 +274,6 @@ impl Scan {
         if self.from > behind_header(end) {
             return Err(Error::NotAppended { address: self.from, end: Lsn::new(end) });
         }
-        self.locate(end)?;
         self.end = Some(end);
         Ok(end)
     }
@@ -272,12 +281,16 @@ impl Scan {
     fn locate(&mut self, end: u64) -> Result<(), Error> {
         let at = self.forward.locate(&self.origin.files(&self.manifest), self.from.get(), end)?;
         self.forward.seek(at);
+        self.is_located = true;
         Ok(())
     }
 
     fn step(&mut self) -> Result<Option<Shown>, Error> {
         self.check()?;
         let end = self.begin()?;
+        if !self.is_located {
+            self.locate(end)?;
+        }
         loop {
             match self.advance_to(end) {
                 Ok(None) => return Ok(None),

@@ -1,4 +1,5 @@
-//! One batch: its checksums, and the records in it. Both in pieces, so that a batch of any length needs little memory.
+//! One batch: its checksums, and the records in it. Recovery does both in pieces, so that batches of any length need
+//! little memory, also one per thread. A reader needs the whole batch anyway, and has it checked as one slice.
 
 use core::ops::Range;
 
@@ -40,6 +41,29 @@ pub(super) fn check_bytes<D: Directory>(
     let used = layout.table + (layout.blocks + 1) * SUM_LEN;
     let padding = reader.read(base + used as u64, layout.len - used)?;
     Ok((!is_zero(padding)).then_some(Content::BadPadding))
+}
+
+/// Checks a batch that is in memory: `batch` is all that the layout of its header names, padding included. `None`: each
+/// byte is as it was sealed.
+///
+/// # Panics
+///
+/// If `batch` is shorter.
+#[must_use]
+pub fn check_batch(header: &BatchHeader, batch: &[u8]) -> Option<Content> {
+    let (layout, sums, base) = (header.layout(), BlockSums::of(header), header.address);
+    let (blocks, rest) = batch.split_at(layout.table);
+    let (table, rest) = rest.split_at(layout.blocks * SUM_LEN);
+    if sums.table(base, table) != u64_at(rest, 0) {
+        return Some(Content::BadTable);
+    }
+    let mut addresses = (base..).step_by(BLOCK);
+    for (n, block) in blocks.chunks(BLOCK).enumerate() {
+        if sums.block(addresses.next()?, block) != u64_at(table, n * SUM_LEN) {
+            return Some(Content::BadBlock { index: n as u64 });
+        }
+    }
+    (!is_zero(&rest[SUM_LEN..])).then_some(Content::BadPadding)
 }
 
 /// Whether the checksums of the blocks are those that the batch at `base` was sealed with.

@@ -3,7 +3,7 @@
 //! A batch never crosses a segment. So each segment is walked alone, by as many threads as are allowed, and the walks
 //! are joined in order: the first batch of each must be the one that the walk before leads to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 
 use super::batch::{BadRecord, Tally, check_bytes};
@@ -20,6 +20,8 @@ pub(super) struct Source<'a, D> {
     pub(super) manifest: Manifest,
     /// By number.
     pub(super) segments: BTreeMap<u64, String>,
+    /// Those that are shorter than their headers say, or than a header.
+    pub(super) cut: BTreeSet<u64>,
 }
 
 impl<'a, D: Directory> Source<'a, D> {

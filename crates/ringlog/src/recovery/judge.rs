@@ -1,7 +1,8 @@
 //! The verdict. It reads, and never writes.
 
+use core::mem;
 use core::ops::Range;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 
 use super::batch::Tally;
@@ -148,6 +149,8 @@ fn holds_nothing<D: Directory>(directory: &D, name: &str) -> Result<(), OpenErro
 #[derive(Debug, Default)]
 struct Headers {
     bad: Vec<String>,
+    /// The numbers of files that are shorter than they say, or too short to say anything.
+    cut: BTreeSet<u64>,
     cookie: Option<Vec<u8>>,
 }
 
@@ -168,9 +171,19 @@ impl Headers {
             Ok(header) if header.segment_size != manifest.segment_size || header.file_name() != name => {
                 self.bad.push(name.into());
             }
-            Ok(header) => _ = self.cookie.get_or_insert(header.cookie),
+            Ok(header) => {
+                if header.whole && directory.len(&file).map_err(OpenError::io("look at", name))? < header.file_len() {
+                    self.cut.insert(header.number);
+                }
+                self.cookie.get_or_insert(header.cookie);
+            }
             Err(SegmentRefusal::Version(version)) => return Err(OpenError::Newer { file: name.into(), version }),
-            Err(_) if base.is_multiple_of(manifest.segment_size) => self.bad.push(name.into()),
+            Err(_) if base.is_multiple_of(manifest.segment_size) => {
+                self.bad.push(name.into());
+                if directory.len(&file).map_err(OpenError::io("look at", name))? < SEGMENT_HEADER_LEN as u64 {
+                    self.cut.insert(base / manifest.segment_size);
+                }
+            }
             Err(_) => {}
         }
         Ok(())
@@ -234,7 +247,8 @@ impl<'a, D: Directory> Source<'a, D> {
                 segments.insert(base / size, name);
             }
         }
-        Ok((Source { directory, manifest: manifest.clone(), segments }, headers))
+        let cut = mem::take(&mut headers.cut);
+        Ok((Source { directory, manifest: manifest.clone(), segments, cut }, headers))
     }
 }
 
@@ -447,12 +461,14 @@ impl<D: Directory> Judging<'_, '_, D> {
             newest = newest.max(scan.newest);
         }
         let missing = !source.segments.contains_key(&segment);
+        // What lay behind is gone, whether or not anything is left that promised it.
+        let cut = source.cut.contains(&segment) && manifest.clean_end != Some(end);
         let (promised, proof) = promised;
-        if promised > end || missing {
+        if promised > end || missing || cut {
             let (to, proof) = if promised > end {
                 (promised, proof)
             } else {
-                ((segment + 1) * manifest.segment_size, Proof::MissingFile)
+                ((segment + 1) * manifest.segment_size, if missing { Proof::MissingFile } else { Proof::WholeFile })
             };
             let content = if missing { Content::MissingFile } else { chain.content };
             let range = Lsn::new(end)..Lsn::new(to);

@@ -12,9 +12,9 @@
 //! | otherwise, and a batch of the newest epoch is at `a` or behind, or a part of one | **torn**: a write that was never acknowledged |
 //! | otherwise | **unclosed**: a process ended without closing the log |
 //!
-//! [`verify`] reads only. [`Recover`] acts on the verdict: a torn tail is cut by beginning a new epoch at `a`,
-//! without overwriting a byte; damage is refused, unless the caller has decided otherwise. [`replay`] hands out the
-//! records.
+//! [`verify`] reads only, and [`look`] does so beside a writer. [`Recover`] acts on the verdict: a torn tail is cut
+//! by beginning a new epoch at `a`, without overwriting a byte; damage is refused, unless the caller has decided
+//! otherwise. [`replay`] hands out the records.
 
 mod batch;
 mod chain;
@@ -26,8 +26,9 @@ mod replay;
 mod report;
 mod scan;
 
+pub use batch::check_batch;
 pub use judge::{Verify, verify};
-pub(crate) use look::look;
+pub use look::look;
 pub use open::{OnDamage, Opened, Recover, TornTail};
 pub use replay::{Item, Record, Replay, ReplayError, replay};
 pub use report::{Content, Damage, Evidence, Proof, Report, Torn, Verdict};

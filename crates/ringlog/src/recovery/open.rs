@@ -25,7 +25,7 @@ use crate::format::{
 };
 use crate::manifest::ManifestFile;
 use crate::random::Random;
-use crate::segment::{below, ensure, parse_name, remove};
+use crate::segment::{aside_name, below, ensure, parse_name, remove};
 use crate::values::Values;
 
 /// The name of the file that is locked.
@@ -180,12 +180,32 @@ impl Recover {
     pub fn open<D: Directory>(mut self, directory: &D) -> Result<Opened<D>, OpenError> {
         self.check()?;
         let (lock, created) = lock(directory)?;
-        let opened = self.open_locked(directory, lock);
+        let opened = self.recover(directory, lock);
         if created && !matches!(opened, Ok(_) | Err(OpenError::Io { .. })) {
             // The refusal is what the caller needs; an empty file does no harm.
             let _ = directory.unlink(LOCK);
         }
         opened
+    }
+
+    /// Locks a log, for [`open_locked`](Self::open_locked): what is done to its files in between, no log writer sees
+    /// half done. Makes `LOCK`, if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Locked`] and [`OpenError::Io`].
+    pub fn lock<D: Directory>(directory: &D) -> Result<D::Lock, OpenError> {
+        lock(directory).map(|(lock, _created)| lock)
+    }
+
+    /// [`open`](Self::open) of a log that was [locked](Self::lock) before, and stays so.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn open_locked<D: Directory>(mut self, directory: &D, lock: D::Lock) -> Result<Opened<D>, OpenError> {
+        self.check()?;
+        self.recover(directory, lock)
     }
 
     /// Refuses what no log can have.
@@ -199,7 +219,7 @@ impl Recover {
         Ok(())
     }
 
-    fn open_locked<D: Directory>(&mut self, directory: &D, lock: D::Lock) -> Result<Opened<D>, OpenError> {
+    fn recover<D: Directory>(&mut self, directory: &D, lock: D::Lock) -> Result<Opened<D>, OpenError> {
         let skip = self.on_damage == OnDamage::Skip;
         let Some(judged) = judge(directory, &self.how, true, skip)? else { return self.create(directory, lock) };
         let is_damaged = match judged.report.verdict {
@@ -219,6 +239,7 @@ impl Recover {
             log_id: old.log_id,
             number,
             segment_size: old.segment_size,
+            whole: false,
             cookie: cookie.clone().unwrap_or_else(|| self.cookie.clone()),
         };
         let here = header(old.segment_of(end));
@@ -248,7 +269,7 @@ impl Recover {
         let mut key = [0; 16];
         self.entropy.fill(&mut key)?;
         let segment_size = self.segment_size;
-        let header = SegmentHeader { log_id, number: 0, segment_size, cookie: self.cookie.clone() };
+        let header = SegmentHeader { log_id, number: 0, segment_size, whole: false, cookie: self.cookie.clone() };
         let content = Manifest {
             sequence: 1,
             log_id,
@@ -329,10 +350,6 @@ fn sync_what_was_found<D: Directory>(
     Ok(())
 }
 
-fn aside(sequence: u64, name: &str) -> String {
-    format!("aside-{sequence:020}-{name}")
-}
-
 /// Copies the segment that will be written to again, before anything else is done.
 fn copy_aside<D: Directory>(directory: &D, sequence: u64, name: &str) -> Result<(), OpenError> {
     let io = OpenError::io;
@@ -340,7 +357,7 @@ fn copy_aside<D: Directory>(directory: &D, sequence: u64, name: &str) -> Result<
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         opened => opened.map_err(io("open", name))?,
     };
-    let copy = &aside(sequence, name);
+    let copy = &aside_name(sequence, name);
     // An interrupted attempt left it.
     match directory.unlink(copy) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io("remove", copy)(error)),
@@ -364,7 +381,7 @@ fn copy_aside<D: Directory>(directory: &D, sequence: u64, name: &str) -> Result<
 fn move_aside<D: Directory>(directory: &D, sequence: u64, end: u64) -> Result<(), OpenError> {
     for name in directory.list().map_err(OpenError::io("list", DIRECTORY))? {
         if parse_name(&name).is_some_and(|base| base > end) {
-            directory.rename(&name, &aside(sequence, &name)).map_err(OpenError::io("rename", &name))?;
+            directory.rename(&name, &aside_name(sequence, &name)).map_err(OpenError::io("rename", &name))?;
         }
     }
     directory.sync_dir().map_err(OpenError::io("sync", DIRECTORY))

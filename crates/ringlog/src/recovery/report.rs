@@ -92,6 +92,8 @@ pub enum Proof {
     },
     /// A segment is durable before anything leads to it.
     MissingFile,
+    /// The header of the segment says that the file was longer: it was cut, or copied in part.
+    WholeFile,
 }
 
 impl fmt::Display for Proof {
@@ -102,6 +104,7 @@ impl fmt::Display for Proof {
             Self::EpochStart => f.write_str("the start of the newest epoch in MANIFEST"),
             Self::Batch { at } => write!(f, "the batch at address {at}"),
             Self::MissingFile => f.write_str("the rule that a segment is made before it is needed"),
+            Self::WholeFile => f.write_str("the header of the segment, which is shorter now,"),
         }
     }
 }

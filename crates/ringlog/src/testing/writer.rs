@@ -6,9 +6,11 @@ use std::io;
 use super::builder::BatchBuilder;
 use crate::directory::{Directory, MemoryDirectory};
 use crate::error::OpenError;
-use crate::format::{BatchHeader, BatchInfo, FirstBatch, Framing, HEADER_LEN, SEGMENT_HEADER_LEN, trailer_len};
+use crate::format::{
+    BatchHeader, BatchInfo, FirstBatch, Framing, HEADER_LEN, SEGMENT_HEADER_LEN, SegmentHeader, trailer_len,
+};
 use crate::recovery::{Opened, Recover};
-use crate::segment::{ensure, file_name, place, recycle, remove};
+use crate::segment::{ensure, ensure_whole, file_name, place, recycle, remove};
 
 /// A write that is not durable yet.
 #[derive(Clone, Debug)]
@@ -59,6 +61,8 @@ pub struct ReferenceWriter {
     ready: u64,
     /// Trimmed segments to be used again.
     pool: Vec<String>,
+    /// Whether segments are whole files before they are used.
+    whole: bool,
 }
 
 impl ReferenceWriter {
@@ -83,8 +87,23 @@ impl ReferenceWriter {
             syncing: None,
             ready: next / report.segment_size,
             pool: Vec::new(),
+            whole: false,
             opened,
         })
+    }
+
+    /// Makes the newest segment a whole file, and all that come.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Io`].
+    pub fn make_whole(&mut self) -> Result<(), OpenError> {
+        self.whole = true;
+        self.ensure(&self.opened.segment_header(self.ready))
+    }
+
+    fn ensure(&self, header: &SegmentHeader) -> Result<(), OpenError> {
+        if self.whole { ensure_whole(&self.directory, header, 0) } else { ensure(&self.directory, header) }
     }
 
     /// Returns what opening has found, and what `MANIFEST` says.
@@ -150,9 +169,8 @@ impl ReferenceWriter {
         if !is_there && let Some(trimmed) = self.pool.first().cloned() {
             recycle(&self.directory, &trimmed, &header)?;
             self.pool.remove(0);
-        } else {
-            ensure(&self.directory, &header)?;
         }
+        self.ensure(&header)?;
         self.ready = number;
         Ok(())
     }

@@ -195,6 +195,15 @@ impl Log<'_> {
     }
 }
 
+/// Whether the file of a segment is shorter than its header says, or than a header.
+fn is_cut(file: &[u8], segment: u64, size: u64) -> bool {
+    let head = block(file, 0);
+    let says = head[..6] == *b"RLs1\x01\x01"
+        && (number(&head, 16, 8), number(&head, 24, 8)) == (segment, size)
+        && number(&head, 4088, 8) == crc(&[&head[..4088]]);
+    file.len() < 4096 || says && (file.len() as u64) < 4096 + size
+}
+
 pub(crate) fn judge(files: &Files) -> Answer {
     let segments: Vec<u64> = files
         .keys()
@@ -259,8 +268,8 @@ pub(crate) fn judge(files: &Files) -> Answer {
             torn |= address >= a && head.epoch == newest.0;
         }
     }
-    let missing = log.file(a).is_none();
-    if promised > a || missing {
+    let is_gone = log.file(a).is_none_or(|file| m.clean != Some(a) && is_cut(file, a / m.size, m.size));
+    if promised > a || is_gone {
         return Answer::Damaged { at: a, promised };
     }
     if m.clean == Some(a) {

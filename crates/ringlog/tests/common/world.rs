@@ -359,7 +359,8 @@ impl World {
             let file = files.get(&format!("{base:020}.seg"))?;
             let mut bytes = file.get(4096..).unwrap_or_default().to_vec();
             bytes.resize(self.size as usize, 0);
-            Some(bytes)
+            // Whether it is whole, or has a header.
+            Some((bytes, file.len() as u64 >= 4096 + self.size, file.len() >= 4096))
         };
         let segments = (low..end).step_by(self.size as usize);
         before.get("MANIFEST") != after.get("MANIFEST")
@@ -764,11 +765,12 @@ impl World {
             let (seed, fast) = (self.random.next(), self.random.chance(50));
             let how = recover(self.size, seed).verify(how().fast(fast));
             match ReferenceWriter::open(&self.directory, how, self.buffer) {
-                Ok(writer) => {
+                Ok(mut writer) => {
                     // Until then, what a kill left may still vanish.
                     self.trims = vec![writer.opened().manifest().trim];
+                    let made = if self.random.chance(60) { writer.make_whole() } else { Ok(()) };
                     self.writer = Some(writer);
-                    if self.directory.is_stopped() {
+                    if made.is_err() || self.directory.is_stopped() {
                         self.stop(true);
                         continue;
                     }

@@ -23,8 +23,9 @@ const BUFFER: u64 = 1 << 20;
 ///
 /// The copy is a log with an id of its own: a plain copy of the files of a log that is being written looks damaged, and
 /// is. It holds all records from the first to the end that the log had when the copy began, with their kinds, groups as
-/// groups, and the named values, but no cursors; records that were truncated or trimmed are left out. Positions are
-/// new. It gets its name only when it is complete.
+/// groups, the named values, and the cursors, each before the same records as in the original; records that were
+/// truncated or trimmed are left out. Positions are new. Of a log that a process is writing, what is proven to be
+/// durable is copied. The copy gets its name only when it is complete.
 #[derive(Debug, Args)]
 pub(crate) struct Copy {
     /// Directory of the log
@@ -76,7 +77,7 @@ impl Copy {
         page.fact("copy", self.target.display().to_string()).fact("log of the copy", Cell::id(log_id));
         page.fact("up to", judged.report.end);
         page.fact("records", copied.records).fact("bytes of records", Cell::size(copied.bytes));
-        page.fact("named values", judged.report.metas().count());
+        page.fact("named values", judged.report.metas().count()).fact("cursors", judged.report.cursors().count());
         page.fact("gaps left out", copied.gaps);
         output.page(&page)?;
         // The copy of a torn log is whole.
@@ -84,7 +85,7 @@ impl Copy {
     }
 
     fn write(&self, source: &Source, partial: &Path) -> Result<(Judgement, Copied, u64), Failure> {
-        let judged = source.judge(&Verify::new()).map_err(source.here())?;
+        let (judged, _) = source.judge(&Verify::new()).map_err(source.here())?;
         if judged.status() == Status::Damaged && !self.damaged {
             let why = judged.proof();
             return Err(Failure::new(format!("the log is damaged; copy --damaged copies what is before: {why}")));
@@ -96,13 +97,20 @@ impl Copy {
         let options = options.max_record(self.reading.max_record).cookie(cookie(source, checked_from));
         let (log, made) = options.open(partial).map_err(Failure::at(partial.display()))?;
 
-        let mut copying = Copying { log: &log, end: Lsn::START, pending: Vec::new(), copied: Copied::default() };
+        let first = log.first();
+        let cursors = judged.report.cursors().map(|(name, position)| (name, position, first)).collect();
+        let (pending, copied) = (Vec::new(), Copied::default());
+        let mut copying = Copying { log: &log, end: Lsn::START, pending, copied, cursors };
         read(source, &self.reading, &judged, |item| copying.add(&item))?;
         copying.flush()?;
-        let Copying { copied, .. } = copying;
+        let Copying { copied, cursors, .. } = copying;
         for (name, value) in judged.report.metas() {
             let name = str::from_utf8(name).map_err(Failure::at("the name of a value is no text"))?;
             log.set_meta(name, value)?;
+        }
+        for (name, _, position) in cursors {
+            let name = str::from_utf8(name).map_err(Failure::at("the name of a cursor is no text"))?;
+            log.cursor(name)?.advance(position)?;
         }
         log.close()?;
         Ok((judged, copied, made.log_id))
@@ -116,6 +124,8 @@ struct Copying<'a> {
     end: Lsn,
     pending: Vec<(u8, Vec<u8>)>,
     copied: Copied,
+    /// Each cursor: its name, its position, and that in the copy.
+    cursors: Vec<(&'a [u8], Lsn, Lsn)>,
 }
 
 impl Copying<'_> {
@@ -138,18 +148,23 @@ impl Copying<'_> {
 
     /// Appends those that wait.
     fn flush(&mut self) -> Result<(), Failure> {
-        match &*self.pending {
-            [] => {}
-            [(kind, payload)] => _ = self.log.append(*kind, payload)?,
+        let placed = match &*self.pending {
+            [] => return Ok(()),
+            [(kind, payload)] => self.log.append(*kind, payload)?,
             payloads => {
                 let mut group = Group::new();
                 for (kind, payload) in payloads {
                     group.push(*kind, payload);
                 }
-                self.log.append_group(&group)?;
+                self.log.append_group(&group)?
+            }
+        };
+        self.pending.clear();
+        for (_, position, copied) in &mut self.cursors {
+            if self.end <= *position {
+                *copied = placed.end;
             }
         }
-        self.pending.clear();
         Ok(())
     }
 }

@@ -28,10 +28,10 @@ impl Inspect {
         let judged = source.judge(&Verify::new().fast(true));
         let mut page = Page::default();
         match &judged {
-            Ok(judged) => judged.show(&source, &mut page),
+            Ok((judged, _)) => judged.show(&source, &mut page),
             Err(_) => _ = page.fact("verdict", "none"),
         }
-        let manifest = source.manifest().ok();
+        let manifest = judged.as_ref().ok().map(|(_, manifest)| manifest.clone()).or_else(|| source.manifest().ok());
         if let Some(manifest) = &manifest {
             of_manifest(&mut page, manifest);
         }
@@ -49,14 +49,14 @@ impl Inspect {
         }
         let segments = segments(&source, manifest.as_ref(), names)?;
         page.table("segments", &["file", "bytes", "header", "first batch", "epoch"], segments);
-        if let (Ok(judged), Some(manifest)) = (&judged, &manifest) {
+        if let Ok((judged, manifest)) = &judged {
             let columns = &["which", "address", "number", "epoch", "bytes", "of records", "promises", "flags"];
             page.table("batches", columns, batches(&source, manifest, judged)?);
         }
         if is_log {
             output.page(&page)?;
         }
-        Ok(judged.map_err(source.here())?.status())
+        Ok(judged.map_err(source.here())?.0.status())
     }
 }
 

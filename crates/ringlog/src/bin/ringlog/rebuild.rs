@@ -15,37 +15,25 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use ringlog::directory::{Directory, DiskDirectory, DiskLock};
+use ringlog::directory::{Directory, DiskDirectory};
 use ringlog::format::{
     BLOCK, BatchHeader, BlockSums, Epoch, FirstBatch, HEADER_LEN, HeaderKey, MAX_EPOCHS, Manifest, SEGMENT_HEADER_LEN,
     SLOT_LEN, SUM_LEN, SegmentHeader,
 };
 use ringlog::manifest::{ManifestFile, NAME, TEMPORARY};
-use ringlog::segment::{file_name, parse_name};
+use ringlog::recovery::{Recover, check_batch};
+use ringlog::segment::{aside_name, file_name, parse_name};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::output::Failure;
-
-/// The name that a file is kept under.
-pub(crate) fn aside(number: u64, name: &str) -> String {
-    format!("aside-{number:020}-{name}")
-}
-
-/// Locks the log, which no process may have open.
-pub(crate) fn lock(directory: &DiskDirectory) -> Result<DiskLock, Failure> {
-    match directory.create("LOCK") {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(Failure::at("cannot create LOCK")(error)),
-        _ => {}
-    }
-    let lock = directory.lock("LOCK").map_err(Failure::at("cannot lock LOCK"))?;
-    lock.ok_or_else(|| Failure::new("a process has the log open; close it there first"))
-}
 
 /// What can be rebuilt.
 #[derive(Debug)]
 pub(crate) struct Plan {
     files: Files,
     chain: Chain,
+    /// The run of segments before, behind which some are missing.
+    before: Option<Chain>,
     /// Intact batches behind the end: how many, and how far they promise that the log was durable.
     behind: Option<(u64, u64)>,
 }
@@ -191,11 +179,7 @@ impl Files {
         }
         let mut bytes = vec![0; layout.len];
         segment.read(at, &mut bytes)?;
-        let blocks = bytes[..layout.table].chunks(BLOCK).zip((at..).step_by(BLOCK));
-        let are_right =
-            blocks.enumerate().all(|(n, (block, at))| Some(sums.block(at, block)) == u64_at(&table, n * SUM_LEN));
-        let padding = &bytes[layout.table + table.len()..];
-        Ok((are_right && padding.iter().all(|byte| *byte == 0)).then_some((header, bytes)))
+        Ok(check_batch(&header, &bytes).is_none().then_some((header, bytes)))
     }
 
     /// Follows the log from the start of a segment, and gives each batch to `each`. `None`: it begins with none.
@@ -258,7 +242,7 @@ impl Plan {
     /// Looks what can be rebuilt.
     pub(crate) fn new(path: &Path) -> Result<Self, Failure> {
         let files = Files::open(path)?;
-        let mut best: Option<Chain> = None;
+        let (mut best, mut lower): (Option<Chain>, _) = (None, None);
         let mut before = None;
         let mut has_begun = false;
         for segment in files.segments.keys().copied() {
@@ -272,13 +256,13 @@ impl Plan {
                 has_begun = true;
                 // Of runs that a hole parts, the last one is the log: the others may have been trimmed.
                 if best.as_ref().is_none_or(|best| best.last.number < chain.last.number) {
-                    best = Some(chain);
+                    lower = best.replace(chain);
                 }
             }
         }
         let chain = best.ok_or_else(|| Failure::new("no segment begins with an intact batch; restore MANIFEST"))?;
         let behind = files.behind(chain.end)?;
-        Ok(Self { files, chain, behind })
+        Ok(Self { files, chain, before: lower, behind })
     }
 
     fn numbers(&self) -> core::ops::RangeInclusive<u64> {
@@ -301,6 +285,17 @@ impl Plan {
             format!("the trim point: records from {} on are there again, trimmed or not", first.address),
             "accepted gaps: where one began, the log ends".into(),
         ];
+        unknown.extend(self.before.as_ref().map(|before| {
+            // Trimmed segments are kept to be used again, and no batch says what is trimmed.
+            format!(
+                "whether {} batches between {} and {} are lost or were trimmed: their segments are not there; those \
+                 before, which begin at {}, are set aside",
+                first.number.saturating_sub(before.last.number + 1),
+                before.end,
+                first.address,
+                before.first.address
+            )
+        }));
         unknown.push(match self.behind {
             Some((batches, promise)) if promise > *end => format!(
                 "what was between {end} and {promise}, which was acknowledged: {batches} intact batches behind it \
@@ -326,7 +321,7 @@ impl Plan {
     /// Rebuilds the log, and says what was done.
     pub(crate) fn carry_out(&self) -> Result<Vec<String>, Failure> {
         let directory = DiskDirectory::open(&self.files.path)?;
-        let _lock = lock(&directory)?;
+        let _lock = Recover::lock(&directory)?;
         let mut key = [0; 16];
         getrandom(&mut key, GetRandomFlags::empty()).map_err(Failure::at("cannot get random numbers"))?;
         let key = self.files.key.unwrap_or(HeaderKey::new(key));
@@ -335,12 +330,13 @@ impl Plan {
 
         let mut names = directory.list()?;
         names.sort();
-        let number =
-            (0..).find(|number| !names.iter().any(|name| name.starts_with(&aside(*number, "")))).unwrap_or(u64::MAX);
+        let number = (0..)
+            .find(|number| !names.iter().any(|name| name.starts_with(&aside_name(*number, ""))))
+            .unwrap_or(u64::MAX);
         let mut done = Vec::new();
         // A second name first, so that the name of the log's own file is never free.
         for name in names.iter().filter(|name| parse_name(name).is_some() || *name == NAME) {
-            let to = aside(number, name);
+            let to = aside_name(number, name);
             self.keep(name, &to)?;
             done.push(format!("kept {name} as {to}"));
         }
@@ -362,7 +358,7 @@ impl Plan {
             directory.unlink(name)?;
         }
         if names.iter().any(|name| name == TEMPORARY) {
-            directory.rename(TEMPORARY, &aside(number, TEMPORARY))?;
+            directory.rename(TEMPORARY, &aside_name(number, TEMPORARY))?;
         }
         directory.sync_dir()?;
         ManifestFile::create(&directory, self.manifest(key))?;
@@ -378,7 +374,7 @@ impl Plan {
         let size = self.files.header.segment_size;
         let path = |number: u64| self.files.path.join(rebuilt(&file_name(number * size)));
         for number in self.numbers() {
-            let header = SegmentHeader { number, ..self.files.header.clone() };
+            let header = SegmentHeader { number, whole: false, ..self.files.header.clone() };
             fs::write(path(number), header.encode()).map_err(Failure::at("cannot write a new segment"))?;
         }
         let first = *self.numbers().start();

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use ringlog::OpenError;
 use ringlog::directory::{Directory, DiskDirectory};
+use ringlog::format::Manifest;
 use ringlog::manifest::NAME;
 use ringlog::recovery::{self, Recover, Verdict, Verify};
-use ringlog::segment::{below, file_name, parse_name};
+use ringlog::segment::{aside_name, below, file_name, parse_name};
 
 use crate::output::{Failure, Output, Page, Status};
-use crate::rebuild::{Plan, aside, lock};
+use crate::rebuild::Plan;
 use crate::source::{Judgement, Source};
 
 /// What is done about damage.
@@ -58,10 +59,10 @@ impl Repair {
         source.done();
         let mut page = Page::default();
         let (before, done) = match judged {
-            Ok(judged) => {
-                let done = match &judged.verdict {
-                    Some(Verdict::Torn(_) | Verdict::Damaged(_)) if self.dry_run => self.plan(&judged),
-                    Some(Verdict::Torn(_) | Verdict::Damaged(_)) => self.mend(&judged)?,
+            Ok((judged, manifest)) => {
+                let done = match &judged.report.verdict {
+                    Verdict::Torn(_) | Verdict::Damaged(_) if self.dry_run => self.plan(&judged),
+                    Verdict::Torn(_) | Verdict::Damaged(_) => self.mend(&judged, &manifest)?,
                     _ => vec!["nothing: the log is good".into()],
                 };
                 page.fact("found", judged.proof());
@@ -79,7 +80,7 @@ impl Repair {
         page.list(if self.dry_run { "would do" } else { "done" }, done);
         let mut status = before;
         if !self.dry_run {
-            let judged = source.judge(&Verify::new()).map_err(source.here())?;
+            let (judged, _) = source.judge(&Verify::new()).map_err(source.here())?;
             page.fact("records", judged.report.records)
                 .fact("first", judged.report.first)
                 .fact("end", judged.report.end);
@@ -100,27 +101,29 @@ impl Repair {
     }
 
     /// Cuts a torn tail, or deals with damage.
-    fn mend(&self, judged: &Judgement) -> Result<Vec<String>, Failure> {
+    fn mend(&self, judged: &Judgement, manifest: &Manifest) -> Result<Vec<String>, Failure> {
         let directory = DiskDirectory::open(&self.dir)?;
         let names = directory.list()?;
-        let manifest = Source::open(&self.dir)?.manifest()?;
-        let locked = lock(&directory)?;
+        let lock = Recover::lock(&directory)?;
+        // Each opening changes it.
+        if Source::open(&self.dir)?.manifest()?.sequence != manifest.sequence {
+            return Err(Failure::new("the log has changed; start again"));
+        }
         // Opening changes MANIFEST, repairs bad headers in their place, and removes what was trimmed.
         self.keep(manifest.sequence, NAME)?;
         judged.report.bad_segment_headers.iter().try_for_each(|name| self.keep(manifest.sequence, name))?;
         for name in below(&directory, manifest.trim, manifest.segment_size)? {
-            directory.rename(&name, &aside(manifest.sequence, &name))?;
+            directory.rename(&name, &aside_name(manifest.sequence, &name))?;
         }
-        drop(locked);
 
         let on_damage = match self.on_damage {
             OnDamage::SetAside => recovery::OnDamage::SetAside,
             OnDamage::Skip => recovery::OnDamage::Skip,
         };
-        let mut opened = Recover::new().must_exist(true).on_damage(on_damage).open(&directory)?;
+        let mut opened = Recover::new().must_exist(true).on_damage(on_damage).open_locked(&directory, lock)?;
         let end = opened.report().end;
-        let mut done = vec![match &judged.verdict {
-            Some(Verdict::Torn(_)) => format!("cut the log at {end}, where the torn write begins"),
+        let mut done = vec![match &judged.report.verdict {
+            Verdict::Torn(_) => format!("cut the log at {end}, where the torn write begins"),
             _ if self.on_damage == OnDamage::Skip => {
                 let gaps = opened.report().gaps.iter().map(|gap| format!("{}..{}", gap.start, gap.end));
                 format!("accepted as gaps: {}; the log ends at {end}", gaps.collect::<Vec<_>>().join(", "))
@@ -131,7 +134,7 @@ impl Repair {
         self.keep(manifest.sequence, &file_name(end.get() - end.get() % manifest.segment_size))?;
         for name in directory.list()? {
             if parse_name(&name).is_some_and(|base| base > end.get()) {
-                directory.rename(&name, &aside(manifest.sequence, &name))?;
+                directory.rename(&name, &aside_name(manifest.sequence, &name))?;
             }
         }
         directory.sync_dir().map_err(Failure::at("cannot sync the directory"))?;
@@ -147,7 +150,7 @@ impl Repair {
 
     /// Copies a file as it is before anything is changed, unless it is copied already.
     fn keep(&self, number: u64, name: &str) -> Result<(), Failure> {
-        let (from, to) = (self.dir.join(name), self.dir.join(aside(number, name)));
+        let (from, to) = (self.dir.join(name), self.dir.join(aside_name(number, name)));
         if to.exists() || !from.exists() {
             return Ok(());
         }
@@ -159,12 +162,12 @@ impl Repair {
     /// What [`mend`](Self::mend) would do.
     fn plan(&self, judged: &Judgement) -> Vec<String> {
         let end = judged.report.end;
-        match (&judged.verdict, self.on_damage) {
-            (Some(Verdict::Damaged(damage)), OnDamage::SetAside) => vec![
+        match (&judged.report.verdict, self.on_damage) {
+            (Verdict::Damaged(damage), OnDamage::SetAside) => vec![
                 format!("end the log at {end}; acknowledged records up to {} leave it", damage.range.end),
                 format!("copy {}, and move the segments behind it, to files named aside-…", damage.file),
             ],
-            (Some(Verdict::Damaged(damage)), OnDamage::Skip) => {
+            (Verdict::Damaged(damage), OnDamage::Skip) => {
                 vec![format!("accept a gap from {end} up to the next intact batch, or to {}", damage.range.end)]
             }
             _ => vec![format!("cut the log at {end}, and copy what stands there to a file named aside-…")],

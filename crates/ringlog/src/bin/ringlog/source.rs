@@ -1,26 +1,19 @@
-//! The log that a subcommand reads: it cannot change it, and a log that is being written is judged with care.
+//! The log that a subcommand reads, and cannot change.
 
 use core::ops::Range;
-use core::time::Duration;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use ringlog::directory::{Directory, DiskDirectory, DiskFile};
+use ringlog::format::Manifest;
 use ringlog::manifest::ManifestFile;
-use ringlog::recovery::{Damage, Evidence, Proof, Torn, Verdict, Verify, verify};
+use ringlog::recovery::{Damage, Evidence, Torn, Verdict, Verify, look};
 use ringlog::segment::parse_name;
 use ringlog::{Lsn, OpenError, Recovery};
 use serde_json::json;
 
 use crate::output::{Cell, Failure, Output, Page, Status};
-
-/// An error of a log that is open elsewhere is believed when it comes once more after so many times.
-const ERRORS: u32 = 20;
-
-/// Between two looks at a log that is open elsewhere.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// A directory that refuses to be changed, and moves a progress bar.
 #[derive(Debug)]
@@ -112,11 +105,6 @@ pub(crate) struct Source {
 #[derive(Debug)]
 pub(crate) struct Judgement {
     pub(crate) report: Recovery,
-    /// The verdict, or `None`: a process has the log open, and all that stands before the end is intact. What stands
-    /// there is its business.
-    pub(crate) verdict: Option<Verdict>,
-    /// Whether a process has the log open.
-    pub(crate) is_open: bool,
 }
 
 impl Source {
@@ -154,7 +142,7 @@ impl Source {
     }
 
     /// What `MANIFEST` says.
-    pub(crate) fn manifest(&self) -> Result<ringlog::format::Manifest, OpenError> {
+    pub(crate) fn manifest(&self) -> Result<Manifest, OpenError> {
         Ok(ManifestFile::read(&self.directory, false)?.ok_or(OpenError::Missing)?.content().clone())
     }
 
@@ -163,77 +151,32 @@ impl Source {
         self.directory.is_locked("LOCK").unwrap_or(false)
     }
 
-    /// One look: the report, and whether the log was open elsewhere, or was opened meanwhile.
-    fn look(&self, how: &Verify) -> (Result<Recovery, OpenError>, bool) {
-        let state = || (self.is_open_elsewhere(), self.manifest().ok().map(|manifest| manifest.sequence));
-        let before = state();
-        let found = verify(&self.directory, how);
-        let after = state();
-        (found, before.0 || after.0 || before.1 != after.1)
-    }
-
-    /// Judges the log. One that is open elsewhere changes while it is read, so that it may look torn, damaged, or like
-    /// no log at all: then it is judged again.
-    pub(crate) fn judge(&self, how: &Verify) -> Result<Judgement, OpenError> {
-        let (mut errors, mut before) = (0, None);
-        loop {
-            let (found, is_open) = self.look(how);
-            let report = match found {
-                Ok(report) => report,
-                Err(_) if is_open && errors < ERRORS => {
-                    errors += 1;
-                    thread::sleep(PAUSE);
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let verdict = match (&report.verdict, &before) {
-                (verdict, _) if !is_open => Some(verdict.clone()),
-                (Verdict::Torn(_) | Verdict::Damaged(_), None) => {
-                    before = Some(report.verdict);
-                    thread::sleep(PAUSE);
-                    continue;
-                }
-                (Verdict::Damaged(now), Some(Verdict::Damaged(before))) if is_still(before, now) => {
-                    Some(report.verdict.clone())
-                }
-                _ => None,
-            };
-            return Ok(Judgement { report, verdict, is_open });
-        }
-    }
-}
-
-/// Whether damage that was found in a log that is being written is there, and was not the writer's work of that
-/// moment: what was promised then has to be intact by now.
-fn is_still(before: &Damage, now: &Damage) -> bool {
-    match before.proof {
-        // The log has gone on in a segment that was made after the files were listed.
-        Proof::MissingFile => now.range.start == before.range.start,
-        _ => now.range.start < before.range.end,
+    /// Judges the log; of one that is open elsewhere, what is proven to be durable. Also what `MANIFEST` says.
+    pub(crate) fn judge(&self, how: &Verify) -> Result<(Judgement, Manifest), OpenError> {
+        look(&self.directory, how).map(|(report, manifest)| (Judgement { report }, manifest))
     }
 }
 
 impl Judgement {
     pub(crate) fn status(&self) -> Status {
-        match self.verdict {
-            Some(Verdict::Torn(_)) => Status::Torn,
-            Some(Verdict::Damaged(_)) => Status::Damaged,
+        match self.report.verdict {
+            Verdict::Torn(_) => Status::Torn,
+            Verdict::Damaged(_) => Status::Damaged,
             _ => Status::Good,
         }
     }
 
     /// The verdict in a word.
     fn word(&self) -> &'static str {
-        match self.verdict {
-            None => "open",
-            Some(Verdict::Fresh) => "new",
-            Some(Verdict::Clean) => "clean",
-            Some(Verdict::Unclosed) => "unclosed",
-            Some(Verdict::Torn(_)) => "torn",
-            Some(Verdict::Damaged(_)) => "damaged",
+        match self.report.verdict {
+            Verdict::InUse => "open",
+            Verdict::Fresh => "new",
+            Verdict::Clean => "clean",
+            Verdict::Unclosed => "unclosed",
+            Verdict::Torn(_) => "torn",
+            Verdict::Damaged(_) => "damaged",
             // A later release may know more.
-            Some(_) => "unknown",
+            _ => "unknown",
         }
     }
 
@@ -248,12 +191,12 @@ impl Judgement {
                 format!("all batches from {checked_from} to {end} are intact, but for {gaps} gaps that were accepted")
             }
         };
-        match &self.verdict {
-            None => format!(
+        match &self.report.verdict {
+            Verdict::InUse => format!(
                 "{intact}; LOCK is locked, so a process has the log open, and what stands at {end} is not judged"
             ),
-            Some(Verdict::Clean) => format!("{intact}; MANIFEST says that the log was closed at {end}"),
-            Some(Verdict::Torn(Torn { content, evidence })) => {
+            Verdict::Clean => format!("{intact}; MANIFEST says that the log was closed at {end}"),
+            Verdict::Torn(Torn { content, evidence }) => {
                 let evidence = match evidence {
                     Evidence::Header { at } => format!("the header of a batch of epoch {epoch} stands at {at}"),
                     Evidence::Table { at } => {
@@ -266,10 +209,10 @@ impl Judgement {
                      behind; at {end}: {content}; {evidence}, so a write was in flight"
                 )
             }
-            Some(Verdict::Damaged(Damage { range: Range { start, end }, file, content, proof })) => format!(
+            Verdict::Damaged(Damage { range: Range { start, end }, file, content, proof }) => format!(
                 "{intact}; at {start}, in {file}: {content}; but {proof} proves that all up to {end} was durable"
             ),
-            Some(_) => format!(
+            _ => format!(
                 "{intact}; nothing promises that more than {promised} was durable; behind is no batch of epoch \
                  {epoch}, nor a part of one that is recognised; MANIFEST does not say that the log was closed"
             ),
@@ -279,11 +222,9 @@ impl Judgement {
     /// What to do next.
     fn way_out(&self, path: &Path) -> Option<String> {
         let path = path.display();
-        match self.verdict {
-            Some(Verdict::Torn(_)) => {
-                Some(format!("open the log, which cuts the tail off, or `ringlog repair {path}`"))
-            }
-            Some(Verdict::Damaged(_)) => Some(format!(
+        match self.report.verdict {
+            Verdict::Torn(_) => Some(format!("open the log, which cuts the tail off, or `ringlog repair {path}`")),
+            Verdict::Damaged(_) => Some(format!(
                 "restore the file, or `ringlog repair {path}`, which sets the damage aside and deletes nothing"
             )),
             _ => None,
@@ -292,8 +233,7 @@ impl Judgement {
 
     /// What was found when the log was opened to be read.
     pub(crate) fn of(report: Recovery) -> Self {
-        let is_open = report.verdict == Verdict::InUse;
-        Self { verdict: (!is_open).then(|| report.verdict.clone()), is_open, report }
+        Self { report }
     }
 
     /// Ends a stream of records: says how the log ends, if that is not well.
@@ -309,9 +249,9 @@ impl Judgement {
     /// Adds verdict, proof, and what to do.
     pub(crate) fn show(&self, source: &Source, page: &mut Page) {
         page.fact("log", Cell::id(self.report.log_id)).fact("verdict", self.word());
-        page.fact("open elsewhere", self.is_open);
+        page.fact("open elsewhere", source.is_open_elsewhere());
         page.fact("proof", self.proof());
-        if let Some(Verdict::Damaged(Damage { range, file, content, proof })) = &self.verdict {
+        if let Verdict::Damaged(Damage { range, file, content, proof }) = &self.report.verdict {
             page.fact("damaged", range.clone()).fact("file", &**file);
             page.fact("content", content.to_string()).fact("promised by", proof.to_string());
         }

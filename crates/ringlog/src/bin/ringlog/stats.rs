@@ -37,7 +37,7 @@ impl Stats {
         let mut source = Source::open(&self.dir)?;
         source.show_progress(4);
         let mut kinds = BTreeMap::new();
-        let judged = source.judge(&Verify::new()).map_err(|error| {
+        let (judged, manifest) = source.judge(&Verify::new()).map_err(|error| {
             source.done();
             source.here()(error)
         })?;
@@ -53,7 +53,6 @@ impl Stats {
             Ok(())
         });
         counted.inspect_err(|_| source.done())?;
-        let manifest = source.manifest().map_err(source.here())?;
         let counts = Counts::of(&source, &manifest, &judged);
         source.done();
         let counts = counts?;

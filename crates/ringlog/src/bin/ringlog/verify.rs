@@ -37,15 +37,13 @@ impl Verify {
         }
         let judged = source.judge(&how);
         source.done();
-        let judged = judged.map_err(source.here())?;
+        let (judged, _) = judged.map_err(source.here())?;
         let report = &judged.report;
         let mut page = Page::default();
         judged.show(&source, &mut page);
         page.fact("first", report.first).fact("checked from", report.checked_from);
         page.fact("end", report.end);
-        if judged.verdict.is_some() {
-            page.fact("promised", report.promised);
-        }
+        page.fact("promised", report.promised);
         page.fact("batches", report.batches).fact("records", report.records);
         page.fact("segments", report.segments).fact("segment size", Cell::size(report.segment_size));
         page.fact("epoch", report.epoch);
