@@ -1,25 +1,35 @@
 //! The example `cluster`, with kills: all nodes agree, with every acknowledged write.
 //! `RING_RAFT_KILLS=100 RING_RAFT_SECONDS=60` for more.
 
+#[path = "../examples/cluster/machine.rs"]
+mod machine;
+#[path = "../examples/cluster/node.rs"]
+mod node;
+#[path = "../examples/cluster/trial.rs"]
+mod trial;
+
 use std::env;
 use std::process::Command;
 
+use trial::{Report, Trial};
+
 #[test]
 fn three_nodes_that_are_killed_while_clients_write_agree_and_have_lost_no_write() {
-    let setting = |name: &str, default: &str| env::var(name).unwrap_or(default.into());
-    // Beside the folder of the test.
-    let tests = env::current_exe().expect("this program");
-    let program = tests.ancestors().nth(2).expect("the folder of the build").join("examples/cluster");
-    let mut cluster = Command::new(program);
-    cluster.args(["--kill", &setting("RING_RAFT_KILLS", "3"), "--seconds", &setting("RING_RAFT_SECONDS", "4")]);
-    let output = cluster.args(["--writers", "4"]).output().expect("the example is built");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{out}{err}");
-    println!("{out}");
-    let number = |name: &str| -> u64 {
-        let line = out.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {out}"));
-        line[name.len()..].split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number")
+    trial::run_if_node();
+    let setting =
+        |name: &str, default: u32| env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default);
+    let (kills, seconds) = (setting("RING_RAFT_KILLS", 4), setting("RING_RAFT_SECONDS", 5).into());
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = || {
+        let mut program = Command::new(env::current_exe().expect("this program"));
+        let name = "three_nodes_that_are_killed_while_clients_write_agree_and_have_lost_no_write";
+        program.args([name, "--exact", "--nocapture"]);
+        program
     };
-    assert!(number("kills") >= 1 && number("acknowledged") >= 10, "{out}");
-    assert!(out.contains("all nodes agree, with every acknowledged write"), "{out}");
+    let report = trial::run(Trial { seconds, kills, writers: 4 }, folder.path(), program);
+    let report = report.unwrap_or_else(|error| panic!("{error}"));
+    println!("{report:?}");
+    let Report { kills: killed, sent, acknowledged, refused, keys, applied, firsts } = report;
+    assert_eq!((killed, firsts.len()), (kills, 3));
+    assert!(acknowledged > 10 && sent >= acknowledged && keys >= acknowledged && applied >= keys as u64, "{refused}");
 }
