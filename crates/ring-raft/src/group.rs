@@ -1,9 +1,9 @@
 //! One group: its records are appended, and its entries read.
 
+use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::HashMap;
-use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 

@@ -1,5 +1,6 @@
 //! All groups of one log: opening, trimming, removing.
 
+use core::fmt;
 use core::future::Future;
 use core::ops::Range;
 #[cfg(any(feature = "openraft-0_9", feature = "openraft-0_10"))]
@@ -7,7 +8,6 @@ use core::sync::atomic::AtomicBool;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

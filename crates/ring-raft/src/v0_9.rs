@@ -1,5 +1,7 @@
 //! The log storage of openraft 0.9.
 
+#![expect(clippy::result_large_err, reason = "the error is openraft's")]
+
 use core::fmt::Debug;
 use core::ops::RangeBounds;
 

@@ -5,9 +5,10 @@
 //! `RING_RAFT_IMAGES=100000 RING_RAFT_SEED=7` for more of them, and for others.
 
 use core::fmt;
+use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 use std::sync::Mutex;
 use std::{env, thread};
 
@@ -199,7 +200,7 @@ impl World {
             }
             16 if random.chance(20) => {
                 let id = EntryId { index: next + random.below(50) as u64, leader: (*b"snapshot").into() };
-                let steps = vec![Step::Purge(id.clone()), Step::Commit(Some(id.clone()))];
+                let steps = [Step::Purge(id.clone()), Step::Commit(Some(id.clone()))];
                 self.history.push((group.id(), steps[0].clone(), group.purge(id.clone())?));
                 model.take(&steps[0]);
                 (vec![steps[1].clone()], group.save_committed(Some(id))?)

@@ -3,7 +3,10 @@
 #[path = "../examples/cluster/machine.rs"]
 mod machine;
 
+use core::future::poll_fn;
+use core::pin::pin;
 use core::sync::atomic::{AtomicU64, Ordering};
+use core::task::Poll;
 use std::io;
 
 use openraft_0_9 as openraft;
@@ -76,7 +79,7 @@ fn put(term: u64, index: u64, len: usize) -> Entry<Kv> {
 }
 
 #[tokio::test]
-async fn what_openraft_has_stored_is_there_after_a_crash_and_another_opening() -> Result<(), Box<dyn std::error::Error>>
+async fn what_openraft_has_stored_is_there_after_a_crash_and_another_opening() -> Result<(), Box<dyn core::error::Error>>
 {
     let directory = MemoryDirectory::new();
     let (logs, _) = RaftLogs::open("", small().directory(&directory)).await?;
@@ -108,7 +111,7 @@ async fn what_openraft_has_stored_is_there_after_a_crash_and_another_opening() -
 }
 
 #[tokio::test]
-async fn a_reader_gets_at_least_one_entry_and_not_many_mebibytes_at_once() -> Result<(), Box<dyn std::error::Error>> {
+async fn a_reader_gets_at_least_one_entry_and_not_many_mebibytes_at_once() -> Result<(), Box<dyn core::error::Error>> {
     let (logs, _) = RaftLogs::open("", Log::options().in_memory()).await?;
     let mut storage: Storage = logs.group(1);
     storage.blocking_append((0..20).map(|index| put(1, index, 1 << 20))).await?;
@@ -143,7 +146,7 @@ impl Codec<Kv, V0_9> for Failing {
 
 #[tokio::test]
 async fn an_entry_that_cannot_be_encoded_takes_its_batch_with_it_and_the_log_goes_on()
--> Result<(), Box<dyn std::error::Error>> {
+-> Result<(), Box<dyn core::error::Error>> {
     let directory = MemoryDirectory::new();
     let (logs, _) = RaftLogs::open("", small().directory(&directory)).await?;
     let mut storage = logs.group::<Kv, Failing>(1);
@@ -157,5 +160,35 @@ async fn an_entry_that_cannot_be_encoded_takes_its_batch_with_it_and_the_log_goe
     let (logs, _) = RaftLogs::open("", small().directory(&directory)).await?;
     let entries = logs.group::<Kv, Failing>(1).try_get_log_entries(..).await?;
     assert_eq!(entries, [put(1, 0, 9), put(1, 1, 9), put(1, 2, 9), put(2, 3, 4)]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_append_can_be_read_at_once_and_is_reported_when_it_is_durable() -> Result<(), Box<dyn core::error::Error>> {
+    let directory = MemoryDirectory::new();
+    let (logs, _) = RaftLogs::open("", small().directory(&directory)).await?;
+    let mut storage: Storage = logs.group(1);
+    storage.blocking_append([put(1, 0, 9)]).await?;
+    directory.device().hold();
+    let (mut reader, entry) = (storage.clone(), put(1, 1, 9));
+    {
+        let mut append = pin!(storage.blocking_append([entry.clone()]));
+        let first = poll_fn(|context| Poll::Ready(append.as_mut().poll(context).is_pending())).await;
+        assert!(first, "the device has not written it");
+        assert_eq!(reader.try_get_log_entries(1..).await?, [entry]);
+        directory.device().release_all();
+        append.await?;
+    }
+    let mut vote = storage.clone();
+    directory.device().hold();
+    let vote = async { vote.save_vote(&Vote::new(7, 1)).await };
+    let mut vote = pin!(vote);
+    assert!(poll_fn(|context| Poll::Ready(vote.as_mut().poll(context).is_pending())).await, "nor the vote");
+    directory.device().release_all();
+    vote.await?;
+    let (logs, _) = RaftLogs::open("", small().directory(&directory.power_cut(1))).await?;
+    let mut storage: Storage = logs.group(1);
+    assert_eq!(storage.read_vote().await?, Some(Vote::new(7, 1)));
+    assert_eq!(storage.get_log_state().await?.last_log_id, Some(log_id(1, 1, 1)));
     Ok(())
 }

@@ -78,6 +78,7 @@ pub(crate) fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> io::Result<T> 
     postcard::from_bytes(bytes).map_err(io::Error::other)
 }
 
+#[expect(clippy::result_large_err, reason = "the error is openraft's")]
 fn snapshot(bytes: Vec<u8>) -> Outcome<Snapshot<Kv>> {
     let state: State = decode(&bytes).map_err(|error| StorageIOError::read_snapshot(None, &error))?;
     let snapshot_id = state.applied.map_or_else(String::new, |applied| applied.to_string());

@@ -2,9 +2,9 @@
 //!
 //! A message is its length, four bytes, and postcard.
 
+use core::net::SocketAddr;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ pub(crate) enum Response {
 }
 
 /// Opens the log and the map in `folder`, and serves until the process ends. `addresses` are those of all nodes.
-pub(crate) async fn run(id: u64, folder: &Path, addresses: &[SocketAddr]) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) async fn run(id: u64, folder: &Path, addresses: &[SocketAddr]) -> Result<(), Box<dyn core::error::Error>> {
     let options = Log::options().segment_size(1 << 20).ring(4, 128 << 10);
     let (logs, _) = RaftLogs::open(folder.join("log"), options).await?;
     let machine = Machine::open(&folder.join("snapshot"))?;
@@ -185,7 +185,7 @@ type Answer<T, E = RaftError<u64>> = Result<T, RPCError<u64, BasicNode, E>>;
 
 impl Remote {
     /// Asks the node; `take` picks the answer that belongs to the question.
-    async fn ask<T, E: std::error::Error + 'static>(
+    async fn ask<T, E: core::error::Error + 'static>(
         &mut self,
         request: Request,
         take: impl FnOnce(Response) -> Option<Result<T, E>>,

@@ -1,9 +1,10 @@
 //! The trial: three nodes that are killed while clients write, and what they must have then.
 
+use core::net::SocketAddr;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ const NODE: &str = "RING_RAFT_CLUSTER_NODE";
 /// More than an answer takes, also from a node that has just been started on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+pub(crate) type Outcome<T> = Result<T, Box<dyn core::error::Error>>;
 
 /// How hard it is.
 #[derive(Clone, Copy, Debug)]
