@@ -21,6 +21,9 @@
 #![forbid(unsafe_code)]
 
 #[doc = include_str!("a_replicated_service.md")]
+#[cfg_attr(feature = "openraft-0_9", doc = "```rust,no_run")]
+#[cfg_attr(feature = "openraft-0_9", doc = include_str!("../examples/service.rs"))]
+#[cfg_attr(feature = "openraft-0_9", doc = "```")]
 pub mod a_replicated_service {}
 mod apart;
 mod codec;

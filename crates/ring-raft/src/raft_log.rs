@@ -41,8 +41,8 @@ impl RaftLogs {
     ///
     /// let (logs, recovery) = RaftLogs::open("raft", ringlog::Log::options()).await?;
     /// assert!(recovery.lost.is_empty(), "{:?}", recovery.lost);
-    /// let storage: &dyn Fn(u64) -> _ = &|group| logs.group::<C, Postcard>(group);
-    /// println!("{:?}", storage(1).get_log_state().await?);
+    /// let mut storage = logs.group::<C, Postcard>(1);
+    /// println!("{:?}", storage.get_log_state().await?);
     /// # Ok(())
     /// # }
     /// ```

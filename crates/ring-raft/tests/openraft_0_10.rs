@@ -148,8 +148,7 @@ async fn the_suite_is_green_on_disk() {
 }
 
 #[tokio::test]
-async fn what_openraft_has_stored_is_there_after_a_crash_and_another_opening() -> Result<(), Box<dyn core::error::Error>>
-{
+async fn what_openraft_has_stored_is_there_after_a_crash() -> Result<(), Box<dyn core::error::Error>> {
     let directory = MemoryDirectory::new();
     let (logs, _) = RaftLogs::open("", small().directory(&directory)).await?;
     let leader = <Types as RaftTypeConfig>::LeaderId::new(4, 1);

@@ -79,8 +79,7 @@ fn put(term: u64, index: u64, len: usize) -> Entry<Kv> {
 }
 
 #[tokio::test]
-async fn what_openraft_has_stored_is_there_after_a_crash_and_another_opening() -> Result<(), Box<dyn core::error::Error>>
-{
+async fn what_openraft_has_stored_is_there_after_a_crash() -> Result<(), Box<dyn core::error::Error>> {
     let directory = MemoryDirectory::new();
     let (logs, _) = RaftLogs::open("", small().directory(&directory)).await?;
     for group in [1, 2] {
@@ -173,18 +172,20 @@ async fn an_append_can_be_read_at_once_and_is_reported_when_it_is_durable() -> R
     let (mut reader, entry) = (storage.clone(), put(1, 1, 9));
     {
         let mut append = pin!(storage.blocking_append([entry.clone()]));
-        let first = poll_fn(|context| Poll::Ready(append.as_mut().poll(context).is_pending())).await;
-        assert!(first, "the device has not written it");
-        assert_eq!(reader.try_get_log_entries(1..).await?, [entry]);
+        let is_pending = poll_fn(|context| Poll::Ready(append.as_mut().poll(context).is_pending())).await;
+        let read = reader.try_get_log_entries(1..).await;
         directory.device().release_all();
+        assert!(is_pending, "the device has not written it");
+        assert_eq!(read?, [entry]);
         append.await?;
     }
     let mut vote = storage.clone();
     directory.device().hold();
     let vote = async { vote.save_vote(&Vote::new(7, 1)).await };
     let mut vote = pin!(vote);
-    assert!(poll_fn(|context| Poll::Ready(vote.as_mut().poll(context).is_pending())).await, "nor the vote");
+    let is_pending = poll_fn(|context| Poll::Ready(vote.as_mut().poll(context).is_pending())).await;
     directory.device().release_all();
+    assert!(is_pending, "nor the vote");
     vote.await?;
     let (logs, _) = RaftLogs::open("", small().directory(&directory.power_cut(1))).await?;
     let mut storage: Storage = logs.group(1);
