@@ -1,5 +1,5 @@
-//! A replicated map on one page: three nodes, each with its Raft log and a map in memory. `cargo run --example service`.
-//! The example `cluster` is the same over TCP, with snapshots on disk, in processes that are killed.
+//! A replicated map on one page: three nodes, each with its Raft log and a map in memory. The example `cluster` is the
+//! same over TCP, with snapshots on disk, in processes that are killed.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Error, ErrorKind};

@@ -192,6 +192,9 @@ impl RaftLogs {
     /// Removes a group with all that it has, durably: one that this node does not serve any more, or one that has
     /// [lost](Error::Lost) entries and is rebuilt from its peers. What still holds it gets [`Error::UnknownGroup`].
     ///
+    /// Its number may be used again, for the same group of the cluster. Another group should get another number: where
+    /// damage takes the record of the removal, what was committed before it may be there again.
+    ///
     /// # Errors
     ///
     /// [`Error::UnknownGroup`] and [`Error::Log`].

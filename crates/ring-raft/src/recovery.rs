@@ -50,8 +50,8 @@ impl Recovered {
     pub(crate) fn add(&mut self, record: &ringlog::Record<'_>) -> Result<(), Error> {
         let foreign = || Error::Foreign(record.lsn);
         let Record { group, number, body } = decode(record.kind, record.payload).ok_or_else(foreign)?;
-        if number == 1 {
-            // The record that removed an earlier group of this number is lost, or there was none.
+        if number == 1 || self.groups.get(&group).is_some_and(|known| number <= known.number) {
+            // An earlier group of this number was removed, and the record that says so may be lost.
             self.groups.remove(&group);
         }
         if body == Body::Remove {
