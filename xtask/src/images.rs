@@ -31,6 +31,29 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     run(&environment, "cargo test --release -p ringlog --test images --test crashes --test readers -- --nocapture")
 }
 
+/// Crash images of the log of several Raft groups, each third one also with damage. A longer run is nightly.
+const GROUPS: u64 = 2000;
+
+/// `cargo xtask raft`: crash images of Raft groups, and a cluster that is killed.
+pub(crate) fn raft(arguments: &[String]) -> Result<(), String> {
+    let (mut images, mut kills) = (GROUPS, 4);
+    for pair in arguments.chunks(2) {
+        let number = pair.get(1).and_then(|value| value.parse().ok()).ok_or("each argument takes a number")?;
+        match &*pair[0] {
+            "--images" => images = number,
+            "--kills" => kills = number,
+            other => return Err(format!("{other} is unknown; try --images or --kills")),
+        }
+    }
+    let (images, seconds, kills) = (images.to_string(), (kills + 1).to_string(), kills.to_string());
+    run(
+        &[("RING_RAFT_IMAGES", &*images)],
+        "cargo test --release -p ring-raft --no-default-features --test images -- --nocapture",
+    )?;
+    let killed = [("RING_RAFT_KILLS", &*kills), ("RING_RAFT_SECONDS", &*seconds)];
+    run(&killed, "cargo test -p ring-raft --test cluster -- --nocapture")
+}
+
 /// What the gate has time for.
 pub(crate) fn few() -> Result<(), String> {
     task(&[])

@@ -62,6 +62,12 @@ const TASKS: &[(&str, &str, &str, Task)] = &[
         lab::crash,
     ),
     (
+        "raft",
+        "[--images n] [--kills n]",
+        "crash images of Raft groups beside a model, also with damage; and a cluster that is killed",
+        images::raft,
+    ),
+    (
         "images",
         "[--images n] [--seed s]",
         "crash images of a log, also with damage: each has its verdict",

@@ -71,10 +71,77 @@ const SETTLE: &str = "ring-io/prealloc/settle.rs";
 const PREALLOC: &str = "ring-io/prealloc/mod.rs";
 const FILES: &str = "ring-io/files.rs";
 
+/// Bugs of Raft logs: on the smallest log that shows them, in crash images, and as openraft sees them.
+const GROUPS: Level = Level::Tests("-p ring-raft --no-default-features --test groups");
+const GROUP_IMAGES: Level = Level::Tests("-p ring-raft --no-default-features --test images");
+const OPENRAFT: Level = Level::Tests("-p ring-raft --test openraft_0_9");
+
 /// Bugs of a log over several files.
 const SEGMENTS: Level = Level::Tests("-p ring-io --test segments");
 
 const BUGS: &[Bug] = &[
+    Bug {
+        what: "trim a Raft log without the votes of silent groups",
+        level: GROUPS,
+        gate: false,
+        changes: &[("ring-raft/logs.rs", "self.save_state(group, to)?;", "let _silent = group;")],
+    },
+    Bug {
+        what: "truncate a Raft group in memory only",
+        level: GROUP_IMAGES,
+        gate: false,
+        changes: &[(
+            "ring-raft/group.rs",
+            "let at = self.append(&mut writing, Body::Truncate(from))?;",
+            "let at = self.logs.log.end()..self.logs.log.end();",
+        )],
+    },
+    Bug {
+        what: "believe a Raft group whose records are missing",
+        level: GROUP_IMAGES,
+        gate: false,
+        changes: &[(
+            "ring-raft/recovery.rs",
+            "let missing = number.checked_sub(self.number + 1)?;",
+            "let missing = number.checked_sub(self.number + 1)?.min(0);",
+        )],
+    },
+    Bug {
+        what: "trim a Raft log before the purges are durable",
+        level: GROUP_IMAGES,
+        gate: false,
+        changes: &[("ring-raft/logs.rs", "self.wait_durable(self.log.end())?; } let trimmed", "} let trimmed")],
+    },
+    Bug {
+        what: "take a batch of a Raft group back in memory only",
+        level: GROUPS,
+        gate: false,
+        changes: &[(
+            "ring-raft/group.rs",
+            "if let Err(error) = self.log.append(writing, Body::Truncate(first.index)) {",
+            "if let Err(error) = Ok::<(), Error>(()) {",
+        )],
+    },
+    Bug {
+        what: "believe a Raft group that is silent behind the damage",
+        level: GROUPS,
+        gate: false,
+        changes: &[(
+            "ring-raft/recovery.rs",
+            "gap > Lsn::START && self.end <= gap",
+            "gap > Lsn::START && self.end < Lsn::START",
+        )],
+    },
+    Bug {
+        what: "report an append of openraft before it is durable",
+        level: OPENRAFT,
+        gate: false,
+        changes: &[(
+            "ring-raft/raft_log.rs",
+            "self.log.on_durable(end, |outcome| call.call(outcome.map_err(io::Error::from)));",
+            "let _end = end; call.call(Ok(()));",
+        )],
+    },
     Bug {
         what: "acknowledge without sync",
         level: Level::Memory,

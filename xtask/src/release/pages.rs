@@ -89,7 +89,9 @@ fn section<'a>(page: &'a str, heading: &str) -> Option<&'a str> {
 fn examples(package: &Package, path: &str, page: &str) -> Problems {
     let mut problems = Problems::new();
     for example in package.targets.iter().filter(|target| target.kind.iter().any(|kind| kind == "example")) {
-        let features = example.required_features.join(",");
+        let is_default = |feature: &&String| package.features.get("default").is_some_and(|all| all.contains(*feature));
+        let features: Vec<_> = example.required_features.iter().filter(|feature| !is_default(feature)).collect();
+        let features = features.into_iter().map(String::as_str).collect::<Vec<_>>().join(",");
         let flag = if features.is_empty() { String::new() } else { format!(" --features {}/{features}", package.name) };
         let command = format!("cargo run --release{flag} --example {}", example.name);
         let ends = |rest: &str| !rest.starts_with(|char: char| char.is_alphanumeric() || "_-".contains(char));
@@ -176,6 +178,11 @@ mod tests {
     fn an_example_without_its_command_is_found() {
         let all = workspace(|json| json["packages"][0]["targets"][1]["required-features"] = json!(["async"]));
         let [b, a] = [&all.packages[0], &all.packages[1]];
+        let by_default = workspace(|json| {
+            json["packages"][0]["targets"][1]["required-features"] = json!(["async"]);
+            json["packages"][0]["features"]["default"] = json!(["async"]);
+        });
+        assert_eq!(examples(&by_default.packages[0], "b.md", "cargo run --release --example use_b"), [""; 0]);
         assert_eq!(examples(a, "a.md", "| `cargo run --release --example use_a` |"), [""; 0]);
         assert_eq!(examples(b, "b.md", "cargo run --release --features b/async --example use_b"), [""; 0]);
         for page in ["", "cargo run --release --example use_a_twice", "cargo run --example use_a"] {

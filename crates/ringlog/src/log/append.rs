@@ -143,8 +143,7 @@ impl Log {
         len: usize,
         fill: impl FnOnce(Lsn, &mut [u8]),
     ) -> Result<Range<Lsn>, Error> {
-        self.check_short(len)?;
-        Ok(Reservation { kind, len, bytes: self.inner.ring.try_reserve(record_len(len))? }.filled(fill))
+        Ok(self.try_reserve(kind, len)?.filled(fill))
     }
 
     /// Reserves a record of `len` bytes, zeroed, to be filled in place. Waits while the ring is full.
@@ -159,6 +158,16 @@ impl Log {
     pub fn reserve(&self, kind: u8, len: usize) -> Result<Reservation<'_>, Error> {
         self.check_short(len)?;
         Ok(Reservation { kind, len, bytes: self.inner.ring.reserve(record_len(len))? })
+    }
+
+    /// The same without ever waiting for room.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`reserve`](Self::reserve), and [`Error::Full`].
+    pub fn try_reserve(&self, kind: u8, len: usize) -> Result<Reservation<'_>, Error> {
+        self.check_short(len)?;
+        Ok(Reservation { kind, len, bytes: self.inner.ring.try_reserve(record_len(len))? })
     }
 
     /// Appends all payloads of a group as one record: after a crash all of them are there, or none. Replay and readers

@@ -134,6 +134,17 @@ impl Log {
         (first..=end / size).map(|number| Segment { range: range(number) }).collect()
     }
 
+    /// Whether the log can go on where it is: for a program that had no room without waiting, and must not wait for an
+    /// operator to make some.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSegment`]: the segment that it needs next cannot be made, as on a full disk. [`Error::Forked`].
+    pub fn check_room(&self) -> Result<(), Error> {
+        self.inner.check_process()?;
+        self.inner.keeper.check_segments()
+    }
+
     /// Closes the log for all clones and writers: what was appended becomes durable, `MANIFEST` says where the log
     /// ends, and whatever comes later fails with [`Error::Closed`]. Returns that end.
     ///
