@@ -20,6 +20,8 @@ pub(crate) struct BatchReader<F> {
     start: u64,
     /// Bytes of the window that are read.
     len: usize,
+    /// The newest batch, if it is as it was sealed; it is in the window.
+    verified: Option<BatchHeader>,
 }
 
 /// A batch that is not as it was sealed: what stands there, and where the next one begins, if that is known.
@@ -32,11 +34,23 @@ pub(crate) struct Bad {
 impl<F> BatchReader<F> {
     /// A reader that reads so many bytes at once.
     pub(crate) fn new(ahead: usize) -> Self {
-        Self { file: None, ahead, window: Vec::new(), start: 0, len: 0 }
+        Self { file: None, ahead, window: Vec::new(), start: 0, len: 0, verified: None }
     }
 
-    /// Reads the batch at `at`, and verifies all of it. What lies at `end` or behind is not read, as it may still
-    /// change.
+    /// Where the newest batch begins, if it holds the record at `at`.
+    pub(crate) fn verified(&self, at: u64) -> Option<u64> {
+        let header = self.verified.as_ref()?;
+        let records = header.address + HEADER_LEN as u64..header.address + header.layout().table as u64;
+        records.contains(&at).then_some(header.address)
+    }
+
+    /// Closes the file. The newest batch stays.
+    pub(crate) fn close(&mut self) {
+        self.file = None;
+    }
+
+    /// Reads the batch at `at`, and verifies all of it, unless it is the newest one. What lies at `end` or behind is
+    /// not read, as it may still change.
     pub(crate) fn load<D: Directory<File = F>>(
         &mut self,
         directory: &D,
@@ -47,6 +61,9 @@ impl<F> BatchReader<F> {
         let bad = |content| Ok(Err(Bad { content, next: None }));
         let segment_end = (manifest.segment_of(at) + 1) * manifest.segment_size;
         let end = end.min(segment_end);
+        if let Some(header) = self.verified.filter(|header| header.address == at) {
+            return Ok(Ok(header));
+        }
         if !self.open(directory, manifest, at)? {
             return Ok(Err(Bad { content: Content::MissingFile, next: Some(segment_end) }));
         }
@@ -71,6 +88,9 @@ impl<F> BatchReader<F> {
         self.window[filled..len].fill(0);
         self.len = self.len.max(len);
         let content = check_batch(&header, self.bytes(at, len));
+        if content.is_none() {
+            self.verified = Some(header);
+        }
         Ok(content.map_or(Ok(header), |content| Err(Bad { content, next: Some(manifest.behind(&header)) })))
     }
 
@@ -114,7 +134,7 @@ impl<F> BatchReader<F> {
         if self.file.as_ref().is_some_and(|(open, _)| *open == segment) {
             return Ok(true);
         }
-        (self.file, self.len) = (None, 0);
+        (self.file, self.len, self.verified) = (None, 0, None);
         let (name, _) = place(at, manifest.segment_size);
         match directory.open(&name, false) {
             Ok(file) => self.file = Some((segment, file)),
@@ -140,6 +160,7 @@ impl<F> BatchReader<F> {
         if self.len - before >= len {
             return Ok(len);
         }
+        self.verified = None;
         self.window.copy_within(before..self.len, 0);
         (self.start, self.len) = (at, self.len - before);
         let wanted = self.ahead.max(len).min(left(at, end));

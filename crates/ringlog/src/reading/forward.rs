@@ -114,6 +114,8 @@ pub(crate) struct Forward<F> {
     /// Where the next batch begins, and what it must be, if that is known.
     next: u64,
     expected: Option<Link>,
+    /// The record that the next batch is read for: those before are passed over.
+    wanted: Option<Lsn>,
     /// Whether batches are read against the order of the log: then a record is looked for where it ends only.
     is_backwards: bool,
 }
@@ -122,8 +124,18 @@ impl<F> Forward<F> {
     /// Begins with the batch at `next`, and reads so many bytes at once.
     pub(crate) fn new(max_record: usize, next: u64, ahead: usize) -> Self {
         let (batches, records) = (BatchReader::new(ahead), Assembler::new(max_record));
-        let (current, staged, expected) = (None, Vec::new(), None);
-        Self { batches, records, max_record, current, staged, next, expected, is_backwards: false }
+        let (current, staged, expected, wanted) = (None, Vec::new(), None, None);
+        Self { batches, records, max_record, current, staged, next, expected, wanted, is_backwards: false }
+    }
+
+    /// Whether the batch that was read last holds the record at `at`.
+    pub(crate) fn has_read(&self, at: Lsn) -> bool {
+        self.batches.verified(at.get()).is_some()
+    }
+
+    /// Keeps no file open.
+    pub(crate) fn close(&mut self) {
+        self.batches.close();
     }
 
     /// Where the next batch begins.
@@ -167,8 +179,14 @@ impl<F> Forward<F> {
 
     /// Goes on with the batch at `next`.
     pub(crate) fn seek(&mut self, next: u64) {
-        (self.current, self.next, self.expected) = (None, next, None);
+        (self.current, self.next, self.expected, self.wanted) = (None, next, None, None);
         self.records.forget();
+    }
+
+    /// Goes on with the record at `at` of the batch at `base`, or the first one behind.
+    pub(crate) fn seek_record(&mut self, base: u64, at: Lsn) {
+        self.seek(base);
+        self.wanted = Some(at);
     }
 
     /// Goes on to the next record, gap or truncation of all batches below `end`, which are in files.
@@ -273,6 +291,9 @@ impl<F> Forward<F> {
                 let is_expected = Link { number: header.number, previous: header.previous };
                 if self.expected.is_none_or(|expected| expected == is_expected) {
                     self.records.begin(at, header.epoch);
+                    if let Some(wanted) = self.wanted.take() {
+                        self.records.skip_to(self.batches.payload(&header), wanted.get());
+                    }
                     self.next = manifest.behind(&header);
                     self.expected = Some(Link { number: header.number + 1, previous: at });
                     self.current = Some(Current::Read(header));
@@ -322,6 +343,9 @@ impl<F> Forward<F> {
         let from = from.min(end.saturating_sub(1)).max(first);
         if from >= end {
             return Ok(end);
+        }
+        if let Some(base) = self.batches.verified(from) {
+            return Ok(base);
         }
         let mut at = start(from);
         // A record's header leads there; other bytes may seem to, and batch headers cannot be imitated.

@@ -142,6 +142,22 @@ impl Assembler {
         (self.open_bytes, self.base) = (0, NO_ADDRESS);
     }
 
+    /// Passes over the records of `batch` that end before `at`, as fast as their headers can be read.
+    pub(crate) fn skip_to(&mut self, batch: &[u8], at: u64) {
+        let to = at.saturating_sub(self.base + HEADER_LEN as u64);
+        while let Some(head) = batch.get(self.at..).and_then(|rest| rest.first_chunk::<RECORD_HEADER_LEN>()) {
+            let len = match RecordHeader::decode(head, HEADER_LEN + self.at) {
+                Ok(Some(header)) => header.padded_len(),
+                Ok(None) => RECORD_HEADER_LEN as u64,
+                Err(_) => return,
+            };
+            if self.at as u64 + len > to {
+                return;
+            }
+            self.at += len as usize;
+        }
+    }
+
     /// Where the newest batch begins.
     pub(crate) fn base(&self) -> u64 {
         self.base
