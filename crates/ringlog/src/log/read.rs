@@ -73,6 +73,7 @@ impl Log {
     /// A reader that has the batch with the record at `at` in memory, or another one.
     fn take_reader(&self, at: Lsn) -> Forward<File> {
         let mut readers = self.inner.readers.lock();
+        // The memory of the oldest one.
         let oldest = (readers.len() == KEPT).then_some(0);
         match readers.iter().position(|reader| reader.has_read(at)).or(oldest) {
             Some(reader) => readers.remove(reader),
@@ -84,10 +85,10 @@ impl Log {
         // The space of a segment that is removed is free when no process has it open.
         reader.close();
         let mut readers = self.inner.readers.lock();
-        if readers.len() == KEPT {
-            readers.remove(0);
+        // Other threads may have brought theirs back.
+        if readers.len() < KEPT {
+            readers.push(reader);
         }
-        readers.push(reader);
     }
 
     fn find_with(&self, forward: &mut Forward<File>, at: Lsn, into: &mut Vec<u8>) -> Result<Option<u8>, Error> {

@@ -1,5 +1,7 @@
 //! Batches of segment files, one at a time: read ahead by the mebibyte, and verified before anything of them is used.
 
+use core::ops::Range;
+
 use crate::directory::Directory;
 use crate::error::OpenError;
 use crate::format::{BLOCK, BatchHeader, HEADER_LEN, HeaderRefusal, Manifest};
@@ -94,9 +96,14 @@ impl<F> BatchReader<F> {
         Ok(content.map_or(Ok(header), |content| Err(Bad { content, next: Some(manifest.behind(&header)) })))
     }
 
-    /// The bytes of the batch with this header, which was the last one read, that hold records.
-    pub(crate) fn payload(&self, header: &BatchHeader) -> &[u8] {
-        &self.bytes(header.address, header.layout().table)[HEADER_LEN..]
+    /// Where the bytes that hold records are in the window, of the batch with this header, which was the last one read.
+    pub(crate) fn payload(&self, header: &BatchHeader) -> Range<usize> {
+        let start = (header.address - self.start) as usize;
+        start + HEADER_LEN..start + header.layout().table
+    }
+
+    pub(crate) fn window(&self) -> &[u8] {
+        &self.window
     }
 
     /// The header of the batch at `at`, the start of a block, if there is one that belongs there; nothing else of it is

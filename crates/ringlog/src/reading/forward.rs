@@ -9,7 +9,7 @@ use super::records::{Assembler, Located, Piece, Trouble};
 use crate::Lsn;
 use crate::directory::{AnyDirectory, Directory};
 use crate::error::OpenError;
-use crate::format::{BLOCK, BatchHeader, Gap, HEADER_LEN, Manifest, RECORD_HEADER_LEN, u16_at};
+use crate::format::{BLOCK, Gap, HEADER_LEN, Manifest, RECORD_HEADER_LEN, u16_at};
 use crate::log::{Error, Log};
 use crate::recovery::{Content, Item, Record};
 use crate::segment::place;
@@ -71,18 +71,17 @@ struct Link {
 /// A batch, in one of two places.
 #[derive(Clone, Copy, Debug)]
 enum Current {
-    Read(BatchHeader),
+    /// In the window of what reads batches: looked up once, not for each record.
+    Read { start: usize, end: usize },
     /// In the ring; `next` is where the batch behind it begins, if no more comes to this one.
-    Staged {
-        next: Option<u64>,
-    },
+    Staged { next: Option<u64> },
 }
 
 impl Current {
     /// The bytes that hold records.
     fn bytes<'a, F>(&self, batches: &'a BatchReader<F>, staged: &'a [u8]) -> &'a [u8] {
         match self {
-            Self::Read(header) => batches.payload(header),
+            Self::Read { start, end } => &batches.window()[*start..*end],
             Self::Staged { .. } => staged,
         }
     }
@@ -212,7 +211,7 @@ impl<F> Forward<F> {
         &mut self,
         files: &Files<'_, D>,
     ) -> Result<Option<Event>, Problem> {
-        while let Some(current) = self.current {
+        while let Some(current) = &self.current {
             match self.records.next(current.bytes(&self.batches, &self.staged)) {
                 Ok(Some(Piece::Record(record))) => return Ok(Some(Event::Record(record))),
                 Ok(Some(Piece::Truncation { from, at })) => return Ok(Some(Event::Truncation { from, at })),
@@ -221,14 +220,14 @@ impl<F> Forward<F> {
                     let upto = self.records.base();
                     self.fetch(files, first, upto)?;
                 }
-                Ok(None) => match current {
+                Ok(None) => match *current {
                     Current::Staged { next: None } => return Ok(None),
                     Current::Staged { next: Some(next) } => {
                         let previous = self.records.base();
                         self.expected = self.expected.map(|Link { number, .. }| Link { number: number + 1, previous });
                         (self.current, self.next) = (None, next);
                     }
-                    Current::Read(_) => self.current = None,
+                    Current::Read { .. } => self.current = None,
                 },
                 Err(Trouble::TooLong { address, len }) => {
                     return Err(OpenError::RecordTooLong { address, len, max: self.max_record }.into());
@@ -291,12 +290,13 @@ impl<F> Forward<F> {
                 let is_expected = Link { number: header.number, previous: header.previous };
                 if self.expected.is_none_or(|expected| expected == is_expected) {
                     self.records.begin(at, header.epoch);
+                    let Range { start, end } = self.batches.payload(&header);
                     if let Some(wanted) = self.wanted.take() {
-                        self.records.skip_to(self.batches.payload(&header), wanted.get());
+                        self.records.skip_to(&self.batches.window()[start..end], wanted.get());
                     }
                     self.next = manifest.behind(&header);
                     self.expected = Some(Link { number: header.number + 1, previous: at });
-                    self.current = Some(Current::Read(header));
+                    self.current = Some(Current::Read { start, end });
                     return Ok(());
                 }
                 Bad {
@@ -405,7 +405,6 @@ impl<F> Forward<F> {
         let upto = upto.min(files.durable);
         let mut earlier = Self::new(self.max_record, 0, AHEAD);
         earlier.next = earlier.locate(files, first, upto)?;
-        let mut known = Assembler::new(self.max_record);
         while earlier.next < upto {
             if gap_at(files.manifest, earlier.next).is_some() {
                 return Ok(());
@@ -415,17 +414,16 @@ impl<F> Forward<F> {
                 Err(Problem::Damaged { .. }) => continue,
                 loaded => loaded?,
             }
-            let Some(Current::Read(header)) = earlier.current else { return Ok(()) };
-            known.begin(header.address, header.epoch);
+            let Some(current) = &earlier.current else { return Ok(()) };
             loop {
-                match known.next(earlier.batches.payload(&header)) {
-                    Ok(Some(Piece::Missed { first, .. })) => known.ignore(first),
+                match earlier.records.next(current.bytes(&earlier.batches, &earlier.staged)) {
+                    Ok(Some(Piece::Missed { first, .. })) => earlier.records.ignore(first),
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => break,
                 }
             }
         }
-        self.records.adopt(&mut known, first);
+        self.records.adopt(&mut earlier.records, first);
         Ok(())
     }
 }
