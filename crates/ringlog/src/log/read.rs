@@ -100,13 +100,13 @@ impl Log {
         let mut damage = None;
         loop {
             match forward.advance(files, end) {
-                Ok(Some(Event::Record(record))) if record.lsn == at => {
+                Ok(Some(Event::Record)) if forward.met().lsn == at => {
                     into.clear();
-                    into.extend_from_slice(forward.record(&record).payload);
-                    return Ok(Some(record.kind));
+                    into.extend_from_slice(forward.record().payload);
+                    return Ok(Some(forward.met().kind));
                 }
                 // Parts of it may be followed by other records.
-                Ok(Some(Event::Record(record))) if record.lsn > at && !forward.is_open(at) => break,
+                Ok(Some(Event::Record)) if forward.met().lsn > at && !forward.is_open(at) => break,
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 // It may lie between the parts.

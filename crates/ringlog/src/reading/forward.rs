@@ -28,8 +28,8 @@ pub(crate) struct Files<'a, D> {
 /// What a reader meets, in the order of the log.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// Its bytes are in the reader.
-    Record(Located),
+    /// It is in the reader.
+    Record,
     /// The records from `from` up to `at` are void.
     Truncation { from: Lsn, at: Lsn },
     /// Damage that was accepted.
@@ -39,7 +39,7 @@ pub(crate) enum Event {
 /// What a reader hands out.
 #[derive(Debug)]
 pub(super) enum Shown {
-    Record(Located),
+    Record,
     Gap(Range<Lsn>),
     Truncated { from: Lsn },
 }
@@ -147,15 +147,22 @@ impl<F> Forward<F> {
         self.records.is_open(first.get())
     }
 
+    /// The record that was met last, without its bytes.
+    #[inline]
+    pub(crate) fn met(&self) -> Located {
+        self.records.met()
+    }
+
     /// The record that was met last.
-    pub(crate) fn record(&self, &Located { lsn, end, kind, ref place, .. }: &Located) -> Record<'_> {
-        Record { lsn, end, kind, payload: self.records.bytes(self.batch(), place) }
+    pub(crate) fn record(&self) -> Record<'_> {
+        let Located { lsn, end, kind, .. } = self.records.met();
+        Record { lsn, end, kind, payload: self.records.payload(self.batch()) }
     }
 
     /// The same, or what else was met.
     pub(super) fn item(&self, shown: Shown) -> Item<'_> {
         match shown {
-            Shown::Record(record) => Item::Record(self.record(&record)),
+            Shown::Record => Item::Record(self.record()),
             Shown::Gap(range) => Item::Gap(range),
             Shown::Truncated { from } => Item::Truncated { from },
         }
@@ -213,7 +220,7 @@ impl<F> Forward<F> {
     ) -> Result<Option<Event>, Problem> {
         while let Some(current) = &self.current {
             match self.records.next(current.bytes(&self.batches, &self.staged)) {
-                Ok(Some(Piece::Record(record))) => return Ok(Some(Event::Record(record))),
+                Ok(Some(Piece::Record)) => return Ok(Some(Event::Record)),
                 Ok(Some(Piece::Truncation { from, at })) => return Ok(Some(Event::Truncation { from, at })),
                 Ok(Some(Piece::Missed { first, is_last: false })) if self.is_backwards => self.records.ignore(first),
                 Ok(Some(Piece::Missed { first, .. })) => {
