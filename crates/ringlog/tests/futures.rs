@@ -239,7 +239,9 @@ fn a_future_that_was_given_up_while_a_file_is_read_leaves_the_follower_where_it_
 #[test]
 fn in_a_forked_child_a_follower_whose_file_another_thread_reads_says_so() {
     let log = small().in_memory().open("").expect("a log").0;
-    (0..400).for_each(|n| drop(log.append(n as u8, &payload(n, 700)).expect("room")));
+    for n in 0..400 {
+        log.append(n as u8, &payload(n, 700)).expect("room");
+    }
     log.sync().expect("a working device");
     let mut follow = log.follow(Lsn::START, Upto::Durable);
     // A thread of the parent has what follows.
