@@ -5,6 +5,7 @@ use core::ops::Range;
 use crate::directory::Directory;
 use crate::error::OpenError;
 use crate::format::{BLOCK, BatchHeader, HEADER_LEN, HeaderRefusal, Manifest};
+use crate::pages::Pages;
 use crate::recovery::{Content, check_batch};
 use crate::segment::place;
 
@@ -17,7 +18,7 @@ pub(crate) struct BatchReader<F> {
     /// The number of the segment that is open, and its file.
     file: Option<(u64, F)>,
     ahead: usize,
-    window: Vec<u8>,
+    window: Pages,
     /// The address of the window's first byte.
     start: u64,
     /// Bytes of the window that are read.
@@ -36,7 +37,7 @@ pub(crate) struct Bad {
 impl<F> BatchReader<F> {
     /// A reader that reads so many bytes at once.
     pub(crate) fn new(ahead: usize) -> Self {
-        Self { file: None, ahead, window: Vec::new(), start: 0, len: 0, verified: None }
+        Self { file: None, ahead, window: Pages::default(), start: 0, len: 0, verified: None }
     }
 
     /// Where the newest batch begins, if it holds the record at `at`.
@@ -172,7 +173,7 @@ impl<F> BatchReader<F> {
         (self.start, self.len) = (at, self.len - before);
         let wanted = self.ahead.max(len).min(left(at, end));
         if wanted > self.window.len() {
-            self.window.resize(wanted, 0);
+            self.window.resize(wanted);
         }
         let (name, offset) = place(at, manifest.segment_size);
         if let Some((_, file)) = &self.file {
