@@ -63,6 +63,7 @@ pub mod format;
 mod log;
 mod lsn;
 pub mod manifest;
+mod pages;
 mod random;
 mod reading;
 pub mod recovery;

@@ -242,3 +242,35 @@ impl<T> Answer<T> {
         answer
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Log;
+
+    /// A task that nothing has to be done for.
+    struct Idle;
+
+    impl Wake for Idle {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn a_task_that_gives_up_and_waits_again_is_listed_once() {
+        let (log, _) = Log::options().in_memory().segment_size(1 << 20).ring(4, 64 << 10).open("").expect("a log");
+        let tasks = Tasks::default();
+        let (seen, wakers) = (log.durable().get(), [(); 2].map(|()| Waker::from(Arc::new(Idle))));
+        for _ in 0..1000 {
+            for waker in &wakers {
+                tasks.add(Some(seen), waker.clone(), || Pace::Durable(log.durable_watch())).expect("a thread");
+            }
+        }
+        assert_eq!(tasks.shared.state.lock().waiting.len(), 2);
+        // They leave the list when the log has come further.
+        let at = log.append(0, b"a record").expect("room");
+        log.wait_durable(at.end).expect("a working device");
+        while !tasks.shared.state.lock().waiting.is_empty() {
+            thread::yield_now();
+        }
+    }
+}

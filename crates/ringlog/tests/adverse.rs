@@ -21,7 +21,7 @@ use common::open::{self, SEGMENT, payload, small};
 use ring_testing::Child;
 use ringlog::directory::DiskDirectory;
 use ringlog::recovery::{OnDamage, Recover, Verdict, Verify, verify};
-use ringlog::{Error, Group, Log, Lsn, OpenError, Options, Recovery, SyncPolicy};
+use ringlog::{Error, Group, Log, Lsn, OpenError, Options, Recovery, SyncPolicy, segment};
 use tempfile::TempDir;
 
 fn folder() -> TempDir {
@@ -105,6 +105,23 @@ fn what_an_earlier_opening_cut_off_is_no_record_where_the_log_skips_the_rest_of_
     for (at, _) in skipped {
         let read = log.read(*at, &mut Vec::new());
         assert!(matches!(read, Err(Error::NotARecord(_))), "{at}: {read:?}");
+    }
+}
+
+#[test]
+fn another_process_reads_what_is_promised_in_front_of_a_segment_that_an_earlier_opening_cut_off() {
+    let (path, _) = cut_off();
+    let (log, recovery, _) = reopen(small(), path.path());
+    assert!(path.path().join(segment::file_name(SEGMENT)).exists());
+    let ats = [0, 1, 2, 3].map(|n| commit(&log, &payload(n, 100)));
+    assert!(ats[3].end.get() < SEGMENT && ats[0].start > recovery.end);
+    // Each batch promises those before it.
+    let reader = Log::options().open_read_only(path.path()).expect("a log in use");
+    assert_eq!(reader.report().verdict, Verdict::InUse);
+    assert!((ats[2].end..=log.durable()).contains(&reader.end()), "{} of {ats:?}", reader.end());
+    let mut scan = reader.scan(recovery.end..);
+    for at in &ats[..3] {
+        assert_eq!(scan.next().expect("a record").map(|record| record.lsn), Some(at.start));
     }
 }
 

@@ -3,6 +3,7 @@
 mod common;
 
 use core::ops::{ControlFlow, Range};
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::fs::File;
 use std::io::{ErrorKind, IoSlice, Read};
@@ -11,8 +12,11 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 
+use buffer_ring::MemoryDevice;
 use common::open::{SEGMENT, payload, small};
+use ring_testing::Child;
 use ringlog::directory::{DiskDirectory, MemoryDirectory};
+use ringlog::format::HEADER_LEN;
 use ringlog::recovery::{Content, OnDamage, Verdict, Verify, verify};
 use ringlog::{Error, Follow, Group, Item, Log, Lsn, Options, Record, Upto, segment};
 
@@ -21,6 +25,15 @@ const LONG: Duration = Duration::from_secs(60);
 
 fn in_memory() -> Log {
     small().in_memory().open("").expect("a log").0
+}
+
+/// A device that holds nothing for ever: a log that goes would wait for it.
+struct Released(MemoryDevice);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        self.0.release_all();
+    }
 }
 
 /// What producer `n` sends as number `count`.
@@ -347,6 +360,31 @@ fn damage_is_reported_with_its_range_and_everything_else_is_read() {
 }
 
 #[test]
+fn a_batch_that_was_verified_serves_further_reads_until_two_others_were_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = on_disk(small(), folder.path());
+    let batches = [1, 2, 3].map(|n| {
+        let ats = [0, 1, 2].map(|_| log.append(n, &payload(usize::from(n), 100)).expect("room"));
+        log.sync().expect("a working device");
+        ats
+    });
+    let mut record = Vec::new();
+    let mut read = |batch: usize, n: usize| log.read(batches[batch][n].start, &mut record);
+    assert_eq!(read(0, 0).expect("a record"), 1);
+    damage(folder.path(), batches[0][1].start.get() + 20);
+    assert_eq!((read(0, 2).expect("verified"), read(1, 2).expect("a record")), (1, 2));
+    assert_eq!((read(0, 1).expect("verified"), read(1, 0).expect("verified")), (1, 2));
+    assert_eq!(read(2, 0).expect("a record"), 3);
+    assert!(matches!(read(0, 1), Err(Error::Damaged { .. })));
+    assert_eq!((read(1, 1).expect("a record"), read(2, 2).expect("a record")), (2, 3));
+    // Inside of a record stands none, also in a batch that is in memory.
+    let inside = Lsn::new(batches[2][0].start.get() + 8);
+    assert!(matches!(log.read(inside, &mut record), Err(Error::NotARecord(_))));
+    log.truncate(batches[2][1].start).expect("room");
+    assert!(matches!(log.read(batches[2][1].start, &mut record), Err(Error::Truncated(_))));
+}
+
+#[test]
 fn behind_a_damaged_batch_that_ends_a_segment_the_next_segment_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let log = on_disk(small(), folder.path());
@@ -589,6 +627,126 @@ fn a_follower_that_begins_within_a_long_record_that_is_staged_gets_it() {
     for expected in [long, next] {
         assert_eq!(follow.next_timeout(LONG).expect("a log").map(|record| record.lsn), Some(expected.start));
     }
+}
+
+#[test]
+fn a_staged_follower_within_a_long_record_whose_first_part_alone_is_durable_gets_it() {
+    let directory = MemoryDirectory::new();
+    let (log, _) = small().directory(&directory).open("").expect("a log");
+    let Released(device) = &Released(directory.device());
+    device.hold();
+    // It fits the ring, so that all parts are placed while no write comes back.
+    let long = log.append(1, &payload(7, 50_000)).expect("room");
+    let next = log.append(2, b"next").expect("room");
+    let writes = device.held();
+    assert!(writes > 4);
+    device.release(0);
+    let first = Lsn::new(long.start.get() + 1000);
+    while log.wait_durable_timeout(first, Duration::from_millis(1)).is_err() {
+        // Only the sync, which is behind the writes.
+        if device.held() > writes - 1 {
+            device.release(writes - 1);
+        }
+    }
+    // The ring's first buffer.
+    assert_eq!(log.durable().get(), (2 << 12) + HEADER_LEN as u64);
+    for within in [5000, 10_000, 20_000, 45_000] {
+        let mut follow = log.follow(Lsn::new(long.start.get() + within), Upto::Staged);
+        let record = follow.next_timeout(LONG).expect("a log").expect("a record");
+        assert_eq!((record.lsn, record.payload), (long.start, &payload(7, 50_000)[..]), "within {within}");
+        assert_eq!(follow.next_timeout(LONG).expect("a log").map(|record| record.lsn), Some(next.start));
+    }
+}
+
+#[test]
+fn in_a_forked_child_followers_scans_and_readers_say_so_and_dropping_them_ends() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = on_disk(small(), folder.path());
+    let ats: Vec<_> = (0..60).map(|n| log.append(n, &payload(usize::from(n), 700)).expect("room").start).collect();
+    log.sync().expect("a working device");
+    let reader = Log::options().open_read_only(folder.path()).expect("a log in use");
+    let follows = || [log.follow(Lsn::START, Upto::Durable), log.follow(Lsn::START, Upto::Staged)];
+    let (mut begun, mut scan, mut rev) = (follows(), log.scan(..), log.scan(..).rev());
+    begun.iter_mut().for_each(|follow| assert!(follow.next().expect("a record").is_some()));
+    assert!(scan.next().expect("a record").is_some() && rev.next().expect("a record").is_some());
+    let mut theirs = reader.follow(Lsn::START);
+    assert!(theirs.next().expect("a record").is_some());
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // What readers hold is locked again and again, and so at some fork.
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                drop(follows());
+            }
+        });
+        for _ in 0..10 {
+            Child::fork(|| {
+                for follow in begun.iter_mut().chain(&mut follows()).chain([&mut theirs]) {
+                    assert!(matches!(follow.next().map(drop), Err(Error::Forked)));
+                    assert!(matches!(follow.try_next().map(drop), Err(Error::Forked)));
+                    assert!(matches!(follow.next_item_timeout(LONG).map(drop), Err(Error::Forked)));
+                    assert!(follow.eventfd().is_err());
+                }
+                assert!(matches!(scan.next().map(drop), Err(Error::Forked)));
+                assert!(matches!(scan.seek(ats[3]), Err(Error::Forked)));
+                assert!(matches!(rev.next().map(drop), Err(Error::Forked)));
+                assert!(matches!(log.scan(..).next().map(drop), Err(Error::Forked)));
+                assert!(matches!(log.scan(..).in_parallel(2, |_| {}), Err(Error::Forked)));
+                assert!(matches!(log.read(ats[1], &mut Vec::new()), Err(Error::Forked)));
+                assert!(matches!(reader.scan(..).next().map(drop), Err(Error::Forked)) && reader.refresh().is_err());
+                drop((reader.clone(), log.clone()));
+            })
+            .succeeds();
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    for follow in begun.iter_mut().chain([&mut theirs]) {
+        assert_eq!(follow.next().expect("the parent's own").map(|record| record.lsn), Some(ats[1]));
+    }
+    assert_eq!(scan.next().expect("the parent's own").map(|record| record.lsn), Some(ats[1]));
+}
+
+#[test]
+fn a_gap_over_several_segments_is_one_item_in_both_directions() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = on_disk(small(), folder.path());
+    let ats: Vec<_> = (0..600).map(|n| log.append(1, &payload(n, 700)).expect("room").start).collect();
+    log.close().expect("a working device");
+    drop(log);
+    for number in [2, 3, 4] {
+        let path = folder.path().join(segment::file_name(number * SEGMENT));
+        let len = std::fs::metadata(&path).expect("a segment").len();
+        std::fs::write(&path, vec![0; len as usize]).expect("written");
+    }
+    let log = on_disk(small().on_damage(OnDamage::Skip), folder.path());
+    // Opening reads the end only, and that is intact.
+    drop(log);
+    let recovered = small()
+        .on_damage(OnDamage::Skip)
+        .open_with(folder.path(), |_| Ok::<_, core::convert::Infallible>(()))
+        .expect("a log with a gap");
+    let (log, report) = recovered;
+    let [gap] = &report.gaps[..] else { panic!("{:?}", report.gaps) };
+    assert!(gap.end.get() - gap.start.get() >= 3 * SEGMENT, "{gap:?}");
+    let seen = |item: Item<'_>| match item {
+        Item::Record(record) => record.lsn..record.end,
+        Item::Gap(range) => range,
+        _ => unreachable!("a scan"),
+    };
+    let (mut forwards, mut backwards) = (Vec::new(), Vec::new());
+    let (mut scan, mut rev) = (log.scan(..), log.scan(..).rev());
+    while let Some(item) = scan.next_item().expect("a scan") {
+        forwards.push(seen(item));
+    }
+    while let Some(item) = rev.next_item().expect("a scan") {
+        backwards.push(seen(item));
+    }
+    backwards.reverse();
+    assert_eq!(forwards, backwards);
+    assert_eq!(forwards.iter().filter(|item| *item == gap).count(), 1);
+    let records: Vec<_> = forwards.iter().filter(|item| *item != gap).map(|item| item.start).collect();
+    let expected: Vec<_> = ats.into_iter().filter(|at| !gap.contains(at)).collect();
+    assert_eq!(records, expected);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::thread;
 
 use common::open::{payload, reopen, small};
+use ring_testing::Child;
 use ringlog::directory::MemoryDirectory;
 use ringlog::{Error, Lsn, Upto};
 use tokio::runtime::{Builder, Runtime};
@@ -233,6 +234,25 @@ fn a_future_that_was_given_up_while_a_file_is_read_leaves_the_follower_where_it_
         };
         assert_eq!(lsn, Some(at.start));
     }
+}
+
+#[test]
+fn in_a_forked_child_a_follower_whose_file_another_thread_reads_says_so() {
+    let log = small().in_memory().open("").expect("a log").0;
+    for n in 0..400 {
+        log.append(n as u8, &payload(n, 700)).expect("room");
+    }
+    log.sync().expect("a working device");
+    let mut follow = log.follow(Lsn::START, Upto::Durable);
+    // A thread of the parent has what follows.
+    assert!(poll(pin!(follow.next_async())).is_pending());
+    Child::fork(|| {
+        assert!(matches!(poll(pin!(follow.next_async())), Poll::Ready(Err(Error::Forked))));
+        assert!(matches!(follow.next(), Err(Error::Forked)));
+        assert_eq!(follow.position(), Lsn::START);
+    })
+    .succeeds();
+    assert!(follow.next().expect("the parent's own").is_some());
 }
 
 #[test]

@@ -638,6 +638,28 @@ const READERS: &[Bug] = bugs! {
         "ringlog/log/writer.rs": "if truncations != self.truncations {" =>
             "if truncations != self.truncations && !PLANTED {"
     }
+    "verify a batch again for each record of it" by "following a_batch_that_was_verified" {
+        "ringlog/reading/batch.rs": "self.verified.filter(|header| header.address == at) {" =>
+            "self.verified.filter(|header| header.address == at && !PLANTED) {"
+    }
+    "pass over the record that is read, too" by "following a_batch_that_was_verified" {
+        "ringlog/reading/records.rs": "if self.at as u64 + len > to {" =>
+            "if self.at as u64 + if PLANTED { 0 } else { len } > to {"
+    }
+    "have a long record that was given up hold trims and take room" by "futures long_records_whose_futures" {
+        "ringlog/reading/records.rs": "self.open.retain(|_, open| open.is_none()); self.open_bytes = 0;" =>
+            "if !PLANTED { self.open.retain(|_, open| open.is_none()); self.open_bytes = 0; }"
+    }
+    "list a task each time that it waits" by "lib a_task_that_gives_up" {
+        "ringlog/tasks.rs": "if !state.waiting.iter().any(" => "if PLANTED || !state.waiting.iter().any("
+    }
+    "show a gap once per segment, backwards" by "following a_gap_over_several_segments" {
+        "ringlog/reading/rev.rs": "self.gap.replace(gap.start) != Some(gap.start) {" =>
+            "(self.gap.replace(gap.start) != Some(gap.start) || PLANTED) {"
+    }
+    "take the promise of the last segment with any header" by "adverse another_process_reads_what_is_promised" {
+        "ringlog/recovery/judge.rs": "if scan.newest.is_some() {" => "if scan.newest.is_some() || PLANTED {"
+    }
     "trim what a reader has not given" by "following a_trim_stops_at_a_reader" {
         "ringlog/log/maintain.rs": "holds.lowest().filter(|held| *held < to);" =>
             "holds.lowest().filter(|held| *held < to && !PLANTED);"

@@ -117,7 +117,10 @@ fn build(workbench: &Workbench, bugs: &[&'static Bug]) -> Result<BTreeMap<&'stat
     let targets = names.iter().map(target).collect::<Vec<_>>().join(" ");
     let said = match &*targets {
         "" => String::new(),
-        _ => workbench.cargo(&format!("test --release -p {PACKAGE} --no-run --color never {targets}"), RELEASE)?,
+        _ => workbench.cargo(
+            &format!("test --release -p {PACKAGE} --features async --no-run --color never {targets}"),
+            RELEASE,
+        )?,
     };
     let program = |name: &'static str| {
         let source = if name == "lib" { "src/lib.rs (".to_owned() } else { format!("tests/{name}.rs (") };

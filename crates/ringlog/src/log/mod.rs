@@ -54,6 +54,7 @@ use buffer_ring::{BufferRing, Extent, RingStats};
 
 use crate::Lsn;
 use crate::format::{Manifest, RECORD_HEADER_LEN};
+use crate::reading::{File, Forward};
 use crate::recovery::Replay;
 #[cfg(feature = "async")]
 use crate::tasks::{Reads, Tasks};
@@ -129,6 +130,8 @@ struct Inner {
     /// Counts truncations.
     void_version: AtomicU64,
     holds: Arc<Holds>,
+    /// Of single records: each has its newest batch, verified.
+    readers: Arc<Mutex<Vec<Forward<File>>>>,
     #[cfg(feature = "async")]
     durable_tasks: Tasks,
     #[cfg(feature = "async")]
@@ -195,7 +198,8 @@ impl Drop for Inner {
             let threads = (self.thread.take(), mem::take(&mut self.callbacks));
             #[cfg(feature = "async")]
             let threads = (threads, mem::take(&mut self.reads));
-            return mem::forget((threads, Arc::clone(&self.own), Arc::clone(&self.unsettled)));
+            let shared = (Arc::clone(&self.own), Arc::clone(&self.unsettled), Arc::clone(&self.readers));
+            return mem::forget((threads, shared));
         }
         // What went wrong has been reported to those that waited for it; a log that is not closed is recovered.
         if self.close().is_err() {

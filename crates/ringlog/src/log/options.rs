@@ -276,6 +276,7 @@ impl Options {
             own,
             void_version: AtomicU64::new(0),
             holds: Holds::new(),
+            readers: Arc::default(),
             #[cfg(feature = "async")]
             durable_tasks: Tasks::default(),
             #[cfg(feature = "async")]

@@ -15,16 +15,20 @@ use crate::Lsn;
 use crate::OpenError;
 use crate::directory::AnyDirectory;
 use crate::format::Manifest;
-use crate::reading::{Event, Follow, Forward, Origin, Problem, Scan, Upto};
+use crate::reading::{Event, File, Follow, Forward, Origin, Problem, Scan, Upto};
 #[cfg(feature = "async")]
 use crate::tasks::{Pace, Reads};
 
 /// Bytes that are read at once: records are mostly short, and in batches of a few blocks.
 const AHEAD: usize = 16 << 10;
 
+/// Batches that stay in memory, verified, for further records of them.
+const KEPT: usize = 2;
+
 impl Log {
     /// Reads the record at `at` into `into`, whose old content goes, and returns its kind. Its batch is read and
-    /// verified; of a group it is the first payload. A record that is not durable yet is made so first.
+    /// verified, unless it is one of the two that were read last; of a group it is the first payload. A record that is
+    /// not durable yet is made so first.
     ///
     /// # Errors
     ///
@@ -60,22 +64,49 @@ impl Log {
 
     /// Reads the record at `at`, if all of it is durable.
     fn find(&self, at: Lsn, into: &mut Vec<u8>) -> Result<Option<u8>, Error> {
+        let mut forward = self.take_reader(at);
+        let found = self.find_with(&mut forward, at, into);
+        self.keep_reader(forward);
+        found
+    }
+
+    /// A reader that has the batch with the record at `at` in memory, or another one.
+    fn take_reader(&self, at: Lsn) -> Forward<File> {
+        let mut readers = self.inner.readers.lock();
+        // The memory of the oldest one.
+        let oldest = (readers.len() == KEPT).then_some(0);
+        match readers.iter().position(|reader| reader.has_read(at)).or(oldest) {
+            Some(reader) => readers.remove(reader),
+            None => Forward::new(self.max_record(), 0, AHEAD),
+        }
+    }
+
+    fn keep_reader(&self, mut reader: Forward<File>) {
+        // The space of a segment that is removed is free when no process has it open.
+        reader.close();
+        let mut readers = self.inner.readers.lock();
+        // Other threads may have brought theirs back.
+        if readers.len() < KEPT {
+            readers.push(reader);
+        }
+    }
+
+    fn find_with(&self, forward: &mut Forward<File>, at: Lsn, into: &mut Vec<u8>) -> Result<Option<u8>, Error> {
         let inner = &self.inner;
         let origin = Origin::Open(self.clone());
         let (files, end) = (&origin.files(&inner.manifest), inner.durable_batch());
-        let mut forward = Forward::new(inner.replay.max_record, 0, AHEAD);
         let base = forward.locate(files, at.get(), end)?;
-        forward.seek(base);
+        forward.seek_record(base, at);
         let mut damage = None;
         loop {
             match forward.advance(files, end) {
-                Ok(Some(Event::Record(record))) if record.lsn == at => {
+                Ok(Some(Event::Record)) if forward.met().lsn == at => {
                     into.clear();
-                    into.extend_from_slice(forward.record(&record).payload);
-                    return Ok(Some(record.kind));
+                    into.extend_from_slice(forward.record().payload);
+                    return Ok(Some(forward.met().kind));
                 }
                 // Parts of it may be followed by other records.
-                Ok(Some(Event::Record(record))) if record.lsn > at && !forward.is_open(at) => break,
+                Ok(Some(Event::Record)) if forward.met().lsn > at && !forward.is_open(at) => break,
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 // It may lie between the parts.

@@ -1,8 +1,11 @@
 //! Batches of segment files, one at a time: read ahead by the mebibyte, and verified before anything of them is used.
 
+use core::ops::Range;
+
 use crate::directory::Directory;
 use crate::error::OpenError;
 use crate::format::{BLOCK, BatchHeader, HEADER_LEN, HeaderRefusal, Manifest};
+use crate::pages::Pages;
 use crate::recovery::{Content, check_batch};
 use crate::segment::place;
 
@@ -15,11 +18,13 @@ pub(crate) struct BatchReader<F> {
     /// The number of the segment that is open, and its file.
     file: Option<(u64, F)>,
     ahead: usize,
-    window: Vec<u8>,
+    window: Pages,
     /// The address of the window's first byte.
     start: u64,
     /// Bytes of the window that are read.
     len: usize,
+    /// The newest batch, if it is as it was sealed; it is in the window.
+    verified: Option<BatchHeader>,
 }
 
 /// A batch that is not as it was sealed: what stands there, and where the next one begins, if that is known.
@@ -32,11 +37,23 @@ pub(crate) struct Bad {
 impl<F> BatchReader<F> {
     /// A reader that reads so many bytes at once.
     pub(crate) fn new(ahead: usize) -> Self {
-        Self { file: None, ahead, window: Vec::new(), start: 0, len: 0 }
+        Self { file: None, ahead, window: Pages::default(), start: 0, len: 0, verified: None }
     }
 
-    /// Reads the batch at `at`, and verifies all of it. What lies at `end` or behind is not read, as it may still
-    /// change.
+    /// Where the newest batch begins, if it holds the record at `at`.
+    pub(crate) fn verified(&self, at: u64) -> Option<u64> {
+        let header = self.verified.as_ref()?;
+        let records = header.address + HEADER_LEN as u64..header.address + header.layout().table as u64;
+        records.contains(&at).then_some(header.address)
+    }
+
+    /// Closes the file. The newest batch stays.
+    pub(crate) fn close(&mut self) {
+        self.file = None;
+    }
+
+    /// Reads the batch at `at`, and verifies all of it, unless it is the newest one. What lies at `end` or behind is
+    /// not read, as it may still change.
     pub(crate) fn load<D: Directory<File = F>>(
         &mut self,
         directory: &D,
@@ -47,6 +64,9 @@ impl<F> BatchReader<F> {
         let bad = |content| Ok(Err(Bad { content, next: None }));
         let segment_end = (manifest.segment_of(at) + 1) * manifest.segment_size;
         let end = end.min(segment_end);
+        if let Some(header) = self.verified.filter(|header| header.address == at) {
+            return Ok(Ok(header));
+        }
         if !self.open(directory, manifest, at)? {
             return Ok(Err(Bad { content: Content::MissingFile, next: Some(segment_end) }));
         }
@@ -71,12 +91,20 @@ impl<F> BatchReader<F> {
         self.window[filled..len].fill(0);
         self.len = self.len.max(len);
         let content = check_batch(&header, self.bytes(at, len));
+        if content.is_none() {
+            self.verified = Some(header);
+        }
         Ok(content.map_or(Ok(header), |content| Err(Bad { content, next: Some(manifest.behind(&header)) })))
     }
 
-    /// The bytes of the batch with this header, which was the last one read, that hold records.
-    pub(crate) fn payload(&self, header: &BatchHeader) -> &[u8] {
-        &self.bytes(header.address, header.layout().table)[HEADER_LEN..]
+    /// Where the bytes that hold records are in the window, of the batch with this header, which was the last one read.
+    pub(crate) fn payload(&self, header: &BatchHeader) -> Range<usize> {
+        let start = (header.address - self.start) as usize;
+        start + HEADER_LEN..start + header.layout().table
+    }
+
+    pub(crate) fn window(&self) -> &[u8] {
+        &self.window
     }
 
     /// The header of the batch at `at`, the start of a block, if there is one that belongs there; nothing else of it is
@@ -114,7 +142,7 @@ impl<F> BatchReader<F> {
         if self.file.as_ref().is_some_and(|(open, _)| *open == segment) {
             return Ok(true);
         }
-        (self.file, self.len) = (None, 0);
+        (self.file, self.len, self.verified) = (None, 0, None);
         let (name, _) = place(at, manifest.segment_size);
         match directory.open(&name, false) {
             Ok(file) => self.file = Some((segment, file)),
@@ -140,11 +168,12 @@ impl<F> BatchReader<F> {
         if self.len - before >= len {
             return Ok(len);
         }
+        self.verified = None;
         self.window.copy_within(before..self.len, 0);
         (self.start, self.len) = (at, self.len - before);
         let wanted = self.ahead.max(len).min(left(at, end));
         if wanted > self.window.len() {
-            self.window.resize(wanted, 0);
+            self.window.resize(wanted);
         }
         let (name, offset) = place(at, manifest.segment_size);
         if let Some((_, file)) = &self.file {

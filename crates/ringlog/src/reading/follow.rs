@@ -134,7 +134,7 @@ impl Follow {
     pub fn try_next(&mut self) -> Result<Option<Record<'_>>, Error> {
         loop {
             match self.here().step(Reading::Allowed)? {
-                Next::Shown(Shown::Record(record)) => return Ok(Some(self.here().record(&record))),
+                Next::Shown(Shown::Record) => return Ok(Some(self.here().record())),
                 Next::Shown(_) => {}
                 _ => return Ok(None),
             }
@@ -183,7 +183,7 @@ impl Follow {
         loop {
             match self.wait(deadline)? {
                 None => return Ok(None),
-                Some(Shown::Record(record)) => return Ok(Some(self.here().record(&record))),
+                Some(Shown::Record) => return Ok(Some(self.here().record())),
                 Some(_) => {}
             }
         }
@@ -238,7 +238,7 @@ impl Follow {
         loop {
             match poll_fn(|context| self.poll_shown(context)).await? {
                 None => return Ok(None),
-                Some(Shown::Record(record)) => return Ok(Some(self.here().record(&record))),
+                Some(Shown::Record) => return Ok(Some(self.here().record())),
                 Some(_) => {}
             }
         }

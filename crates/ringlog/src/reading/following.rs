@@ -10,7 +10,6 @@ use super::follow::Upto;
 use super::forward::{Event, Forward, Shown, Staged};
 use super::origin::{File, Origin, Voids, behind_header};
 use super::pin::Pin;
-use super::records::Located;
 use crate::Lsn;
 use crate::format::Manifest;
 use crate::log::Error;
@@ -95,8 +94,8 @@ impl Following {
         self.position
     }
 
-    pub(super) fn record(&self, record: &Located) -> Record<'_> {
-        self.forward.record(record)
+    pub(super) fn record(&self) -> Record<'_> {
+        self.forward.record()
     }
 
     pub(super) fn item(&self, shown: Shown) -> Item<'_> {
@@ -168,8 +167,11 @@ impl Following {
                         return Ok(Next::Shown(Shown::Gap(gap)));
                     }
                 }
-                Ok(Event::Record(record)) if record.end <= self.from => {}
-                Ok(Event::Record(record)) => {
+                Ok(Event::Record) => {
+                    let record = self.forward.met();
+                    if record.end <= self.from {
+                        continue;
+                    }
                     let first = Lsn::new(self.origin.first());
                     if record.lsn < first && self.position < first {
                         return self.trimmed(first);
@@ -177,7 +179,7 @@ impl Following {
                     let void = self.voids.truncation_of(&self.origin, record.lsn);
                     if self.upto == Upto::Durable && void.is_some_and(|at| at.get() >= self.origin.durable()) {
                         // A crash may take the truncation back. It is decided when that is durable.
-                        self.read = Some(Ok(Came::Event(Event::Record(record))));
+                        self.read = Some(Ok(Came::Event(Event::Record)));
                         return Ok(Next::Wait);
                     }
                     if record.is_last {
@@ -191,7 +193,7 @@ impl Following {
                     }
                     if void.is_none() {
                         self.given = record.end;
-                        return Ok(Next::Shown(Shown::Record(record)));
+                        return Ok(Next::Shown(Shown::Record));
                     }
                 }
                 Err(Error::Trimmed { first }) => return self.trimmed(first),

@@ -9,7 +9,7 @@ use super::records::{Assembler, Located, Piece, Trouble};
 use crate::Lsn;
 use crate::directory::{AnyDirectory, Directory};
 use crate::error::OpenError;
-use crate::format::{BLOCK, BatchHeader, Gap, HEADER_LEN, Manifest, RECORD_HEADER_LEN, u16_at};
+use crate::format::{BLOCK, Gap, HEADER_LEN, Manifest, RECORD_HEADER_LEN, u16_at};
 use crate::log::{Error, Log};
 use crate::recovery::{Content, Item, Record};
 use crate::segment::place;
@@ -28,8 +28,8 @@ pub(crate) struct Files<'a, D> {
 /// What a reader meets, in the order of the log.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// Its bytes are in the reader.
-    Record(Located),
+    /// It is in the reader.
+    Record,
     /// The records from `from` up to `at` are void.
     Truncation { from: Lsn, at: Lsn },
     /// Damage that was accepted.
@@ -39,7 +39,7 @@ pub(crate) enum Event {
 /// What a reader hands out.
 #[derive(Debug)]
 pub(super) enum Shown {
-    Record(Located),
+    Record,
     Gap(Range<Lsn>),
     Truncated { from: Lsn },
 }
@@ -71,18 +71,17 @@ struct Link {
 /// A batch, in one of two places.
 #[derive(Clone, Copy, Debug)]
 enum Current {
-    Read(BatchHeader),
+    /// In the window of what reads batches: looked up once, not for each record.
+    Read { start: usize, end: usize },
     /// In the ring; `next` is where the batch behind it begins, if no more comes to this one.
-    Staged {
-        next: Option<u64>,
-    },
+    Staged { next: Option<u64> },
 }
 
 impl Current {
     /// The bytes that hold records.
     fn bytes<'a, F>(&self, batches: &'a BatchReader<F>, staged: &'a [u8]) -> &'a [u8] {
         match self {
-            Self::Read(header) => batches.payload(header),
+            Self::Read { start, end } => &batches.window()[*start..*end],
             Self::Staged { .. } => staged,
         }
     }
@@ -114,6 +113,8 @@ pub(crate) struct Forward<F> {
     /// Where the next batch begins, and what it must be, if that is known.
     next: u64,
     expected: Option<Link>,
+    /// The record that the next batch is read for: those before are passed over.
+    wanted: Option<Lsn>,
     /// Whether batches are read against the order of the log: then a record is looked for where it ends only.
     is_backwards: bool,
 }
@@ -122,8 +123,18 @@ impl<F> Forward<F> {
     /// Begins with the batch at `next`, and reads so many bytes at once.
     pub(crate) fn new(max_record: usize, next: u64, ahead: usize) -> Self {
         let (batches, records) = (BatchReader::new(ahead), Assembler::new(max_record));
-        let (current, staged, expected) = (None, Vec::new(), None);
-        Self { batches, records, max_record, current, staged, next, expected, is_backwards: false }
+        let (current, staged, expected, wanted) = (None, Vec::new(), None, None);
+        Self { batches, records, max_record, current, staged, next, expected, wanted, is_backwards: false }
+    }
+
+    /// Whether the batch that was read last holds the record at `at`.
+    pub(crate) fn has_read(&self, at: Lsn) -> bool {
+        self.batches.verified(at.get()).is_some()
+    }
+
+    /// Keeps no file open.
+    pub(crate) fn close(&mut self) {
+        self.batches.close();
     }
 
     /// Where the next batch begins.
@@ -136,15 +147,22 @@ impl<F> Forward<F> {
         self.records.is_open(first.get())
     }
 
+    /// The record that was met last, without its bytes.
+    #[inline]
+    pub(crate) fn met(&self) -> Located {
+        self.records.met()
+    }
+
     /// The record that was met last.
-    pub(crate) fn record(&self, &Located { lsn, end, kind, ref place, .. }: &Located) -> Record<'_> {
-        Record { lsn, end, kind, payload: self.records.bytes(self.batch(), place) }
+    pub(crate) fn record(&self) -> Record<'_> {
+        let Located { lsn, end, kind, .. } = self.records.met();
+        Record { lsn, end, kind, payload: self.records.payload(self.batch()) }
     }
 
     /// The same, or what else was met.
     pub(super) fn item(&self, shown: Shown) -> Item<'_> {
         match shown {
-            Shown::Record(record) => Item::Record(self.record(&record)),
+            Shown::Record => Item::Record(self.record()),
             Shown::Gap(range) => Item::Gap(range),
             Shown::Truncated { from } => Item::Truncated { from },
         }
@@ -167,8 +185,14 @@ impl<F> Forward<F> {
 
     /// Goes on with the batch at `next`.
     pub(crate) fn seek(&mut self, next: u64) {
-        (self.current, self.next, self.expected) = (None, next, None);
+        (self.current, self.next, self.expected, self.wanted) = (None, next, None, None);
         self.records.forget();
+    }
+
+    /// Goes on with the record at `at` of the batch at `base`, or the first one behind.
+    pub(crate) fn seek_record(&mut self, base: u64, at: Lsn) {
+        self.seek(base);
+        self.wanted = Some(at);
     }
 
     /// Goes on to the next record, gap or truncation of all batches below `end`, which are in files.
@@ -194,23 +218,23 @@ impl<F> Forward<F> {
         &mut self,
         files: &Files<'_, D>,
     ) -> Result<Option<Event>, Problem> {
-        while let Some(current) = self.current {
+        while let Some(current) = &self.current {
             match self.records.next(current.bytes(&self.batches, &self.staged)) {
-                Ok(Some(Piece::Record(record))) => return Ok(Some(Event::Record(record))),
+                Ok(Some(Piece::Record)) => return Ok(Some(Event::Record)),
                 Ok(Some(Piece::Truncation { from, at })) => return Ok(Some(Event::Truncation { from, at })),
                 Ok(Some(Piece::Missed { first, is_last: false })) if self.is_backwards => self.records.ignore(first),
                 Ok(Some(Piece::Missed { first, .. })) => {
                     let upto = self.records.base();
                     self.fetch(files, first, upto)?;
                 }
-                Ok(None) => match current {
+                Ok(None) => match *current {
                     Current::Staged { next: None } => return Ok(None),
                     Current::Staged { next: Some(next) } => {
                         let previous = self.records.base();
                         self.expected = self.expected.map(|Link { number, .. }| Link { number: number + 1, previous });
                         (self.current, self.next) = (None, next);
                     }
-                    Current::Read(_) => self.current = None,
+                    Current::Read { .. } => self.current = None,
                 },
                 Err(Trouble::TooLong { address, len }) => {
                     return Err(OpenError::RecordTooLong { address, len, max: self.max_record }.into());
@@ -273,9 +297,13 @@ impl<F> Forward<F> {
                 let is_expected = Link { number: header.number, previous: header.previous };
                 if self.expected.is_none_or(|expected| expected == is_expected) {
                     self.records.begin(at, header.epoch);
+                    let Range { start, end } = self.batches.payload(&header);
+                    if let Some(wanted) = self.wanted.take() {
+                        self.records.skip_to(&self.batches.window()[start..end], wanted.get());
+                    }
                     self.next = manifest.behind(&header);
                     self.expected = Some(Link { number: header.number + 1, previous: at });
-                    self.current = Some(Current::Read(header));
+                    self.current = Some(Current::Read { start, end });
                     return Ok(());
                 }
                 Bad {
@@ -322,6 +350,9 @@ impl<F> Forward<F> {
         let from = from.min(end.saturating_sub(1)).max(first);
         if from >= end {
             return Ok(end);
+        }
+        if let Some(base) = self.batches.verified(from) {
+            return Ok(base);
         }
         let mut at = start(from);
         // A record's header leads there; other bytes may seem to, and batch headers cannot be imitated.
@@ -381,7 +412,6 @@ impl<F> Forward<F> {
         let upto = upto.min(files.durable);
         let mut earlier = Self::new(self.max_record, 0, AHEAD);
         earlier.next = earlier.locate(files, first, upto)?;
-        let mut known = Assembler::new(self.max_record);
         while earlier.next < upto {
             if gap_at(files.manifest, earlier.next).is_some() {
                 return Ok(());
@@ -391,17 +421,16 @@ impl<F> Forward<F> {
                 Err(Problem::Damaged { .. }) => continue,
                 loaded => loaded?,
             }
-            let Some(Current::Read(header)) = earlier.current else { return Ok(()) };
-            known.begin(header.address, header.epoch);
+            let Some(current) = &earlier.current else { return Ok(()) };
             loop {
-                match known.next(earlier.batches.payload(&header)) {
-                    Ok(Some(Piece::Missed { first, .. })) => known.ignore(first),
+                match earlier.records.next(current.bytes(&earlier.batches, &earlier.staged)) {
+                    Ok(Some(Piece::Missed { first, .. })) => earlier.records.ignore(first),
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => break,
                 }
             }
         }
-        self.records.adopt(&mut known, first);
+        self.records.adopt(&mut earlier.records, first);
         Ok(())
     }
 }

@@ -35,7 +35,7 @@ mod stream;
 pub(crate) use batch::AHEAD;
 pub use follow::{Follow, Upto};
 pub(crate) use forward::{Event, Files, Forward, Problem};
-pub(crate) use origin::Origin;
+pub(crate) use origin::{File, Origin};
 pub use read_only::Reader;
 pub use rev::ScanRev;
 pub use scan::Scan;

@@ -28,6 +28,10 @@ pub(crate) struct Assembler {
     /// What the newest record consists of that is longer than a buffer.
     long: Vec<u8>,
     group: Option<Entries>,
+    /// The record that was met last, and its payload. Kept here, as handing it up from call to call costs more than
+    /// finding it.
+    met: Located,
+    payload: Place,
 }
 
 /// A record of which the last part has not been met.
@@ -70,8 +74,8 @@ impl Place {
     }
 }
 
-/// A record of the user's: where it lies in the log, and its payload in memory.
-#[derive(Clone, Debug)]
+/// A record of the user's, and where it lies in the log.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Located {
     pub(crate) lsn: Lsn,
     pub(crate) end: Lsn,
@@ -80,24 +84,18 @@ pub(crate) struct Located {
     pub(crate) is_whole: bool,
     /// Whether no other one has the same end: of a group it is the last one.
     pub(crate) is_last: bool,
-    pub(crate) place: Place,
 }
 
 /// What comes next in a batch.
 #[derive(Debug)]
 pub(crate) enum Piece {
-    Record(Located),
+    /// A record, which is kept.
+    Record,
     /// The records from `from` up to this one, at `at`, are void.
-    Truncation {
-        from: Lsn,
-        at: Lsn,
-    },
+    Truncation { from: Lsn, at: Lsn },
     /// A part, perhaps the last one, of a record whose first part, at this address, was not met. It is looked at again
     /// by the next call: what is known of the record then has to be said before.
-    Missed {
-        first: u64,
-        is_last: bool,
-    },
+    Missed { first: u64, is_last: bool },
 }
 
 /// Bytes that are no record: where, and why.
@@ -121,6 +119,8 @@ impl Assembler {
             at: 0,
             long: Vec::new(),
             group: None,
+            met: Located { lsn: Lsn::START, end: Lsn::START, kind: 0, is_whole: false, is_last: false },
+            payload: Place::Long(0..0),
         }
     }
 
@@ -142,14 +142,37 @@ impl Assembler {
         (self.open_bytes, self.base) = (0, NO_ADDRESS);
     }
 
+    /// Passes over the records of `batch` that end before `at`, as fast as their headers can be read.
+    pub(crate) fn skip_to(&mut self, batch: &[u8], at: u64) {
+        let to = at.saturating_sub(self.base + HEADER_LEN as u64);
+        while let Some(head) = batch.get(self.at..).and_then(|rest| rest.first_chunk::<RECORD_HEADER_LEN>()) {
+            let len = match RecordHeader::decode(head, HEADER_LEN + self.at) {
+                Ok(Some(header)) => header.padded_len(),
+                Ok(None) => RECORD_HEADER_LEN as u64,
+                Err(_) => return,
+            };
+            if self.at as u64 + len > to {
+                return;
+            }
+            self.at += len as usize;
+        }
+    }
+
     /// Where the newest batch begins.
     pub(crate) fn base(&self) -> u64 {
         self.base
     }
 
-    /// What was put together.
-    pub(crate) fn bytes<'a>(&'a self, batch: &'a [u8], place: &Place) -> &'a [u8] {
-        match place {
+    /// The record that was met last.
+    #[inline]
+    pub(crate) fn met(&self) -> Located {
+        self.met
+    }
+
+    /// The payload of the record that was met last, in `batch` or put together.
+    #[inline]
+    pub(crate) fn payload<'a>(&'a self, batch: &'a [u8]) -> &'a [u8] {
+        match &self.payload {
             Place::Batch(range) => &batch[range.clone()],
             Place::Long(range) => &self.long[range.clone()],
         }
@@ -164,8 +187,8 @@ impl Assembler {
     /// bytes are known, the next call goes on.
     pub(crate) fn next(&mut self, batch: &[u8]) -> Result<Option<Piece>, Trouble> {
         loop {
-            if let Some(found) = self.next_entry(batch)? {
-                return Ok(Some(Piece::Record(found)));
+            if self.group.is_some() && self.next_entry(batch)? {
+                return Ok(Some(Piece::Record));
             }
             let Some(filler) = batch[self.at..].chunks_exact(8).position(|word| word != [0; 8]) else {
                 self.at += (batch.len() - self.at) / 8 * 8;
@@ -200,14 +223,9 @@ impl Assembler {
             let (lsn, end) = (Lsn::new(address), Lsn::new(end));
             match header.record_type {
                 RecordType::Record => {
-                    return Ok(Some(Piece::Record(Located {
-                        lsn,
-                        end,
-                        kind: header.kind,
-                        is_whole: true,
-                        is_last: true,
-                        place: Place::Batch(payload),
-                    })));
+                    self.met = Located { lsn, end, kind: header.kind, is_whole: true, is_last: true };
+                    self.payload = Place::Batch(payload);
+                    return Ok(Some(Piece::Record));
                 }
                 RecordType::Group => {
                     let parts = vec![(0, address + RECORD_HEADER_LEN as u64)];
@@ -218,8 +236,8 @@ impl Assembler {
                 RecordType::Last => {
                     let first = u64_at(&batch[payload.clone()], 0);
                     self.part(address, &batch[payload])?;
-                    if let Some(record) = self.last(first, end) {
-                        return Ok(Some(Piece::Record(record)));
+                    if self.last(first, end) {
+                        return Ok(Some(Piece::Record));
                     }
                 }
                 RecordType::Truncation => {
@@ -231,9 +249,9 @@ impl Assembler {
         }
     }
 
-    /// The next payload of the group that was met last.
-    fn next_entry(&mut self, batch: &[u8]) -> Result<Option<Located>, Trouble> {
-        let Some(group) = &mut self.group else { return Ok(None) };
+    /// Meets the next payload of the group that was met last. `false`: there is no other one.
+    fn next_entry(&mut self, batch: &[u8]) -> Result<bool, Trouble> {
+        let Some(group) = &mut self.group else { return Ok(false) };
         let bytes = match &group.place {
             Place::Batch(range) => &batch[range.clone()],
             Place::Long(range) => &self.long[range.clone()],
@@ -241,7 +259,7 @@ impl Assembler {
         let (at, address) = (group.at, address_of(&group.parts, group.at));
         if at >= bytes.len() {
             self.group = None;
-            return Ok(None);
+            return Ok(false);
         }
         let malformed = Trouble::Bad((address, RecordRefusal::Payload("an entry of a group is not well formed")));
         let Some(head) = bytes.get(at..at + GROUP_ENTRY_LEN) else { return Err(malformed) };
@@ -253,9 +271,10 @@ impl Assembler {
         group.at = next as usize;
         // The group is atomic: a reader that keeps a position keeps the end of the whole.
         let lsn = if at == 0 { group.lsn } else { Lsn::new(address) };
-        let place = group.place.part(start..start + len as usize);
+        self.payload = group.place.part(start..start + len as usize);
         let is_last = group.at == bytes.len();
-        Ok(Some(Located { lsn, end: group.end, kind: head[7], is_whole: false, is_last, place }))
+        self.met = Located { lsn, end: group.end, kind: head[7], is_whole: false, is_last };
+        Ok(true)
     }
 
     fn first(&mut self, address: u64, kind: u8, payload: &[u8]) -> Result<(), Trouble> {
@@ -300,21 +319,23 @@ impl Assembler {
         Ok(())
     }
 
-    /// The record that begins at `first` ends at `end`.
-    fn last(&mut self, first: u64, end: Lsn) -> Option<Located> {
-        let open = self.open.remove(&first)??;
+    /// The record that begins at `first` ends at `end`. Whether it is met as a whole.
+    fn last(&mut self, first: u64, end: Lsn) -> bool {
+        let Some(open) = self.open.remove(&first).flatten() else { return false };
         self.open_bytes -= open.bytes.len();
         // A part of it lies in a gap.
         if open.bytes.len() as u64 != open.len {
-            return None;
+            return false;
         }
         self.long = open.bytes;
         let (lsn, place) = (Lsn::new(first), Place::Long(0..self.long.len()));
         if open.of == RecordType::Group {
             self.group = Some(Entries { lsn, end, place, at: 0, parts: open.parts });
-            return None;
+            return false;
         }
-        Some(Located { lsn, end, kind: open.kind, is_whole: false, is_last: true, place })
+        self.met = Located { lsn, end, kind: open.kind, is_whole: false, is_last: true };
+        self.payload = place;
+        true
     }
 
     /// Does not show the record that begins at `first`.

@@ -111,10 +111,10 @@ impl ScanRev {
                         self.met.push(Ok(Met::Gap(gap)));
                     }
                 }
-                Ok(Some(Event::Record(located))) => match self.scan.shows(&located) {
+                Ok(Some(Event::Record)) => match self.scan.shows() {
                     Ok(false) => {}
                     Ok(true) => {
-                        let record = self.scan.record(&located);
+                        let record = self.scan.record();
                         let (lsn, end, kind, start) = (record.lsn, record.end, record.kind, self.bytes.len());
                         self.bytes.extend_from_slice(record.payload);
                         self.met.push(Ok(Met::Record { lsn, end, kind, payload: start..self.bytes.len() }));

@@ -12,7 +12,6 @@ use super::batch::AHEAD;
 use super::forward::{Event, Files, Forward, Shown};
 use super::origin::{File, Origin, Voids, behind_header};
 use super::pin::Pin;
-use super::records::Located;
 use super::rev::ScanRev;
 use crate::Lsn;
 use crate::format::Manifest;
@@ -100,7 +99,7 @@ impl Scan {
         loop {
             match self.step()? {
                 None => return Ok(None),
-                Some(Shown::Record(record)) => return Ok(Some(self.forward.record(&record))),
+                Some(Shown::Record) => return Ok(Some(self.forward.record())),
                 Some(_) => {}
             }
         }
@@ -244,12 +243,13 @@ impl Scan {
         event.map_err(|problem| self.origin.explain(problem))
     }
 
-    pub(super) fn record(&self, record: &Located) -> Record<'_> {
-        self.forward.record(record)
+    pub(super) fn record(&self) -> Record<'_> {
+        self.forward.record()
     }
 
-    /// Whether a record is in the range, and neither trimmed nor void.
-    pub(super) fn shows(&mut self, record: &Located) -> Result<bool, Error> {
+    /// Whether the record that was met is in the range, and neither trimmed nor void.
+    pub(super) fn shows(&mut self) -> Result<bool, Error> {
+        let record = self.forward.met();
         if record.end <= self.from || self.to.is_some_and(|to| record.end > to) {
             return Ok(false);
         }
@@ -300,13 +300,14 @@ impl Scan {
                         return Ok(Some(Shown::Gap(gap)));
                     }
                 }
-                Ok(Some(Event::Record(record))) => {
+                Ok(Some(Event::Record)) => {
+                    let record = self.forward.met();
                     if self.to.is_some_and(|to| record.end > to) {
                         // No later one ends before it.
                         self.forward.seek(end);
                         return Ok(None);
                     }
-                    let (shows, first) = (self.shows(&record), Lsn::new(self.first));
+                    let (shows, first) = (self.shows(), Lsn::new(self.first));
                     if record.lsn < first && self.position < first {
                         return self.trimmed(first, end);
                     }
@@ -314,7 +315,7 @@ impl Scan {
                         self.position = self.position.max(record.end);
                     }
                     if shows? {
-                        return Ok(Some(Shown::Record(record)));
+                        return Ok(Some(Shown::Record));
                     }
                 }
                 Err(Error::Trimmed { first }) => return self.trimmed(first, end),

@@ -81,7 +81,7 @@ impl Stream for RecordStream {
         while !self.has_ended {
             let item = match self.follow.poll_shown(context) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(Some(Shown::Record(record)))) => Ok(self.follow.here().record(&record).into()),
+                Poll::Ready(Ok(Some(Shown::Record))) => Ok(self.follow.here().record().into()),
                 Poll::Ready(Ok(Some(_))) => continue,
                 Poll::Ready(Ok(None)) => {
                     self.has_ended = true;

@@ -3,6 +3,7 @@
 use crate::directory::Directory;
 use crate::error::OpenError;
 use crate::format::{BLOCK, BatchHeader, HEADER_LEN, HeaderRefusal, Manifest, SEGMENT_HEADER_LEN};
+use crate::pages::Pages;
 
 const DATA: usize = 1 << 20;
 const TABLE: usize = 64 << 10;
@@ -14,7 +15,7 @@ pub(super) const MAX_READ: usize = 256 << 10;
 struct Window {
     /// The place in the file of its first byte.
     start: u64,
-    bytes: Vec<u8>,
+    bytes: Pages,
 }
 
 impl Window {
@@ -68,11 +69,11 @@ impl<'a, D: Directory> SegmentReader<'a, D> {
         let left = self.size + SEGMENT_HEADER_LEN as u64 - at;
         let wanted = room.max(len).min(usize::try_from(left).unwrap_or(usize::MAX));
         window.start = at;
-        window.bytes.resize(wanted, 0);
+        window.bytes.resize(wanted);
         let read = self.directory.read_at(&self.file, &mut window.bytes, at);
         let read = read.map_err(OpenError::io("read", &self.name));
         if read.is_err() {
-            window.bytes.clear();
+            window.bytes.resize(0);
         }
         window.bytes[*read.as_ref().unwrap_or(&0)..].fill(0);
         read.map(drop)

@@ -122,12 +122,12 @@ pub fn replay<D: Directory, E>(
             Ok(None) => return Ok(()),
             Ok(Some(Event::Gap(range))) => (range.start, Item::Gap(range)),
             Ok(Some(Event::Truncation { .. })) => continue,
-            Ok(Some(Event::Record(record))) => {
-                let lsn = record.lsn;
+            Ok(Some(Event::Record)) => {
+                let lsn = forward.met().lsn;
                 if lsn < report.first || void::contains(&report.void, lsn) {
                     continue;
                 }
-                (lsn, Item::Record(forward.record(&record)))
+                (lsn, Item::Record(forward.record()))
             }
             Err(Problem::Log(error)) => return Err(error.into()),
             Err(Problem::Damaged { range, .. }) => {
