@@ -290,7 +290,7 @@ impl World {
             let is_damaged = !recovery.log.gaps.is_empty();
             let was_removed = self.removed.contains(&id);
             if is_damaged && (was_removed || !there.contains(&id)) {
-                // The removal may be in the gap; or all that the group has, and then there is nothing that could name it.
+                // The removal may be in the gap; or all that the group has, and then nothing is left to name it.
                 continue;
             }
             let found = Model::of(&logs.group_log(id)).map_err(|error| format!("group {id}: {error:?}"))?;
