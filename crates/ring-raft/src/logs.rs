@@ -315,8 +315,9 @@ impl Inner {
     /// a damaged segment shows what each group has lost, and a trim has little left to write.
     pub(crate) fn save_states(&self, at: Lsn) {
         let segment = at.get() / self.segment_size;
-        // Relaxed: it only chooses who does it.
-        if self.states_in.fetch_max(segment, Ordering::Relaxed) >= segment {
+        // Relaxed: it only chooses one thread. Looked at first, as it is shared by all groups.
+        let is_done = self.states_in.load(Ordering::Relaxed) >= segment;
+        if is_done || self.states_in.fetch_max(segment, Ordering::Relaxed) >= segment {
             return;
         }
         let limit = self.cache_of_a_group();

@@ -10,7 +10,7 @@
 //! | a state with the same last entry | nothing: equal last entries of Raft logs have equal entries before them |
 //! | another state | the entries that are not committed for sure |
 //! | another record | the same, and perhaps the vote, until it or the state is said again |
-//! | nothing | the same, and what came behind: there is no telling |
+//! | nothing | the same, and what came behind, which is not known |
 
 use core::ops::Range;
 use std::collections::BTreeMap;

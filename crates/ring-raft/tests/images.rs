@@ -295,7 +295,8 @@ impl World {
             }
             let found = Model::of(&logs.group_log(id)).map_err(|error| format!("group {id}: {error:?}"))?;
             let mut steps = batch.iter().filter(|(of, _)| *of == id);
-            while !model.same(&found) && !(is_damaged && model.allows(&found)) {
+            let is_so = |model: &Model| model.same(&found) || (is_damaged && model.allows(&found));
+            while !is_so(&model) {
                 match steps.next() {
                     Some((_, step)) => model.take(step),
                     None => {
