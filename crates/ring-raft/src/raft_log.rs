@@ -23,8 +23,8 @@ pub(crate) const AT_ONCE: usize = 4 << 20;
 /// callback is made by a thread of the log, in order, when they are on stable storage. A vote is on stable storage when
 /// `save_vote` returns. Errors are what openraft calls fatal: the node stops, with the reason.
 ///
-/// Two calls may hold their thread for a while: an `append` while all buffers of the ring are on their way to the device,
-/// and a read of entries that are not among the newest ones in memory.
+/// Two calls may hold their thread for a while: an `append` while all buffers of the ring are on their way to the
+/// device, and a read of entries that are not among the newest ones in memory.
 pub struct RaftLog<C, K> {
     pub(crate) log: GroupLog,
     types: PhantomData<fn() -> (C, K)>,
