@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ringlog::recovery::Verdict;
 use ringlog::{Log, Lsn, Trimmed};
 use tracing::{info, warn};
 
@@ -138,7 +139,14 @@ impl RaftLogs {
         let Options { log, cache } = options.into();
         let mut recovered = Recovered::default();
         let (log, report) = log.open_with(path, |record| recovered.add(&record))?;
-        let groups = recovered.groups(&report.gaps);
+        let mut gaps = report.gaps.clone();
+        if let Verdict::Damaged(damage) = &report.verdict
+            && gaps.last().is_none_or(|gap| gap.start < damage.range.start)
+        {
+            // It was set aside: the log ends before it, and each group may have lost what it had there.
+            gaps.push(report.end..report.end);
+        }
+        let groups = recovered.groups(&gaps);
         let lost: BTreeMap<_, _> =
             groups.iter().filter_map(|(id, (_, index))| Some((*id, index.lost.clone()?))).collect();
         for (group, lost) in &lost {
