@@ -18,7 +18,7 @@ use crate::{Error, GroupStats};
 /// Entries that lie further apart than that are read one by one.
 const SPARSE: u64 = 64 << 10;
 
-/// A group, shared by all who work with it.
+/// A group, shared by all of its handles.
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) id: u64,

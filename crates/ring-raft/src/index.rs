@@ -21,7 +21,7 @@ pub struct EntryId {
 /// What damage has taken from a group, or may have taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// The entries. It ends at `u64::MAX` if there is no telling how many there were.
+    /// The entries. It ends at `u64::MAX` if it is not known how many there were.
     pub indexes: Range<u64>,
     /// Whether the vote may be an old one: the node must not vote in this group again.
     pub vote: bool,

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ringlog::recovery::Verdict;
 use ringlog::{Log, Lsn, Trimmed};
 use tracing::{info, warn};
 
@@ -138,7 +139,14 @@ impl RaftLogs {
         let Options { log, cache } = options.into();
         let mut recovered = Recovered::default();
         let (log, report) = log.open_with(path, |record| recovered.add(&record))?;
-        let groups = recovered.groups(&report.gaps);
+        let mut gaps = report.gaps.clone();
+        if let Verdict::Damaged(damage) = &report.verdict
+            && gaps.last().is_none_or(|gap| gap.start < damage.range.start)
+        {
+            // It was set aside: the log ends before it, and each group may have lost what it had there.
+            gaps.push(report.end..report.end);
+        }
+        let groups = recovered.groups(&gaps);
         let lost: BTreeMap<_, _> =
             groups.iter().filter_map(|(id, (_, index))| Some((*id, index.lost.clone()?))).collect();
         for (group, lost) in &lost {
@@ -315,8 +323,9 @@ impl Inner {
     /// a damaged segment shows what each group has lost, and a trim has little left to write.
     pub(crate) fn save_states(&self, at: Lsn) {
         let segment = at.get() / self.segment_size;
-        // Relaxed: it only chooses who does it.
-        if self.states_in.fetch_max(segment, Ordering::Relaxed) >= segment {
+        // Relaxed: it only chooses one thread. Looked at first, as it is shared by all groups.
+        let is_done = self.states_in.load(Ordering::Relaxed) >= segment;
+        if is_done || self.states_in.fetch_max(segment, Ordering::Relaxed) >= segment {
             return;
         }
         let limit = self.cache_of_a_group();

@@ -22,6 +22,9 @@ pub(crate) const AT_ONCE: usize = 4 << 20;
 /// An `append` returns when the entries are staged in the ring's memory, where they can be read at once; openraft's
 /// callback is made by a thread of the log, in order, when they are on stable storage. A vote is on stable storage when
 /// `save_vote` returns. Errors are what openraft calls fatal: the node stops, with the reason.
+///
+/// Two calls may hold their thread for a while: an `append` while all buffers of the ring are on their way to the
+/// device, and a read of entries that are not among the newest ones in memory.
 pub struct RaftLog<C, K> {
     pub(crate) log: GroupLog,
     types: PhantomData<fn() -> (C, K)>,

@@ -10,7 +10,7 @@
 //! | a state with the same last entry | nothing: equal last entries of Raft logs have equal entries before them |
 //! | another state | the entries that are not committed for sure |
 //! | another record | the same, and perhaps the vote, until it or the state is said again |
-//! | nothing | the same, and what came behind: there is no telling |
+//! | nothing | the same, and what came behind, which is not known |
 
 use core::ops::Range;
 use std::collections::BTreeMap;
@@ -99,7 +99,7 @@ impl Known {
             let is_same = state.last.is_some() && state.last == self.index.last() && !self.is_partial;
             let untrusted = if is_sure || is_same { u64::MAX } else { self.committed_to() };
             self.index.restore(state, untrusted, record.lsn);
-            (self.is_partial, self.is_tail_open, self.is_vote_open) = (false, false, false);
+            (self.is_partial, self.is_tail_open, self.is_vote_open, self.missing) = (false, false, false, 0);
             return Some(());
         }
         if missing > 0 && !is_explained {
@@ -107,7 +107,8 @@ impl Known {
         }
         match body {
             Body::Entry { index, leader, .. } => {
-                if !self.index.takes(index) {
+                // Where records are missing, an empty group does not begin anywhere.
+                if !self.index.takes(index) || (self.missing > 0 && index != next) {
                     self.skip_to(index, is_explained)?;
                 }
                 self.is_tail_open = false;

@@ -20,10 +20,8 @@ impl<C: RaftTypeConfig> TypeConfig<V0_10> for C {
 type LeaderOf<C> = <<C as RaftTypeConfig>::LeaderId as RaftLeaderId>::Committed;
 type LogIdOf<C> = LogId<LeaderOf<C>>;
 
-impl<C: RaftTypeConfig, K: Codec<C, V0_10>> RaftLog<C, K> {
-    fn log_id_0_10(&self, id: Option<EntryId>) -> Result<Option<LogIdOf<C>>, Error> {
-        Ok(self.id(id)?.map(|(leader_id, index)| LogId { leader_id, index }))
-    }
+fn log_id<C: RaftTypeConfig, K>(log: &RaftLog<C, K>, id: Option<EntryId>) -> Result<Option<LogIdOf<C>>, Error> {
+    Ok(log.id(id)?.map(|(leader_id, index)| LogId { leader_id, index }))
 }
 
 impl<C: RaftTypeConfig, K: Codec<C, V0_10>> RaftLogReader<C> for RaftLog<C, K> {
@@ -46,7 +44,7 @@ impl<C: RaftTypeConfig, K: Codec<C, V0_10>> RaftLogReader<C> for RaftLog<C, K> {
         let (first, last) = range.into_inner();
         let mut ids = Vec::new();
         for id in self.log.leaders(first.index..last.index.saturating_add(1))? {
-            ids.extend(self.log_id_0_10(Some(id))?);
+            ids.extend(log_id(self, Some(id))?);
         }
         Ok(ids)
     }
@@ -56,8 +54,8 @@ impl<C: RaftTypeConfig, K: Codec<C, V0_10>> RaftLogStorage<C> for RaftLog<C, K> 
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> io::Result<LogState<C>> {
-        let last_purged_log_id = self.log_id_0_10(self.log.purged()?)?;
-        Ok(LogState { last_purged_log_id, last_log_id: self.log_id_0_10(self.log.last()?)? })
+        let (last_purged_log_id, last_log_id) = (log_id(self, self.log.purged()?)?, log_id(self, self.log.last()?)?);
+        Ok(LogState { last_purged_log_id, last_log_id })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -75,7 +73,7 @@ impl<C: RaftTypeConfig, K: Codec<C, V0_10>> RaftLogStorage<C> for RaftLog<C, K> 
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogIdOf<C>>> {
-        Ok(self.log_id_0_10(self.log.committed()?)?)
+        Ok(log_id(self, self.log.committed()?)?)
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<C>) -> io::Result<()>

@@ -29,14 +29,11 @@ fn fatal<C: RaftTypeConfig>(
     move |error| StorageIOError::new(subject, verb, AnyError::new(&error)).into()
 }
 
-fn log_id<C: RaftTypeConfig>(id: (CommittedLeaderId<C::NodeId>, u64)) -> LogId<C::NodeId> {
-    LogId::new(id.0, id.1)
-}
+type MaybeLogId<C> = Option<LogId<<C as RaftTypeConfig>::NodeId>>;
 
-impl<C: RaftTypeConfig, K: Codec<C, V0_9>> RaftLog<C, K> {
-    fn log_id(&self, id: Option<EntryId>) -> Outcome<C, Option<LogId<C::NodeId>>> {
-        Ok(self.id(id).map_err(fatal::<C>(ErrorVerb::Read, ErrorSubject::Logs))?.map(log_id::<C>))
-    }
+fn log_id<C: RaftTypeConfig, K>(log: &RaftLog<C, K>, id: Option<EntryId>) -> Outcome<C, MaybeLogId<C>> {
+    let id = log.id::<CommittedLeaderId<C::NodeId>>(id).map_err(fatal::<C>(ErrorVerb::Read, ErrorSubject::Logs))?;
+    Ok(id.map(|(leader, index)| LogId::new(leader, index)))
 }
 
 impl<C: RaftTypeConfig, K: Codec<C, V0_9>> RaftLogReader<C> for RaftLog<C, K> {
@@ -58,7 +55,7 @@ impl<C: RaftTypeConfig, K: Codec<C, V0_9>> RaftLogStorage<C> for RaftLog<C, K> {
     async fn get_log_state(&mut self) -> Outcome<C, LogState<C>> {
         let state = || Ok((self.log.purged()?, self.log.last()?));
         let (purged, last) = state().map_err(fatal::<C>(ErrorVerb::Read, ErrorSubject::Logs))?;
-        Ok(LogState { last_purged_log_id: self.log_id(purged)?, last_log_id: self.log_id(last)? })
+        Ok(LogState { last_purged_log_id: log_id(self, purged)?, last_log_id: log_id(self, last)? })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -83,7 +80,7 @@ impl<C: RaftTypeConfig, K: Codec<C, V0_9>> RaftLogStorage<C> for RaftLog<C, K> {
 
     async fn read_committed(&mut self) -> Outcome<C, Option<LogId<C::NodeId>>> {
         let committed = self.log.committed().map_err(fatal::<C>(ErrorVerb::Read, ErrorSubject::Logs))?;
-        self.log_id(committed)
+        log_id(self, committed)
     }
 
     async fn append<I>(&mut self, entries: I, callback: LogFlushed<C>) -> Outcome<C, ()>

@@ -462,6 +462,41 @@ fn a_group_that_is_silent_behind_the_damage_may_have_lost_its_vote() {
 }
 
 #[test]
+fn a_group_that_has_lost_its_first_entries_is_named() {
+    let directory = MemoryDirectory::new();
+    let logs = open(&directory);
+    let group = logs.group_log(1);
+    logs.log().wait_durable(group.save_vote(b"vote").expect("room")).expect("durable");
+    let end = append(&group, 0..4, b"a", 100).expect("room");
+    logs.log().wait_durable(end).expect("durable");
+    append(&group, 4..5, b"a", 100).expect("room");
+    drop((group, logs));
+    damage(&directory, Lsn::new(end.get() - 10));
+    let skip = small().directory(&directory).on_damage(OnDamage::Skip);
+    let (_, recovery) = RaftLogs::open_blocking("", skip).expect("logs");
+    assert_eq!(recovery.lost.get(&1).map(|lost| (lost.indexes.clone(), lost.vote)), Some((0..4, false)));
+}
+
+#[test]
+fn damage_that_is_set_aside_may_have_cost_each_group_something() {
+    let directory = MemoryDirectory::new();
+    let logs = open(&directory);
+    let [one, two] = [1, 2].map(|id| logs.group_log(id));
+    append(&one, 0..3, b"a", 10).expect("room");
+    logs.log().wait_durable(append(&two, 0..3, b"a", 10).expect("room")).expect("durable");
+    let vote = two.save_vote(b"set aside").expect("room");
+    logs.log().wait_durable(vote).expect("durable");
+    logs.log().wait_durable(append(&one, 3..4, b"a", 10).expect("room")).expect("durable");
+    drop((one, two, logs));
+    damage(&directory, Lsn::new(vote.get() - 4));
+    let aside = small().directory(&directory).on_damage(OnDamage::SetAside);
+    let (logs, recovery) = RaftLogs::open_blocking("", aside).expect("logs");
+    assert_eq!(recovery.lost.keys().collect::<Vec<_>>(), [&1, &2], "{recovery:?}");
+    assert!(recovery.lost.values().all(|lost| lost.vote && lost.indexes == (0..u64::MAX)), "{recovery:?}");
+    assert!(matches!(logs.group_log(2).vote(), Err(Error::Lost { .. })));
+}
+
+#[test]
 fn groups_are_written_by_threads_at_the_same_time() {
     let directory = MemoryDirectory::new();
     let logs = open(&directory);

@@ -290,12 +290,13 @@ impl World {
             let is_damaged = !recovery.log.gaps.is_empty();
             let was_removed = self.removed.contains(&id);
             if is_damaged && (was_removed || !there.contains(&id)) {
-                // The removal may be in the gap; or all that the group has, and then nothing is left that names it.
+                // The removal may be in the gap; or all that the group has, and then nothing is left to name it.
                 continue;
             }
             let found = Model::of(&logs.group_log(id)).map_err(|error| format!("group {id}: {error:?}"))?;
             let mut steps = batch.iter().filter(|(of, _)| *of == id);
-            while !model.same(&found) && !(is_damaged && model.allows(&found)) {
+            let is_so = |model: &Model| model.same(&found) || (is_damaged && model.allows(&found));
+            while !is_so(&model) {
                 match steps.next() {
                     Some((_, step)) => model.take(step),
                     None => {

@@ -3,6 +3,7 @@
 mod common;
 
 use core::convert::Infallible;
+use core::time::Duration;
 use std::sync::{Arc, Mutex};
 
 use common::open::{SEGMENT, payload, reopen, small};
@@ -172,4 +173,34 @@ fn a_device_that_is_held_keeps_what_is_in_flight_from_being_durable() {
     drop(log);
     assert_eq!(*called.lock().expect("no panic"), Some(true));
     assert!(SEGMENT > 0 && Log::options().in_memory().open("").is_ok());
+}
+
+#[test]
+fn a_reservation_that_must_not_wait_is_refused_without_room_and_a_full_disk_says_why_there_is_none() {
+    let directory = MemoryDirectory::new();
+    let (log, _) = small().directory(&directory).open("").expect("a log");
+    drop(log.try_reserve(1, 100).expect("room"));
+    directory.stop_after(0);
+    let mut appended = 0;
+    let refused = loop {
+        match log.try_reserve(1, 1000) {
+            Ok(mut record) => {
+                record.fill(appended as u8);
+                record.commit();
+                appended += 1;
+            }
+            Err(Error::Full) if log.wait_durable_timeout(log.end(), Duration::from_millis(100)).is_ok() => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, Error::Full), "{refused:?}");
+    let why = log.check_room();
+    assert!(matches!(why, Err(Error::NoSegment(_))), "{why:?}");
+    directory.stop_after(u64::MAX);
+    log.sync().expect("durable");
+    log.check_room().expect("there is room again");
+    log.try_reserve(1, 1000).expect("room").commit();
+    drop(log);
+    let (_, _, records) = reopen(small().directory(&directory), "".as_ref());
+    assert_eq!(records.len(), appended + 1);
 }
