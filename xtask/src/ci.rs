@@ -22,9 +22,15 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     step("the README gives the commands that run here", || readme_gives(&[MAIN_JOB, TESTS]))?;
     step("every witness is a model", every_witness_is_a_model)?;
     step("format", || run(&[], "cargo fmt --all --check"))?;
-    step("lints", || run(&[], "cargo clippy --workspace --all-targets --all-features -- -D warnings"))?;
+    // Each of the openrafts takes half a minute to build, and so both of them are for the nightly run.
+    step("lints", || {
+        run(&[], "cargo clippy --workspace --exclude ring-raft --all-targets --all-features -- -D warnings")?;
+        run(&[], "cargo clippy -p ring-raft --all-targets -- -D warnings")
+    })?;
     step("documentation", || {
-        run(&[("RUSTDOCFLAGS", "-D warnings")], "cargo doc --workspace --no-deps --all-features")
+        let warnings = [("RUSTDOCFLAGS", "-D warnings")];
+        run(&warnings, "cargo doc --workspace --exclude ring-raft --no-deps --all-features")?;
+        run(&warnings, "cargo doc -p ring-raft --no-deps")
     })?;
     step("each crate alone, as a package if it is published", each_crate_alone)?;
     step("ring-state without std", ring_state_without_std)?;
@@ -94,7 +100,9 @@ fn witnesses(document: &str) -> impl Iterator<Item = &str> {
 /// In the workspace, one crate's features can hide what another has forgotten to ask for.
 fn each_crate_alone() -> Result<(), String> {
     release::few()?;
-    release::unpublished()?.iter().try_for_each(|name| run(&[], &format!("cargo check -p {name}")))
+    let unpublished = release::unpublished()?;
+    let checked = unpublished.iter().filter(|name| *name != "ring-raft");
+    checked.into_iter().try_for_each(|name| run(&[], &format!("cargo check -p {name}")))
 }
 
 fn ring_state_without_std() -> Result<(), String> {

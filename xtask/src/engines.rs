@@ -77,7 +77,7 @@ pub(crate) fn task(arguments: &[String]) -> Result<(), String> {
     passes(&arguments.join(" "), &tests_of_engines(&WRITERS)?)
 }
 
-/// For the gate: all passes, but io_uring is refused only for those who look at the reason, the tests of `ring-io`. To
+/// For the gate: all passes, but io_uring is refused only for the tests that look at the reason, those of `ring-io`. To
 /// all others it is positioned writes, as by choice.
 pub(crate) fn few() -> Result<(), String> {
     passes("", &tests_of_engines(&["ring-io"])?)

@@ -345,6 +345,33 @@ fn cleaning_takes_along_what_was_written_to_a_page_since_its_flush() {
 }
 
 #[test]
+fn cleaning_begins_when_all_flushes_are_done_that_have_a_place_in_what_goes() {
+    let store = open(&MemoryDirectory::new(), 20, 20);
+    let flush = |pages: core::ops::Range<u32>| {
+        for page in pages {
+            store.write(page, 0, &[1; PAGE]).expect("a working log");
+            store.flush(page).expect("a working log");
+        }
+    };
+    flush(0..10);
+    // Like a flush that is between its seizure and its check.
+    let held = store.log().reserve(1, 8).expect("room");
+    flush(10..18);
+    assert!(held.lsn().get() < 64 << 10 && store.log().end().get() > 64 << 10, "{:?}", held.lsn());
+    thread::scope(|scope| {
+        let cleaning = scope.spawn(|| store.clean().expect("a working log"));
+        let begun = Instant::now();
+        while get(&store.counts.relocations) == 0 && begun.elapsed() < Duration::from_millis(300) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(get(&store.counts.relocations), 0, "it has looked at pages beside a flush");
+        drop(held);
+        assert!(cleaning.join().expect("no panic"));
+    });
+    assert!(get(&store.counts.relocations) >= 10);
+}
+
+#[test]
 fn a_state_whose_records_are_trimmed_has_been_replaced_and_is_looked_at_again() {
     let store = open(&MemoryDirectory::new(), 8, 8);
     store.write(0, 0, b"cold").expect("a working log");

@@ -92,7 +92,8 @@ impl Store {
             error => io::Error::other(error),
         })?;
         if let Some(page) = incomplete.first() {
-            return Err(damaged(*page, recovery.end, "is missing that holds all of it"));
+            let what = format!("page {page}: the log has no record that holds all of it");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
         let entry = |in_log| Entry { newest: ArcSwap::new(Node::absent(in_log)), is_used: AtomicBool::new(false) };
         let store = Self {
@@ -113,7 +114,9 @@ impl Store {
 
     /// Bytes of the log, live or not.
     pub(crate) fn log_len(&self) -> u64 {
-        self.log.end().get() - self.log.first().get()
+        // In this order: the log may grow and be trimmed meanwhile.
+        let first = self.log.first().get();
+        self.log.end().get() - first
     }
 
     /// Pages that the log holds.
@@ -137,8 +140,8 @@ impl Store {
     }
 
     /// Runs `attempt` on the newest state of a page until it has done its work. It does not for two reasons: the page
-    /// has changed before its state could be replaced; or the log does not hold that state any more, because the page
-    /// has changed.
+    /// has changed before its state could be replaced; or it met an error, mostly that the log does not hold that state
+    /// any more, and the page has changed.
     pub(crate) fn retry<T>(
         &self,
         page: u32,
@@ -166,7 +169,7 @@ impl Store {
         replaced
     }
 
-    /// Puts `bytes` into a page at `at`. Does not read the page, if it is not in memory.
+    /// Puts `bytes` into a page at `at`. A page that is not in memory is read only when its chain has become long.
     pub(crate) fn write(&self, page: u32, at: usize, bytes: &[u8]) -> io::Result<()> {
         assert!(at + bytes.len() <= PAGE, "beyond the end of the page");
         self.mark_used(page);
@@ -329,12 +332,15 @@ impl Store {
     }
 
     /// Gives up the oldest segment of the log, after what is live there has been copied to the end. `false`: there is
-    /// only one segment, or another thread is cleaning.
+    /// only one segment, another thread is cleaning, or nothing could be given up.
     pub(crate) fn clean(&self) -> io::Result<bool> {
         let Ok(_alone) = self.cleaning.try_lock() else { return Ok(false) };
         let segments = self.log.segments();
         let [_, second, ..] = &*segments else { return Ok(false) };
         let before = second.range.start;
+        // Each place before is committed or given up then. Without that, the first flush of a page could still be on
+        // its way from its seizure there to its check, and the page be passed over as one that the log does not hold.
+        self.log.wait_durable(before)?;
         for page in 0..self.table.len() as u32 {
             self.relocate(page, before)?;
         }
@@ -351,7 +357,7 @@ impl Store {
                 let done = self.try_flush(page, head, Content::Whole(image), head.is_resident)?;
                 Ok(done.map(|_| count(&self.counts.relocations)))
             }
-            // Whatever it becomes later needs still less.
+            // Whatever it becomes later needs still less: its flushes have seized their places behind.
             _ => Ok(Some(())),
         })
     }
