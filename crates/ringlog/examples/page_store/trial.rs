@@ -5,14 +5,14 @@
 //! acknowledged yet may be there or not, each for itself.
 
 use core::error::Error;
-
+use core::hash::Hasher;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use ring_testing::Random;
 use ringlog::Lsn;
+use siphasher::sip::SipHasher24;
 
 use crate::page::PAGE;
 use crate::store::Store;
@@ -50,17 +50,25 @@ impl Owner {
         owner
     }
 
+    /// A number for an update, the same on each machine.
+    fn drawn(&self, number: u64, nth: u64) -> u64 {
+        let mut hasher = SipHasher24::new_with_keys(self.id as u64, number);
+        hasher.write(&nth.to_le_bytes());
+        hasher.finish()
+    }
+
     /// Half of the updates go to a sixteenth of the pages.
     fn page(&self, number: u64) -> u32 {
-        let mut random = Random::new((self.id as u64) << 48 ^ number);
-        let pages = self.newest.len() / if random.chance(50) { 16 } else { 1 };
-        random.below(pages.max(1)) as u32
+        let drawn = self.drawn(number, 0);
+        let pages = self.newest.len() / if drawn % 2 == 0 { 16 } else { 1 };
+        (drawn / 2 % pages.max(1) as u64) as u32
     }
 
     fn slot(&self, number: u64) -> [u8; SLOT] {
-        let mut random = Random::new((self.id as u64) << 56 ^ number);
         let mut slot = [0; SLOT];
-        slot.as_chunks_mut().0.iter_mut().for_each(|word| *word = random.next().to_le_bytes());
+        for (word, nth) in slot.as_chunks_mut().0.iter_mut().zip(1..) {
+            *word = self.drawn(number, nth).to_le_bytes();
+        }
         slot[..8].copy_from_slice(&number.to_le_bytes());
         slot
     }
