@@ -60,7 +60,7 @@ impl Owner {
     /// Half of the updates go to a sixteenth of the pages.
     fn page(&self, number: u64) -> u32 {
         let drawn = self.drawn(number, 0);
-        let pages = self.newest.len() / if drawn % 2 == 0 { 16 } else { 1 };
+        let pages = self.newest.len() / if drawn.is_multiple_of(2) { 16 } else { 1 };
         (drawn / 2 % pages.max(1) as u64) as u32
     }
 
