@@ -101,8 +101,9 @@ fn witnesses(document: &str) -> impl Iterator<Item = &str> {
 fn each_crate_alone() -> Result<(), String> {
     release::few()?;
     let unpublished = release::unpublished()?;
-    let checked = unpublished.iter().filter(|name| *name != "ring-raft");
-    checked.into_iter().try_for_each(|name| run(&[], &format!("cargo check -p {name}")))
+    // Its openraft takes half a minute to build; the nightly run checks it.
+    let mut checked = unpublished.iter().filter(|name| *name != "ring-raft");
+    checked.try_for_each(|name| run(&[], &format!("cargo check -p {name}")))
 }
 
 fn ring_state_without_std() -> Result<(), String> {

@@ -121,7 +121,7 @@ fn passes(filter: &str, tests_of_reasons: &str, tests_of_registration: &str) -> 
     }
     let membarrier = || [(libc::SYS_membarrier, vec![])].into();
     pass("writers, membarrier denied with ENOSYS", &|| {
-        denied(membarrier(), libc::ENOSYS, &[(EXPECT_BARRIER, "Fence")], &tests_of_writers(WRITER_TESTS))
+        denied(membarrier(), libc::ENOSYS, &[(EXPECT_BARRIER, "Fence")], &command_for(WRITER_TESTS))
     })?;
     let expected = [(EXPECT, "io_uring, buffers registered: false")];
     pass("registration of buffers denied with ENOMEM", &|| match &io_uring {
@@ -135,7 +135,7 @@ fn passes(filter: &str, tests_of_reasons: &str, tests_of_registration: &str) -> 
 }
 
 /// The command for these tests. It names all packages, since fewer would be built anew, with fewer features.
-fn tests_of_writers(tests: &str) -> String {
+fn command_for(tests: &str) -> String {
     let packages: String = WRITERS.iter().map(|package| format!(" -p {package}")).collect();
     format!("cargo test{packages} {tests}")
 }
@@ -147,7 +147,7 @@ fn tests_of_engines(packages: &[&str]) -> Result<String, String> {
     let programs = programs.iter().filter(|program| !program.needs_a_feature && !IN_MEMORY.contains(&program.name()));
     let programs: BTreeSet<_> = programs.map(|program| format!(" --test {}", program.name())).collect();
     let programs: String = programs.into_iter().collect();
-    Ok(tests_of_writers(&format!("--lib --bins{programs} -- --skip {LEAK}")))
+    Ok(command_for(&format!("--lib --bins{programs} -- --skip {LEAK}")))
 }
 
 struct Program {

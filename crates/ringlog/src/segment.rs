@@ -80,6 +80,7 @@ pub(crate) fn ensure_whole<D: Directory>(directory: &D, header: &SegmentHeader, 
         directory.extend(&file, len, written).map_err(OpenError::io("extend", name))?;
         directory.sync_file(&file).map_err(OpenError::io("sync", name))?;
     }
+    // Which opens it once more: this handle may go past the cache since it has written zeros, and headers do not.
     ensure(directory, &SegmentHeader { whole: true, ..header.clone() })
 }
 

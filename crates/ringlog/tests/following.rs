@@ -2,6 +2,7 @@
 
 mod common;
 
+use core::fmt::Debug;
 use core::ops::{ControlFlow, Range};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -560,6 +561,21 @@ fn damage_around_the_beginning_of_a_log_is_no_trim() {
     assert_eq!(scan.next().expect("what is behind it").map(|record| record.lsn), behind);
 }
 
+/// What a scan of all of the log shows, which is the same backwards.
+fn in_both_directions<T: Debug + PartialEq>(log: &Log, seen: impl Fn(Item<'_>) -> T) -> Vec<T> {
+    let (mut forwards, mut backwards) = (Vec::new(), Vec::new());
+    let (mut scan, mut rev) = (log.scan(..), log.scan(..).rev());
+    while let Some(item) = scan.next_item().expect("a scan") {
+        forwards.push(seen(item));
+    }
+    while let Some(item) = rev.next_item().expect("a scan") {
+        backwards.push(seen(item));
+    }
+    backwards.reverse();
+    assert_eq!(forwards, backwards);
+    forwards
+}
+
 #[test]
 fn a_skipped_gap_is_an_item_and_no_record() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -573,16 +589,7 @@ fn a_skipped_gap_is_an_item_and_no_record() {
         Item::Gap(range) => (false, range.start),
         _ => unreachable!("a scan"),
     };
-    let (mut forwards, mut backwards) = (Vec::new(), Vec::new());
-    let (mut scan, mut rev) = (log.scan(..), log.scan(..).rev());
-    while let Some(item) = scan.next_item().expect("a scan") {
-        forwards.push(seen(item));
-    }
-    while let Some(item) = rev.next_item().expect("a scan") {
-        backwards.push(seen(item));
-    }
-    backwards.reverse();
-    assert_eq!(forwards, backwards);
+    let forwards = in_both_directions(&log, seen);
     assert_eq!(forwards.iter().filter(|(is_record, _)| !is_record).count(), 1);
     let mut count = 0;
     log.scan(..)
@@ -733,16 +740,7 @@ fn a_gap_over_several_segments_is_one_item_in_both_directions() {
         Item::Gap(range) => range,
         _ => unreachable!("a scan"),
     };
-    let (mut forwards, mut backwards) = (Vec::new(), Vec::new());
-    let (mut scan, mut rev) = (log.scan(..), log.scan(..).rev());
-    while let Some(item) = scan.next_item().expect("a scan") {
-        forwards.push(seen(item));
-    }
-    while let Some(item) = rev.next_item().expect("a scan") {
-        backwards.push(seen(item));
-    }
-    backwards.reverse();
-    assert_eq!(forwards, backwards);
+    let forwards = in_both_directions(&log, seen);
     assert_eq!(forwards.iter().filter(|item| *item == gap).count(), 1);
     let records: Vec<_> = forwards.iter().filter(|item| *item != gap).map(|item| item.start).collect();
     let expected: Vec<_> = ats.into_iter().filter(|at| !gap.contains(at)).collect();
